@@ -1,0 +1,144 @@
+"""The command line: flags to a config to one call, and every refusal to one line and an exit status."""
+
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+DEFAULT_CONFIG = "configs/digits.py"
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
+flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
+flags.DEFINE_bool("debug", False, "Show tracebacks.")
+flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
+flags.DEFINE_string("coordinator", None, "host:port of the first process of a cluster.")
+flags.DEFINE_integer("num_processes", None, "Processes of the cluster.")
+flags.DEFINE_integer("process_id", None, "This process, from 0.")
+flags.DEFINE_string("compilation_cache", "~/.cache/kd_jax/compiled", "Folder of compiled programs; '' for none.")
+
+
+def load_config(argument: str) -> ConfigDict:
+    """Loads `FILE.py` or `FILE.py:VARIANT` and completes what its models inherit; unlocked references stay live.
+
+    Raises:
+      ValueError: if there is no such file, it has no get_config, or no such variant.
+    """
+    from kd_jax.inheritance import inherit
+
+    path, _, variant = argument.partition(":")
+    spec = importlib.util.spec_from_file_location("kd_jax_config", path) if path.endswith(".py") else None
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ValueError(f"there is no config file {path!r}; those of this project are in configs/")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no function get_config")
+    return inherit(module.get_config(variant) if variant else module.get_config()).lock()
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as plain Python values, references resolved."""
+    return ConfigDict(config.copy_and_resolve_references()).to_dict()
+
+
+def split_arguments(arguments: list[str]) -> tuple[str, list[str]]:
+    """The config's file and the other arguments; overrides (`--config.x=1`) stay among them."""
+    config, rest, position = DEFAULT_CONFIG, [], 0
+    while position < len(arguments):
+        argument = arguments[position]
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            if not equals:
+                position += 1
+                value = arguments[position] if position < len(arguments) else ""
+            config = value
+        else:
+            rest.append(argument)
+        position += 1
+    return config, rest
+
+
+def main() -> None:
+    """Parses the command line, runs, and exits with the status that design promises."""
+    debug = "--debug" in sys.argv
+    try:
+        status = _run(sys.argv)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        status = 1
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    known = (ValueError, OSError, flags.Error, AttributeError, KeyError, TypeError)
+    from kd_jax.checkpoint import CheckpointError
+    from kd_jax.loop import Diverged
+
+    if isinstance(error, (*known, CheckpointError, Diverged)):
+        return text.strip("'\"")
+    return f"{type(error).__name__}: {text} (--debug shows the traceback)"
+
+
+def _run(argv: list[str]) -> int:
+    file, arguments = split_arguments(argv[1:])
+    if not any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
+        config_flags.DEFINE_config_dict("config", load_config(file))
+    else:
+        flags.DEFINE_string("config", DEFAULT_CONFIG, "FILE.py[:VARIANT]; --config.key=value overrides a key.")
+        app.usage(shorthelp=True)
+        return 0
+    rest = FLAGS([argv[0], *arguments])
+    if len(rest) > 1:
+        raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
+    _prepare_devices()
+    from kd_jax import experiment
+    from kd_jax.loop import RESUMABLE, Interrupted
+    from kd_jax.parallel import start_process
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("kd_jax").setLevel(logging.INFO)
+    start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    config = plain(FLAGS.config)
+    try:
+        if FLAGS.sweep:
+            from kd_jax import sweep
+
+            sweep.run(FLAGS.config, Path(FLAGS.sweep), _workdir(config, sweep=True))
+        else:
+            experiment.run(config, _workdir(config, sweep=False))
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return RESUMABLE
+    return 0
+
+
+def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
+    from kd_jax.plan import config_hash
+
+    default = f"runs/{config['name']}-{'sweep-' if sweep else ''}{config_hash(config)}"
+    return Path(FLAGS.workdir or default)
+
+
+def _prepare_devices() -> None:
+    """Settings that must precede the first use of a device."""
+    if FLAGS.simulate_devices:
+        # XLA's CPU collectives starve unless its thread pool is larger than the number of devices.
+        os.environ.setdefault("NPROC", "32")
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    if FLAGS.simulate_devices:
+        jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
+    if FLAGS.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(FLAGS.compilation_cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,204 @@
+"""Datasets that lie prepared in a TFDS data directory, in array_record, read without TensorFlow."""
+
+import contextlib
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_jax.data import builders, classes, decoding, splits
+from kd_jax.data.sources import Source, fingerprint, text_contents
+
+_CHUNK = 1_000  # Records read at a time.
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def open_prepared(
+    name: str,
+    split: str,
+    dir: str | None,
+    columns: tuple[str, ...],
+    label: str,
+    class_names: tuple[str, ...] | None,
+) -> Source:
+    """One split of a TFDS dataset or one of ours, prepared first if need be; arguments as in `open_source`.
+
+    Raises:
+      ValueError: in one line, what is missing and how to get it.
+    """
+    import tensorflow_datasets as tfds
+
+    root, provenance = find_root(dir), {}
+    if name in builders.BUILDERS:
+        folder, provenance = builders.prepare(name, root)
+    else:
+        folder = find_folder(root, name) or download(name, root)
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format.value != "array_record":
+        raise ValueError(
+            f"{name!r} in {folder} is in {builder.info.file_format.value}, not array_record; {_advise(name, root)}"
+        )
+    for column in (*columns, label):
+        if column not in builder.info.features:
+            raise ValueError(f"{name!r} has no feature {column!r}; it has {', '.join(sorted(builder.info.features))}")
+    names = builder.info.features[label]
+    if not isinstance(names, tfds.features.ClassLabel):
+        raise ValueError(f"feature {label!r} of {name!r} is no class label but {names}")
+    parts = splits.select(split, {key: info.num_examples for key, info in builder.info.splits.items()}, name)
+    records = Records(builder, parts, columns)
+    inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
+    class_names = class_names or tuple(names.names)
+    numbers = _number(found, names.names, class_names)
+    digest = fingerprint(contents, numbers, class_names)
+    return Source(f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance)
+
+
+class Records:
+    """The records of a split's parts, pictures left encoded: an iterable with random access."""
+
+    def __init__(self, builder: Any, parts: list[tuple[str, range]], columns: tuple[str, ...]):
+        import tensorflow_datasets as tfds
+
+        pictures = [key for key in columns if isinstance(builder.info.features[key], tfds.features.Image)]
+        decoders = {key: tfds.decode.SkipDecoding() for key in pictures} or None
+        self._sources = {key: builder.as_data_source(split=key, decoders=decoders) for key, _ in parts}
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self._parts)
+
+    def __iter__(self) -> Iterator[dict]:
+        for key, rows in self._parts:
+            for start in range(0, len(rows), _CHUNK):
+                yield from self._sources[key].__getitems__(list(rows[start : start + _CHUNK]))
+
+    def __getitem__(self, index: int) -> dict:
+        for key, rows in self._parts:
+            if index < len(rows):
+                return self._sources[key][rows[index]]
+            index -= len(rows)
+        raise IndexError(index)
+
+
+def read_records(
+    records: Records, columns: tuple[str, ...], label: str, features: Any
+) -> tuple[Any, list[int], Any, str]:
+    """Reads inputs and labels to memory.
+
+    Returns:
+      Inputs and modality as in `Source`, labels [N], and an iterable of each input's bytes.
+
+    Raises:
+      ValueError: if the feature is neither text nor pictures, or a picture is broken.
+    """
+    import tensorflow_datasets as tfds
+
+    kinds = [features[column] for column in columns]
+    labels: list[int] = []
+    if all(isinstance(kind, tfds.features.Text) for kind in kinds):
+        texts = []
+        for record in decoding.show_progress(records, len(records), "reading text"):
+            pair = tuple(record[column].decode("utf-8", "replace") for column in columns)
+            texts.append(pair if len(columns) == 2 else pair[0])
+            labels.append(int(record[label]))
+        return texts, labels, text_contents(texts), "text"
+    kind, column = kinds[0], columns[0]
+    if len(columns) > 1 or not (
+        isinstance(kind, tfds.features.Image) or (kind.dtype == np.uint8 and len(kind.shape) == 3)
+    ):
+        raise ValueError(f"feature {' and '.join(columns)!r} is neither text nor an image but {kinds}")
+    values = [record[column] for record in _collect_labels(records, label, labels)]
+    if not isinstance(kind, tfds.features.Image):
+        images = np.stack(values)
+        return images, labels, (image.tobytes() for image in images), "image"
+    channels = kind.shape[-1] if kind.shape[-1] in (1, 3) else None
+    images, bad = decoding.load_images(values, len(values), lambda i: records[i][column], channels)
+    if bad:
+        position, reason = next(iter(bad.items()))
+        raise ValueError(f"image {position} of the prepared dataset is broken: {reason}; prepare it anew")
+    return images, labels, iter(values), "image"
+
+
+def _collect_labels(records: Records, label: str, labels: list[int]) -> Iterator[dict]:
+    for record in decoding.show_progress(records, len(records), "reading images"):
+        labels.append(int(record[label]))
+        yield record
+
+
+def _number(found: list[int], names: list[str], class_names: tuple[str, ...]) -> np.ndarray:
+    for row, label in enumerate(found):
+        if not -1 <= label < len(names):
+            raise ValueError(f"label {label} (row {row}) is not among the {len(names)} classes")
+    return classes.number_labels(
+        [None if label < 0 else names[label] for label in found], class_names, range(len(found))
+    )
+
+
+def find_root(dir: str | None) -> Path:
+    """The TFDS data directory: the argument, else TFDS_DATA_DIR, else TFDS's default."""
+    return Path(dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def find_folder(root: Path, name: str) -> Path | None:
+    """The folder of a prepared dataset, at its highest version unless `name` ends in `:1.2.3`; None if there is none."""
+    base, _, version = name.partition(":")
+    folder = root / base
+    default = folder / ".config" / "metadata.json"
+    if default.is_file() and not _list_versions(folder):
+        import json
+
+        folder = folder / json.loads(default.read_text())["default_config_name"]
+    versions = _list_versions(folder)
+    if version:
+        versions = [found for found in versions if found == version]
+    return folder / max(versions, key=lambda found: tuple(map(int, found.split(".")))) if versions else None
+
+
+def _list_versions(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return [
+        child.name
+        for child in folder.iterdir()
+        if _VERSION.fullmatch(child.name) and (child / "dataset_info.json").is_file()
+    ]
+
+
+def download(name: str, root: Path) -> Path:
+    """Has TFDS download and prepare a dataset, and returns its folder.
+
+    Raises:
+      ValueError: if TFDS doesn't know it, or can't prepare it here: with the command that can.
+    """
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    base = name.partition(":")[0].partition("/")[0]
+    if base not in known:
+        nearest = difflib.get_close_matches(base, [*builders.BUILDERS, *known], n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else f"; ours are {', '.join(builders.BUILDERS)}"
+        raise ValueError(f"there is no file, folder or TFDS dataset {name!r}{hint}")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
+            builder.download_and_prepare()
+    # Whatever fails in there, the network, a missing TensorFlow or a wrong config name, the way out is the same.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{name!r} is not prepared in {root} and can't be here ({reason}); {_advise(name, root)}"
+        ) from error
+    return Path(builder.data_path)
+
+
+def _advise(name: str, root: Path) -> str:
+    call = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
+    return (
+        "with TensorFlow and network, prepare it once:"
+        f' uv run --with tensorflow python -c "import tensorflow_datasets as tfds; {call}"'
+    )

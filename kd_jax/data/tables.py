@@ -1,0 +1,225 @@
+"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the reason.
+
+CSV is read strictly with quotes as in RFC 4180; TSV has no quoting, so a quote in it is a character. Both have a header.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from kd_jax.data import classes, splits
+from kd_jax.data.sources import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass
+class Table:
+    """The rows of one file: [N] inputs, labels and lines, and what was left out."""
+
+    inputs: list = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """The tables of a folder by their stem, which names the split.
+
+    Raises:
+      ValueError: if two files have one stem.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            if path.stem in found:
+                raise ValueError(
+                    f"{found[path.stem].name} and {path.name} in {str(folder)!r} both name split {path.stem!r}"
+                )
+            found[path.stem] = path
+    return found
+
+
+def open_tables(
+    name: str,
+    files: Mapping[str, Path],
+    split: str,
+    columns: tuple[str, ...],
+    label: str,
+    max_rejected: int,
+    class_names: tuple[str, ...] | None,
+) -> Source:
+    """One split of a set of tables; arguments as in `open_source`, with files by split.
+
+    Raises:
+      ValueError: for a missing column, a bad split, too many bad rows or a label outside the classes.
+    """
+    wanted = splits.split_names(split, files, name)
+    # All files are read, since a slice need not hold every class.
+    found = {key: read_table(path, columns, label) for key, path in files.items()}
+    rejected = [row for key in sorted(wanted) for row in found[key].rejected]
+    check_rejected(rejected, max_rejected, name)
+    parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
+    inputs, labels, rows = [], [], []
+    for key, positions in parts:
+        order = splits.fixed_order(found[key].rows)
+        for position in (order[i] for i in positions):
+            inputs.append(found[key].inputs[position])
+            labels.append(found[key].labels[position])
+            rows.append(found[key].rows[position])
+    class_names = class_names or classes.name_classes(text for table in found.values() for text in table.labels)
+    numbers = classes.number_labels(labels, class_names, rows)
+    digest = fingerprint(text_contents(inputs), numbers, class_names)
+    return Source(f"{name} {split}", "text", inputs, numbers, tuple(class_names), digest, tuple(rejected))
+
+
+def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
+    """Reads a file row by row; a row that can't be read is rejected and the next one tried.
+
+    Raises:
+      ValueError: if the file is of another kind or lacks a column.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{str(path)!r} is not a table; its name must end in {', '.join(SUFFIXES)}")
+    table = Table()
+    with path.open("rb") as file:
+        rows = read_json_rows(file, table) if suffix == ".jsonl" else read_rows(file, table, suffix, path)
+        header, records = next(rows), list(rows)
+    keys = header or {key for _, record in records for key in record}
+    for column in (*columns, label):
+        if column not in keys:
+            raise ValueError(f"{str(path)!r} has no column {column!r}; it has {', '.join(sorted(keys)) or 'none'}")
+    for row, record in records:
+        try:
+            text = tuple(clean_text(record, column) for column in columns)
+            target = clean_label(record, label)
+        except ValueError as error:
+            table.rejected.append(Rejected(row, str(error), shorten(record)))
+        else:
+            table.inputs.append(text if len(columns) == 2 else text[0])
+            table.labels.append(target)
+            table.rows.append(row)
+    table.rejected.sort(key=lambda rejected: rejected.row)
+    return table
+
+
+def clean_text(record: Mapping, column: str) -> str:
+    """A row's text without space around it.
+
+    Raises:
+      ValueError: if it is missing, empty or not text.
+    """
+    text = record.get(column)
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise ValueError(f"empty text in column {column!r}")
+    if not isinstance(text, str):
+        raise ValueError(f"column {column!r} is no text")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"column {column!r} is not valid UTF-8")
+    return text.strip()
+
+
+def clean_label(record: Mapping, column: str) -> str:
+    """A row's label as text.
+
+    Raises:
+      ValueError: if it is missing or neither text nor an integer.
+    """
+    value = record.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"missing label in column {column!r}")
+    if not isinstance(value, str | int):
+        raise ValueError(f"label in column {column!r} is neither text nor an integer")
+    if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise ValueError(f"column {column!r} is not valid UTF-8")
+    return str(value).strip()
+
+
+def read_json_rows(file: BinaryIO, table: Table) -> Iterator:
+    """Yields an empty header, then pairs of line and object; broken lines go to `table.rejected`."""
+    yield ()
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError("not a JSON object")
+        except UnicodeDecodeError:
+            table.rejected.append(Rejected(number, "not valid UTF-8", shorten(line)))
+        except (ValueError, RecursionError) as error:
+            table.rejected.append(Rejected(number, f"broken JSON: {error}", shorten(line)))
+        else:
+            yield number, record
+
+
+def read_rows(file: BinaryIO, table: Table, suffix: str, path: Path) -> Iterator:
+    """Yields the header, then pairs of line and record; broken rows go to `table.rejected`.
+
+    Raises:
+      ValueError: if there is no readable header.
+    """
+    # Bytes that are no UTF-8 become surrogates, which the row they stand in is later rejected for.
+    lines = _Lines(file.read().decode("utf-8-sig", "surrogateescape"))
+    options = {"quoting": csv.QUOTE_NONE, "delimiter": "\t"} if suffix == ".tsv" else {"strict": True}
+    reader = csv.reader(lines, **options)
+    header: list[str] | None = None
+    while True:
+        start = lines.start_record()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            table.rejected.append(Rejected(start, f"broken row: {error}", shorten(lines.first())))
+            # A stray quote swallows the lines that follow; they get a chance of their own.
+            lines.resume_after_first()
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            if len(set(header)) < len(header):
+                raise ValueError(f"{str(path)!r} names a column twice: {', '.join(header)}")
+            yield header
+        elif len(cells) == len(header):
+            yield start, dict(zip(header, cells, strict=True))
+        elif cells:
+            reason = f"{len(cells)} columns instead of {len(header)}"
+            table.rejected.append(Rejected(start, reason, shorten(cells)))
+    if header is None:
+        raise ValueError(f"{str(path)!r} has no header")
+
+
+class _Lines:
+    """Lines for a csv.reader that can go back to the line after the current record's first."""
+
+    def __init__(self, text: str):
+        self._lines = [line + "\n" for line in text.split("\n")]
+        if self._lines[-1] == "\n":
+            self._lines.pop()
+        self._start = self._next = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        if self._next >= len(self._lines):
+            raise StopIteration
+        self._next += 1
+        return self._lines[self._next - 1]
+
+    def start_record(self) -> int:
+        """The number, from 1, of the line at which the next record starts."""
+        self._start = self._next
+        return self._start + 1
+
+    def first(self) -> str:
+        """The current record's first line."""
+        return self._lines[self._start]
+
+    def resume_after_first(self) -> None:
+        """Goes back to the line after the current record's first."""
+        self._next = self._start + 1

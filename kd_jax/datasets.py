@@ -1,0 +1,132 @@
+"""An experiment's data: its splits opened once, and each model's view of them prepared once."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tokenizers import Tokenizer
+
+from kd_jax.data.image import ImageView
+from kd_jax.data.pipeline import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
+from kd_jax.data.sources import Source, open_source
+from kd_jax.data.text import TextView, load_tokenizer
+from kd_jax.options import call_with_options
+from kd_jax.types import Batch
+
+SPLITS = ("train", "selection", "evaluation")
+
+
+def view_name(spec: Mapping[str, Any]) -> str:
+    """One name for equal views, so that what several models share is computed once."""
+    return json.dumps(spec, sort_keys=True)
+
+
+class Datasets:
+    """The splits of an experiment and of its further evaluations.
+
+    Args:
+      data: the config's section.
+      evaluations: further datasets, name -> what differs from `data`.
+
+    Raises:
+      ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many unreadable rows.
+    """
+
+    def __init__(self, data: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]):
+        shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
+        self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
+        names = self.splits["train"].class_names
+        for role in SPLITS[1:]:
+            self.splits[role] = open_source(split=data[role], **shared, class_names=names)
+        self.evaluations: dict[str, Source] = {}
+        for name, section in evaluations.items():
+            other = {key: value for key, value in (shared | dict(section)).items() if key != "evaluation"}
+            self.evaluations[name] = open_source(split=section["evaluation"], **other, class_names=names)
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._prepared: dict[tuple[str, str], Any] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the training data has."""
+        return len(self.splits["train"].class_names)
+
+    @property
+    def modality(self) -> str:
+        """ "text" or "image"."""
+        return self.splits["train"].modality
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the content of the three splits."""
+        parts = "".join(self.splits[role].fingerprint for role in SPLITS)
+        return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
+
+    def rejected(self) -> list[dict[str, Any]]:
+        """Every row that could not be read, once, with the reason."""
+        rows = {
+            (source.name.partition(" ")[0], row.row): {"dataset": source.name, "row": row.row, "reason": row.reason,
+                                                       "value": row.value}
+            for source in (*self.splits.values(), *self.evaluations.values())
+            for row in source.rejected
+        }  # fmt: skip
+        return list(rows.values())
+
+    def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer that a text view names; "trained" learns one from the training texts."""
+        options = {key: value for key, value in spec.items() if key != "max_length"}
+        key = view_name(options)
+        if key not in self._tokenizers:
+            self._tokenizers[key] = call_with_options(
+                _load_tokenizer, options, "view", self.splits["train"].inputs, key="."
+            )
+        return self._tokenizers[key]
+
+    def prepared(self, source: Source, spec: Mapping[str, Any]) -> Any:
+        """A source seen through a view: tokenised, or resized and normalised on access."""
+        key = (source.name, view_name(spec))
+        if key not in self._prepared:
+            if "tokenizer" in spec:
+                if "max_length" not in spec:
+                    raise ValueError("view needs option 'max_length'")
+                view = TextView(self.tokenizer(spec), spec["max_length"])
+            else:
+                view = call_with_options(_image_view, spec, "view", key=".")
+            self._prepared[key] = view.prepare(source)
+        return self._prepared[key]
+
+    def vocabulary_size(self, spec: Mapping[str, Any]) -> int | None:
+        """Tokens that a view knows; None for images."""
+        return self.tokenizer(spec).get_vocab_size() if "tokenizer" in spec else None
+
+    def training_batches(self, views: Iterable[Mapping[str, Any]], training: Mapping[str, Any], seed: int):
+        """The endless stream of a group's training batches."""
+        return self._batches(training_batches, self.splits["train"], views, training["batch_size"],
+                             accumulate=training["accumulate"], seed=seed)  # fmt: skip
+
+    def evaluation_batches(self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int):
+        """Every example of a split once, padded to whole batches."""
+        return self._batches(evaluation_batches, source, views, batch_size)
+
+    def _batches(self, make, source, views, batch_size, **options) -> TrainingBatches | Iterable[Batch]:
+        prepared = {view_name(spec): self.prepared(source, spec) for spec in views}
+        lengths = [spec["max_length"] for spec in views if "max_length" in spec]
+        return make(
+            source, prepared, batch_size=batch_size, buckets=bucket_lengths(max(lengths)) if lengths else (),
+            process_index=jax.process_index(), process_count=jax.process_count(), **options,
+        )  # fmt: skip
+
+
+def write_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Lists unreadable rows as JSON lines; no file when there are none."""
+    if rows and jax.process_index() == 0:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None = None) -> Tokenizer:
+    return load_tokenizer(tokenizer, texts=texts, vocabulary_size=vocabulary_size)
+
+
+def _image_view(*, size: Any, mean: Any, std: Any, channels: int | None) -> ImageView:
+    return ImageView(size=size if size is None else tuple(size), mean=tuple(mean), std=tuple(std), channels=channels)

@@ -1,0 +1,132 @@
+"""An experiment: the config's models trained in order, each with earlier ones as its teachers, and what came of it."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_jax import results
+from kd_jax.assembly import Model, Surroundings
+from kd_jax.datasets import Datasets, write_rejected
+from kd_jax.loop import StopSignal
+from kd_jax.parallel import make_parallel
+from kd_jax.plan import ModelPlan, Plan, make_plan
+from kd_jax.records import write_json
+from kd_jax.training import obtain, score
+from kd_jax.workdir import Workdir
+
+log = logging.getLogger("kd_jax")
+
+SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
+"""Name in results.json -> examples and repetitions of the inference that is timed."""
+
+
+def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
+    """Runs, or resumes, or finds finished, the experiment of a config.
+
+    Args:
+      config: the resolved config as plain Python values (`kd_jax.inheritance` completes it).
+      workdir: the run's folder.
+
+    Returns:
+      What stands in `workdir/results.json`.
+
+    Raises:
+      ValueError: for a config that can't be run, in one line.
+      Interrupted: after SIGTERM; the same call resumes.
+    """
+    stop = StopSignal()
+    plan = make_plan(config)
+    parallel = make_parallel(**plan.config["parallel"])
+    folder = Workdir(workdir, plan.config)
+    if (found := _finished(folder, plan)) is not None:
+        results.show(found, folder.path)
+        return found
+    datasets = Datasets(plan.config["data"], plan.config["evaluations"])
+    write_rejected(folder.path / "rejected.jsonl", datasets.rejected())
+    folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
+    around = Surroundings(
+        folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop
+    )
+    models = _train_in_order(plan, around)
+    found = _report(plan, models, around)
+    write_json(folder.path / "results.json", found)
+    results.show(found, folder.path)
+    return found
+
+
+def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
+    """The results of an earlier run, if they cover all the evaluations that are asked for now."""
+    found = folder.results()
+    wanted = set(plan.config["evaluations"])
+    return found if found is not None and wanted == set(found["evaluations"]) else None
+
+
+def _train_in_order(plan: Plan, around: Surroundings) -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for model in plan.models:
+        log.info("%s: %s", model.name, f"learns from {', '.join(model.teachers)}" if model.teachers else "no teacher")
+        models[model.name] = obtain(model, _teachers(model, models), around)
+    return models
+
+
+def _teachers(model: ModelPlan, models: Mapping[str, Model]) -> dict[str, Model]:
+    return {name: models[name] for name in model.teachers}
+
+
+def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> dict[str, Any]:
+    """Evaluates every model and sets the compared ones side by side."""
+    batch_size = max(plan.config["training"]["batch_size"], around.parallel.devices)
+    batch_size -= batch_size % around.parallel.devices
+    evaluation = around.datasets.splits["evaluation"]
+    entries = {}
+    for model in plan.models:
+        scores = score(models[model.name], _teachers(model, models), evaluation, around, batch_size)
+        entries[model.name] = _entry(models[model.name], scores)
+    roles = plan.config["compare"]
+    return {
+        "experiment": plan.config["name"],
+        "seed": plan.config["seed"],
+        "finished": True,
+        "order": [model.name for model in plan.models],
+        "compare": dict(roles),
+        "models": entries,
+        **results.compare(entries, roles),
+        "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], around),
+        "evaluations": {
+            name: {m.name: _accuracy(score(models[m.name], {}, source, around, batch_size)) for m in plan.models}
+            for name, source in around.datasets.evaluations.items()
+        },
+        "environment": results.environment(around.datasets.fingerprint(), around.datasets.splits["train"].provenance),
+        "rejected": len(around.datasets.rejected()),
+    }
+
+
+def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
+    entry = {
+        "teachers": list(model.plan.teachers),
+        "parameters": model.parameters,
+        "accuracy": scores["accuracy"],
+        "loss": scores["loss"],
+        "ece": scores["ece"],
+        "fingerprint": model.description["fingerprint"],
+        "train_seconds": model.description["train_seconds"],
+        "step": model.description["step"],
+    }
+    return entry | ({key: scores[key] for key in ("agreement", "teacher_kl")} if model.plan.teachers else {})
+
+
+def _accuracy(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {name: scores[name] for name in ("accuracy", "loss", "ece")}
+
+
+def _speedup(teacher: Model, student: Model, around: Surroundings) -> dict[str, float]:
+    """How many times faster the student infers than the teacher, one device, compiled, median."""
+    speedups = {}
+    for name, (examples, repetitions) in SPEED_BATCHES.items():
+        views = [teacher.plan.view, student.plan.view]
+        source = around.datasets.splits["evaluation"]
+        batch = next(iter(around.datasets.evaluation_batches(source, views, examples * around.processes)))
+        times = [results.inference_seconds(model, batch, repetitions) for model in (teacher, student)]
+        speedups[name] = times[0] / times[1]
+    return speedups

@@ -1,0 +1,79 @@
+"""A finished model on disk: its variables as safetensors, and what they are. This is what teaches and is deployed."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from kd_jax.records import write_json
+from kd_jax.tree import fingerprint, on_host
+from kd_jax.types import PyTree, Variables
+
+log = logging.getLogger("kd_jax")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model that won't change any more.
+
+    Attributes:
+      variables: parameters and BatchNorm statistics, in memory; the knowledge mapping network is not among them.
+      description: JSON: "spec", "view", "dtype", "class_names", "fingerprint", "train_seconds", "step".
+    """
+
+    variables: Variables
+    description: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Writes `model.safetensors`, then `finished.json`, whose presence says that both are whole."""
+        flat = _flat(self.variables)  # Every process takes part in gathering what is spread over them.
+        if jax.process_index() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / "model.safetensors.tmp"
+            save_file(flat, temporary)
+            temporary.replace(folder / "model.safetensors")
+        write_json(folder / "finished.json", self.description)
+
+
+def load(folder: Path) -> Finished | None:
+    """Reads a finished model; None where there is none.
+
+    A file that doesn't match its fingerprint is announced and counts as not finished: the checkpoints beside it still
+    hold the model.
+    """
+    if not (folder / "finished.json").exists():
+        return None
+    description = json.loads((folder / "finished.json").read_text())
+    try:
+        variables = flax.traverse_util.unflatten_dict(load_file(folder / "model.safetensors"), sep="/")
+    except (OSError, SafetensorError) as error:
+        log.warning("%s can't be read (%s); it is made again from the checkpoints", folder, error)
+        return None
+    if fingerprint(variables) != description["fingerprint"]:
+        log.warning("%s differs from its fingerprint; it is made again from the checkpoints", folder)
+        return None
+    return Finished(variables, description)
+
+
+def load_required(folder: Path) -> Finished:
+    """Reads a finished model of another run.
+
+    Raises:
+      ValueError: if there is none, or it is damaged.
+    """
+    found = load(folder)
+    if found is None:
+        raise ValueError(f"restore: {folder} holds no finished model (model.safetensors and finished.json)")
+    return found
+
+
+def _flat(variables: PyTree) -> dict[str, np.ndarray]:
+    flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    return {path: np.ascontiguousarray(on_host(leaf)) for path, leaf in flat.items()}

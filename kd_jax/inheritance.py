@@ -1,0 +1,71 @@
+"""What a model's section doesn't say it takes over: from the experiment, or from the model it is `like`.
+
+Inherited keys are one-way references of ml_collections, put in before the flags are read. So a flag can set an
+inherited key, and a later change of what was inherited still reaches everyone who inherits it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+FROM_EXPERIMENT = ("view", "dtype", "training")
+NAMED = ("optimizer", "schedule")
+"""Sections that `name` an algorithm: another name replaces the section, the same name merges into it."""
+
+
+def inherit(config: ConfigDict) -> ConfigDict:
+    """Completes every model's section in place and returns the config.
+
+    Raises:
+      ValueError: if `like` names no model, or goes in a circle.
+    """
+    models = config.models
+    with config.unlocked():
+        for name in models:
+            _complete(models, name, config, ())
+    return config
+
+
+def root_of_likeness(models: Mapping[str, Any], name: str) -> str:
+    """The model at the end of a chain of `like`s; its name seeds all of the chain."""
+    while "like" in models[name]:
+        name = models[name]["like"]
+    return name
+
+
+def _complete(models: ConfigDict, name: str, config: ConfigDict, asked_by: tuple[str, ...]) -> None:
+    section = models[name]
+    if "like" in section:
+        other = section.like
+        if other not in models:
+            raise ValueError(f"models.{name}.like names {other!r}; there are {', '.join(models)}")
+        if other in (*asked_by, name):
+            raise ValueError(f"models.{name}.like goes in a circle: {' -> '.join((*asked_by, name, other))}")
+        _complete(models, other, config, (*asked_by, name))
+        _take_over(section, models[other], deep=("training",))
+    else:
+        _take_over(section, ConfigDict({}), deep=())
+        for key in FROM_EXPERIMENT:
+            if key in config:
+                _take_over_key(section, config, key, deep=key == "training")
+
+
+def _take_over(section: ConfigDict, source: ConfigDict, deep: tuple[str, ...]) -> None:
+    for key in source:
+        if key != "like":
+            _take_over_key(section, source, key, deep=key in deep)
+
+
+def _take_over_key(section: ConfigDict, source: ConfigDict, key: str, *, deep: bool) -> None:
+    value = source[key]
+    if isinstance(value, ConfigDict):
+        if key not in section:
+            section[key] = ConfigDict({})
+        elif not deep or (key in NAMED and section[key].get("name", value.get("name")) != value.get("name")):
+            return
+        for inner in value:
+            _take_over_key(section[key], value, inner, deep=deep)
+    elif key not in section:
+        # A reference to None has no type to check a later value against; None is copied.
+        section[key] = None if value is None else source.get_oneway_ref(key)

@@ -1,0 +1,194 @@
+"""The outer loop: step, log, evaluate, checkpoint; stops on SIGTERM, on numbers that aren't finite, or when done."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kd_jax.checkpoint import Checkpoints
+from kd_jax.data.pipeline import TrainingBatches
+from kd_jax.progress import StepProgress
+from kd_jax.records import Records
+from kd_jax.types import Batch, Mean, PyTree, TrainState
+
+RESUMABLE = 75
+"""Exit status of a run that SIGTERM stopped and that can go on (EX_TEMPFAIL of sysexits.h)."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved and it can be resumed."""
+
+
+class Diverged(Exception):
+    """A loss or a gradient is no longer a finite number."""
+
+
+class StopSignal:
+    """Remembers that SIGTERM came. In a cluster the processes agree on it, so that all stop at the same step."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._remember)
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+    def asked(self) -> bool:
+        """Whether any process was asked to stop; every process must call it at the same steps."""
+        if jax.process_count() == 1:
+            return self._asked
+        return bool(np.any(multihost_utils.process_allgather(np.asarray(self._asked))))
+
+
+@dataclass
+class Window:
+    """Metrics since the last log line, each step checked for numbers that aren't finite."""
+
+    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, step: int, metrics: Mapping[str, Mapping[str, Any]], last_good: str | None) -> None:
+        """Adds a step's metrics.
+
+        Raises:
+          Diverged: naming the model, the step and the term.
+        """
+        metrics = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(metrics))
+        for name, values in metrics.items():
+            for term, value in values.items():
+                number = value.total if isinstance(value, Mean) else value
+                if not np.isfinite(number):
+                    raise Diverged(
+                        f"{name}: {term} is {float(number)} at step {step}; lower the learning rate or the weight of"
+                        f" {term}; last good checkpoint: {last_good or 'none yet'}"
+                    )
+        self.sums = jax.tree.map(np.add, self.sums, metrics) if self.sums else metrics
+        self.steps += 1
+
+    def close(self) -> dict[str, dict[str, float]]:
+        """Model -> metric -> mean over the window, which then begins anew."""
+        means = {
+            name: {
+                term: float(value.value()) if isinstance(value, Mean) else float(value) / self.steps
+                for term, value in values.items()
+            }
+            for name, values in self.sums.items()
+        }
+        self.sums, self.steps = {}, 0
+        return means
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When a training run does what, in steps.
+
+    Attributes:
+      total: of the whole training.
+      save: between evaluations on the selection split, each saved.
+      log: between log lines.
+    """
+
+    total: int
+    save: int
+    log: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("save", self.save), ("log", self.log)):
+            if value < 1:
+                raise ValueError(f"{name} interval must be at least 1 step, got {value}")
+
+
+def train(
+    state: TrainState,
+    *,
+    advance: Callable[[TrainState, Batch], tuple[TrainState, PyTree]],
+    batches: TrainingBatches,
+    rhythm: Rhythm,
+    evaluate: Callable[[TrainState], Mapping[str, float]],
+    checkpoints: Checkpoints,
+    records: Mapping[str, Records],
+    progress: StepProgress,
+    stop: StopSignal,
+    seconds: float,
+) -> float:
+    """Trains from `state` to the last step; what it learned is in the checkpoints.
+
+    Args:
+      state: fresh or restored; it is donated.
+      advance: one compiled step.
+      batches: positioned at `state.step`.
+      rhythm: intervals in steps.
+      evaluate: "accuracy", "loss" and more on the selection split; "accuracy" and "loss" rank the checkpoints.
+      checkpoints: where states go.
+      records: by member, where metrics go.
+      progress: what people see.
+      stop: whether to end early.
+      seconds: trained before this start.
+
+    Returns:
+      Seconds trained in all.
+
+    Raises:
+      Interrupted: after SIGTERM, with the state saved.
+      Diverged: on a loss or gradient that isn't finite; that state is never saved.
+    """
+    step, began, window, pending = int(state.step), time.perf_counter() - seconds, Window(), None
+
+    def settle():
+        # Metrics are fetched one step late, so that the device already works on the next step meanwhile.
+        if pending is not None:
+            window.add(*pending, checkpoints.last_good())
+
+    def save(metrics):
+        meta = {"position": batches.get_state(), "seconds": time.perf_counter() - began}
+        checkpoints.save(step, state, meta, metrics)
+
+    while step < rhythm.total:
+        state, metrics = advance(state, next(batches))
+        settle()
+        step, pending = step + 1, (step + 1, metrics)
+        progress.advance(step)
+        due, log_due = at_interval(step, rhythm.save, rhythm.total), at_interval(step, rhythm.log, rhythm.total)
+        ending = step < rhythm.total and stop.asked()
+        if due or log_due or ending:
+            settle()
+            pending = None
+        if log_due:
+            report(step, window.close(), records, progress)
+        if due:
+            scores = evaluate(state)
+            report(step, {name: {f"selection/{k}": v for k, v in scores.items()} for name in records}, records, None)
+            save({"accuracy": scores["accuracy"], "loss": scores["loss"]})
+        elif ending:
+            # Unranked: the choice of the best checkpoint must not depend on where a run happened to be stopped.
+            save(None)
+        if ending:
+            checkpoints.wait()
+            raise Interrupted(f"stopped at step {step} of {rhythm.total}; the same command resumes it")
+    checkpoints.wait()
+    return time.perf_counter() - began
+
+
+def at_interval(step: int, every: int, total: int) -> bool:
+    """True every so many steps, and at the last one."""
+    return step % every == 0 or step == total
+
+
+def report(
+    step: int, values: Mapping[str, Mapping[str, float]], records: Mapping[str, Records], progress: StepProgress | None
+) -> None:
+    """Writes values by model, and shows them."""
+    for name, record in records.items():
+        finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
+        record.write(step, finite)
+        if progress is not None:
+            progress.report(step, finite)

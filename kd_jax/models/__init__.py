@@ -1,0 +1,82 @@
+"""Models: a family a file, every one a Linen module that returns `kd_jax.types.ModelOutput`.
+
+A model's options are the fields of its class, all of them required unless the published architecture fixes a value.
+Image models take `images`, text models `input_ids`, `attention_mask` and `token_type_ids`; those with batch
+normalization take `where` and `axis_name` as well (`normalization.py`, which also states the dtype rule).
+"""
+
+import dataclasses
+import math
+import numbers
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from kd_jax.models import bag, cnn, encoder, vgg
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "bag_of_embeddings": bag.BagOfEmbeddings,
+    "cnn": cnn.Cnn,
+    "encoder": encoder.Encoder,
+    "vgg": vgg.Vgg,
+}
+"""Name -> constructor of a Linen module."""
+
+
+def build(spec: Mapping[str, Any]) -> nn.Module:
+    """Builds a model from a config's section.
+
+    Args:
+      spec: `name`, one of `MODELS`, and that model's options; a `ConfigDict` will do, and lists where tuples are meant.
+        The number of classes and the size of the vocabulary are options like the others, filled in by the caller.
+
+    Returns:
+      The module, without variables.
+
+    Raises:
+      ValueError: if there is no such model or option, one is missing, or one has the wrong type or range.
+    """
+    options = dict(spec)
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(f"no model {name!r}; there are {sorted(MODELS)}")
+    fields = {f.name: f for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")}
+    if unknown := sorted(set(options) - set(fields)):
+        raise ValueError(f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are {sorted(fields)}")
+    required = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - set(options)):
+        raise ValueError(f"model {name!r} lacks {', '.join(map(repr, missing))}; it needs {sorted(required)}")
+    return MODELS[name](**{k: _checked(f"{name}.{k}", fields[k].type, value) for k, value in options.items()})
+
+
+def _checked(option: str, kind: Any, value: Any) -> Any:
+    """`value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints; ValueError if it isn't."""
+    if kind == tuple[int, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")
+        return tuple(_checked(option, int, item) for item in value)
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices or isinstance(value, (bool, float)):
+            raise ValueError(f"{option} must be one of {list(choices)}, got {value!r}")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{option} must be True or False, got {value!r}")
+        return value
+    return _checked_number(option, kind, value)
+
+
+def _checked_number(option: str, kind: type, value: Any) -> int | float:
+    """A positive int, a positive float, or a dropout rate."""
+    if kind is int:
+        meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: x > 0
+    elif option.endswith(".dropout"):
+        meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
+    else:
+        meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf
+    if isinstance(value, bool) or not isinstance(value, number) or not inside(value):
+        raise ValueError(f"{option} must be {meaning}, got {value!r}")
+    return kind(value)

@@ -1,0 +1,64 @@
+"""A module together with the view it reads and the dtype it computes in: what student and teacher have in common."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kd_jax.types import Batch, ModelOutput, PyTree, Variables
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16, "float64": jnp.float64}
+
+
+def cast(tree: PyTree, dtype: Any) -> PyTree:
+    """Floating-point leaves in `dtype`, the others as they are."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a model is applied to a batch.
+
+    Attributes:
+      module: a Linen module that follows the contract of `kd_jax.models`.
+      view: name of the view it reads.
+      dtype: it computes in this dtype; parameters are kept in at least float32.
+    """
+
+    module: nn.Module
+    view: str
+    dtype: Any
+
+    def init(self, key: jax.Array, batch: Batch) -> dict[str, PyTree]:
+        """Fresh variables, in float32 or wider. `batch` needs one example and no values of note."""
+        variables = jax.jit(self.module.init)(key, **batch.views[self.view])
+        return self.stored(variables)
+
+    def stored(self, variables: Variables) -> dict[str, PyTree]:
+        """The variables as they are kept and optimised: float32, or float64 for a float64 network."""
+        return cast(dict(variables), jnp.promote_types(jnp.float32, self.dtype))
+
+    def frozen(self, variables: Variables) -> dict[str, PyTree]:
+        """The variables as a teacher holds them: in the dtype it computes in, statistics wide as they were."""
+        return {kind: cast(tree, self.dtype) if kind == "params" else tree for kind, tree in variables.items()}
+
+    def __call__(self, variables: Variables, batch: Batch) -> ModelOutput:
+        """Inference: no dropout, stored BatchNorm statistics."""
+        return self.module.apply(self.frozen(variables), **batch.views[self.view], train=False)
+
+    def train(
+        self, variables: Variables, batch: Batch, *, dropout_key: jax.Array, axis_name: str | None
+    ) -> tuple[ModelOutput, PyTree]:
+        """Training mode: dropout is drawn; BatchNorm reduces over the rows that are valid, on all devices of the axis.
+
+        Returns:
+          The output, and the new BatchNorm statistics (`{}` for a module without any).
+        """
+        statistics = {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
+        output, changed = self.module.apply(
+            self.frozen(variables), **batch.views[self.view], train=True,
+            rngs={"dropout": dropout_key}, mutable=["batch_stats"], **statistics,
+        )  # fmt: skip
+        return output, changed.get("batch_stats", {})

@@ -1,0 +1,54 @@
+"""A config section that names something and gives its options: looked up and called, or refused in one line."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Built = TypeVar("Built")
+
+
+def choose(registry: Mapping[str, Built], spec: Mapping[str, Any], kind: str, key: str = "name") -> Built:
+    """The registry's entry that `spec[key]` names.
+
+    Raises:
+      ValueError: naming what exists.
+    """
+    name = spec.get(key)
+    if name not in registry:
+        raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def call_with_options(
+    function: Callable[..., Built], spec: Mapping[str, Any], kind: str, *arguments: Any, key: str = "name"
+) -> Built:
+    """Calls `function(*arguments, **options)` with the options of `spec`, all but `key`.
+
+    Raises:
+      ValueError: for an option that the function doesn't have, or one it needs and doesn't get; lists its options.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
+    options = {name: value for name, value in spec.items() if name != key}
+    check_keys(options, known, f"{kind} {spec.get(key)!r}")
+    return function(*arguments, **options)
+
+
+def check_keys(options: Mapping[str, Any], known: Mapping[str, bool], owner: str) -> None:
+    """Refuses keys that nobody reads and asks for those that are needed.
+
+    Args:
+      options: what was given.
+      known: name -> whether it is required.
+      owner: whose options they are, for the message.
+
+    Raises:
+      ValueError: naming the key and those that exist.
+    """
+    listed = ", ".join(sorted(known)) or "none"
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{owner} has no option {name!r}; its options are {listed}")
+    for name, required in known.items():
+        if required and name not in options:
+            raise ValueError(f"{owner} needs option {name!r}; its options are {listed}")

@@ -1,0 +1,171 @@
+"""A config checked and laid out: which models there are, what each learns from, in which order they are trained."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kd_jax.inheritance import root_of_likeness
+from kd_jax.network import DTYPES
+from kd_jax.options import check_keys
+
+SECTIONS: dict[str, dict[str, bool]] = {
+    "": dict.fromkeys(("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations",
+                       "parallel", "checkpoint", "logging"), True),
+    "data": dict.fromkeys(("name", "dir", "train", "selection", "evaluation", "inputs", "label", "max_rejected"), True),
+    "training": dict.fromkeys(("batch_size", "epochs", "accumulate", "optimizer", "schedule"), True),
+    "parallel": dict.fromkeys(("backend", "data", "fsdp", "tensor"), True),
+    "checkpoint": dict.fromkeys(("every_steps", "keep_latest", "keep_best", "use"), True),
+    "logging": {"every_steps": True},
+    "compare": dict.fromkeys(("student", "baseline", "teacher"), True),
+    "evaluation": {"evaluation": True} | dict.fromkeys(("name", "dir", "inputs", "label", "max_rejected"), False),
+    "model": {"model": True, "view": True, "dtype": True} | dict.fromkeys(
+        ("like", "teachers", "cached", "objective", "training", "restore"), False),
+}  # fmt: skip
+"""Section -> key -> whether it is required. A key that isn't here is refused, so none can go unread."""
+
+FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
+"""What may change between the starts of one run."""
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model of an experiment.
+
+    Attributes:
+      name: its name in the config.
+      model: what to build: `name` or `pretrained`, and options.
+      view: how it sees the data.
+      dtype: what it computes in.
+      teachers: names of earlier models.
+      cached: those of the teachers whose outputs are computed once, before training, instead of in every step.
+      objective: name -> term; empty for a model that is used as it is.
+      training: batch size, epochs, optimizer, ...
+      restore: folder of a finished model to use instead of training one, or None.
+      kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
+    """
+
+    name: str
+    model: dict[str, Any]
+    view: dict[str, Any]
+    dtype: str
+    teachers: tuple[str, ...]
+    cached: tuple[str, ...]
+    objective: dict[str, Any]
+    training: dict[str, Any]
+    restore: str | None
+    kin: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked experiment.
+
+    Attributes:
+      config: the resolved config, plain Python values.
+      models: in the order of training.
+    """
+
+    config: dict[str, Any]
+    models: tuple[ModelPlan, ...]
+
+    def __getitem__(self, name: str) -> ModelPlan:
+        return next(model for model in self.models if model.name == name)
+
+
+def make_plan(config: Mapping[str, Any]) -> Plan:
+    """Checks a config whose references are resolved and orders its models.
+
+    Raises:
+      ValueError: for unknown or missing keys, unknown or circular teachers, an unfair comparison; one line.
+    """
+    check_keys(config, SECTIONS[""], "the config")
+    for section in ("data", "parallel", "checkpoint", "logging", "training"):
+        known = SECTIONS[section]
+        check_keys(config[section], known, section)
+    for name, section in config["evaluations"].items():
+        check_keys(section, SECTIONS["evaluation"], f"evaluations.{name}")
+    if config["checkpoint"]["use"] not in ("best", "latest"):
+        raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
+    models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}
+    _check_comparison(config["compare"], models)
+    return Plan(dict(config), _in_order(models))
+
+
+def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
+    check_keys(section, SECTIONS["model"], f"models.{name}")
+    teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective", {}))
+    for teacher in teachers:
+        if teacher not in sections:
+            raise ValueError(f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}")
+    cached = tuple(section.get("cached", ()))
+    if strangers := sorted(set(cached) - set(teachers)):
+        raise ValueError(f"models.{name}.cached names {', '.join(strangers)}; its teachers are {', '.join(teachers)}")
+    used_as_is = "pretrained" in section["model"] or section.get("restore")
+    if not objective and not used_as_is:
+        raise ValueError(f"models.{name} has no objective: give it one, or pretrained weights, or restore=...")
+    training = dict(section.get("training", {}))
+    if objective:
+        check_keys(training, SECTIONS["training"], f"models.{name}.training")
+        if not training["epochs"] > 0:
+            raise ValueError(f"models.{name}.training.epochs must be positive, got {training['epochs']}")
+    if section["dtype"] not in DTYPES:
+        raise ValueError(f"models.{name}.dtype {section['dtype']!r} is unknown; there are {', '.join(DTYPES)}")
+    return ModelPlan(
+        name, dict(section["model"]), dict(section["view"]), section["dtype"], teachers, cached, objective,
+        training,
+        section.get("restore"), root_of_likeness(sections, name),
+    )  # fmt: skip
+
+
+def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
+    """Teachers before those that learn from them; among equals by name."""
+    ordered: dict[str, ModelPlan] = {}
+    while len(ordered) < len(models):
+        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in models[n].teachers)]
+        if not ready:
+            stuck = ", ".join(sorted(models.keys() - ordered.keys()))
+            raise ValueError(f"models.{stuck}: their teachers form a circle")
+        ordered[ready[0]] = models[ready[0]]
+    return tuple(ordered.values())
+
+
+def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:
+    check_keys(compare, SECTIONS["compare"], "compare")
+    for role, name in compare.items():
+        if name not in models:
+            raise ValueError(f"compare.{role} names {name!r}; there are {', '.join(sorted(models))}")
+    student, baseline = models[compare["student"]], models[compare["baseline"]]
+    for aspect in ("model", "view", "dtype", "training"):
+        ours, theirs = getattr(student, aspect), getattr(baseline, aspect)
+        if ours != theirs:
+            raise ValueError(
+                f"compare: student {student.name!r} and baseline {baseline.name!r} differ in {aspect}"
+                f" ({_difference(ours, theirs)}); the comparison would not be fair"
+            )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
+    if isinstance(value, Mapping) and (value or not prefix):
+        return {path: leaf for key, inner in value.items() for path, leaf in flatten(inner, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): list(value) if isinstance(value, tuple) else value}
+
+
+def _difference(ours: Any, theirs: Any) -> str:
+    if not isinstance(ours, Mapping):
+        return f"{ours!r} and {theirs!r}"
+    left, right = flatten(ours), flatten(theirs)
+    return ", ".join(sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path)))
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat config without what may change between two starts of one run."""
+    flat = flatten(config)
+    return {path: flat[path] for path in sorted(flat) if not any(f"{path}.".startswith(f"{free}.") for free in FREE)}
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that name a config in a default workdir."""
+    return hashlib.sha256(json.dumps(identity(config)).encode()).hexdigest()[:8]

@@ -1,0 +1,74 @@
+"""What a run writes for people and programs: metrics.jsonl, TensorBoard events, and whole files at once."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all; only the first process writes."""
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w") as file:
+            json.dump(value, file, indent=2, sort_keys=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+class Records:
+    """One model's metrics, appended to the workdir's metrics.jsonl and to TensorBoard events.
+
+    Steps after `resumed_at` that an interrupted run left behind are taken out first, so that no step stands twice.
+
+    Args:
+      workdir: holds metrics.jsonl.
+      model: whose metrics they are.
+      resumed_at: the step that training goes on from.
+    """
+
+    def __init__(self, workdir: Path, model: str, *, resumed_at: int):
+        self._model, self._file, self._events = model, None, None
+        if jax.process_index() == 0:
+            path = workdir / "metrics.jsonl"
+            _forget_after(path, model, resumed_at)
+            self._file = path.open("a")
+            self._events = SummaryWriter(str(workdir / model / "events"), purge_step=resumed_at + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One JSON object: model, step, values."""
+        if self._file is not None and self._events is not None:
+            self._file.write(json.dumps({"model": self._model, "step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._events.add_scalar(f"{self._model}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        if self._file is not None and self._events is not None:
+            self._file.close()
+            self._events.close()
+
+
+def _forget_after(path: Path, model: str, step: int) -> None:
+    """Drops the model's lines after `step`, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["model"] != model or entry["step"] <= step:
+            kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    temporary.replace(path)

@@ -1,0 +1,108 @@
+"""What a run found: results.json and the table that people read."""
+
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from kd_jax.assembly import Model
+from kd_jax.types import Batch
+
+
+def compare(models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float | None]:
+    """Gain, gap closed and compression of the compared student, as design promises them.
+
+    Args:
+      models: name -> its entry in results.json.
+      roles: "student", "baseline" and "teacher" -> name.
+
+    Returns:
+      "gain" (student minus baseline accuracy, 0..1), "gap_closed" (gain over teacher minus baseline; None where the
+      teacher isn't better than the baseline), "compression" (teacher's parameters over the student's).
+    """
+    student, baseline, teacher = (models[roles[role]] for role in ("student", "baseline", "teacher"))
+    gain, gap = student["accuracy"] - baseline["accuracy"], teacher["accuracy"] - baseline["accuracy"]
+    return {
+        "gain": gain,
+        "gap_closed": gain / gap if gap > 0 else None,
+        "compression": teacher["parameters"] / student["parameters"],
+    }
+
+
+def inference_seconds(model: Model, batch: Batch, repetitions: int) -> float:
+    """Median seconds of one compiled forward pass on the first device."""
+    device = jax.local_devices()[0]
+    variables, batch = jax.device_put((jax.tree.map(np.asarray, model.variables), batch), device)
+    forward = jax.jit(lambda variables, batch: model.network(variables, batch).logits)
+    jax.block_until_ready(forward(variables, batch))
+    seconds = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        jax.block_until_ready(forward(variables, batch))
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Where and on what the run was made."""
+    return {
+        "jax": jax.__version__,
+        "backend": jax.default_backend(),
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "commit": _commit(),
+        "data_fingerprint": data_fingerprint,
+        "data_provenance": dict(provenance),
+    }
+
+
+def _commit() -> str:
+    """The commit of the code that runs; "" where it isn't a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def show(results: Mapping[str, Any], workdir: Path) -> None:
+    """Prints the table of a finished run."""
+    if jax.process_index() != 0:
+        return
+    console = Console()
+    table = Table(title=f"{results['experiment']}, seed {results['seed']}")
+    for column in ("model", "learned from", "accuracy %", "loss", "ECE", "agreement %", "parameters", "trained s"):
+        table.add_column(column, justify="left" if column in ("model", "learned from") else "right")
+    for name in results["order"]:
+        model = results["models"][name]
+        agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
+        table.add_row(
+            name, ", ".join(model["teachers"]) or "labels", f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
+            f"{model['ece']:.4f}", agreement, f"{model['parameters']:,}", f"{model['train_seconds']:.1f}",
+        )  # fmt: skip
+    console.print(table)
+    if results["evaluations"]:
+        _show_evaluations(results, console)
+    closed = results["gap_closed"]
+    gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
+    speed = ", ".join(f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items())
+    console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
+    console.print(f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by {speed}")
+    console.print(f"results: {workdir / 'results.json'}")
+
+
+def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
+    table = Table(title="accuracy %, by dataset")
+    table.add_column("model")
+    for dataset in results["evaluations"]:
+        table.add_column(dataset, justify="right")
+    for name in results["order"]:
+        scores = [results["evaluations"][dataset][name]["accuracy"] for dataset in results["evaluations"]]
+        table.add_row(name, *(f"{100 * score:.2f}" for score in scores))
+    console.print(table)

@@ -1,0 +1,144 @@
+"""The training step and the evaluation step: pure functions of state, frozen teachers and one global batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kd_jax.network import Network
+from kd_jax.objective import Objective
+from kd_jax.randomness import stream
+from kd_jax.types import Batch, Mean, Member, PyTree, TrainState, Variables
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How one member of a group is trained.
+
+    Attributes:
+      network: the model.
+      objective: what it minimises.
+      update: the optimizer over `{"model": params, "objective": its terms' params}`.
+    """
+
+    network: Network
+    objective: Objective
+    update: optax.GradientTransformation
+
+    def init(self, variables: Variables, key: jax.Array) -> Member:
+        """A member before its first step, from the model's variables."""
+        objective, memory = self.objective.init(key)
+        params, statistics = variables["params"], variables.get("batch_stats", {})
+        opt_state = self.update.init({"model": params, "objective": objective})
+        return Member(params, statistics, objective, memory, opt_state)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that share batch and step, and the frozen teachers they learn from.
+
+    Attributes:
+      learners: name -> `Learner`.
+      teachers: name -> `Network`; its variables are handed to the step beside the state.
+      seed: of the dropout and of the terms that draw.
+    """
+
+    learners: Mapping[str, Learner]
+    teachers: Mapping[str, Network]
+    seed: int
+
+
+def sum_over(tree: PyTree, axis_name: str | None) -> PyTree:
+    """The sum over pmap's devices; under jit the arrays are global already."""
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def accuracy(logits: jax.Array, batch: Batch) -> Mean:
+    """Mean over the labelled examples of whether the largest logit is the label's (a soft label's largest)."""
+    labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
+    counted = batch.valid & batch.label_valid
+    return Mean(jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted), jnp.sum(counted))
+
+
+def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_name):
+    """One microbatch's share of the sum of the members' losses; (terms, accuracy, statistics, memory) beside it."""
+    taught = {name: jax.lax.stop_gradient(network(frozen[name], batch)) for name, network in group.teachers.items()}
+    # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
+    dropout_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    loss, logs, kept = jnp.zeros(()), {}, {}
+    for name, learner in group.learners.items():
+        variables = {"params": trained[name]["model"]}
+        variables |= {"batch_stats": rest[name][0]} if rest[name][0] else {}
+        output, statistics = learner.network.train(variables, batch, dropout_key=dropout_key, axis_name=axis_name)
+        means, memory = learner.objective(
+            trained[name]["objective"], rest[name][1], output, taught, batch, step=step, key=key, axis_name=axis_name
+        )
+        loss += learner.objective.total(means, counts[name], step)
+        logs[name] = means | {"accuracy": accuracy(output.logits, batch)}
+        kept[name] = (statistics, memory)
+    return loss, (logs, kept)
+
+
+def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name):
+    """Gradients and logs summed over the microbatches, and the statistics and memory that the last one leaves."""
+    trained = {n: {"model": m.params, "objective": m.objective} for n, m in state.members.items()}
+    rest = {n: (m.statistics, m.memory) for n, m in state.members.items()}
+    differentiate = jax.grad(_group_loss, has_aux=True)
+
+    def one(rest, microbatch):
+        settings = {"group": group, "counts": counts, "step": state.step, "axis_name": axis_name}
+        gradients, (logs, rest) = differentiate(trained, rest, frozen, *microbatch, **settings)
+        return (gradients, logs), rest
+
+    if batch.valid.shape[0] == 1:
+        (gradients, logs), rest = one(rest, jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
+        return gradients, logs, rest
+
+    def accumulate(carry, microbatch):
+        sums, rest = carry
+        parts, rest = one(rest, microbatch)
+        return (jax.tree.map(jnp.add, sums, parts), rest), None
+
+    shapes, _ = jax.eval_shape(one, rest, jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    ((gradients, logs), rest), _ = jax.lax.scan(accumulate, (zeros, rest), (batch, keys))
+    return gradients, logs, rest
+
+
+def train_step(
+    state: TrainState, frozen: Mapping[str, Variables], batch: Batch, *, group: Group, axis_name: str | None = None
+) -> tuple[TrainState, dict[str, dict[str, Any]]]:
+    """One update of every member of the group on one global batch.
+
+    A term's mean is taken once, over what counts in the whole batch: all microbatches, all devices.
+
+    Args:
+      state: the group's state.
+      frozen: teacher's name -> its variables; no gradient reaches them.
+      batch: leaves `[accumulate, microbatch, ...]`; under pmap the device's rows of each microbatch.
+      group: what is trained, and by what.
+      axis_name: pmap's axis, None under jit.
+
+    Returns:
+      The new state, and member -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm": []}.
+    """
+    keys = jax.random.split(stream(group.seed, "step", state.step), batch.valid.shape[0])
+    counts = sum_over({n: learner.objective.counts(batch) for n, learner in group.learners.items()}, axis_name)
+    gradients, logs, rest = _sum_of_gradients(
+        state, frozen, batch, keys, group=group, counts=counts, axis_name=axis_name
+    )
+    gradients, logs = sum_over((gradients, logs), axis_name)
+    members, metrics = {}, {}
+    for name, learner in group.learners.items():
+        member = state.members[name]
+        trained = {"model": member.params, "objective": member.objective}
+        updates, opt_state = learner.update.update(gradients[name], member.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        members[name] = Member(trained["model"], rest[name][0], trained["objective"], rest[name][1], opt_state)
+        terms = {term: logs[name][term] for term in learner.objective.terms}
+        loss = learner.objective.total(terms, counts[name], state.step)
+        metrics[name] = logs[name] | {"loss": loss, "gradient_norm": optax.tree.norm(gradients[name])}
+    return TrainState(state.step + 1, members), metrics

@@ -1,0 +1,153 @@
+"""One model of a plan, from its section to a finished model: restored, taken as it is, or trained and resumed."""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from kd_jax import finished
+from kd_jax.assembly import Model, Surroundings, build, example, make_group, total_steps
+from kd_jax.checkpoint import Checkpoints
+from kd_jax.data.sources import Source
+from kd_jax.evaluate import eval_step, evaluate
+from kd_jax.finished import Finished
+from kd_jax.loop import Rhythm, train
+from kd_jax.network import Network
+from kd_jax.plan import ModelPlan
+from kd_jax.progress import StepProgress
+from kd_jax.randomness import fold_name, stream
+from kd_jax.records import Records
+from kd_jax.step import train_step
+from kd_jax.tree import count_parameters, fingerprint
+from kd_jax.types import TrainState, Variables
+
+log = logging.getLogger("kd_jax")
+
+
+def obtain(plan: ModelPlan, teachers: Mapping[str, Model], around: Surroundings) -> Model:
+    """The finished model of a plan: found in the workdir, restored from another, taken as it is, or trained now.
+
+    Args:
+      plan: the model's section.
+      teachers: the models that it learns from, by name.
+      around: what all models of the run share.
+
+    Raises:
+      ValueError: for anything in the section that doesn't fit the data, the devices or the teachers.
+    """
+    network, initial = build(plan, around)
+    done = finished.load(around.workdir / plan.name)
+    if done is None and plan.restore:
+        done = _restored(plan, around, network)
+    if done is None and not plan.objective:
+        done = Finished(initial, _description(plan, initial, around, step=0, seconds=0.0))
+        done.save(around.workdir / plan.name)
+    if done is None:
+        done = _fit(plan, network, initial, teachers, around)
+    return Model(plan, network, around.parallel.place(done.variables), done.description)
+
+
+def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finished:
+    done = finished.load_required(Path(str(plan.restore)))
+    for key in ("spec", "view", "class_names"):
+        ours = _description(plan, done.variables, around, step=0, seconds=0.0)[key]
+        if done.description[key] != ours:
+            raise ValueError(f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the config {ours}")
+    expected = jax.eval_shape(network.init, jax.random.key(0), example(plan, around))
+    for (path, wanted), found in zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(done.variables), strict=True):
+        if wanted.shape != found.shape:
+            raise ValueError(
+                f"models.{plan.name}: {plan.restore} has shape {found.shape} at {path}, not {wanted.shape}"
+            )
+    log.info("%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"])
+    done.save(around.workdir / plan.name)
+    return done
+
+
+def _description(
+    plan: ModelPlan, variables: Variables, around: Surroundings, *, step: int, seconds: float
+) -> dict[str, Any]:
+    plain = {"spec": plan.model, "view": plan.view, "dtype": plan.dtype}
+    return {key: _as_json(value) for key, value in plain.items()} | {
+        "class_names": list(around.datasets.splits["train"].class_names),
+        "parameters": count_parameters(variables["params"]),
+        "fingerprint": fingerprint(variables),
+        "step": step,
+        "train_seconds": seconds,
+    }
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def _fit(
+    plan: ModelPlan, network: Network, initial: Variables, teachers: Mapping[str, Model], around: Surroundings
+) -> Finished:
+    training, folder = plan.training, around.workdir / plan.name
+    around.parallel.check_batch(training["batch_size"], training["accumulate"])
+    steps = total_steps(len(around.datasets.splits["train"]), training)
+    group = make_group(plan, network, teachers, around, steps)
+    member = group.learners[plan.name].init(initial, fold_name(stream(around.seed, "objective"), plan.kin))
+    state = around.parallel.place(TrainState(jax.numpy.zeros((), "int32"), {plan.name: member}))
+    views = [plan.view, *(teacher.plan.view for teacher in teachers.values())]
+    batches = around.datasets.training_batches(views, training, group.seed)
+    keep = {key: around.checkpoint[key] for key in ("keep_latest", "keep_best")}
+    checkpoints = Checkpoints(folder / "checkpoints", **keep)
+    state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
+    if "position" in meta:
+        batches.set_state(meta["position"])
+        log.info("%s: resumed at step %d of %d", plan.name, meta["step"], steps)
+    records = Records(around.workdir, plan.name, resumed_at=meta["step"])
+    progress = StepProgress(plan.name, total_steps=steps, start=meta["step"], batch_size=training["batch_size"])
+    frozen = {name: teacher.network.frozen(teacher.variables) for name, teacher in teachers.items()}
+    compiled = around.parallel.train(partial(train_step, group=group), state)
+    selection = _Selection(network, plan, around)
+    try:
+        seconds = train(
+            state, advance=lambda state, batch: compiled(state, frozen, batch), batches=batches,
+            rhythm=Rhythm(steps, around.checkpoint["every_steps"], around.logging["every_steps"]),
+            evaluate=lambda state: selection(state.members[plan.name].variables()), checkpoints=checkpoints,
+            records={plan.name: records}, progress=progress, stop=around.stop, seconds=meta["seconds"],
+        )  # fmt: skip
+        use = checkpoints.restore_best if around.checkpoint["use"] == "best" else checkpoints.restore_latest
+        chosen, meta = use(state) or (state, meta)
+    finally:
+        progress.close()
+        records.close()
+        checkpoints.close()
+    variables = chosen.members[plan.name].variables()
+    done = Finished(variables, _description(plan, variables, around, step=meta["step"], seconds=round(seconds, 1)))
+    done.save(folder)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"{plan.name} finished")
+    return done
+
+
+class _Selection:
+    """Evaluates variables on the selection split; compiled once."""
+
+    def __init__(self, network: Network, plan: ModelPlan, around: Surroundings):
+        self._compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers={}))
+        source = around.datasets.splits["selection"]
+        self._batches = around.datasets.evaluation_batches(source, [plan.view], plan.training["batch_size"])
+
+    def __call__(self, variables: Variables) -> dict[str, float]:
+        metrics = evaluate(self._compiled, variables, {}, self._batches)
+        return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
+
+
+def score(model: Model, teachers: Mapping[str, Model], source: Source, around: Surroundings, batch_size: int):
+    """A model's metrics on a whole split, and how far it agrees with its teachers."""
+    networks = {name: teacher.network for name, teacher in teachers.items()}
+    frozen = {name: teacher.network.frozen(teacher.variables) for name, teacher in teachers.items()}
+    compiled = around.parallel.evaluate(partial(eval_step, network=model.network, teachers=networks))
+    views = [model.plan.view, *(teacher.plan.view for teacher in teachers.values())]
+    batches = around.datasets.evaluation_batches(source, views, batch_size)
+    return evaluate(compiled, model.variables, frozen, batches)

@@ -1,0 +1,12 @@
+"""Runs an experiment: flags -> config -> one call.
+
+uv run launch.py                                               the default experiment, digits
+uv run launch.py --config=configs/sst2_minilm.py --workdir=DIR [--config.training.epochs=2 ...]
+uv run launch.py --config=configs/sst2_minilm.py:smoke         the same in seconds, on built-in data
+uv run launch.py --config=configs/digits.py --sweep=FILE       a grid of overrides x seeds, from a JSON file
+"""
+
+from kd_jax.command import main
+
+if __name__ == "__main__":
+    main()
