@@ -2,77 +2,24 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from kd_jax import models
-from kd_jax.datasets import Datasets, view_name
-from kd_jax.loop import StopSignal
+from kd_jax.datasets import view_name
 from kd_jax.models import pretrained
 from kd_jax.network import DTYPES, Network
 from kd_jax.objective import make_objective
 from kd_jax.optimizer import make_optimizer
-from kd_jax.parallel import Parallel
 from kd_jax.plan import ModelPlan
 from kd_jax.randomness import derived_seed, fold_name, stream
 from kd_jax.step import Group, Learner
+from kd_jax.surroundings import Surroundings
+from kd_jax.teachers.frozen import FrozenTeachers
 from kd_jax.terms import Site
-from kd_jax.tree import count_parameters
 from kd_jax.types import Batch, Variables
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model ready to teach and to be evaluated.
-
-    Attributes:
-      plan: its section.
-      network: how it is applied.
-      variables: as they are stored, on the devices.
-      description: what `finished.json` says of it.
-    """
-
-    plan: ModelPlan
-    network: Network
-    variables: Variables
-    description: Mapping[str, Any]
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters it has, BatchNorm statistics left out."""
-        return count_parameters(self.variables["params"])
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What all models of a run share.
-
-    Attributes:
-      workdir: the run's folder.
-      datasets: the data.
-      parallel: the devices.
-      seed: the experiment's.
-      checkpoint: the config's section.
-      logging: the config's section.
-      stop: whether SIGTERM came.
-    """
-
-    workdir: Path
-    datasets: Datasets
-    parallel: Parallel
-    seed: int
-    checkpoint: Mapping[str, Any]
-    logging: Mapping[str, Any]
-    stop: StopSignal
-
-    @property
-    def processes(self) -> int:
-        """How many processes share each batch; the smallest global batch."""
-        return jax.process_count()
 
 
 def build(plan: ModelPlan, around: Surroundings) -> tuple[Network, Variables]:
@@ -117,28 +64,29 @@ def example(plan: ModelPlan, around: Surroundings) -> Batch:
 
 
 def make_group(
-    plan: ModelPlan, network: Network, teachers: Mapping[str, Model], around: Surroundings, total_steps: int
+    plan: ModelPlan, network: Network, teachers: FrozenTeachers, around: Surroundings, total_steps: int
 ) -> Group:
-    """The group of one that a plan's section describes; every option is checked here, before anything compiles."""
-    views = [plan.view, *(teacher.plan.view for teacher in teachers.values())]
+    """The group of one that a plan's section describes; every option is checked here, before anything compiles.
+
+    Raises:
+      ValueError: naming the model and what doesn't fit.
+    """
     source = around.datasets.splits["train"]
-    seen = next(iter(around.datasets.evaluation_batches(source, views, around.processes)))
+    seen = next(iter(around.datasets.evaluation_batches(source, [plan.view, *teachers.views], around.processes)))
     student = jax.eval_shape(lambda batch: network(network.init(jax.random.key(0), batch), batch), seen)
-    taught = {name: jax.eval_shape(teacher.network, teacher.variables, seen) for name, teacher in teachers.items()}
     tokens = seen.views[network.view].get("input_ids")
-    site = Site(network.view, student, taught, None if tokens is None else tokens.shape[1])
-    for name, teacher in taught.items():
-        if teacher.logits.shape[-1] != around.datasets.num_classes:
-            raise ValueError(f"teacher {name!r} has {teacher.logits.shape[-1]} classes, the data has"
-                             f" {around.datasets.num_classes}")  # fmt: skip
+    site = Site(network.view, student, teachers.shapes(seen), None if tokens is None else tokens.shape[1])
     try:
+        for name, output in site.teachers.items():
+            classes = output.logits.shape[-1]
+            if classes != around.datasets.num_classes:
+                raise ValueError(f"teacher {name!r} has {classes} classes, the data has {around.datasets.num_classes}")
         objective = make_objective(plan.objective, site)
         update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
-    networks = {name: teacher.network for name, teacher in teachers.items()}
-    seed = derived_seed(around.seed, "train", plan.kin)
-    return Group({plan.name: Learner(network, objective, update)}, networks, seed)
+    learners = {plan.name: Learner(network, objective, update)}
+    return Group(learners, teachers.networks, derived_seed(around.seed, "train", plan.kin))
 
 
 def total_steps(examples: int, training: Mapping[str, Any]) -> int:

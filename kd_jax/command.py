@@ -66,9 +66,9 @@ def split_arguments(arguments: list[str]) -> tuple[str, list[str]]:
 
 def main() -> None:
     """Parses the command line, runs, and exits with the status that design promises."""
-    debug = "--debug" in sys.argv
+    debug, argv = "--debug" in sys.argv, list(sys.argv)
     try:
-        status = _run(sys.argv)
+        status = _run(argv)
     except Exception as error:
         if debug:
             raise
@@ -91,6 +91,8 @@ def _one_line(error: BaseException) -> str:
 
 def _run(argv: list[str]) -> int:
     file, arguments = split_arguments(argv[1:])
+    # The flags of ml_collections look for their overrides in sys.argv.
+    sys.argv = [argv[0], *arguments]
     if not any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
         config_flags.DEFINE_config_dict("config", load_config(file))
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from kd_jax import losses
 from kd_jax.network import Network
 from kd_jax.step import accuracy, sum_over
-from kd_jax.types import Batch, Mean, PyTree, Variables
+from kd_jax.types import Batch, Mean, ModelOutput, PyTree, Variables
 
 CALIBRATION_BINS = 15
 """Equal-width confidence bins, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
@@ -36,7 +36,7 @@ def calibration_error(sums: np.ndarray) -> float:
 
 def eval_step(
     variables: Variables, frozen: Mapping[str, Variables], batch: Batch, *,
-    network: Network, teachers: Mapping[str, Network], axis_name: str | None = None,
+    network: Network, teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]], axis_name: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Sums over one batch.
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kd_jax import results
-from kd_jax.assembly import Model, Surroundings
 from kd_jax.datasets import Datasets, write_rejected
 from kd_jax.loop import StopSignal
 from kd_jax.parallel import make_parallel
 from kd_jax.plan import ModelPlan, Plan, make_plan
 from kd_jax.records import write_json
+from kd_jax.surroundings import Model, Surroundings
 from kd_jax.training import obtain, score
 from kd_jax.workdir import Workdir
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kd_jax.assembly import Model
+from kd_jax.surroundings import Model
 from kd_jax.types import Batch
 
 

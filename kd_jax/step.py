@@ -1,6 +1,6 @@
 """The training step and the evaluation step: pure functions of state, frozen teachers and one global batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import optax
 from kd_jax.network import Network
 from kd_jax.objective import Objective
 from kd_jax.randomness import stream
-from kd_jax.types import Batch, Mean, Member, PyTree, TrainState, Variables
+from kd_jax.types import Batch, Mean, Member, ModelOutput, PyTree, TrainState, Variables
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Group:
 
     Attributes:
       learners: name -> `Learner`.
-      teachers: name -> `Network`; its variables are handed to the step beside the state.
+      teachers: name -> `Network` or what stands in its place; its variables are handed to the step beside the state.
       seed: of the dropout and of the terms that draw.
     """
 
     learners: Mapping[str, Learner]
-    teachers: Mapping[str, Network]
+    teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]]
     seed: int
 
 

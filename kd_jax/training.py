@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from kd_jax import finished
-from kd_jax.assembly import Model, Surroundings, build, example, make_group, total_steps
+from kd_jax.assembly import build, example, make_group, total_steps
 from kd_jax.checkpoint import Checkpoints
 from kd_jax.data.sources import Source
 from kd_jax.evaluate import eval_step, evaluate
@@ -21,7 +22,9 @@ from kd_jax.plan import ModelPlan
 from kd_jax.progress import StepProgress
 from kd_jax.randomness import fold_name, stream
 from kd_jax.records import Records
-from kd_jax.step import train_step
+from kd_jax.step import Group, train_step
+from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers.frozen import FrozenTeachers, freeze
 from kd_jax.tree import count_parameters, fingerprint
 from kd_jax.types import TrainState, Variables
 
@@ -48,7 +51,8 @@ def obtain(plan: ModelPlan, teachers: Mapping[str, Model], around: Surroundings)
         done.save(around.workdir / plan.name)
     if done is None:
         done = _fit(plan, network, initial, teachers, around)
-    return Model(plan, network, around.parallel.place(done.variables), done.description)
+    home = Path(plan.restore) if plan.restore else around.workdir / plan.name
+    return Model(plan, network, around.parallel.place(done.variables), done.description, home)
 
 
 def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finished:
@@ -88,46 +92,55 @@ def _as_json(value: Any) -> Any:
 
 
 def _fit(
-    plan: ModelPlan, network: Network, initial: Variables, teachers: Mapping[str, Model], around: Surroundings
+    plan: ModelPlan, network: Network, initial: Variables, models: Mapping[str, Model], around: Surroundings
 ) -> Finished:
+    """Trains to the end, or goes on from the newest checkpoint; the chosen checkpoint becomes the finished model."""
     training, folder = plan.training, around.workdir / plan.name
     around.parallel.check_batch(training["batch_size"], training["accumulate"])
     steps = total_steps(len(around.datasets.splits["train"]), training)
+    teachers = freeze(models, plan.cached, around)
     group = make_group(plan, network, teachers, around, steps)
     member = group.learners[plan.name].init(initial, fold_name(stream(around.seed, "objective"), plan.kin))
     state = around.parallel.place(TrainState(jax.numpy.zeros((), "int32"), {plan.name: member}))
-    views = [plan.view, *(teacher.plan.view for teacher in teachers.values())]
-    batches = around.datasets.training_batches(views, training, group.seed)
     keep = {key: around.checkpoint[key] for key in ("keep_latest", "keep_best")}
-    checkpoints = Checkpoints(folder / "checkpoints", **keep)
-    state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
-    if "position" in meta:
-        batches.set_state(meta["position"])
-        log.info("%s: resumed at step %d of %d", plan.name, meta["step"], steps)
-    records = Records(around.workdir, plan.name, resumed_at=meta["step"])
-    progress = StepProgress(plan.name, total_steps=steps, start=meta["step"], batch_size=training["batch_size"])
-    frozen = {name: teacher.network.frozen(teacher.variables) for name, teacher in teachers.items()}
-    compiled = around.parallel.train(partial(train_step, group=group), state)
-    selection = _Selection(network, plan, around)
-    try:
-        seconds = train(
-            state, advance=lambda state, batch: compiled(state, frozen, batch), batches=batches,
-            rhythm=Rhythm(steps, around.checkpoint["every_steps"], around.logging["every_steps"]),
-            evaluate=lambda state: selection(state.members[plan.name].variables()), checkpoints=checkpoints,
-            records={plan.name: records}, progress=progress, stop=around.stop, seconds=meta["seconds"],
-        )  # fmt: skip
+    with closing(Checkpoints(folder / "checkpoints", **keep)) as checkpoints:
+        seconds = _train(plan, group, state, teachers, checkpoints, steps, around)
         use = checkpoints.restore_best if around.checkpoint["use"] == "best" else checkpoints.restore_latest
-        chosen, meta = use(state) or (state, meta)
-    finally:
-        progress.close()
-        records.close()
-        checkpoints.close()
-    variables = chosen.members[plan.name].variables()
-    done = Finished(variables, _description(plan, variables, around, step=meta["step"], seconds=round(seconds, 1)))
+        chosen = use(state)
+    assert chosen is not None, "training ends with a checkpoint"
+    state, meta = chosen
+    variables = state.members[plan.name].variables()
+    description = _description(plan, variables, around, step=meta["step"], seconds=round(seconds, 1))
+    done = Finished(variables, description)
     done.save(folder)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{plan.name} finished")
     return done
+
+
+def _train(
+    plan: ModelPlan, group: Group, state: TrainState, teachers: FrozenTeachers, checkpoints: Checkpoints, steps: int,
+    around: Surroundings,
+) -> float:  # fmt: skip
+    """Sets the loop up where the newest checkpoint left off and lets it run; seconds trained in all."""
+    compiled = around.parallel.train(partial(train_step, group=group), state)
+    batches = around.datasets.training_batches([plan.view, *teachers.views], plan.training, group.seed)
+    state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
+    if "position" in meta:
+        batches.set_state(meta["position"])
+        log.info("%s: resumed at step %d of %d", plan.name, meta["step"], steps)
+    selection = _Selection(group.learners[plan.name].network, plan, around)
+    batch_size = plan.training["batch_size"]
+    with (
+        closing(Records(around.workdir, plan.name, resumed_at=meta["step"])) as records,
+        closing(StepProgress(plan.name, total_steps=steps, start=meta["step"], batch_size=batch_size)) as progress,
+    ):
+        return train(
+            state, advance=lambda state, batch: compiled(state, teachers.variables, batch), batches=batches,
+            rhythm=Rhythm(steps, around.checkpoint["every_steps"], around.logging["every_steps"]),
+            evaluate=lambda state: selection(state.members[plan.name].variables()), checkpoints=checkpoints,
+            records={plan.name: records}, progress=progress, stop=around.stop, seconds=meta["seconds"],
+        )  # fmt: skip
 
 
 class _Selection:
@@ -145,9 +158,7 @@ class _Selection:
 
 def score(model: Model, teachers: Mapping[str, Model], source: Source, around: Surroundings, batch_size: int):
     """A model's metrics on a whole split, and how far it agrees with its teachers."""
-    networks = {name: teacher.network for name, teacher in teachers.items()}
-    frozen = {name: teacher.network.frozen(teacher.variables) for name, teacher in teachers.items()}
-    compiled = around.parallel.evaluate(partial(eval_step, network=model.network, teachers=networks))
-    views = [model.plan.view, *(teacher.plan.view for teacher in teachers.values())]
-    batches = around.datasets.evaluation_batches(source, views, batch_size)
-    return evaluate(compiled, model.variables, frozen, batches)
+    frozen = freeze(teachers, (), around)
+    compiled = around.parallel.evaluate(partial(eval_step, network=model.network, teachers=frozen.networks))
+    batches = around.datasets.evaluation_batches(source, [model.plan.view, *frozen.views], batch_size)
+    return evaluate(compiled, model.variables, frozen.variables, batches)

@@ -20,7 +20,7 @@ def open_folder(name: str, folder: Path, split: str, max_rejected: int, class_na
     paths: list[Path] = []
     rows: list[int] = []
     for key, positions in parts:
-        order = splits.fixed_order(found[key], lambda path: path.relative_to(folder).as_posix())
+        order = splits.fixed_order(path.relative_to(folder).as_posix() for path in found[key])
         paths += [found[key][order[i]] for i in positions]
         rows += [order[i] + 1 for i in positions]
     images, bad = decoding.load_images(_read_all(paths), len(paths), lambda i: paths[i].read_bytes())
@@ -48,7 +48,8 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
         found = {child.name: paths for child in _children(folder) if (paths := _find_by_class(child))}
     if not found:
         raise ValueError(
-            f"{str(folder)!r} holds neither .csv, .tsv or .jsonl files nor class folders with {', '.join(SUFFIXES)} images"
+            f"{str(folder)!r} holds neither .csv, .tsv or .jsonl files"
+            f" nor class folders with {', '.join(SUFFIXES)} images"
         )
     return found
 

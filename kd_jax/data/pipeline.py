@@ -5,15 +5,15 @@ The global batch is formed first and sliced after, so its rows and their order d
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, cast
 
 import grain
 import jax
 import numpy as np
 
 from kd_jax.data.sources import Source
-from kd_jax.types import Batch
+from kd_jax.types import Batch, View
 
 
 class PreparedView(Protocol):
@@ -39,7 +39,7 @@ def bucket_lengths(max_length: int) -> tuple[int, ...]:
 class TrainingBatches:
     """An endless iterator of `Batch`, leaves [accumulate, microbatch // process_count, ...]."""
 
-    def __init__(self, dataset: grain.MapDataset):
+    def __init__(self, dataset: grain.MapDataset[Batch]):
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         self._iterator = iter(dataset.to_iter_dataset(options))
 
@@ -107,7 +107,9 @@ def shuffled_indices(groups: Mapping[int | None, np.ndarray], batch_size: int, s
     for number, (length, members) in enumerate(groups.items()):
         # A seed of its own for each bucket, within the 32 bits that Grain takes.
         stream_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        stream = grain.MapDataset.source(members).seed(stream_seed).shuffle().repeat(None).batch(batch_size)
+        stream = (
+            grain.MapDataset.source(cast(Sequence, members)).seed(stream_seed).shuffle().repeat(None).batch(batch_size)
+        )
         streams.append(stream.map(lambda indices, length=length: (length, indices)))
     return grain.MapDataset.mix(streams, weights=[len(members) for members in groups.values()])
 
@@ -188,7 +190,7 @@ def _gather(
     labels = source.labels[indices]
     return Batch(
         index=indices.astype(np.int32),
-        views={name: view.gather(indices, length) for name, view in views.items()},
+        views={name: cast(View, view.gather(indices, length)) for name, view in views.items()},
         labels=labels,
         label_valid=(labels >= 0) & valid,
         valid=valid,

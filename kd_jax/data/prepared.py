@@ -1,21 +1,14 @@
 """Datasets that lie prepared in a TFDS data directory, in array_record, read without TensorFlow."""
 
-import contextlib
-import difflib
-import os
-import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kd_jax.data import builders, classes, decoding, splits
+from kd_jax.data import builders, classes, decoding, directories, splits
 from kd_jax.data.sources import Source, fingerprint, text_contents
 
 _CHUNK = 1_000  # Records read at a time.
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def open_prepared(
@@ -33,15 +26,15 @@ def open_prepared(
     """
     import tensorflow_datasets as tfds
 
-    root, provenance = find_root(dir), {}
+    root, provenance = directories.find_root(dir), {}
     if name in builders.BUILDERS:
         folder, provenance = builders.prepare(name, root)
     else:
-        folder = find_folder(root, name) or download(name, root)
-    builder = tfds.builder_from_directory(folder)
+        folder = directories.find_folder(root, name) or directories.download(name, root)
+    builder: Any = tfds.builder_from_directory(folder)
     if builder.info.file_format.value != "array_record":
         raise ValueError(
-            f"{name!r} in {folder} is in {builder.info.file_format.value}, not array_record; {_advise(name, root)}"
+            f"{name!r} in {folder} is in {builder.info.file_format.value}, not array_record; {directories.advise(name, root)}"
         )
     for column in (*columns, label):
         if column not in builder.info.features:
@@ -66,7 +59,7 @@ class Records:
 
         pictures = [key for key in columns if isinstance(builder.info.features[key], tfds.features.Image)]
         decoders = {key: tfds.decode.SkipDecoding() for key in pictures} or None
-        self._sources = {key: builder.as_data_source(split=key, decoders=decoders) for key, _ in parts}
+        self._sources: dict[str, Any] = {key: builder.as_data_source(split=key, decoders=decoders) for key, _ in parts}
         self._parts = parts
 
     def __len__(self) -> int:
@@ -136,69 +129,4 @@ def _number(found: list[int], names: list[str], class_names: tuple[str, ...]) ->
             raise ValueError(f"label {label} (row {row}) is not among the {len(names)} classes")
     return classes.number_labels(
         [None if label < 0 else names[label] for label in found], class_names, range(len(found))
-    )
-
-
-def find_root(dir: str | None) -> Path:
-    """The TFDS data directory: the argument, else TFDS_DATA_DIR, else TFDS's default."""
-    return Path(dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def find_folder(root: Path, name: str) -> Path | None:
-    """The folder of a prepared dataset, at its highest version unless `name` ends in `:1.2.3`; None if there is none."""
-    base, _, version = name.partition(":")
-    folder = root / base
-    default = folder / ".config" / "metadata.json"
-    if default.is_file() and not _list_versions(folder):
-        import json
-
-        folder = folder / json.loads(default.read_text())["default_config_name"]
-    versions = _list_versions(folder)
-    if version:
-        versions = [found for found in versions if found == version]
-    return folder / max(versions, key=lambda found: tuple(map(int, found.split(".")))) if versions else None
-
-
-def _list_versions(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return [
-        child.name
-        for child in folder.iterdir()
-        if _VERSION.fullmatch(child.name) and (child / "dataset_info.json").is_file()
-    ]
-
-
-def download(name: str, root: Path) -> Path:
-    """Has TFDS download and prepare a dataset, and returns its folder.
-
-    Raises:
-      ValueError: if TFDS doesn't know it, or can't prepare it here: with the command that can.
-    """
-    import tensorflow_datasets as tfds
-
-    known = tfds.list_builders(with_community_datasets=False)
-    base = name.partition(":")[0].partition("/")[0]
-    if base not in known:
-        nearest = difflib.get_close_matches(base, [*builders.BUILDERS, *known], n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else f"; ours are {', '.join(builders.BUILDERS)}"
-        raise ValueError(f"there is no file, folder or TFDS dataset {name!r}{hint}")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
-            builder.download_and_prepare()
-    # Whatever fails in there, the network, a missing TensorFlow or a wrong config name, the way out is the same.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{name!r} is not prepared in {root} and can't be here ({reason}); {_advise(name, root)}"
-        ) from error
-    return Path(builder.data_path)
-
-
-def _advise(name: str, root: Path) -> str:
-    call = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
-    return (
-        "with TensorFlow and network, prepare it once:"
-        f' uv run --with tensorflow python -c "import tensorflow_datasets as tfds; {call}"'
     )

@@ -35,8 +35,8 @@ class Source:
     Attributes:
       name: dataset and split, e.g. "glue/sst2 train[:95%]".
       modality: "text" or "image".
-      inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8 [H, W, C] where they
-        differ in size or don't fit in memory.
+      inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8 [H, W, C] where
+        they differ in size or don't fit in memory.
       labels: [N] int32, -1 where unlabelled.
       class_names: [K].
       fingerprint: "sha256:..." over inputs, labels and class names.

@@ -5,7 +5,7 @@ One place computes every boundary, so `train[:90%]` and `train[90%:]` meet and n
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 _PART = re.compile(r"(?P<name>[\w.-]+)(\[(?P<start>-?\d+%?)?(?P<colon>:)(?P<stop>-?\d+%?)?\])?")
 
@@ -39,13 +39,13 @@ def split_names(spec: str, known: Iterable[str], owner: str) -> set[str]:
     return {_match(part.strip(), spec, known, owner)["name"] for part in spec.split("+")}
 
 
-def fixed_order(keys: list, key: Callable[[object], str] = str) -> list[int]:
+def fixed_order(keys: Iterable[str]) -> list[int]:
     """A pseudo-random order of rows that depends on each row's key alone: [N] positions.
 
     A file sorted by class then slices into fair parts, and a row added to the file moves no other row past another.
     """
-    digests = [hashlib.sha256(key(item).encode("utf-8", "surrogateescape")).digest() for item in keys]
-    return sorted(range(len(keys)), key=digests.__getitem__)
+    digests = [hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys]
+    return sorted(range(len(digests)), key=digests.__getitem__)
 
 
 def _match(part: str, spec: str, known: Iterable[str], owner: str) -> re.Match:

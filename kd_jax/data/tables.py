@@ -1,16 +1,10 @@
-"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the reason.
+"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the reason."""
 
-CSV is read strictly with quotes as in RFC 4180; TSV has no quoting, so a quote in it is a character. Both have a header.
-"""
-
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from kd_jax.data import classes, splits
+from kd_jax.data import classes, rows, splits
 from kd_jax.data.sources import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -63,15 +57,15 @@ def open_tables(
     rejected = [row for key in sorted(wanted) for row in found[key].rejected]
     check_rejected(rejected, max_rejected, name)
     parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
-    inputs, labels, rows = [], [], []
+    inputs, labels, lines = [], [], []
     for key, positions in parts:
-        order = splits.fixed_order(found[key].rows)
+        order = splits.fixed_order(map(str, found[key].rows))
         for position in (order[i] for i in positions):
             inputs.append(found[key].inputs[position])
             labels.append(found[key].labels[position])
-            rows.append(found[key].rows[position])
+            lines.append(found[key].rows[position])
     class_names = class_names or classes.name_classes(text for table in found.values() for text in table.labels)
-    numbers = classes.number_labels(labels, class_names, rows)
+    numbers = classes.number_labels(labels, class_names, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)
     return Source(f"{name} {split}", "text", inputs, numbers, tuple(class_names), digest, tuple(rejected))
 
@@ -87,8 +81,9 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
         raise ValueError(f"{str(path)!r} is not a table; its name must end in {', '.join(SUFFIXES)}")
     table = Table()
     with path.open("rb") as file:
-        rows = read_json_rows(file, table) if suffix == ".jsonl" else read_rows(file, table, suffix, path)
-        header, records = next(rows), list(rows)
+        bad = table.rejected
+        found = rows.read_json_rows(file, bad) if suffix == ".jsonl" else rows.read_rows(file, bad, suffix, path)
+        header, records = next(found), list(found)
     keys = header or {key for _, record in records for key in record}
     for column in (*columns, label):
         if column not in keys:
@@ -137,89 +132,3 @@ def clean_label(record: Mapping, column: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in str(value)):
         raise ValueError(f"column {column!r} is not valid UTF-8")
     return str(value).strip()
-
-
-def read_json_rows(file: BinaryIO, table: Table) -> Iterator:
-    """Yields an empty header, then pairs of line and object; broken lines go to `table.rejected`."""
-    yield ()
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            if not isinstance(record, dict):
-                raise ValueError("not a JSON object")
-        except UnicodeDecodeError:
-            table.rejected.append(Rejected(number, "not valid UTF-8", shorten(line)))
-        except (ValueError, RecursionError) as error:
-            table.rejected.append(Rejected(number, f"broken JSON: {error}", shorten(line)))
-        else:
-            yield number, record
-
-
-def read_rows(file: BinaryIO, table: Table, suffix: str, path: Path) -> Iterator:
-    """Yields the header, then pairs of line and record; broken rows go to `table.rejected`.
-
-    Raises:
-      ValueError: if there is no readable header.
-    """
-    # Bytes that are no UTF-8 become surrogates, which the row they stand in is later rejected for.
-    lines = _Lines(file.read().decode("utf-8-sig", "surrogateescape"))
-    options = {"quoting": csv.QUOTE_NONE, "delimiter": "\t"} if suffix == ".tsv" else {"strict": True}
-    reader = csv.reader(lines, **options)
-    header: list[str] | None = None
-    while True:
-        start = lines.start_record()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            table.rejected.append(Rejected(start, f"broken row: {error}", shorten(lines.first())))
-            # A stray quote swallows the lines that follow; they get a chance of their own.
-            lines.resume_after_first()
-            continue
-        if header is None:
-            header = [cell.strip() for cell in cells]
-            if len(set(header)) < len(header):
-                raise ValueError(f"{str(path)!r} names a column twice: {', '.join(header)}")
-            yield header
-        elif len(cells) == len(header):
-            yield start, dict(zip(header, cells, strict=True))
-        elif cells:
-            reason = f"{len(cells)} columns instead of {len(header)}"
-            table.rejected.append(Rejected(start, reason, shorten(cells)))
-    if header is None:
-        raise ValueError(f"{str(path)!r} has no header")
-
-
-class _Lines:
-    """Lines for a csv.reader that can go back to the line after the current record's first."""
-
-    def __init__(self, text: str):
-        self._lines = [line + "\n" for line in text.split("\n")]
-        if self._lines[-1] == "\n":
-            self._lines.pop()
-        self._start = self._next = 0
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        if self._next >= len(self._lines):
-            raise StopIteration
-        self._next += 1
-        return self._lines[self._next - 1]
-
-    def start_record(self) -> int:
-        """The number, from 1, of the line at which the next record starts."""
-        self._start = self._next
-        return self._start + 1
-
-    def first(self) -> str:
-        """The current record's first line."""
-        return self._lines[self._start]
-
-    def resume_after_first(self) -> None:
-        """Goes back to the line after the current record's first."""
-        self._next = self._start + 1

@@ -18,7 +18,8 @@ def load_tokenizer(name: str, *, texts: Sequence | None = None, vocabulary_size:
     """Loads or trains a tokenizer.
 
     Args:
-      name: "minilm", for that of all-MiniLM-L6-v2; "trained", for one made from `texts`; or a folder with tokenizer.json.
+      name: "minilm", for that of all-MiniLM-L6-v2; "trained", for one made from `texts`; or a folder that holds
+        tokenizer.json.
       texts: [N] texts or pairs to train on.
       vocabulary_size: the most tokens a trained one may have, the special ones included.
 
@@ -92,7 +93,8 @@ class PreparedText:
           length: pad to this many tokens, or to `max_length` if that is less; None: to `max_length`.
 
         Returns:
-          `input_ids` [b, length] int32, `attention_mask` [b, length] bool; for pairs `token_type_ids` [b, length] int32.
+          `input_ids` [b, length] int32, `attention_mask` [b, length] bool; for pairs `token_type_ids` [b, length]
+          int32.
 
         Raises:
           ValueError: if an example is longer.

@@ -72,11 +72,12 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
 def _checked_number(option: str, kind: type, value: Any) -> int | float:
     """A positive int, a positive float, or a dropout rate."""
     if kind is int:
-        meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: x > 0
+        meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: 0 < x < 2**31
     elif option.endswith(".dropout"):
         meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
     else:
         meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf
-    if isinstance(value, bool) or not isinstance(value, number) or not inside(value):
+    fits = isinstance(value, number) and not isinstance(value, bool) and inside(value)
+    if not fits:
         raise ValueError(f"{option} must be {meaning}, got {value!r}")
     return kind(value)

@@ -123,8 +123,8 @@ def load(
         num_classes = _number_of_classes(folder, tensors)
     module = models.build(options | {"num_classes": num_classes})
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = flax.traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), ids, ids), sep="/")
-    shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in shapes.items()}
+    expected: Any = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
+    shapes = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(expected, sep="/").items()}
     head = shapes["classifier/kernel"]
     if tensors.get("classifier.weight", np.zeros(0)).shape[:1] != head[1:]:
         log.warning("%s has no classifier for %d classes; a random one takes its place", folder, num_classes)

@@ -7,14 +7,18 @@ import contextlib
 import hashlib
 import importlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+
+from absl import logging
 
 BUILDERS = ("digits", "docstrings")
 """Names of our datasets; each is a module here with `Builder`, `PACKAGES` and `VERSION`."""
@@ -23,7 +27,7 @@ _PREFIX = ".preparing-"
 _ABANDONED = 24 * 3600  # Seconds after which an unfinished preparation is taken for dead.
 
 
-def prepare(name: str, root: Path) -> tuple[Path, dict[str, Any]]:
+def prepare(name: str, root: Path) -> tuple[Path, dict]:
     """Makes sure that a dataset lies under `root`.
 
     It is written to a folder of its own and moved to its place when complete, so neither a kill nor a second process
@@ -47,17 +51,16 @@ def prepare(name: str, root: Path) -> tuple[Path, dict[str, Any]]:
     return root / relative, made_from
 
 
-def _prepare_into(module: Any, config: str, root: Path, relative: Path) -> None:
+def _prepare_into(module: ModuleType, config: str, root: Path, relative: Path) -> None:
     import tensorflow_datasets as tfds
 
     root.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
     try:
-        # TFDS announces itself on stdout, which belongs to the caller's results.
-        with contextlib.redirect_stdout(sys.stderr):
-            if not sys.stderr.isatty():
-                tfds.disable_progress_bar()
+        print(f"preparing {relative.parts[0]} in {root / relative}", file=sys.stderr)
+        with _quiet():
+            tfds.disable_progress_bar()
             builder_config = tfds.core.BuilderConfig(name=config, version=module.VERSION)
             builder = module.Builder(data_dir=scratch, config=builder_config, file_format="array_record")
             builder.download_and_prepare()
@@ -77,3 +80,15 @@ def _remove_abandoned(root: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # TFDS announces the scratch folder on stdout and warns that the config, which is ours, is not its own.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

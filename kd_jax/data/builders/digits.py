@@ -17,7 +17,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     name = "digits"
     VERSION = tfds.core.Version(VERSION)
-    code_path = None  # TFDS would look for checksums beside this file, with a package that it doesn't declare.
+    code_path = None  # Otherwise TFDS looks for checksums beside this file, with a package that it doesn't declare.
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
@@ -59,6 +59,6 @@ def split_by_class(labels: np.ndarray, fraction: float) -> np.ndarray:
 def _load() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     # Stored as 0..16.
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target

@@ -1,0 +1,68 @@
+"""What a run has at hand: the models it has finished, and what all of them share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kd_jax.datasets import Datasets
+from kd_jax.loop import StopSignal
+from kd_jax.network import Network
+from kd_jax.parallel import Parallel
+from kd_jax.plan import ModelPlan
+from kd_jax.tree import count_parameters
+from kd_jax.types import Variables
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to teach and to be evaluated.
+
+    Attributes:
+      plan: its section.
+      network: how it is applied.
+      variables: as they are stored, on the devices.
+      description: what `finished.json` says of it.
+      home: the folder it was trained in, where its outputs are kept.
+    """
+
+    plan: ModelPlan
+    network: Network
+    variables: Variables
+    description: Mapping[str, Any]
+    home: Path
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has, BatchNorm statistics left out."""
+        return count_parameters(self.variables["params"])
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all models of a run share.
+
+    Attributes:
+      workdir: the run's folder.
+      datasets: the data.
+      parallel: the devices.
+      seed: the experiment's.
+      checkpoint: the config's section.
+      logging: the config's section.
+      stop: whether SIGTERM came.
+    """
+
+    workdir: Path
+    datasets: Datasets
+    parallel: Parallel
+    seed: int
+    checkpoint: Mapping[str, Any]
+    logging: Mapping[str, Any]
+    stop: StopSignal
+
+    @property
+    def processes(self) -> int:
+        """How many processes share each batch; the smallest global batch."""
+        return jax.process_count()

@@ -1,0 +1,118 @@
+"""A teacher's outputs on the training data, computed once and looked up by example in every step.
+
+Right only where an example always looks the same, without augmentation or mixing; only what is small is kept: the
+logits and features of one vector an example (`pooled`), not those of every token or pixel.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from kd_jax.network import Network
+from kd_jax.progress import StepProgress
+from kd_jax.types import Batch, ModelOutput, Variables
+
+log = logging.getLogger("kd_jax")
+
+Table = dict[str, np.ndarray]
+"""Output's name ("logits", "pooled", ...) -> [N, D], row = `Batch.index`."""
+
+
+class CachedTeacher:
+    """Stands where a `Network` stands; its variables are a `Table`."""
+
+    def __call__(self, table: Mapping[str, jax.Array], batch: Batch) -> ModelOutput:
+        """Row `batch.index` of everything in the table."""
+        rows = {name: jnp.asarray(column)[batch.index] for name, column in table.items()}
+        return ModelOutput(rows.pop("logits"), rows)
+
+
+def output_rows(
+    variables: Variables, _frozen: Mapping[str, Any], batch: Batch, *, network: Network, axis_name: str | None
+) -> dict[str, jax.Array]:
+    """What one batch adds to the table: the outputs with one vector an example, their `index` and `valid`."""
+    output = network(variables, batch)
+    rows = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
+    rows |= {"logits": output.logits, "index": jnp.asarray(batch.index), "valid": jnp.asarray(batch.valid)}
+    return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
+
+
+def compute(
+    compiled: Callable[..., Mapping[str, Any]], variables: Variables, batches: Any, examples: int, name: str
+) -> Table:
+    """Runs the teacher over every example once.
+
+    Args:
+      compiled: `output_rows`, compiled.
+      variables: the teacher's.
+      batches: the training split as evaluation batches, re-iterable and with a length.
+      examples: how many the split has.
+      name: the teacher's, for the progress bar.
+
+    Returns:
+      The table of `examples` rows.
+    """
+    table: Table = {}
+    assert isinstance(batches, Sized)
+    progress, size = None, 0
+    for number, batch in enumerate(batches, start=1):
+        rows = {key: np.asarray(value) for key, value in compiled(variables, {}, batch).items()}
+        index, valid = rows.pop("index"), rows.pop("valid")
+        if progress is None:
+            size = len(valid)
+            progress = StepProgress(f"{name}'s outputs", total_steps=len(batches), start=0, batch_size=size)
+            table = {key: np.zeros((examples, value.shape[-1]), value.dtype) for key, value in rows.items()}
+        for key, value in rows.items():
+            table[key][index[valid]] = value[valid]
+        progress.advance(number)
+        if number % 100 == 0:
+            progress.report(number, {})
+    if progress is not None:
+        progress.close()
+    return table
+
+
+def path_of(folder: Path, *facts: str) -> Path:
+    """Where the outputs that these facts (teacher, data, view) determine are kept."""
+    return folder / f"outputs-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:16]}.safetensors"
+
+
+def load(path: Path, examples: int) -> Table | None:
+    """A kept table; None, announced, where it can't be read."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            stored = (file.metadata() or {}).get("checksum")
+        table = load_file(path)
+    except (OSError, SafetensorError) as error:
+        log.warning("%s can't be read (%s); it is computed again", path, error)
+        return None
+    if stored != _checksum(table) or any(len(column) != examples for column in table.values()):
+        log.warning("%s is damaged; it is computed again", path)
+        return None
+    return table
+
+
+def save(path: Path, table: Table) -> None:
+    """Keeps a table for the next start; the first process writes, whole or not at all."""
+    if jax.process_index() == 0:
+        temporary = path.with_suffix(".tmp")
+        save_file(table, temporary, metadata={"checksum": _checksum(table)})
+        temporary.replace(path)
+
+
+def _checksum(table: Table) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(table):
+        digest.update(f"{name} {table[name].shape} {table[name].dtype}".encode())
+        digest.update(memoryview(np.ascontiguousarray(table[name]).reshape(-1).view(np.uint8)))
+    return digest.hexdigest()

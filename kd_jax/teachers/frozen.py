@@ -1,0 +1,69 @@
+"""The teachers of one student as its training step reads them: live, or looked up in a table computed before."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from kd_jax.network import Network
+from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers import cache
+from kd_jax.types import Batch, ModelOutput, PyTree
+
+log = logging.getLogger("kd_jax")
+
+
+@dataclass(frozen=True)
+class FrozenTeachers:
+    """Teachers that no gradient reaches and no checkpoint holds.
+
+    Attributes:
+      networks: name -> how it is applied.
+      variables: name -> what it is applied to, on the devices: its variables in its own dtype, or its table.
+      views: what the live ones read of a batch.
+    """
+
+    networks: Mapping[str, Network | cache.CachedTeacher]
+    variables: Mapping[str, PyTree]
+    views: Sequence[Mapping[str, Any]]
+
+    def shapes(self, batch: Batch) -> dict[str, ModelOutput]:
+        """Every teacher's output on a batch, as shapes and dtypes."""
+        return {name: jax.eval_shape(self.networks[name], self.variables[name], batch) for name in self.networks}
+
+
+def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundings) -> FrozenTeachers:
+    """Makes finished models the teachers of a student.
+
+    Args:
+      models: by name.
+      cached: those whose outputs on the training data are computed once.
+      around: the data and the devices.
+    """
+    networks: dict[str, Network | cache.CachedTeacher] = {}
+    variables: dict[str, PyTree] = {}
+    for name, model in models.items():
+        if name in cached:
+            networks[name], variables[name] = cache.CachedTeacher(), around.parallel.place(_table(name, model, around))
+        else:
+            networks[name], variables[name] = model.network, model.network.frozen(model.variables)
+    return FrozenTeachers(networks, variables, [model.plan.view for n, model in models.items() if n not in cached])
+
+
+def _table(name: str, model: Model, around: Surroundings) -> cache.Table:
+    """The model's outputs on the training split, read from its home or computed and kept there."""
+    source = around.datasets.splits["train"]
+    path = cache.path_of(model.home, model.description["fingerprint"], source.fingerprint, model.network.view)
+    table = cache.load(path, len(source))
+    if table is None:
+        log.info("%s: its outputs on %d examples are computed once", name, len(source))
+        size = np.lcm(64, around.parallel.devices)
+        batches = around.datasets.evaluation_batches(source, [model.plan.view], int(size))
+        compiled = around.parallel.evaluate(partial(cache.output_rows, network=model.network))
+        table = cache.compute(compiled, model.variables, batches, len(source), name)
+        cache.save(path, table)
+    return table
