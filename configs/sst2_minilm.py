@@ -57,8 +57,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def smoke(config: ConfigDict) -> None:
     """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few steps."""
-    config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:3%]",
-                       evaluation="validation[:3%]")  # fmt: skip
+    config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:5%]",
+                       evaluation="validation[:5%]")  # fmt: skip
     config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=64)
     config.models.teacher.model = dict(
         name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,

@@ -74,7 +74,7 @@ class Checkpoints:
         Raises:
           CheckpointError: if the one before could not be written (a full disk, say).
         """
-        body = json.dumps({**meta, "step": step, "leaves": describe(state), "checksums": checksums(state)})
+        body = json.dumps({**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)})
         sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
         try:

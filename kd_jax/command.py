@@ -102,15 +102,14 @@ def _run(argv: list[str]) -> int:
     rest = FLAGS([argv[0], *arguments])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
-    _prepare_devices()
+    config = plain(FLAGS.config)
+    _prepare_devices(double="float64" in {model["dtype"] for model in config["models"].values()})
     from kd_jax import experiment
     from kd_jax.loop import RESUMABLE, Interrupted
     from kd_jax.parallel import start_process
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("kd_jax").setLevel(logging.INFO)
+    _log_to_stderr()
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    config = plain(FLAGS.config)
     try:
         if FLAGS.sweep:
             from kd_jax import sweep
@@ -124,6 +123,15 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
+def _log_to_stderr() -> None:
+    """The package's messages as plain lines; other libraries' only when they matter."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("kd_jax")
+    package.handlers, package.propagate = [handler], False
+    package.setLevel(logging.INFO)
+
+
 def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
     from kd_jax.plan import config_hash
 
@@ -131,7 +139,7 @@ def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
     return Path(FLAGS.workdir or default)
 
 
-def _prepare_devices() -> None:
+def _prepare_devices(*, double: bool) -> None:
     """Settings that must precede the first use of a device."""
     if FLAGS.simulate_devices:
         # XLA's CPU collectives starve unless its thread pool is larger than the number of devices.
@@ -139,6 +147,7 @@ def _prepare_devices() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
+    jax.config.update("jax_enable_x64", double)
     if FLAGS.simulate_devices:
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
     if FLAGS.compilation_cache:

@@ -112,6 +112,7 @@ def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
         "fingerprint": model.description["fingerprint"],
         "train_seconds": model.description["train_seconds"],
         "step": model.description["step"],
+        "selection_accuracy": model.description.get("selection_accuracy"),
     }
     return entry | ({key: scores[key] for key in ("agreement", "teacher_kl")} if model.plan.teachers else {})
 

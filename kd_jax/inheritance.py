@@ -7,7 +7,7 @@ inherited key, and a later change of what was inherited still reaches everyone w
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 FROM_EXPERIMENT = ("view", "dtype", "training")
 NAMED = ("optimizer", "schedule")
@@ -22,9 +22,20 @@ def inherit(config: ConfigDict) -> ConfigDict:
     """
     models = config.models
     with config.unlocked():
+        _open_nones(config)
         for name in models:
             _complete(models, name, config, ())
     return config
+
+
+def _open_nones(section: ConfigDict) -> None:
+    """Lets every None become a value of any type; else no flag could set it and no reference could stand for it."""
+    for key in section:
+        value = section[key]
+        if isinstance(value, ConfigDict):
+            _open_nones(value)
+        elif value is None and section.get_type(key) is type(None):
+            section[key] = config_dict.placeholder(object)
 
 
 def root_of_likeness(models: Mapping[str, Any], name: str) -> str:
@@ -67,5 +78,4 @@ def _take_over_key(section: ConfigDict, source: ConfigDict, key: str, *, deep: b
         for inner in value:
             _take_over_key(section[key], value, inner, deep=deep)
     elif key not in section:
-        # A reference to None has no type to check a later value against; None is copied.
-        section[key] = None if value is None else source.get_oneway_ref(key)
+        section[key] = source.get_oneway_ref(key)

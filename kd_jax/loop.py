@@ -19,6 +19,9 @@ from kd_jax.progress import StepProgress
 from kd_jax.records import Records
 from kd_jax.types import Batch, Mean, PyTree, TrainState
 
+CONSEQUENCES = ("accuracy", "loss", "gradient_norm")
+"""What a step reports beside its terms."""
+
 RESUMABLE = 75
 """Exit status of a run that SIGTERM stopped and that can go on (EX_TEMPFAIL of sysexits.h)."""
 
@@ -42,11 +45,11 @@ class StopSignal:
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
 
-    def asked(self) -> bool:
-        """Whether any process was asked to stop; every process must call it at the same steps."""
+    def asked(self, *, agree: bool) -> bool:
+        """Whether to stop now: alone at once, in a cluster only at the steps where all processes `agree` on it."""
         if jax.process_count() == 1:
             return self._asked
-        return bool(np.any(multihost_utils.process_allgather(np.asarray(self._asked))))
+        return agree and bool(np.any(multihost_utils.process_allgather(np.asarray(self._asked))))
 
 
 @dataclass
@@ -62,14 +65,15 @@ class Window:
         Raises:
           Diverged: naming the model, the step and the term.
         """
-        metrics = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(metrics))
+        metrics = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics)))
         for name, values in metrics.items():
-            for term, value in values.items():
-                number = value.total if isinstance(value, Mean) else value
+            # The terms first: they are the cause, the total and the gradient only follow.
+            for term in sorted(values, key=lambda term: (term in CONSEQUENCES, term)):
+                number = values[term].total if isinstance(values[term], Mean) else values[term]
                 if not np.isfinite(number):
                     raise Diverged(
-                        f"{name}: {term} is {float(number)} at step {step}; lower the learning rate or the weight of"
-                        f" {term}; last good checkpoint: {last_good or 'none yet'}"
+                        f"{name}: {term} is {float(number)} at step {step}; a lower learning rate or weight may help;"
+                        f" last good checkpoint: {last_good or 'none yet'}"
                     )
         self.sums = jax.tree.map(np.add, self.sums, metrics) if self.sums else metrics
         self.steps += 1
@@ -158,7 +162,7 @@ def train(
         step, pending = step + 1, (step + 1, metrics)
         progress.advance(step)
         due, log_due = at_interval(step, rhythm.save, rhythm.total), at_interval(step, rhythm.log, rhythm.total)
-        ending = step < rhythm.total and stop.asked()
+        ending = step < rhythm.total and stop.asked(agree=log_due)
         if due or log_due or ending:
             settle()
             pending = None

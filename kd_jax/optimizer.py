@@ -48,7 +48,11 @@ def step(
     """Multiplies by `factor` at each of the `boundaries`, fractions of the whole training."""
     if any(not 0 < boundary < 1 for boundary in boundaries):
         raise ValueError(f"boundaries are fractions of the training, between 0 and 1, got {tuple(boundaries)}")
-    drops = {max(1, round(boundary * total_steps) - warmup_steps): factor for boundary in boundaries}
+    drops: dict[int, float] = {}
+    for boundary in boundaries:
+        at = max(1, round(boundary * total_steps) - warmup_steps)
+        # In a short training two boundaries may fall on one step; both count.
+        drops[at] = drops.get(at, 1.0) * factor
     return warm_up(optax.piecewise_constant_schedule(learning_rate, drops), learning_rate, warmup_steps)
 
 

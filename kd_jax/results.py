@@ -1,6 +1,7 @@
 """What a run found: results.json and the table that people read."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     """Prints the table of a finished run."""
     if jax.process_index() != 0:
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{results['experiment']}, seed {results['seed']}")
     for column in ("model", "learned from", "accuracy %", "loss", "ECE", "agreement %", "parameters", "trained s"):
         table.add_column(column, justify="left" if column in ("model", "learned from") else "right")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from kd_jax import losses
 from kd_jax.models.mapping import build_mapping
+from kd_jax.network import cast
 from kd_jax.schedules import extremes, make_value
 from kd_jax.types import Batch, Mean, ModelOutput
 
@@ -114,9 +115,9 @@ def cross_entropy(site: Site) -> Term:
 
 def soft_target_kl(site: Site, *, temperature: float | Mapping, source: str | None = None) -> Term:
     """The teacher's softened predictions; labels are not needed."""
+    name, at = site.teacher(source), make_value(temperature, "temperature")
     if any(not bound > 0 for bound in extremes(temperature)):
         raise ValueError(f"temperature must be positive, got {temperature}")
-    name, at = site.teacher(source), make_value(temperature, "temperature")
     classes, taught = site.student.logits.shape[-1], site.teachers[name].logits.shape[-1]
     if classes != taught:
         raise ValueError(f"the student has {classes} classes and teacher {name!r} has {taught}")
@@ -141,14 +142,16 @@ def hidden_mse(site: Site, *, student: str, teacher: str, mapping: str | None, s
         )
 
     def init(key):
-        example = jnp.zeros(inner.shape, inner.dtype)
-        return ({} if network is None else network.init(key, example)["params"]), {}
+        if network is None:
+            return {}, {}
+        params = network.init(key, jnp.zeros(inner.shape, inner.dtype))["params"]
+        return cast(params, jnp.promote_types(jnp.float32, inner.dtype)), {}
 
     def values(params, memory, student_output, teachers, _batch, _step, _key):
         hidden = student_output.features[student]
         if network is not None:
             hidden = network.apply({"params": params}, hidden)
-        return losses.hidden_mse(hidden, teachers[name].features[teacher].astype(hidden.dtype)), memory
+        return losses.hidden_mse(hidden, teachers[name].features[teacher]), memory
 
     tokens = site.tokens is not None and outer.ndim == 3 and outer.shape[1] == site.tokens
     return Term("token" if tokens else "example", values, site.view, init=init)

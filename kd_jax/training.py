@@ -111,6 +111,7 @@ def _fit(
     state, meta = chosen
     variables = state.members[plan.name].variables()
     description = _description(plan, variables, around, step=meta["step"], seconds=round(seconds, 1))
+    description["selection_accuracy"] = (meta["metrics"] or {}).get("accuracy")
     done = Finished(variables, description)
     done.save(folder)
     if jax.process_count() > 1:

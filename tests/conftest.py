@@ -8,6 +8,22 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import numpy as np
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def make_batch():
+    """Builds a batch of what it is told: `make_batch(views, rows=6, classes=4, **other fields)`; all rows count."""
+    from kd_jax.types import Batch
+
+    def make(views, *, rows=6, classes=4, **fields):
+        everyone = np.ones(rows, bool)
+        labels = np.random.default_rng(0).integers(0, classes, rows).astype(np.int32)
+        known = {"index": np.arange(rows, dtype=np.int32), "labels": labels, "label_valid": everyone, "valid": everyone}
+        return Batch(views=views, **(known | fields))
+
+    return make

@@ -20,7 +20,7 @@ def find_root(dir: str | None) -> Path:
 
 
 def find_folder(root: Path, name: str) -> Path | None:
-    """The folder of a prepared dataset, None if there is none; at its highest version unless it is named `glue/sst2:2.0.0`."""
+    """The folder of a prepared dataset, or None; of several versions the highest unless `name` ends in `:2.0.0`."""
     base, _, version = name.partition(":")
     folder = root / base
     default = folder / ".config" / "metadata.json"
@@ -60,6 +60,7 @@ def download(name: str, root: Path) -> Path:
         nearest = difflib.get_close_matches(base, [*builders.BUILDERS, *known], n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else f"; ours are {', '.join(builders.BUILDERS)}"
         raise ValueError(f"there is no file, folder or TFDS dataset {name!r}{hint}")
+    _check_config(base, name.partition(":")[0].partition("/")[2])
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
@@ -71,6 +72,18 @@ def download(name: str, root: Path) -> Path:
             f"{name!r} is not prepared in {root} and can't be here ({reason}); {advise(name, root)}"
         ) from error
     return Path(builder.data_path)
+
+
+def _check_config(base: str, config: str) -> None:
+    import tensorflow_datasets as tfds
+
+    try:
+        configs = list(tfds.builder_cls(base).builder_configs)
+    except Exception:  # A dataset whose code can't be imported here gets `download`'s message.
+        return
+    if config and config not in configs:
+        nearest = difflib.get_close_matches(config, configs, n=5, cutoff=0.0)
+        raise ValueError(f"TFDS dataset {base!r} has no config {config!r}; it has {', '.join(nearest) or 'none'}")
 
 
 def advise(name: str, root: Path) -> str:

@@ -77,18 +77,16 @@ def training_batches(
       batch_size: examples of the global batch, of which each of `accumulate` microbatches gets an equal part.
       accumulate: number of microbatches.
       seed: of the shuffle.
-      process_index: which slice of each microbatch to read, of `process_count`.
+      process_index: which of the `process_count` equal slices of each microbatch to read.
       process_count: number of processes.
       buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for images.
 
     Raises:
       ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
     """
-    if batch_size % (accumulate * process_count):
-        raise ValueError(
-            f"batch_size {batch_size} is not divisible by {accumulate * process_count}"
-            f" (accumulate {accumulate} x process_count {process_count})"
-        )
+    parts = accumulate * process_count
+    if batch_size % parts:
+        raise ValueError(f"batch_size {batch_size} is not divisible by accumulate x process_count, {parts}")
     microbatch = batch_size // accumulate
     columns = _slice(microbatch, process_index, process_count)
 
@@ -98,7 +96,8 @@ def training_batches(
         batch = _gather(source, views, mine.reshape(-1), length, np.ones(mine.size, bool))
         return jax.tree.map(lambda leaf: leaf.reshape(*mine.shape, *leaf.shape[1:]), batch)
 
-    return TrainingBatches(shuffled_indices(assign_buckets(views, len(source), buckets), batch_size, seed).map(gather))
+    groups = assign_buckets(views, len(source), buckets)
+    return TrainingBatches(shuffled_indices(groups, batch_size, seed).map(gather))
 
 
 def shuffled_indices(groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int) -> grain.MapDataset:

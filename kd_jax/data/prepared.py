@@ -32,10 +32,10 @@ def open_prepared(
     else:
         folder = directories.find_folder(root, name) or directories.download(name, root)
     builder: Any = tfds.builder_from_directory(folder)
-    if builder.info.file_format.value != "array_record":
-        raise ValueError(
-            f"{name!r} in {folder} is in {builder.info.file_format.value}, not array_record; {directories.advise(name, root)}"
-        )
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        advice = directories.advise(name, root)
+        raise ValueError(f"{name!r} in {folder} is in {file_format}, not array_record; {advice}")
     for column in (*columns, label):
         if column not in builder.info.features:
             raise ValueError(f"{name!r} has no feature {column!r}; it has {', '.join(sorted(builder.info.features))}")
@@ -91,7 +91,7 @@ def read_records(
     """
     import tensorflow_datasets as tfds
 
-    kinds = [features[column] for column in columns]
+    kinds: list[Any] = [features[column] for column in columns]
     labels: list[int] = []
     if all(isinstance(kind, tfds.features.Text) for kind in kinds):
         texts = []
@@ -102,14 +102,15 @@ def read_records(
         return texts, labels, text_contents(texts), "text"
     kind, column = kinds[0], columns[0]
     if len(columns) > 1 or not (
-        isinstance(kind, tfds.features.Image) or (kind.dtype == np.uint8 and len(kind.shape) == 3)
+        isinstance(kind, tfds.features.Image) or (kind.np_dtype == np.uint8 and len(kind.shape) == 3)
     ):
         raise ValueError(f"feature {' and '.join(columns)!r} is neither text nor an image but {kinds}")
     values = [record[column] for record in _collect_labels(records, label, labels)]
     if not isinstance(kind, tfds.features.Image):
         images = np.stack(values)
         return images, labels, (image.tobytes() for image in images), "image"
-    channels = kind.shape[-1] if kind.shape[-1] in (1, 3) else None
+    shape: Any = kind.shape
+    channels = shape[-1] if shape[-1] in (1, 3) else None
     images, bad = decoding.load_images(values, len(values), lambda i: records[i][column], channels)
     if bad:
         position, reason = next(iter(bad.items()))

@@ -46,8 +46,8 @@ class Source:
 
     name: str
     modality: str
-    inputs: Sequence | np.ndarray
-    labels: np.ndarray
+    inputs: Sequence | np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
     fingerprint: str
     rejected: tuple[Rejected, ...] = ()
@@ -81,11 +81,10 @@ def open_source(
     Raises:
       ValueError: in one line, what is wrong and what would be right.
     """
-    # Each kind of data imports this module's types, so they are imported here; TFDS only where it is needed.
+    # These import this module's types.
     from kd_jax.data import builders, folders, prepared, tables
 
-    columns = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-    path = Path(name).expanduser()
+    columns, path = (inputs,) if isinstance(inputs, str) else tuple(inputs), Path(name).expanduser()
     if name in builders.BUILDERS:
         return prepared.open_prepared(name, split, dir, columns, label, class_names)
     if path.is_file():

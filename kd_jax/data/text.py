@@ -33,7 +33,11 @@ def load_tokenizer(name: str, *, texts: Sequence | None = None, vocabulary_size:
     file = (_find_minilm() if name == "minilm" else Path(name).expanduser()) / "tokenizer.json"
     if not file.is_file():
         raise ValueError(f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds tokenizer.json")
-    return Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(file))
+    # A published file may bring a length of its own; here the view decides.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 @dataclass(frozen=True)

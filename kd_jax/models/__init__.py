@@ -9,14 +9,14 @@ import dataclasses
 import math
 import numbers
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 
 from kd_jax.models import bag, cnn, encoder, vgg
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, type[nn.Module]] = {
     "bag_of_embeddings": bag.BagOfEmbeddings,
     "cnn": cnn.Cnn,
     "encoder": encoder.Encoder,
@@ -69,7 +69,7 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
     return _checked_number(option, kind, value)
 
 
-def _checked_number(option: str, kind: type, value: Any) -> int | float:
+def _checked_number(option: str, kind: Any, value: Any) -> int | float:
     """A positive int, a positive float, or a dropout rate."""
     if kind is int:
         meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: 0 < x < 2**31
@@ -77,7 +77,7 @@ def _checked_number(option: str, kind: type, value: Any) -> int | float:
         meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
     else:
         meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf
-    fits = isinstance(value, number) and not isinstance(value, bool) and inside(value)
+    fits: bool = isinstance(value, number) and not isinstance(value, bool) and inside(value)
     if not fits:
         raise ValueError(f"{option} must be {meaning}, got {value!r}")
-    return kind(value)
+    return kind(typing.cast(Any, value))

@@ -123,8 +123,9 @@ def load(
         num_classes = _number_of_classes(folder, tensors)
     module = models.build(options | {"num_classes": num_classes})
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    expected: Any = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
-    shapes = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(expected, sep="/").items()}
+    expected = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
+    leaves: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
     head = shapes["classifier/kernel"]
     if tensors.get("classifier.weight", np.zeros(0)).shape[:1] != head[1:]:
         log.warning("%s has no classifier for %d classes; a random one takes its place", folder, num_classes)

@@ -22,10 +22,10 @@ def test_features_by_image_size_and_pools_left_out(side, sides):
 def test_pooled_is_the_mean_over_positions():
     module = build()
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
-    output, variables = module.init_with_output(jax.random.key(0), images)
+    output, variables = jax.jit(module.init_with_output)(jax.random.key(0), images)
     np.testing.assert_allclose(output.features["pooled"], np.mean(output.features["block_1"], (1, 2)), rtol=1e-5)
     assert set(variables) == {"params"}
-    assert set(build(batch_norm=True).init(jax.random.key(0), images)) == {"params", "batch_stats"}
+    assert set(jax.eval_shape(build(batch_norm=True).init, jax.random.key(0), images)) == {"params", "batch_stats"}
 
 
 def test_needs_a_convolution():

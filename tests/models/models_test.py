@@ -86,6 +86,28 @@ def test_training_draws_dropout_and_evaluation_does_not(model):
     assert np.array_equal(logits(1), logits(2, train=False))
 
 
+def test_training_drops_out_what_the_classifier_reads(model):
+    name, module, variables = model
+    if "dropout" not in SPECS[name]:
+        pytest.skip("this model has no dropout")
+    rngs = {"dropout": jax.random.key(0)}
+    output, _ = module.apply(variables, **view_for(name), train=True, rngs=rngs, mutable=["batch_stats"])
+    head = variables["params"]["classifier"]
+    kept = output.features["pooled"] @ head["kernel"] + head["bias"][None]
+    assert not np.allclose(output.logits, kept, rtol=1e-3, atol=1e-5)
+
+
+def test_the_axis_name_reaches_every_batch_norm():
+    for name in IMAGE_MODELS:
+        module, variables = make(name)
+        with pytest.raises(NameError, match="unbound axis name: nowhere"):
+            jax.eval_shape(
+                lambda v, x, m=module: m.apply(v, **x, train=True, axis_name="nowhere", mutable=["batch_stats"]),
+                variables,
+                view_for(name),
+            )
+
+
 def test_models_with_batch_norm_take_the_rows_that_count():
     for name in IMAGE_MODELS:
         module, variables = make(name)

@@ -77,8 +77,9 @@ def test_the_signal_survives_the_depth(side):
 def test_images_of_any_number_type_are_cast_to_the_parameters():
     module = build(width=0.1)
     images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 1)).astype(np.uint8)
-    variables = module.init(jax.random.key(0), images)
-    assert np.array_equal(module.apply(variables, images).logits, module.apply(variables, np.float32(images)).logits)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
+    apply = jax.jit(module.apply)
+    assert np.array_equal(apply(variables, images).logits, apply(variables, np.float32(images)).logits)
 
 
 def test_refuses_images_without_channels():

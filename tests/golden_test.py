@@ -1,0 +1,37 @@
+"""The losses against values that each paper's original PyTorch code gives for the stored arrays (tests/golden)."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kd_jax import losses
+
+GOLDEN = Path(__file__).parent / "golden"
+ENTRIES = [entry for entry in json.loads((GOLDEN / "losses.json").read_text()) if entry["function"] in losses.__all__]
+MESSAGE = (
+    "the value of the original code; a change here means that the formula changed, and the formula is the paper's:"
+    " correct the function, never the stored value"
+)
+
+LEADING = lambda arrays: arrays[0].shape[:-1]  # noqa: E731
+RESULT = {"cross_entropy": LEADING, "hidden_mse": LEADING, "soft_target_kl": LEADING}
+"""Function -> the documented shape of its result, from its arrays. A new loss needs a line here."""
+
+
+def test_the_stored_values_check_something():
+    assert {entry["function"] for entry in ENTRIES} >= {"hidden_mse", "soft_target_kl"}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[f"{entry['id']}-{entry['function']}" for entry in ENTRIES])
+def test_agrees_with_the_original_code(entry):
+    with np.load(GOLDEN / "losses.npz") as stored:
+        arrays = [stored[f"{entry['id']}/{name}"] for name in entry["arrays"]]
+    function = jax.jit(partial(getattr(losses, entry["function"]), **entry["hyperparameters"]))
+    value = np.asarray(function(*arrays))
+    assert value.shape == RESULT[entry["function"]](arrays)
+    assert entry["compare"] == "mean"
+    np.testing.assert_allclose(np.float64(value).mean(), entry["expected"], rtol=1e-5, err_msg=MESSAGE)

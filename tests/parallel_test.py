@@ -1,0 +1,200 @@
+"""One step, two backends, any number of devices: the same training, to float64's last digits."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kd_jax import models, terms
+from kd_jax.network import Network
+from kd_jax.objective import make_objective
+from kd_jax.parallel import make_parallel
+from kd_jax.step import Group, Learner, train_step
+from kd_jax.terms import Site, Term
+from kd_jax.tree import leaves_by_path
+from kd_jax.types import Batch, TrainState
+
+STEPS, ROWS = 30, 32
+LAYOUTS = {
+    "jit on 1 device": dict(backend="jit", data=1, fsdp=1),
+    "jit on 8 devices": dict(backend="jit", data=8, fsdp=1),
+    "jit with fsdp=4": dict(backend="jit", data=2, fsdp=4),
+    "pmap on 1 device": dict(backend="pmap", data=1, fsdp=1),
+    "pmap on 8 devices": dict(backend="pmap", data=8, fsdp=1),
+}
+CNN = dict(name="cnn", num_classes=3, widths=(8, 16), batch_norm=True)
+BAG = dict(name="bag_of_embeddings", num_classes=3, vocabulary_size=40, width=16, hidden=(8,), dropout=0.0)
+ENCODER = dict(name="encoder", num_classes=3, vocabulary_size=40, width=12, layers=1, heads=2, intermediate=16,
+               max_positions=16, type_vocabulary=2, dropout=0.0, pooling="mean")  # fmt: skip
+HARD = dict(term="cross_entropy", weight=0.3)
+SOFT = dict(term="soft_target_kl", weight=0.7, temperature=2.0)
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def spread(site):
+    """A term over the whole batch: the squared distances between all pairs of examples."""
+
+    def values(_params, memory, student, _teachers, batch, _step, _key):
+        pairs = student.logits[:, None, :] - student.logits[None, :, :]
+        together = batch.valid[:, None] & batch.valid[None, :]
+        return jnp.sum(jnp.square(pairs).sum(-1) * together) / jnp.sum(together), memory
+
+    return Term("batch", values, site.view)
+
+
+def image_batch(step, valid_rows=ROWS):
+    rng = np.random.default_rng(step)
+    views = {"v": {"images": rng.normal(size=(ROWS, 8, 8, 1))}}
+    return batch_of(views, rng, np.arange(ROWS) < valid_rows)
+
+
+def text_batch(step):
+    rng = np.random.default_rng(step)
+    lengths = rng.integers(1, 13, size=ROWS)
+    mask = np.arange(12) < lengths[:, None]
+    ids = np.where(mask, rng.integers(1, 40, size=(ROWS, 12)), 0).astype(np.int32)
+    # Uneven everywhere: lengths differ from row to row, valid rows and labels from device to device.
+    return batch_of({"v": {"input_ids": ids, "attention_mask": mask}}, rng, rng.random(ROWS) < 0.7)
+
+
+def batch_of(views, rng, valid):
+    labels = rng.integers(0, 3, size=ROWS).astype(np.int32)
+    return Batch(np.arange(ROWS, dtype=np.int32), views, labels, rng.random(ROWS) < 0.8, valid)
+
+
+def make_case(student, teacher, objective, batch):
+    """A group of one student and one teacher, its first state, and the teacher's variables."""
+    networks = {name: Network(models.build(spec), "v", jnp.float64) for name, spec in (("s", student), ("t", teacher))}
+    variables = {name: n.init(jax.random.key(i), batch) for i, (name, n) in enumerate(networks.items())}
+    shapes = {name: jax.eval_shape(n, variables[name], batch) for name, n in networks.items()}
+    tokens = batch.views["v"]["input_ids"].shape[1] if "input_ids" in batch.views["v"] else None
+    built = make_objective(objective, Site("v", shapes["s"], {"t": shapes["t"]}, tokens))
+    learner = Learner(networks["s"], built, optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)))
+    state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables["s"], jax.random.key(9))})
+    return Group({"s": learner}, {"t": networks["t"]}, seed=5), state, {"t": variables["t"]}
+
+
+def train(case, make_batch, layout, accumulate=1):
+    """Losses of 30 steps and the state after them."""
+    group, state, frozen = case
+    parallel = make_parallel(tensor=1, **layout)
+    state, frozen = parallel.place(jax.tree.map(jnp.array, state)), parallel.place(frozen)
+    step = parallel.train(functools.partial(train_step, group=group), state)
+    losses = []
+    for number in range(STEPS):
+        batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), make_batch(number))
+        state, metrics = step(state, frozen, batch)
+        losses.append(float(metrics["s"]["loss"]))
+    return np.array(losses), jax.tree.map(np.asarray, state)
+
+
+def image_case():
+    hint = dict(term="hidden_mse", weight=0.5, student="pooled", teacher="pooled", mapping="linear")
+    objective = dict(hard=HARD, soft=SOFT, hint=hint)
+    return make_case(CNN, dict(CNN, widths=(4, 6)), objective, image_batch(0))
+
+
+def text_case():
+    hint = dict(term="hidden_mse", weight=0.5, student="embeddings", teacher="block_0", mapping="linear")
+    return make_case(BAG, ENCODER, dict(hard=HARD, soft=SOFT, hint=hint), text_batch(0))
+
+
+CASES = {
+    "images, BatchNorm": (image_case, image_batch, 1),
+    "images, BatchNorm, valid rows uneven": (image_case, functools.partial(image_batch, valid_rows=21), 1),
+    "images, BatchNorm, accumulation": (image_case, image_batch, 4),
+    "text, masks uneven": (text_case, text_batch, 1),
+    "text, masks uneven, accumulation": (text_case, text_batch, 2),
+}
+
+
+@functools.cache
+def reference(case):
+    build, make_batch, accumulate = CASES[case]
+    return train(build(), make_batch, LAYOUTS["jit on 1 device"], accumulate)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+def test_devices_and_backends_agree(case, layout):
+    build, make_batch, accumulate = CASES[case]
+    losses, state = train(build(), make_batch, LAYOUTS[layout], accumulate)
+    expected_losses, expected = reference(case)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
+    chex.assert_trees_all_close(state, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+def test_a_term_over_the_batch_sees_the_global_batch(layout, monkeypatch):
+    monkeypatch.setitem(terms.TERMS, "spread", spread)
+    objective = dict(hard=HARD, spread=dict(term="spread", weight=1e-2))
+    make_batch = functools.partial(image_batch, valid_rows=21)
+    case = make_case(CNN, CNN, objective, image_batch(0))
+    expected_losses, expected = train(case, make_batch, LAYOUTS["jit on 1 device"])
+    losses, state = train(case, make_batch, LAYOUTS[layout])
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
+    chex.assert_trees_all_close(state, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_accumulation_changes_nothing_without_batch_statistics():
+    whole, state = train(text_case(), text_batch, LAYOUTS["jit on 1 device"], accumulate=1)
+    parts, accumulated = train(text_case(), text_batch, LAYOUTS["jit on 1 device"], accumulate=4)
+    np.testing.assert_allclose(parts, whole, rtol=1e-9)
+    chex.assert_trees_all_close(accumulated, state, rtol=1e-9, atol=1e-9)
+
+
+def test_float32_losses_agree_to_1e_5():
+    with jax.enable_x64(False):
+        group, state, frozen = image_case()
+        to_float32 = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float32) if x.dtype == "float64" else x)
+        case = (group, to_float32(state), to_float32(frozen))
+        narrow = {name: Network(n.module, "v", jnp.float32) for name, n in (("s", group.learners["s"].network), ("t", group.teachers["t"]))}
+        learner = Learner(narrow["s"], group.learners["s"].objective, group.learners["s"].update)
+        case = (Group({"s": learner}, {"t": narrow["t"]}, 5), *case[1:])
+        expected, _ = train(case, image_batch, LAYOUTS["jit on 1 device"])
+        for layout in list(LAYOUTS)[1:]:
+            losses, _ = train(case, image_batch, LAYOUTS[layout])
+            np.testing.assert_allclose(losses[:10], expected[:10], rtol=1e-5)
+
+
+def test_fsdp_keeps_a_part_of_each_parameter_on_each_device():
+    parallel = make_parallel(backend="jit", data=2, fsdp=4, tensor=1)
+    _, state, _ = image_case()
+    placed = parallel.place(state)
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(placed))
+    indivisible = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if not any(n % 4 == 0 for n in leaf.shape))
+    assert on_one == (whole - indivisible) / 4 + indivisible
+    for path, leaf in leaves_by_path(placed).items():
+        largest = max((n for n in leaf.shape if n % 4 == 0), default=None)
+        if largest is not None:
+            assert leaf.addressable_shards[0].data.shape != leaf.shape, path
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (dict(backend="xmap", data=1, fsdp=1, tensor=1), "unknown parallel.backend 'xmap'; there are jit, pmap"),
+        (dict(backend="jit", data=1, fsdp=1, tensor=2), "parallel.tensor must be 1"),
+        (dict(backend="pmap", data=1, fsdp=2, tensor=1), "1 under pmap, got 2"),
+        (dict(backend="jit", data=16, fsdp=1, tensor=1), "data=16 x fsdp=1 devices and there are 8"),
+    ],
+)
+def test_a_layout_that_cannot_be_had_is_refused(layout, message):
+    with pytest.raises(ValueError, match=message):
+        make_parallel(**layout)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    parallel = make_parallel(backend="jit", data=8, fsdp=1, tensor=1)
+    with pytest.raises(ValueError, match=r"batch_size 20 can't be divided into 1 microbatch\(es\) over 8 device\(s\)"):
+        parallel.check_batch(20, 1)
