@@ -1,7 +1,7 @@
 r"""Hinton distillation of a narrow CNN from a VGG on 1,797 digits of 8x8 pixels (https://arxiv.org/abs/1503.02531).
 
-  uv run launch.py --config=configs/digits.py --workdir=runs/digits
-  uv run launch.py --config=configs/digits.py:smoke                       # seconds
+uv run launch.py --config=configs/digits.py --workdir=runs/digits
+uv run launch.py --config=configs/digits.py:smoke                       # seconds
 """
 
 from ml_collections import ConfigDict
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
         baseline=dict(like="student", teachers=(), objective=HARD),
     )
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    config.evaluations = dict()
+    config.evaluations = {}
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
     config.checkpoint = dict(every_steps=100, keep_latest=2, keep_best=1, use="best")
     config.logging = dict(every_steps=50)

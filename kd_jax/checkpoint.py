@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kd_jax.tree import checksums, describe
@@ -56,7 +57,18 @@ class Checkpoints:
         ])  # fmt: skip
         self.directory = directory.resolve()
         options = ocp.CheckpointManagerOptions(preservation_policy=policies, best_fn=ranking, best_mode="max")  # pyright: ignore[reportArgumentType]
+        self._tidy()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def _tidy(self) -> None:
+        """Removes what a kill inside a save left, and mends metrics, before Orbax reads anything."""
+        if jax.process_index() == 0:
+            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for path in self.directory.glob("*/metrics/metrics"):
+                _mend_metrics(path)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints tidied")
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -74,7 +86,9 @@ class Checkpoints:
         Raises:
           CheckpointError: if the one before could not be written (a full disk, say).
         """
-        body = json.dumps({**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)})
+        body = json.dumps(
+            {**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)}
+        )
         sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
         try:
@@ -143,8 +157,8 @@ class Checkpoints:
         Raises:
           CheckpointError: as in `restore_latest`, and when there is none.
         """
-        metrics = {step: self._manager.metrics(step) for step in self.steps()}
-        order = sorted((step for step in metrics if metrics[step]), key=lambda step: ranking(metrics[step]))
+        metrics = {step: found for step in self.steps() if (found := self._manager.metrics(step))}
+        order = sorted(metrics, key=lambda step: ranking(metrics[step]))
         for step in reversed(order):
             try:
                 return self.restore(step, template)
@@ -176,9 +190,7 @@ class Checkpoints:
     def _meta(self, step: int, where: str) -> dict[str, Any]:
         try:
             sealed = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            if zlib.crc32(sealed["body"].encode()) != sealed["checksum"]:
-                raise ValueError("the checksum of its description differs")
-            return json.loads(sealed["body"])
+            return _unsealed(sealed)
         except DAMAGE as error:
             raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
 
@@ -194,6 +206,25 @@ class Checkpoints:
         """Waits for writes and releases the folder."""
         self.wait()
         self._manager.close()
+
+
+def _unsealed(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    if zlib.crc32(sealed["body"].encode()) != sealed["checksum"]:
+        raise ValueError("the checksum of its description differs")
+    return json.loads(sealed["body"])
+
+
+def _mend_metrics(path: Path) -> None:
+    """Replaces metrics that differ from their sealed copy: Orbax reads them unchecked, ranks by them, may trip over."""
+    try:
+        body = _unsealed(json.loads((path.parents[1] / "meta" / "metadata").read_text()))
+        wanted = json.dumps({**body["metrics"], "step": body["step"]})
+    except DAMAGE:
+        # What to make of the checkpoint itself, its restoration decides.
+        return path.unlink()
+    if path.read_bytes() != wanted.encode():
+        log.warning("the metrics of checkpoint %s are damaged; their copy takes their place", path.parents[1])
+        path.write_text(wanted)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

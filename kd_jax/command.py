@@ -44,7 +44,8 @@ def load_config(argument: str) -> ConfigDict:
 
 def plain(config: ConfigDict) -> dict[str, Any]:
     """The config as plain Python values, references resolved."""
-    return ConfigDict(config.copy_and_resolve_references()).to_dict()
+    resolved: Any = config.copy_and_resolve_references()
+    return ConfigDict(resolved).to_dict()
 
 
 def split_arguments(arguments: list[str]) -> tuple[str, list[str]]:

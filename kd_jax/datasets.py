@@ -100,16 +100,20 @@ class Datasets:
         """Tokens that a view knows; None for images."""
         return self.tokenizer(spec).get_vocab_size() if "tokenizer" in spec else None
 
-    def training_batches(self, views: Iterable[Mapping[str, Any]], training: Mapping[str, Any], seed: int):
+    def training_batches(
+        self, views: Iterable[Mapping[str, Any]], training: Mapping[str, Any], seed: int
+    ) -> TrainingBatches:
         """The endless stream of a group's training batches."""
         return self._batches(training_batches, self.splits["train"], views, training["batch_size"],
                              accumulate=training["accumulate"], seed=seed)  # fmt: skip
 
-    def evaluation_batches(self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int):
+    def evaluation_batches(
+        self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int
+    ) -> Iterable[Batch]:
         """Every example of a split once, padded to whole batches."""
         return self._batches(evaluation_batches, source, views, batch_size)
 
-    def _batches(self, make, source, views, batch_size, **options) -> TrainingBatches | Iterable[Batch]:
+    def _batches(self, make, source, views, batch_size, **options) -> Any:
         prepared = {view_name(spec): self.prepared(source, spec) for spec in views}
         lengths = [spec["max_length"] for spec in views if "max_length" in spec]
         return make(

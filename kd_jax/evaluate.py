@@ -54,7 +54,7 @@ def eval_step(
     """
     logits = network(variables, batch).logits
     labelled = batch.valid & batch.label_valid
-    nats = jnp.where(labelled, losses.cross_entropy(logits, batch.labels), 0)
+    nats = jnp.where(labelled, losses.cross_entropy(logits, jnp.asarray(batch.labels)), 0)
     sums: dict[str, Any] = {
         "accuracy": accuracy(logits, batch),
         "loss": Mean(jnp.sum(nats), jnp.sum(labelled)),

@@ -20,7 +20,7 @@ def inherit(config: ConfigDict) -> ConfigDict:
     Raises:
       ValueError: if `like` names no model, or goes in a circle.
     """
-    models = config.models
+    models: Any = config.models
     with config.unlocked():
         _open_nones(config)
         for name in models:
@@ -45,7 +45,7 @@ def root_of_likeness(models: Mapping[str, Any], name: str) -> str:
     return name
 
 
-def _complete(models: ConfigDict, name: str, config: ConfigDict, asked_by: tuple[str, ...]) -> None:
+def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) -> None:
     section = models[name]
     if "like" in section:
         other = section.like
@@ -62,13 +62,13 @@ def _complete(models: ConfigDict, name: str, config: ConfigDict, asked_by: tuple
                 _take_over_key(section, config, key, deep=key == "training")
 
 
-def _take_over(section: ConfigDict, source: ConfigDict, deep: tuple[str, ...]) -> None:
+def _take_over(section: Any, source: Any, deep: tuple[str, ...]) -> None:
     for key in source:
         if key != "like":
             _take_over_key(section, source, key, deep=key in deep)
 
 
-def _take_over_key(section: ConfigDict, source: ConfigDict, key: str, *, deep: bool) -> None:
+def _take_over_key(section: Any, source: Any, key: str, *, deep: bool) -> None:
     value = source[key]
     if isinstance(value, ConfigDict):
         if key not in section:

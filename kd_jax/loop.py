@@ -65,8 +65,8 @@ class Window:
         Raises:
           Diverged: naming the model, the step and the term.
         """
-        metrics = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics)))
-        for name, values in metrics.items():
+        numbers: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics)))
+        for name, values in numbers.items():
             # The terms first: they are the cause, the total and the gradient only follow.
             for term in sorted(values, key=lambda term: (term in CONSEQUENCES, term)):
                 number = values[term].total if isinstance(values[term], Mean) else values[term]
@@ -75,7 +75,7 @@ class Window:
                         f"{name}: {term} is {float(number)} at step {step}; a lower learning rate or weight may help;"
                         f" last good checkpoint: {last_good or 'none yet'}"
                     )
-        self.sums = jax.tree.map(np.add, self.sums, metrics) if self.sums else metrics
+        self.sums = jax.tree.map(np.add, self.sums, numbers) if self.sums else numbers
         self.steps += 1
 
     def close(self) -> dict[str, dict[str, float]]:

@@ -46,7 +46,9 @@ class Network:
 
     def __call__(self, variables: Variables, batch: Batch) -> ModelOutput:
         """Inference: no dropout, stored BatchNorm statistics."""
-        return self.module.apply(self.frozen(variables), **batch.views[self.view], train=False)
+        inputs: dict[str, Any] = batch.views[self.view]
+        output: Any = self.module.apply(self.frozen(variables), **inputs, train=False)
+        return output
 
     def train(
         self, variables: Variables, batch: Batch, *, dropout_key: jax.Array, axis_name: str | None
@@ -57,8 +59,9 @@ class Network:
           The output, and the new BatchNorm statistics (`{}` for a module without any).
         """
         statistics = {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
+        inputs: dict[str, Any] = batch.views[self.view]
         output, changed = self.module.apply(
-            self.frozen(variables), **batch.views[self.view], train=True,
+            self.frozen(variables), **inputs, train=True,
             rngs={"dropout": dropout_key}, mutable=["batch_stats"], **statistics,
         )  # fmt: skip
         return output, changed.get("batch_stats", {})

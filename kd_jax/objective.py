@@ -71,7 +71,7 @@ class Objective:
         for name, term in self.terms.items():
             seen = everywhere if term.kind == "batch" else local
             own = params.get(name, {}), memory.get(name, {})
-            means[name], new = term.apply(*own, *seen, step, fold_name(key, name))
+            means[name], new = term.apply(own[0], own[1], seen[0], seen[1], seen[2], step, fold_name(key, name))
             kept |= {name: new} if name in memory else {}
         return means, kept
 

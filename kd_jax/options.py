@@ -14,7 +14,7 @@ def choose(registry: Mapping[str, Built], spec: Mapping[str, Any], kind: str, ke
       ValueError: naming what exists.
     """
     name = spec.get(key)
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(sorted(registry))}")
     return registry[name]
 

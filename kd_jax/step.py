@@ -84,6 +84,7 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
 
 def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name):
     """Gradients and logs summed over the microbatches, and the statistics and memory that the last one leaves."""
+    microbatches: Any = (batch, keys)
     trained = {n: {"model": m.params, "objective": m.objective} for n, m in state.members.items()}
     rest = {n: (m.statistics, m.memory) for n, m in state.members.items()}
     differentiate = jax.grad(_group_loss, has_aux=True)
@@ -94,7 +95,7 @@ def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name):
         return (gradients, logs), rest
 
     if batch.valid.shape[0] == 1:
-        (gradients, logs), rest = one(rest, jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
+        (gradients, logs), rest = one(rest, jax.tree.map(lambda leaf: leaf[0], microbatches))
         return gradients, logs, rest
 
     def accumulate(carry, microbatch):
@@ -102,9 +103,9 @@ def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name):
         parts, rest = one(rest, microbatch)
         return (jax.tree.map(jnp.add, sums, parts), rest), None
 
-    shapes, _ = jax.eval_shape(one, rest, jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
+    shapes, _ = jax.eval_shape(one, rest, jax.tree.map(lambda leaf: leaf[0], microbatches))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    ((gradients, logs), rest), _ = jax.lax.scan(accumulate, (zeros, rest), (batch, keys))
+    ((gradients, logs), rest), _ = jax.lax.scan(accumulate, (zeros, rest), microbatches)
     return gradients, logs, rest
 
 

@@ -41,12 +41,12 @@ class Site:
             raise ValueError("it needs a teacher and the model has none (teachers=())")
         if name is None and len(self.teachers) == 1:
             return next(iter(self.teachers))
-        if name not in self.teachers:
+        if name is None or name not in self.teachers:
             wanted = "it must say which teacher (source=...)" if name is None else f"unknown teacher {name!r}"
             raise ValueError(f"{wanted}; there are {', '.join(sorted(self.teachers))}")
         return name
 
-    def feature(self, output: ModelOutput, layer: str, owner: str) -> jax.ShapeDtypeStruct:
+    def feature(self, output: ModelOutput, layer: str, owner: str) -> Any:
         """A feature's shape, or an error that lists the layers."""
         if layer not in output.features:
             raise ValueError(f"{owner} has no layer {layer!r}; it has {', '.join(sorted(output.features))}")
@@ -148,7 +148,7 @@ def hidden_mse(site: Site, *, student: str, teacher: str, mapping: str | None, s
         return cast(params, jnp.promote_types(jnp.float32, inner.dtype)), {}
 
     def values(params, memory, student_output, teachers, _batch, _step, _key):
-        hidden = student_output.features[student]
+        hidden: Any = student_output.features[student]
         if network is not None:
             hidden = network.apply({"params": params}, hidden)
         return losses.hidden_mse(hidden, teachers[name].features[teacher]), memory

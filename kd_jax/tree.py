@@ -57,4 +57,4 @@ def count_parameters(tree: PyTree) -> int:
 
 
 def _bytes(leaf: Any) -> memoryview:
-    return memoryview(np.ascontiguousarray(on_host(leaf)).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(on_host(leaf)).reshape(-1).view(np.uint8).data

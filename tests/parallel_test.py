@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from kd_jax import models, terms
-from kd_jax.network import Network
+from kd_jax.network import Network, cast
 from kd_jax.objective import make_objective
 from kd_jax.parallel import make_parallel
 from kd_jax.step import Group, Learner, train_step
@@ -155,11 +155,11 @@ def test_accumulation_changes_nothing_without_batch_statistics():
 def test_float32_losses_agree_to_1e_5():
     with jax.enable_x64(False):
         group, state, frozen = image_case()
-        to_float32 = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float32) if x.dtype == "float64" else x)
-        case = (group, to_float32(state), to_float32(frozen))
-        narrow = {name: Network(n.module, "v", jnp.float32) for name, n in (("s", group.learners["s"].network), ("t", group.teachers["t"]))}
-        learner = Learner(narrow["s"], group.learners["s"].objective, group.learners["s"].update)
-        case = (Group({"s": learner}, {"t": narrow["t"]}, 5), *case[1:])
+        wide = group.learners["s"]
+        student = Network(wide.network.module, "v", jnp.float32)
+        teacher = Network(group.teachers["t"].module, "v", jnp.float32)
+        narrow = Group({"s": Learner(student, wide.objective, wide.update)}, {"t": teacher}, group.seed)
+        case = (narrow, cast(state, jnp.float32), cast(frozen, jnp.float32))
         expected, _ = train(case, image_batch, LAYOUTS["jit on 1 device"])
         for layout in list(LAYOUTS)[1:]:
             losses, _ = train(case, image_batch, LAYOUTS[layout])

@@ -2,8 +2,6 @@ import json
 from contextlib import closing
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import masked_crc32c  # noqa: F401 - the format of the events' files
 
 from kd_jax.records import Records, write_json
 
@@ -16,8 +14,87 @@ def steps(workdir, model="student"):
     return [entry["step"] for entry in lines(workdir) if entry["model"] == model]
 
 
-def train(workdir, first, last, model="student"):
-    """Writes steps first + 1 .. last, as a run resumed at `first` does."""
-    with closing(Records(workdir, model, resumed_at=first)) as records:
-        for step in range(first + 1, last + 1):
-            records.write(step, {"loss": 1 / step, "from": first})
+def train(workdir, start, stop, model="student"):
+    """Writes the steps after `start` up to `stop`, as a run resumed at `start` does."""
+    with closing(Records(workdir, model, resumed_at=start)) as records:
+        for step in range(start + 1, stop + 1):
+            records.write(step, {"loss": 1 / step, "accuracy": start})
+
+
+# metrics.jsonl
+
+
+def test_a_line_is_one_json_object_of_model_step_and_values(tmp_path):
+    train(tmp_path, 0, 2)
+    assert lines(tmp_path)[1] == {"model": "student", "step": 2, "loss": 0.5, "accuracy": 0}
+
+
+def test_a_line_can_be_read_as_soon_as_it_is_written(tmp_path):
+    with closing(Records(tmp_path, "student", resumed_at=0)) as records:
+        records.write(1, {"loss": 2.0})
+        assert steps(tmp_path) == [1]
+
+
+def test_a_resumed_run_writes_no_step_twice(tmp_path):
+    train(tmp_path, 0, 5)
+    train(tmp_path, 3, 6)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert [entry["accuracy"] for entry in lines(tmp_path)] == [0, 0, 0, 3, 3, 3]
+
+
+def test_a_run_that_starts_again_from_nothing_leaves_no_old_line(tmp_path):
+    train(tmp_path, 0, 5)
+    train(tmp_path, 0, 2)
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_lines_of_other_models_stay_whatever_their_step(tmp_path):
+    train(tmp_path, 0, 5, "teacher")
+    train(tmp_path, 0, 3)
+    train(tmp_path, 1, 2)
+    assert steps(tmp_path, "teacher") == [1, 2, 3, 4, 5]
+    assert steps(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("kept", [1, 10, 40])
+def test_a_last_line_that_a_kill_cut_short_is_dropped(tmp_path, kept):
+    train(tmp_path, 0, 3)
+    path = tmp_path / "metrics.jsonl"
+    *whole, last = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole) + last[:kept])
+    train(tmp_path, 2, 3)
+    assert steps(tmp_path) == [1, 2, 3]
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_not_glued_to_the_next(tmp_path):
+    train(tmp_path, 0, 3)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))
+    train(tmp_path, 3, 4)
+    assert steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_values_reach_tensorboard_under_the_models_name(tmp_path):
+    train(tmp_path, 0, 1)
+    (events,) = (tmp_path / "student" / "events").iterdir()
+    content = events.read_bytes()
+    assert b"student/loss" in content
+    assert b"student/accuracy" in content
+
+
+# Whole files
+
+
+def test_json_is_written_into_folders_that_do_not_exist_yet(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    write_json(path, {"z": 1, "a": [None, 0.5]})
+    assert json.loads(path.read_text()) == {"z": 1, "a": [None, 0.5]}
+    assert list(json.loads(path.read_text())) == ["z", "a"]
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"finished": False})
+    with pytest.raises(TypeError):
+        write_json(path, {"finished": True, "accuracy": object()})
+    assert json.loads(path.read_text()) == {"finished": False}

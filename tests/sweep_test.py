@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -327,28 +328,60 @@ def fingerprints(found, name):
     return [entry["models"][name]["fingerprint"] for entry in found["runs"]]
 
 
-def test_a_real_sweep_trains_its_teacher_once_and_is_found_finished(config, tmp_path, spec_file):
-    file, folder = spec_file(seeds=[0, 1]), tmp_path / "sweep"
-    found = sweep.run(config, file, folder)
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A sweep of two seeds with a teacher that compiles fast; where, of what, and what it found."""
+    folder = tmp_path_factory.mktemp("real")
+    cache = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config = load_config(CONFIG)
+    config.parallel.data = 1
+    config.models.teacher.model.width = 0.0625
+    (folder / "sweep_file.json").write_text('{"seeds": [0, 1]}')
+    yield folder, config, sweep.run(config, folder / "sweep_file.json", folder / "sweep")
+    jax.config.update("jax_compilation_cache_dir", cache[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", cache[1])
+
+
+def test_a_real_sweep_trains_its_teacher_once_and_is_found_finished(real):
+    folder, config, found = real
     assert len(set(fingerprints(found, "teacher"))) == 1
     assert len(set(fingerprints(found, "student"))) == 2
-    logged = [json.loads(line)["model"] for line in (folder / "seed1" / "metrics.jsonl").read_text().splitlines()]
-    assert set(logged) == {"baseline", "student"}
-    weights = list(folder.glob("*/*/model.safetensors"))
-    times = {path: path.stat().st_mtime_ns for path in weights}
+    lines = (folder / "sweep" / "seed1" / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["model"] for line in lines} == {"baseline", "student"}
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("sweep/*/*/model.safetensors")}
     assert len(times) == 6
-    assert sweep.run(config, file, folder) == found
-    assert {path: path.stat().st_mtime_ns for path in weights} == times
+    assert sweep.run(config, folder / "sweep_file.json", folder / "sweep") == found
+    assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-def test_runs_in_processes_of_their_own_find_the_same(config, tmp_path, spec_file, monkeypatch):
-    monkeypatch.setattr(jax.config, "update", lambda *_: None)
-    config.training.epochs = 0.1
-    here = sweep.run(config, spec_file(seeds=[0, 1]), tmp_path / "here")
-    there = sweep.run(config, spec_file(seeds=[0, 1], devices=[4, 7]), tmp_path / "there")
-    for name in ("teacher", "student", "baseline"):
-        assert fingerprints(there, name) == fingerprints(here, name)
-    assert "results" in (tmp_path / "there" / "seed1.log").read_text()
+def test_a_run_in_a_process_of_its_own_finds_the_same(real, tmp_path):
+    folder, config, found = real
+    _, second = lay_out(config, {"seeds": [0, 1]}, folder / "sweep")
+    ((_, alone),) = sweep_worker.over_devices([replace(second, needs=frozenset())], tmp_path, [0])
+    assert not isinstance(alone, Diverged)
+    assert {name: model["fingerprint"] for name, model in alone["models"].items()} == {
+        name: model["fingerprint"] for name, model in found["runs"][1]["models"].items()
+    }
+    assert "restored from" in (tmp_path / "seed1.log").read_text()
+
+
+def test_with_devices_the_sweep_leaves_them_to_its_processes(config, tmp_path, spec_file, monkeypatch):
+    updates, asked = [], []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: updates.append(setting))
+
+    def over_devices(runs, folder, devices):
+        asked.append((folder, devices))
+        yield runs[0], Diverged("nan")
+
+    monkeypatch.setattr(sweep, "over_devices", over_devices)
+    sweep.run(config, spec_file(seeds=[0], devices=[4, 7]), tmp_path / "sweep")
+    assert updates == [("jax_platforms", "cpu")]
+    assert asked == [(tmp_path / "sweep", [4, 7])]
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ValueError, match="those of one machine"):
+        sweep.run(config, spec_file(seeds=[0], devices=[4, 7]), tmp_path / "sweep")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ logits and features of one vector an example (`pooled`), not those of every toke
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,6 @@ def compute(
       The table of `examples` rows.
     """
     table: Table = {}
-    assert isinstance(batches, Sized)
     progress, size = None, 0
     for number, batch in enumerate(batches, start=1):
         rows = {key: np.asarray(value) for key, value in compiled(variables, {}, batch).items()}
@@ -114,5 +113,5 @@ def _checksum(table: Table) -> str:
     digest = hashlib.sha256()
     for name in sorted(table):
         digest.update(f"{name} {table[name].shape} {table[name].dtype}".encode())
-        digest.update(memoryview(np.ascontiguousarray(table[name]).reshape(-1).view(np.uint8)))
+        digest.update(np.ascontiguousarray(table[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -1,0 +1,175 @@
+r"""What one distillation step costs beside the sum of its parts, a pipeline that feeds it, and a second start.
+
+  uv run benchmarks/distillation_step.py [--pairs=30] [--layers=6] [--width=384]
+
+Teacher: an encoder of MiniLM's size with random weights, run live. Student: an encoder of 2 layers and width 128.
+Batch 32, 64 tokens, docstrings. Contenders are interleaved; see `pairs.py` for what is kept and printed.
+"""
+
+import argparse
+import functools
+import os
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental.compilation_cache import compilation_cache
+from pairs import interleave, show, timed
+
+from kd_jax import models
+from kd_jax.data.pipeline import training_batches
+from kd_jax.data.sources import open_source
+from kd_jax.data.text import TextView, load_tokenizer
+from kd_jax.network import Network
+from kd_jax.objective import make_objective
+from kd_jax.optimizer import make_optimizer
+from kd_jax.parallel import make_parallel
+from kd_jax.step import Group, Learner, train_step
+from kd_jax.terms import Site
+from kd_jax.types import TrainState
+
+BATCH, TOKENS, VOCABULARY = 32, 64, 30522
+STUDENT = dict(name="encoder", width=128, layers=2, heads=2, intermediate=512)
+SHARED = dict(
+    vocabulary_size=VOCABULARY, num_classes=8, max_positions=512, type_vocabulary=2, dropout=0.1, pooling="mean"
+)
+
+
+def make_batches():
+    source = open_source("docstrings", "train", dir=None, inputs="text", label="label", max_rejected=0)
+    tokenizer = load_tokenizer("trained", texts=source.inputs, vocabulary_size=VOCABULARY)
+    views = {"text": TextView(tokenizer, TOKENS).prepare(source)}
+    return training_batches(source, views, batch_size=BATCH, accumulate=1, seed=0, process_index=0, process_count=1,
+                            buckets=(TOKENS,))  # fmt: skip
+
+
+def make_case(teacher_spec, batch):
+    rows = jax.tree.map(lambda leaf: leaf[0], batch)
+    student, teacher = (Network(models.build(spec | SHARED), "text", jnp.float32) for spec in (STUDENT, teacher_spec))
+    variables, frozen = student.init(jax.random.key(0), rows), teacher.init(jax.random.key(1), rows)
+    site = Site("text", jax.eval_shape(student, variables, rows), {"t": jax.eval_shape(teacher, frozen, rows)}, TOKENS)
+    objective = make_objective(
+        dict(
+            hard=dict(term="cross_entropy", weight=0.1), soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0)
+        ),
+        site,
+    )
+    update, _ = make_optimizer(
+        dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0),
+        dict(name="constant", warmup_steps=0), 1000,
+    )  # fmt: skip
+    learner = Learner(student, objective, update)
+    state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(2))})
+    return Group({"s": learner}, {"t": teacher}, 0), state, {"t": frozen}
+
+
+def part_functions(group):
+    """Teacher forward; student forward and backward; optimizer: each compiled alone."""
+    learner, teacher = group.learners["s"], group.teachers["t"]
+
+    def loss(trained, taught, batch):
+        variables = {"params": trained["model"]}
+        output, _ = learner.network.train(variables, batch, dropout_key=jax.random.key(0), axis_name=None)
+        means, _ = learner.objective({}, {}, output, {"t": taught}, batch, step=0, key=jax.random.key(0))
+        return learner.objective.total(means, learner.objective.counts(batch), 0)
+
+    def optimize(gradients, opt_state, trained):
+        updates, opt_state = learner.update.update(gradients, opt_state, trained)
+        return optax.apply_updates(trained, updates), opt_state
+
+    donated = jax.jit(optimize, donate_argnums=(1, 2))
+    return jax.jit(teacher), jax.jit(jax.grad(loss)), donated
+
+
+def whole_against_parts(case, batch, pairs):
+    group, state, frozen = case
+    parallel = make_parallel(backend="jit", data=1, fsdp=1, tensor=1)
+    step = parallel.train(functools.partial(train_step, group=group), state)
+    box = {"state": jax.tree.map(jnp.array, state)}
+    teach, differentiate, optimize = part_functions(group)
+    rows = jax.device_put(jax.tree.map(lambda leaf: leaf[0], batch))
+    member = state.members["s"]
+    box["trained"], box["opt"] = jax.tree.map(jnp.array, ({"model": member.params, "objective": {}}, member.opt_state))
+
+    def whole():
+        box["state"], metrics = step(box["state"], frozen, batch)
+        jax.block_until_ready((box["state"], metrics))
+
+    def parts():
+        taught = jax.block_until_ready(teach(frozen["t"], rows))
+        gradients = jax.block_until_ready(differentiate(box["trained"], taught, rows))
+        box["trained"], box["opt"] = jax.block_until_ready(optimize(gradients, box["opt"], box["trained"]))
+
+    for run in (whole, parts):
+        run()
+    return interleave(whole, parts, pairs=pairs, limit=5 * pairs)
+
+
+def fed_against_fixed(case, batches, batch, pairs):
+    group, state, frozen = case
+    step = make_parallel(backend="jit", data=1, fsdp=1, tensor=1).train(
+        functools.partial(train_step, group=group), state
+    )
+    box = {"state": jax.tree.map(jnp.array, state)}
+
+    def advance(get):
+        box["state"], metrics = step(box["state"], frozen, get())
+        jax.block_until_ready((box["state"], metrics))
+
+    fed, fixed = (lambda: advance(lambda: next(batches))), (lambda: advance(lambda: batch))
+    for run in (fed, fixed):
+        run()
+    return interleave(fed, fixed, pairs=pairs, limit=5 * pairs)
+
+
+def second_against_first_start(case, batch, pairs):
+    group, state, frozen = case
+    step = jax.jit(functools.partial(train_step, group=group))
+
+    def compile_step():
+        jax.clear_caches()
+        compilation_cache.reset_cache()
+        step.lower(state, frozen, batch).compile()
+
+    def first():
+        jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
+        compile_step()
+
+    # The second start reads what the pair's first one wrote, so the order within a pair is fixed.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    samples = []
+    for _ in range(5 * pairs):
+        (cold, quiet_cold), (warm, quiet_warm) = timed(first), timed(compile_step)
+        if quiet_cold and quiet_warm:
+            samples.append((warm, cold))
+        if len(samples) == pairs:
+            break
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    return np.array(samples).reshape(-1, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=384)
+    arguments = parser.parse_args()
+    teacher = dict(
+        name="encoder", width=arguments.width, layers=arguments.layers, heads=12, intermediate=4 * arguments.width
+    )
+    batches = make_batches()
+    batch = next(batches)
+    case = make_case(teacher, batch)
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores", flush=True)
+    show("whole step over the sum of its parts", whole_against_parts(case, batch, arguments.pairs), 1.05)
+    show(
+        "step fed by the pipeline over one fixed batch", fed_against_fixed(case, batches, batch, arguments.pairs), 1.03
+    )
+    show("trace and compile, second start over first", second_against_first_start(case, batch, arguments.pairs), 0.5)
+
+
+if __name__ == "__main__":
+    main()

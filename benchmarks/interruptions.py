@@ -1,0 +1,144 @@
+r"""Kills a run with SIGKILL again and again, resumes it each time, and compares what it ends with.
+
+  uv run benchmarks/interruptions.py --config=configs/digits.py --kills=10 --seed=0 [-- overrides of the config]
+
+Each kill waits for a phase (data preparation, inside a save, between the first checkpoint and the end, between two
+models, anywhere), strikes after a random pause and records the phase the files show at that moment. The fingerprints
+of all models must then be those of a run that was left alone. Prints a table; exit status 1 if any differs.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PLAN = (
+    "preparation",
+    "save",
+    "training",
+    "save",
+    "between",
+    "save",
+    "training",
+    "save",
+    "anywhere",
+    "save",
+    "training",
+)
+
+
+def models_of(workdir: Path) -> list[Path]:
+    return [folder for folder in workdir.glob("*/") if (folder / "checkpoints").is_dir()]
+
+
+def phase_of(workdir: Path, data: Path) -> str:
+    """What the files say the run is doing; a start clears away what a killed save left behind."""
+    if not any(data.glob("*/*/1.0.0")):
+        return "preparation" if any(data.rglob("*preparing*")) else "start"
+    folders = models_of(workdir)
+    if any(True for folder in folders for _ in folder.glob("checkpoints/*orbax-checkpoint-tmp*")):
+        return "save"
+    if not folders:
+        return "start"
+    running = [folder for folder in folders if not (folder / "finished.json").exists()]
+    if not running:
+        return "between"
+    has_checkpoint = any(path.name.isdigit() for path in running[0].glob("checkpoints/*"))
+    return "training" if has_checkpoint else "before the first checkpoint"
+
+
+def fingerprints(workdir: Path) -> dict[str, str]:
+    results = json.loads((workdir / "results.json").read_text())
+    return {name: model["fingerprint"] for name, model in results["models"].items()}
+
+
+def start(arguments, workdir: Path, data: Path, log) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "launch.py",
+        f"--config={arguments.config}",
+        f"--workdir={workdir}",
+        *arguments.overrides,
+    ]
+    environment = os.environ | {"TFDS_DATA_DIR": str(data)}
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def strike(
+    process: subprocess.Popen, wanted: str, workdir: Path, data: Path, rng: random.Random, since: float
+) -> str | None:
+    """Waits for the phase, then a moment, then kills; the phase at the kill, or None when the run ended first."""
+    anywhere = time.monotonic() + rng.uniform(0.5, 15)
+    while process.poll() is None:
+        phase = phase_of(workdir, data)
+        began_here = workdir.exists() and time.time() - since > 3
+        if (wanted == "anywhere" and time.monotonic() > anywhere) or (phase == wanted and began_here):
+            pauses = {"save": 0.01, "between": 0.05, "preparation": 5.0, "training": 3.0}
+            time.sleep(rng.uniform(0, pauses.get(wanted, 0)))
+            phase = phase_of(workdir, data)
+            if wanted in ("save", "between") and phase != wanted:
+                continue
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                return phase
+        time.sleep(0.0005)
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    rng, home = random.Random(arguments.seed), Path(tempfile.mkdtemp(prefix="interruptions-"))
+    log = (home / "log.txt").open("w")
+    began = time.monotonic()
+    if start(arguments, home / "alone", home / "data", log).wait() != 0:
+        sys.exit(f"the run left alone failed; see {home}/log.txt")
+    expected = fingerprints(home / "alone")
+    print(f"left alone: {time.monotonic() - began:.0f} s", flush=True)
+    phases, runs, plan = collections.Counter(), 0, collections.deque(PLAN)
+    matches = True
+    while sum(phases.values()) < arguments.kills:
+        runs += 1
+        workdir, data = home / f"killed-{runs}", home / f"data-{runs}"
+        finished = False
+        while not finished:
+            more = sum(phases.values()) < arguments.kills
+            process, since = start(arguments, workdir, data, log), time.time()
+            phase = strike(process, plan[0], workdir, data, rng, since) if more else None
+            if phase is None:
+                finished = process.wait() == 0
+                if not finished:
+                    sys.exit(f"a resumed run failed with status {process.returncode}; see {home}/log.txt")
+            else:
+                phases[phase] += 1
+                plan.rotate(-1)
+                print(f"kill {sum(phases.values())}: {phase} (waited for {plan[-1]})", flush=True)
+        same = fingerprints(workdir) == expected
+        matches &= same
+        if more:
+            plan.rotate(-1)
+        print(
+            f"run {runs}: fingerprints {'equal' if same else f'DIFFER: {fingerprints(workdir)} {expected}'}", flush=True
+        )
+    print(dict(phases))
+    print("all equal" if matches else "some differ")
+    if matches:
+        shutil.rmtree(home)
+    sys.exit(0 if matches else 1)
+
+
+if __name__ == "__main__":
+    main()
