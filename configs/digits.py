@@ -21,18 +21,20 @@ def get_config(variant: str = "") -> ConfigDict:
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,  # Global; a multiple of accumulate x devices.
-        epochs=30.0,
+        epochs=60.0,
         accumulate=1,
-        optimizer=dict(name="adamw", learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0),
+        optimizer=dict(name="adamw", learning_rate=5e-3, weight_decay=1e-2, clip_norm=1.0),
         schedule=dict(name="cosine", warmup_steps=50),
     )
     config.models = dict(
         teacher=dict(
-            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.1), objective=HARD
+            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.1),
+            objective=HARD,
+            training=dict(epochs=30.0, optimizer=dict(learning_rate=2e-3)),
         ),
         # total loss = sum of weight * mean(term); each term is logged by its name.
         student=dict(
-            model=dict(name="cnn", widths=(4, 8), batch_norm=False),
+            model=dict(name="cnn", widths=(8, 16), batch_norm=False),
             teachers=("teacher",),
             objective=dict(
                 hard=dict(term="cross_entropy", weight=0.1),
@@ -47,6 +49,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.checkpoint = dict(every_steps=100, keep_latest=2, keep_best=1, use="best")
     config.logging = dict(every_steps=50)
     if variant == "smoke":
-        config.training.epochs = 0.2
+        config.training.epochs = config.models.teacher.training.epochs = 0.2
         config.training.schedule.warmup_steps = 1
     return config.lock()

@@ -218,13 +218,13 @@ def _mend_metrics(path: Path) -> None:
     """Replaces metrics that differ from their sealed copy: Orbax reads them unchecked, ranks by them, may trip over."""
     try:
         body = _unsealed(json.loads((path.parents[1] / "meta" / "metadata").read_text()))
-        wanted = json.dumps({**body["metrics"], "step": body["step"]})
     except DAMAGE:
-        # What to make of the checkpoint itself, its restoration decides.
-        return path.unlink()
-    if path.read_bytes() != wanted.encode():
+        path.unlink()  # The checkpoint itself is damaged, which its restoration will say.
+        return
+    wanted = json.dumps({**body["metrics"], "step": body["step"]}).encode() if body.get("metrics") else None
+    if wanted is not None and path.read_bytes() != wanted:
         log.warning("the metrics of checkpoint %s are damaged; their copy takes their place", path.parents[1])
-        path.write_text(wanted)
+        path.write_bytes(wanted)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -94,7 +94,7 @@ def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name):
         gradients, (logs, rest) = differentiate(trained, rest, frozen, *microbatch, **settings)
         return (gradients, logs), rest
 
-    if batch.valid.shape[0] == 1:
+    if keys.shape[0] == 1:
         (gradients, logs), rest = one(rest, jax.tree.map(lambda leaf: leaf[0], microbatches))
         return gradients, logs, rest
 

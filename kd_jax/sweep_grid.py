@@ -155,5 +155,6 @@ def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[
             if owner != name:
                 needs.add(owner)
                 with config.unlocked():
-                    config.models[model.name].restore = str(workdir / owner / model.name)
+                    models: Any = config.models
+                    models[model.name].restore = str(workdir / owner / model.name)
     return frozenset(needs)

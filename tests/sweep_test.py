@@ -441,8 +441,10 @@ def test_a_process_that_fails_ends_the_sweep(config, tmp_path, scripted, ending,
 
 def test_a_process_that_diverges_does_not_end_the_sweep(config, tmp_path, scripted):
     scripted(RESULT + "print('loss is nan'); sys.exit(3)")
-    first, second = outcomes(config, tmp_path, [0], seeds=[0, 1])
-    assert (type(first[1]), str(first[1]), str(second[1])) == (Diverged, "loss is nan", "loss is nan")
+    found = outcomes(config, tmp_path, [0], seeds=[0, 1, 2])
+    assert [(run.name, type(outcome), str(outcome)) for run, outcome in found] == [
+        (f"seed{seed}", Diverged, "loss is nan") for seed in range(3)
+    ]
 
 
 def test_a_signal_is_passed_on_to_the_processes(config, tmp_path, scripted):
