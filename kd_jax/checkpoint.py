@@ -92,9 +92,11 @@ class Checkpoints:
         sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
         try:
-            self._manager.save(step, args=args, metrics={**metrics, "step": step} if metrics else None)
+            begun = self._manager.save(step, args=args, metrics={**metrics, "step": step} if metrics else None)
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
+        if not begun:
+            raise self._not_written(ValueError(f"step {step} is there already, or a later one"))
 
     def wait(self) -> None:
         """Returns once everything is on disk.

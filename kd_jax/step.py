@@ -82,7 +82,7 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
     return loss, (logs, kept)
 
 
-def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name):
+def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name) -> tuple[Any, Any, Any]:
     """Gradients and logs summed over the microbatches, and the statistics and memory that the last one leaves."""
     microbatches: Any = (batch, keys)
     trained = {n: {"model": m.params, "objective": m.objective} for n, m in state.members.items()}
@@ -135,7 +135,7 @@ def train_step(
     members, metrics = {}, {}
     for name, learner in group.learners.items():
         member = state.members[name]
-        trained = {"model": member.params, "objective": member.objective}
+        trained: Any = {"model": member.params, "objective": member.objective}
         updates, opt_state = learner.update.update(gradients[name], member.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         members[name] = Member(trained["model"], rest[name][0], trained["objective"], rest[name][1], opt_state)

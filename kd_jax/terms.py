@@ -64,7 +64,7 @@ class Term:
 
     Attributes:
       kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes are averaged first),
-        "token" [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts once).
+        "token" [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts once, and must itself leave out the rows that aren't valid).
       values: `(params, memory, student, teachers, batch, step, key) -> (unreduced values, new memory)`.
       init: `key -> (params, memory)`; nothing trained and nothing kept unless a term says so.
       labelled: whether examples without a label are left out.
@@ -83,7 +83,8 @@ class Term:
         if self.labelled:
             valid = valid & batch.label_valid
         if self.kind == "batch":
-            return jnp.any(valid, axis=-1)
+            # Every device counts the microbatch, also one that holds none of its valid rows.
+            return jnp.ones(valid.shape[:-1], bool)
         if self.kind == "token":
             return valid[..., None] & (jnp.asarray(batch.views[self.view]["attention_mask"]) > 0)
         return valid

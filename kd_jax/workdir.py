@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -43,6 +44,7 @@ class Workdir:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another process is at work in {self.path}") from None
+        weakref.finalize(self, lock.close)
         probe = self.path / f".probe-{os.getpid()}"
         probe.write_text("")
         probe.unlink()

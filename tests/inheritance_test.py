@@ -14,7 +14,7 @@ SHARED = ("batch_size", "epochs", "accumulate", "optimizer", "schedule")
 @pytest.fixture
 def config():
     """As a user has it in hand before the flags are read."""
-    return load_config(str(Path(__file__).parents[1] / "configs" / "digits.py"))
+    return load_config(str(Path(__file__).parent / "configs" / "shared.py"))
 
 
 def make(**models):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from kd_jax import models, terms
-from kd_jax.network import Network, cast
+from kd_jax.network import Network
 from kd_jax.objective import make_objective
 from kd_jax.parallel import make_parallel
 from kd_jax.step import Group, Learner, train_step
@@ -71,9 +71,9 @@ def batch_of(views, rng, valid):
     return Batch(np.arange(ROWS, dtype=np.int32), views, labels, rng.random(ROWS) < 0.8, valid)
 
 
-def make_case(student, teacher, objective, batch):
+def make_case(student, teacher, objective, batch, dtype=jnp.float64):
     """A group of one student and one teacher, its first state, and the teacher's variables."""
-    networks = {name: Network(models.build(spec), "v", jnp.float64) for name, spec in (("s", student), ("t", teacher))}
+    networks = {name: Network(models.build(spec), "v", dtype) for name, spec in (("s", student), ("t", teacher))}
     variables = {name: n.init(jax.random.key(i), batch) for i, (name, n) in enumerate(networks.items())}
     shapes = {name: jax.eval_shape(n, variables[name], batch) for name, n in networks.items()}
     tokens = batch.views["v"]["input_ids"].shape[1] if "input_ids" in batch.views["v"] else None
@@ -97,10 +97,10 @@ def train(case, make_batch, layout, accumulate=1):
     return np.array(losses), jax.tree.map(np.asarray, state)
 
 
-def image_case():
+def image_case(dtype=jnp.float64):
     hint = dict(term="hidden_mse", weight=0.5, student="pooled", teacher="pooled", mapping="linear")
     objective = dict(hard=HARD, soft=SOFT, hint=hint)
-    return make_case(CNN, dict(CNN, widths=(4, 6)), objective, image_batch(0))
+    return make_case(CNN, dict(CNN, widths=(4, 6)), objective, image_batch(0), dtype)
 
 
 def text_case():
@@ -154,12 +154,7 @@ def test_accumulation_changes_nothing_without_batch_statistics():
 
 def test_float32_losses_agree_to_1e_5():
     with jax.enable_x64(False):
-        group, state, frozen = image_case()
-        wide = group.learners["s"]
-        student = Network(wide.network.module, "v", jnp.float32)
-        teacher = Network(group.teachers["t"].module, "v", jnp.float32)
-        narrow = Group({"s": Learner(student, wide.objective, wide.update)}, {"t": teacher}, group.seed)
-        case = (narrow, cast(state, jnp.float32), cast(frozen, jnp.float32))
+        case = image_case(jnp.float32)
         expected, _ = train(case, image_batch, LAYOUTS["jit on 1 device"])
         for layout in list(LAYOUTS)[1:]:
             losses, _ = train(case, image_batch, LAYOUTS[layout])

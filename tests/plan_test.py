@@ -7,7 +7,7 @@ import pytest
 from kd_jax.command import load_config, plain
 from kd_jax.plan import config_hash, flatten, identity, make_plan
 
-DIGITS = plain(load_config(str(Path(__file__).parents[1] / "configs" / "digits.py")))
+DIGITS = plain(load_config(str(Path(__file__).parent / "configs" / "shared.py")))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from kd_jax.command import load_config, plain
 from kd_jax.loop import Diverged, Interrupted, StopSignal
 from kd_jax.sweep_grid import lay_out, read
 
-CONFIG = str(Path(__file__).parent.parent / "configs" / "digits.py") + ":smoke"
+CONFIG = str(Path(__file__).parent / "configs" / "shared.py") + ":smoke"
 TEMPERATURE = "models.student.objective.soft.temperature"
 
 # A workdir's lock is held until the workdir is forgotten.

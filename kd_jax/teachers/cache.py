@@ -6,6 +6,7 @@ logits and features of one vector an example (`pooled`), not those of every toke
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def load(path: Path, examples: int) -> Table | None:
 def save(path: Path, table: Table) -> None:
     """Keeps a table for the next start; the first process writes, whole or not at all."""
     if jax.process_index() == 0:
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # Runs of a sweep share the folder.
         save_file(table, temporary, metadata={"checksum": _checksum(table)})
         temporary.replace(path)
 

@@ -1,0 +1,48 @@
+r"""A small experiment whose three models share all they can, for tests of how configs are read."""
+
+from ml_collections import ConfigDict
+
+HARD = {"hard": {"term": "cross_entropy", "weight": 1.0}}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    if variant not in ("", "smoke"):
+        raise ValueError(f"unknown variant {variant!r}; there are '' and 'smoke'")
+    config = ConfigDict()
+    config.name, config.seed, config.dtype = "digits", 0, "float32"
+    config.data = dict(
+        name="digits", dir=None, train="train[:90%]", selection="train[90%:]", evaluation="test",
+        inputs="image", label="label", max_rejected=0,
+    )  # fmt: skip
+    config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
+    config.training = dict(
+        batch_size=64,  # Global; a multiple of accumulate x devices.
+        epochs=30.0,
+        accumulate=1,
+        optimizer=dict(name="adamw", learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0),
+        schedule=dict(name="cosine", warmup_steps=50),
+    )
+    config.models = dict(
+        teacher=dict(
+            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.1), objective=HARD
+        ),
+        # total loss = sum of weight * mean(term); each term is logged by its name.
+        student=dict(
+            model=dict(name="cnn", widths=(4, 8), batch_norm=False),
+            teachers=("teacher",),
+            objective=dict(
+                hard=dict(term="cross_entropy", weight=0.1),
+                soft=dict(term="soft_target_kl", weight=0.9, temperature=4.0),
+            ),
+        ),
+        baseline=dict(like="student", teachers=(), objective=HARD),
+    )
+    config.compare = dict(student="student", baseline="baseline", teacher="teacher")
+    config.evaluations = dict()
+    config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
+    config.checkpoint = dict(every_steps=100, keep_latest=2, keep_best=1, use="best")
+    config.logging = dict(every_steps=50)
+    if variant == "smoke":
+        config.training.epochs = 0.2
+        config.training.schedule.warmup_steps = 1
+    return config.lock()

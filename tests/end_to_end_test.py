@@ -1,0 +1,199 @@
+"""Every config, shrunk to seconds, from the file to results.json; resumed, found finished, or refused."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kd_jax import experiment
+from kd_jax.command import load_config, plain
+from kd_jax.loop import Interrupted, StopSignal
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+ENTRY = {"teachers", "parameters", "accuracy", "loss", "ece", "fingerprint", "train_seconds", "step"}
+ENVIRONMENT = {"jax", "backend", "device_count", "process_count", "commit", "data_fingerprint"}
+
+
+@pytest.fixture(autouse=True)
+def prepared_data(monkeypatch):
+    """One folder for all tests and all starts: preparing the docstrings takes half a minute."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(Path(tempfile.gettempdir()) / "kd_jax-tests-data"))
+
+
+def smoke(name, **overrides):
+    config = load_config(f"{ROOT / 'configs' / name}:smoke")
+    config.update_from_flattened_dict({"parallel.data": 1} | overrides)
+    return plain(config)
+
+
+def fingerprints(results):
+    return {name: model["fingerprint"] for name, model in results["models"].items()}
+
+
+def launch(*arguments, environment=None, **options):
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
+    variables = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | (environment or {})
+    return subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                            **options)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_runs_as_smoke_and_reports_every_promised_key(name, tmp_path):
+    config = smoke(name)
+    results = experiment.run(config, tmp_path)
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert results["finished"] is True
+    assert results["order"].index("teacher") < results["order"].index("student")
+    for model in results["models"].values():
+        assert model.keys() >= ENTRY
+        assert 0 <= model["accuracy"] <= 1
+        assert re.fullmatch("sha256:[0-9a-f]{64}", model["fingerprint"])
+    assert results["models"]["student"].keys() >= {"agreement", "teacher_kl"}
+    models = results["models"]
+    assert results["gain"] == models["student"]["accuracy"] - models["baseline"]["accuracy"]
+    assert results["compression"] == models["teacher"]["parameters"] / models["student"]["parameters"]
+    assert set(results["speedup"]) == {"batch_1", "batch_256"}
+    assert results["environment"].keys() >= ENVIRONMENT
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    terms = set(config["models"]["student"]["objective"])
+    assert any(terms <= line.keys() for line in logged if line["model"] == "student")
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first = experiment.run(smoke("digits.py"), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert experiment.run(smoke("digits.py"), tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+
+
+def test_a_workdir_of_another_config_is_refused_by_the_keys_that_differ(tmp_path):
+    experiment.run(smoke("digits.py"), tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another config; they differ in .*training\.batch_size"):
+        experiment.run(smoke("digits.py", **{"training.batch_size": 32}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits.py", "docstrings.py"])
+def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(name, tmp_path, monkeypatch):
+    config = smoke(name, **{"checkpoint.every_steps": 2})
+    alone = experiment.run(config, tmp_path / "alone")
+    asked = iter([False] * 3 + [True] + [False] * 5 + [True])
+    monkeypatch.setattr(StopSignal, "asked", lambda _self, **_: next(asked, False))
+    stops = 0
+    while True:
+        try:
+            resumed = experiment.run(config, tmp_path / "stopped")
+            break
+        except Interrupted:
+            stops += 1
+    assert stops == 2
+    assert fingerprints(resumed) == fingerprints(alone)
+    lines = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    keys = [(line["model"], line["step"], tuple(sorted(line))) for line in lines]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_killed_process_resumes_to_the_same_fingerprints(tmp_path):
+    overrides = {"training.epochs": 4.0, "models.teacher.training.epochs": 4.0, "checkpoint.every_steps": 10}
+    alone = experiment.run(smoke("digits.py", **overrides), tmp_path / "alone")
+    arguments = [f"--config.{key}={value}" for key, value in overrides.items()]
+    arguments += ["--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'killed'}", "--config.parallel.data=1"]
+    killed = launch(*arguments, environment={"JAX_NUM_CPU_DEVICES": "8"})
+    checkpoints = tmp_path / "killed" / "teacher" / "checkpoints"
+    while killed.poll() is None and not (checkpoints / "20").exists():
+        pass
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / "results.json").exists()
+    resumed = launch(*arguments, environment={"JAX_NUM_CPU_DEVICES": "8"})
+    _, errors = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, errors
+    assert "resumed at step" in errors
+    assert fingerprints(json.loads((tmp_path / "killed" / "results.json").read_text())) == fingerprints(alone)
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize("backend", ["jit", "pmap"])
+def test_two_processes_train_what_one_does(backend, tmp_path):
+    shared = ["--config=configs/digits.py:smoke", "--config.dtype=float64", f"--config.parallel.backend={backend}",
+              "--config.models.teacher.model.dropout=0.0", "--compilation_cache="]  # fmt: skip
+    one = launch(*shared, f"--workdir={tmp_path / 'one'}", "--simulate_devices=8")
+    _, errors = one.communicate(timeout=400)
+    assert one.returncode == 0, errors
+    port = free_port()
+    cluster = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--workdir={tmp_path / 'two'}"]
+    pair = [launch(*shared, *cluster, f"--process_id={i}", "--simulate_devices=4") for i in (0, 1)]
+    for process in pair:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors
+    for model in ("teacher", "student", "baseline"):
+        alone, together = (load_file(tmp_path / run / model / "model.safetensors") for run in ("one", "two"))
+        assert alone.keys() == together.keys()
+        for path, value in alone.items():
+            np.testing.assert_allclose(together[path], value, rtol=1e-9, atol=1e-9, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.trainin.epochs=1"], "training"),
+        (["--config.training.epochs=many"], "many"),
+        (["--config=configs/nothing.py"], "there is no config file 'configs/nothing.py'"),
+        (["--config=configs/digits.py:tiny"], "unknown variant 'tiny'"),
+        (["--config.data.name=digitz"], "digits"),
+        (["--config.models.student.objective.soft.temperature=-1.0"], "temperature must be positive, got -1.0"),
+        (["--config.training.batch_size=30", "--simulate_devices=4"], "batch_size 30"),
+    ],
+)
+def test_a_refusal_is_one_line_and_an_exit_status(arguments, message, tmp_path):
+    process = launch("--config=configs/digits.py:smoke", f"--workdir={tmp_path}", *arguments)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode not in (0, 75)
+    assert "Traceback" not in errors
+    assert message in errors.strip().splitlines()[-1]
+
+
+def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
+    rows = [f"\"{word} {number} times\",{label}\n" for number in range(40)
+            for word, label in (("good", "up"), ("bad", "down"), ("so so", "level"))]  # fmt: skip
+    table = tmp_path / "reviews.csv"
+    table.write_bytes(b"text,label\n" + "".join(rows).encode() + b'"\xff\xfe",up\n')
+    data = {"data.name": str(table), "data.train": "train[:80%]", "data.selection": "train[80%:90%]",
+            "data.evaluation": "train[90%:]"}  # fmt: skip
+    with pytest.raises(ValueError, match="max_rejected"):
+        experiment.run(smoke("docstrings.py", **data), tmp_path / "refused")
+    results = experiment.run(smoke("docstrings.py", **data, **{"data.max_rejected": 1}), tmp_path / "run")
+    assert results["rejected"] == 1
+    assert "UTF-8" in json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["reason"]
+
+
+def test_a_folder_of_the_users_own_pictures_runs(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 10)):
+        for shade, label in ((40, "dark"), (200, "bright")):
+            folder = tmp_path / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(rng.normal(shade, 20, size=(12, 10, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    config = smoke(
+        "digits.py", **{"data.name": str(tmp_path / "pictures"), "view.channels": 3, "training.batch_size": 16}
+    )
+    assert experiment.run(config, tmp_path / "run")["models"]["student"]["accuracy"] >= 0
