@@ -64,7 +64,8 @@ class Term:
 
     Attributes:
       kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes are averaged first),
-        "token" [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts once, and must itself leave out the rows that aren't valid).
+        "token" [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts once, and
+        must itself leave out the rows that are not valid).
       values: `(params, memory, student, teachers, batch, step, key) -> (unreduced values, new memory)`.
       init: `key -> (params, memory)`; nothing trained and nothing kept unless a term says so.
       labelled: whether examples without a label are left out.

@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
         baseline=dict(like="student", teachers=(), objective=HARD),
     )
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    config.evaluations = dict()
+    config.evaluations = {}
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
     config.checkpoint = dict(every_steps=100, keep_latest=2, keep_best=1, use="best")
     config.logging = dict(every_steps=50)
