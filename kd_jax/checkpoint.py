@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -90,7 +91,7 @@ class Checkpoints:
             {**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)}
         )
         sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(jax.tree.map(_writable, state)), meta=ocp.args.JsonSave(sealed))
         try:
             begun = self._manager.save(step, args=args, metrics={**metrics, "step": step} if metrics else None)
         except (OSError, ValueError) as error:
@@ -227,6 +228,11 @@ def _mend_metrics(path: Path) -> None:
     if wanted is not None and path.read_bytes() != wanted:
         log.warning("the metrics of checkpoint %s are damaged; their copy takes their place", path.parents[1])
         path.write_bytes(wanted)
+
+
+def _writable(leaf: Any) -> Any:
+    """The leaf as Orbax takes it: of what pmap leaves in every process of a cluster, one copy in memory."""
+    return np.asarray(leaf) if jax.process_count() > 1 and leaf.is_fully_addressable else leaf
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
