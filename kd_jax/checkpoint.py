@@ -91,7 +91,8 @@ class Checkpoints:
             {**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)}
         )
         sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(jax.tree.map(_writable, state)), meta=ocp.args.JsonSave(sealed))
+        written = jax.tree.map(_writable, state)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed))
         try:
             begun = self._manager.save(step, args=args, metrics={**metrics, "step": step} if metrics else None)
         except (OSError, ValueError) as error:
