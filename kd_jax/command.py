@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 DEFAULT_CONFIG = "configs/digits.py"
@@ -80,27 +80,46 @@ def main() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    known = (ValueError, OSError, flags.Error, AttributeError, KeyError, TypeError)
     from kd_jax.checkpoint import CheckpointError
     from kd_jax.loop import Diverged
 
-    if isinstance(error, (*known, CheckpointError, Diverged)):
-        return text.strip("'\"")
+    text = _message(error) or type(error).__name__
+    if isinstance(error, (ValueError, OSError, flags.Error, AttributeError, KeyError, TypeError, CheckpointError,
+                          Diverged)):  # fmt: skip
+        return text
     return f"{type(error).__name__}: {text} (--debug shows the traceback)"
+
+
+def _message(error: BaseException) -> str:
+    """What an error says, on one line; a KeyError's own text, and that of an error raised with one, is a repr of it."""
+    while error.args and isinstance(error, (KeyError, AttributeError)) and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())
+
+
+def _parse(config: ConfigDict, arguments: list[str]) -> list[str]:
+    """Sets the flags, those of the config among them; what is left over is returned.
+
+    Raises:
+      ValueError: for an override of a key that the config doesn't have.
+    """
+    try:
+        config_flags.DEFINE_config_dict("config", config)
+        return FLAGS(arguments)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"the config has no such option: {_message(error)}") from error
 
 
 def _run(argv: list[str]) -> int:
     file, arguments = split_arguments(argv[1:])
     # The flags of ml_collections look for their overrides in sys.argv.
     sys.argv = [argv[0], *arguments]
-    if not any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
-        config_flags.DEFINE_config_dict("config", load_config(file))
-    else:
+    if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
         flags.DEFINE_string("config", DEFAULT_CONFIG, "FILE.py[:VARIANT]; --config.key=value overrides a key.")
-        app.usage(shorthelp=True)
+        print(f"{sys.modules['__main__'].__doc__}\n{FLAGS.module_help(__name__)}")
         return 0
-    rest = FLAGS([argv[0], *arguments])
+    rest = _parse(load_config(file), [argv[0], *arguments])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     config = plain(FLAGS.config)

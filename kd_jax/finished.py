@@ -45,19 +45,20 @@ class Finished:
 def load(folder: Path) -> Finished | None:
     """Reads a finished model; None where there is none.
 
-    A file that doesn't match its fingerprint is announced and counts as not finished: the checkpoints beside it still
-    hold the model.
+    One whose files are damaged, or don't match their fingerprint, is announced and counts as not finished: whoever
+    asks makes it again, and the checkpoints beside it still hold what was trained.
     """
     if not (folder / "finished.json").exists():
         return None
-    description = json.loads((folder / "finished.json").read_text())
     try:
+        description = json.loads((folder / "finished.json").read_text())
         variables = flax.traverse_util.unflatten_dict(load_file(folder / "model.safetensors"), sep="/")
-    except (OSError, SafetensorError) as error:
-        log.warning("%s can't be read (%s); it is made again from the checkpoints", folder, error)
+        whole = fingerprint(variables) == description["fingerprint"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        log.warning("the finished model in %s can't be read (%s); it is made again", folder, error)
         return None
-    if fingerprint(variables) != description["fingerprint"]:
-        log.warning("%s differs from its fingerprint; it is made again from the checkpoints", folder)
+    if not whole:
+        log.warning("the finished model in %s differs from its fingerprint; it is made again", folder)
         return None
     return Finished(variables, description)
 

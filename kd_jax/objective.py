@@ -30,7 +30,8 @@ class Objective:
     def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
         """Trained parameters and memory of the terms that have any, by term."""
         both = {name: term.init(fold_name(key, name)) for name, term in self.terms.items()}
-        return {n: params for n, (params, _) in both.items() if params}, {n: m for n, (_, m) in both.items() if m}
+        held = lambda part: {name: pair[part] for name, pair in both.items() if jax.tree.leaves(pair[part])}  # noqa: E731
+        return held(0), held(1)
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         """How many values of each term count in a batch, before any model has run."""

@@ -1,0 +1,139 @@
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax.data.pipeline import evaluation_batches
+from kd_jax.data.sources import Source
+from kd_jax.models import build
+from kd_jax.network import Network
+from kd_jax.parallel import make_parallel
+from kd_jax.teachers import cache
+
+EXAMPLES, LENGTH = 45, 20
+ENCODER = dict(
+    name="encoder", num_classes=3, vocabulary_size=30, width=8, layers=1, heads=2, intermediate=16,
+    max_positions=LENGTH, type_vocabulary=2, dropout=0.5, pooling="mean",
+)  # fmt: skip
+
+
+class Words:
+    """Token ids of differing lengths, so that the split falls into two buckets."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.lengths = rng.integers(3, LENGTH + 1, EXAMPLES).astype(np.int32)
+        self.ids = rng.integers(1, 30, (EXAMPLES, LENGTH)).astype(np.int32)
+
+    def gather(self, indices, length):
+        mask = np.arange(length) < self.lengths[indices][:, None]
+        return {"input_ids": np.where(mask, self.ids[indices][:, :length], 0), "attention_mask": mask}
+
+
+@pytest.fixture(scope="module")
+def words():
+    return Words()
+
+
+@pytest.fixture(scope="module")
+def teacher(words):
+    network = Network(build(ENCODER), "v", jnp.float32)
+    return network, network.init(jax.random.key(0), batch_of(words, np.arange(1), LENGTH))
+
+
+def batch_of(words, indices, length):
+    from kd_jax.types import Batch
+
+    everyone = np.ones(len(indices), bool)
+    return Batch(indices.astype(np.int32), {"v": words.gather(indices, length)}, np.zeros(len(indices), np.int32),
+                 everyone, everyone)  # fmt: skip
+
+
+def table_of(words, teacher, *, backend="jit", data=1, batch_size=16):
+    source = Source("words", "text", ["x"] * EXAMPLES, np.zeros(EXAMPLES, np.int32), ("a", "b", "c"), "sha256:0")
+    batches = evaluation_batches(source, {"v": words}, batch_size=batch_size, process_index=0, process_count=1,
+                                 buckets=(8, LENGTH))  # fmt: skip
+    network, variables = teacher
+    compiled = make_parallel(backend=backend, data=data, fsdp=1, tensor=1).evaluate(
+        functools.partial(cache.output_rows, network=network)
+    )
+    return cache.compute(compiled, variables, batches, EXAMPLES, "big")
+
+
+@pytest.fixture(scope="module")
+def table(words, teacher):
+    return table_of(words, teacher)
+
+
+def test_every_example_has_its_own_row_whatever_bucket_and_batch_it_fell_into(words, teacher, table):
+    network, variables = teacher
+    assert set(table) == {"logits", "pooled"}
+    for index in range(EXAMPLES):
+        alone = network(variables, batch_of(words, np.array([index]), LENGTH))
+        np.testing.assert_allclose(table["logits"][index], alone.logits[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(table["pooled"][index], alone.features["pooled"][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["jit", "pmap"])
+def test_the_table_does_not_depend_on_devices_or_batches(words, teacher, table, backend):
+    other = table_of(words, teacher, backend=backend, data=8, batch_size=24)
+    for name, column in table.items():
+        np.testing.assert_allclose(other[name], column, rtol=1e-4, atol=1e-5)
+
+
+def test_a_looked_up_teacher_gives_the_rows_of_the_batch(words, table):
+    indices = np.array([7, 0, 44, 7])
+    output = cache.CachedTeacher()(jax.tree.map(jnp.asarray, table), batch_of(words, indices, LENGTH))
+    np.testing.assert_array_equal(output.logits, table["logits"][indices])
+    np.testing.assert_array_equal(output.features["pooled"], table["pooled"][indices])
+    assert set(output.features) == {"pooled"}
+
+
+# On disk
+
+
+def test_a_kept_table_comes_back_bit_for_bit(table, tmp_path):
+    path = cache.path_of(tmp_path, "teacher", "data", "view")
+    assert cache.load(path, EXAMPLES) is None
+    cache.save(path, table)
+    found = cache.load(path, EXAMPLES)
+    assert found.keys() == table.keys()
+    for name in table:
+        np.testing.assert_array_equal(found[name], table[name])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_another_teacher_data_or_view_has_another_file(tmp_path):
+    facts = [("t", "d", "v"), ("u", "d", "v"), ("t", "e", "v"), ("t", "d", "w")]
+    assert len({cache.path_of(tmp_path, *fact) for fact in facts}) == len(facts)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip, lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.write_bytes(b"")],
+    ids=["flipped", "truncated", "empty"],
+)
+def test_a_damaged_table_is_announced_and_computed_again(table, tmp_path, damage, caplog):
+    path = tmp_path / "outputs.safetensors"
+    cache.save(path, table)
+    damage(path)
+    with caplog.at_level(logging.WARNING, "kd_jax"):
+        assert cache.load(path, EXAMPLES) is None
+    assert "computed again" in caplog.text
+
+
+def test_a_table_of_other_data_is_announced_and_computed_again(table, tmp_path, caplog):
+    path = tmp_path / "outputs.safetensors"
+    cache.save(path, table)
+    with caplog.at_level(logging.WARNING, "kd_jax"):
+        assert cache.load(path, EXAMPLES + 1) is None
+    assert "computed again" in caplog.text
