@@ -112,7 +112,9 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def _not_written(self, error: Exception) -> CheckpointError:
-        reason = str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__
+        # What the operating system said stands last, after the files' long names.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1].rpartition('": ')[2][:300]
         kept = self.last_good() or "none"
         return CheckpointError(f"a checkpoint could not be written to {self.directory}: {reason}; last good: {kept}")
 

@@ -68,15 +68,26 @@ def split_arguments(arguments: list[str]) -> tuple[str, list[str]]:
 def main() -> None:
     """Parses the command line, runs, and exits with the status that design promises."""
     debug, argv = "--debug" in sys.argv, list(sys.argv)
+    if not debug:
+        sys.unraisablehook = _show_unless_late
     try:
         status = _run(argv)
     except Exception as error:
         if debug:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        status = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # At once: other processes of a cluster are not waited for, and the failed save's other writes say nothing more.
+        os._exit(1)
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _show_unless_late(unraisable: Any) -> None:
+    """Shows what could not be raised, save that nobody waits any more for the other writes of a save that failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _one_line(error: BaseException) -> str:
@@ -128,7 +139,7 @@ def _run(argv: list[str]) -> int:
     from kd_jax.loop import RESUMABLE, Interrupted
     from kd_jax.parallel import start_process
 
-    _log_to_stderr()
+    _log_to_stderr(debug=FLAGS.debug)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     try:
         if FLAGS.sweep:
@@ -143,8 +154,13 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _log_to_stderr() -> None:
-    """The package's messages as plain lines; other libraries' only when they matter."""
+def _log_to_stderr(*, debug: bool) -> None:
+    """The package's messages as plain lines; other libraries' only when they matter.
+
+    Orbax and TFDS log, with a traceback and through absl, the errors that they raise anyway.
+    """
+    if not debug:
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("kd_jax")

@@ -25,6 +25,8 @@ def inherit(config: ConfigDict) -> ConfigDict:
         _open_nones(config)
         for name in models:
             _complete(models, name, config, ())
+            if "restore" not in models[name]:
+                models[name].restore = config_dict.placeholder(str)  # So that a flag can give one.
     return config
 
 
@@ -64,7 +66,7 @@ def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) ->
 
 def _take_over(section: Any, source: Any, deep: tuple[str, ...]) -> None:
     for key in source:
-        if key != "like":
+        if key not in ("like", "restore"):
             _take_over_key(section, source, key, deep=key in deep)
 
 

@@ -56,6 +56,9 @@ class Parallel:
 
     def sharding(self, leaf: Any) -> NamedSharding:
         """Where a parameter lives: everywhere, or cut along its largest dimension that fsdp divides."""
+        if self.backend == "pmap":
+            # As pmap leaves its results; placed otherwise, the second step would be compiled anew.
+            return NamedSharding(Mesh(self.mesh.devices.reshape(-1), (AXIS,)), PartitionSpec())
         parts = self.mesh.shape["fsdp"]
         dimension = _sharded_dimension(leaf.shape, parts) if parts > 1 else None
         if dimension is None:

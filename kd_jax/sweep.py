@@ -15,6 +15,7 @@ students is that of their own seeds, and the statistics count such a teacher onc
 import json
 import logging
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -150,7 +151,7 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         caption="no ±: a single model, such as a teacher that the seeds share; tune by selection, not by accuracy",
     )
     for column in ("setting", "model", "accuracy %", "selection %", "gain, points"):
-        table.add_column(column, no_wrap=column != "setting")
+        table.add_column(column, no_wrap=column != "setting", overflow="fold")
     for setting in found["settings"]:
         about = [label(setting["setting"]) or "the config", f"seeds: {len(setting['seeds'])}"]
         about += [f"seed {seed} diverged" for seed in setting["diverged"]]
@@ -161,8 +162,9 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         gains = [_words(setting["gain"]) if name == config["compare"]["student"] else "" for name in models]
         cells = (about, models, accuracies, selections, gains)
         table.add_row(*("\n".join(cell) for cell in cells), end_section=True)
-    Console().print(table)
-    Console().print(f"results: {folder / 'sweep.json'}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"results: {folder / 'sweep.json'}")
 
 
 def _words(spread: Mapping[str, Any] | None) -> str:

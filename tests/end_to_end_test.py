@@ -39,11 +39,12 @@ def fingerprints(results):
     return {name: model["fingerprint"] for name, model in results["models"].items()}
 
 
-def launch(*arguments, environment=None, **options):
-    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
+def launch(*arguments, environment=None, after="true"):
+    """Starts launch.py in a process of its own, after a shell command."""
+    command = ["bash", "-c", f'{after}; exec "$@"', "_", sys.executable, str(ROOT / "launch.py"), *arguments]
     variables = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | (environment or {})
-    return subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                            **options)  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                            text=True)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -168,6 +169,38 @@ def test_a_refusal_is_one_line_and_an_exit_status(arguments, message, tmp_path):
     assert message in errors.strip().splitlines()[-1]
 
 
+def test_a_full_disk_ends_a_run_in_one_line_and_loses_nothing(tmp_path):
+    """Files may not grow beyond what the baseline's checkpoints need; the teacher's are larger."""
+    arguments = ["--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.parallel.data=1"]
+    environment = {"JAX_NUM_CPU_DEVICES": "8"}
+    full = launch(*arguments, environment=environment, after="ulimit -f 488")  # Blocks of 1,024 bytes.
+    _, errors = full.communicate(timeout=200)
+    assert full.returncode not in (0, 75)
+    assert "Traceback" not in errors
+    assert re.search(
+        r"error: a checkpoint could not be written to .*/teacher/checkpoints: .*File too large.*; last good: none$",
+        errors.strip().splitlines()[-1],
+    )
+    again = launch(*arguments, environment=environment)
+    _, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    alone = experiment.run(smoke("digits.py"), tmp_path / "alone")
+    assert fingerprints(json.loads((tmp_path / "run" / "results.json").read_text())) == fingerprints(alone)
+
+
+def test_a_restored_teacher_of_other_classes_is_refused(tmp_path):
+    experiment.run(smoke("digits.py"), tmp_path / "digits")
+    make_pictures(tmp_path / "pictures")
+    config = smoke(
+        "digits.py",
+        **{"data.name": str(tmp_path / "pictures"), "view.channels": 1, "training.batch_size": 16},
+        **{"models.teacher.restore": str(tmp_path / "digits" / "teacher")},
+    )
+    message = r"models.teacher: .*/digits/teacher has class_names \['0', .*'9'\], the config \['bright', 'dark'\]"
+    with pytest.raises(ValueError, match=message):
+        experiment.run(config, tmp_path / "run")
+
+
 def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
     rows = [f"\"{word} {number} times\",{label}\n" for number in range(40)
             for word, label in (("good", "up"), ("bad", "down"), ("so so", "level"))]  # fmt: skip
@@ -182,17 +215,21 @@ def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
     assert "UTF-8" in json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["reason"]
 
 
-def test_a_folder_of_the_users_own_pictures_runs(tmp_path):
+def make_pictures(folder):
+    """Dark and bright pictures of 12 x 10, in train/ and test/."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for split, count in (("train", 30), ("test", 10)):
         for shade, label in ((40, "dark"), (200, "bright")):
-            folder = tmp_path / "pictures" / split / label
-            folder.mkdir(parents=True)
+            (folder / split / label).mkdir(parents=True)
             for number in range(count):
                 pixels = np.clip(rng.normal(shade, 20, size=(12, 10, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+
+
+def test_a_folder_of_the_users_own_pictures_runs(tmp_path):
+    make_pictures(tmp_path / "pictures")
     config = smoke(
         "digits.py", **{"data.name": str(tmp_path / "pictures"), "view.channels": 3, "training.batch_size": 16}
     )

@@ -161,3 +161,10 @@ def test_likeness_in_a_circle_is_refused_and_shown(models):
 def test_likeness_with_an_unknown_model_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"^models.a.like names 'z'; there are a, b$"):
         inherit(make(a={"like": "z"}, b={}))
+
+
+def test_a_flag_can_give_any_model_a_folder_to_restore_and_likeness_does_not_pass_it_on(config):
+    assert config.models.teacher.restore is None
+    config.models.student.restore = "runs/x/student"
+    assert plain(config)["models"]["student"]["restore"] == "runs/x/student"
+    assert plain(config)["models"]["baseline"]["restore"] is None

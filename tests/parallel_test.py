@@ -83,14 +83,14 @@ def make_case(student, teacher, objective, batch, dtype=jnp.float64):
     return Group({"s": learner}, {"t": networks["t"]}, seed=5), state, {"t": variables["t"]}
 
 
-def train(case, make_batch, layout, accumulate=1):
-    """Losses of 30 steps and the state after them."""
+def train(case, make_batch, layout, accumulate=1, steps=STEPS):
+    """Losses of so many steps and the state after them."""
     group, state, frozen = case
     parallel = make_parallel(tensor=1, **layout)
     state, frozen = parallel.place(jax.tree.map(jnp.array, state)), parallel.place(frozen)
     step = parallel.train(functools.partial(train_step, group=group), state)
     losses = []
-    for number in range(STEPS):
+    for number in range(steps):
         batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), make_batch(number))
         state, metrics = step(state, frozen, batch)
         losses.append(float(metrics["s"]["loss"]))
@@ -143,6 +143,47 @@ def test_a_term_over_the_batch_sees_the_global_batch(layout, monkeypatch):
     losses, state = train(case, make_batch, LAYOUTS[layout])
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
     chex.assert_trees_all_close(state, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_every_collective_is_needed_for_the_agreement(monkeypatch):
+    """Takes the step's collectives out, one after another; each time one device and eight must disagree."""
+    monkeypatch.setitem(terms.TERMS, "spread", spread)
+    objective = dict(hard=HARD, spread=dict(term="spread", weight=1e-2))
+    make_batch = functools.partial(image_batch, valid_rows=21)
+    case = make_case(dict(CNN, widths=(8,)), CNN, objective, image_batch(0))
+    expected_losses, expected = train(case, make_batch, LAYOUTS["jit on 1 device"], steps=3)
+    called = []
+
+    def patch(name, left_out):
+        real = getattr(jax.lax, name)
+
+        def collective(tree, *arguments, **options):
+            called.append(name)
+            return tree if len(called) - 1 == left_out else real(tree, *arguments, **options)
+
+        monkeypatch.setattr(jax.lax, name, collective)
+        return lambda: monkeypatch.setattr(jax.lax, name, real)
+
+    def agree(left_out):
+        called.clear()
+        undo = [patch(name, left_out) for name in ("psum", "all_gather")]
+        try:
+            losses, state = train(case, make_batch, LAYOUTS["pmap on 8 devices"], steps=3)
+        finally:
+            for each in undo:
+                each()
+        try:
+            np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
+            chex.assert_trees_all_close(state, expected, rtol=1e-9, atol=1e-9)
+        except AssertionError:
+            return False
+        return True
+
+    assert agree(left_out=None)
+    # The terms' counts; rows for the term over the batch; BatchNorm's count, mean and variance; gradients and logs.
+    assert sorted(called) == ["all_gather", *["psum"] * 5]
+    for number, name in enumerate(tuple(called)):
+        assert not agree(left_out=number), f"without collective {number}, {name}, nothing changes"
 
 
 def test_accumulation_changes_nothing_without_batch_statistics():

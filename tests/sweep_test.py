@@ -129,7 +129,7 @@ def test_folders_stay_short_and_apart(config, tmp_path):
 
 
 def restored(run):
-    return {name: model["restore"] for name, model in run.config["models"].items() if "restore" in model}
+    return {name: model["restore"] for name, model in run.config["models"].items() if model["restore"]}
 
 
 def test_a_teacher_that_no_override_touches_is_trained_once(config, tmp_path):
