@@ -134,7 +134,7 @@ def _run(argv: list[str]) -> int:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     config = plain(FLAGS.config)
-    _prepare_devices(double="float64" in {model["dtype"] for model in config["models"].values()})
+    _prepare_devices()
     from kd_jax import experiment
     from kd_jax.loop import RESUMABLE, Interrupted
     from kd_jax.parallel import start_process
@@ -175,7 +175,7 @@ def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
     return Path(FLAGS.workdir or default)
 
 
-def _prepare_devices(*, double: bool) -> None:
+def _prepare_devices() -> None:
     """Settings that must precede the first use of a device."""
     if FLAGS.simulate_devices:
         # XLA's CPU collectives starve unless its thread pool is larger than the number of devices.
@@ -183,7 +183,6 @@ def _prepare_devices(*, double: bool) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
-    jax.config.update("jax_enable_x64", double)
     if FLAGS.simulate_devices:
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
     if FLAGS.compilation_cache:

@@ -8,7 +8,7 @@ from typing import Any
 from kd_jax import results
 from kd_jax.datasets import Datasets, write_rejected
 from kd_jax.loop import StopSignal
-from kd_jax.parallel import make_parallel
+from kd_jax.parallel import make_parallel, set_precision
 from kd_jax.plan import ModelPlan, Plan, make_plan
 from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
@@ -37,6 +37,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """
     stop = StopSignal()
     plan = make_plan(config)
+    set_precision([model.dtype for model in plan.models])
     parallel = make_parallel(**plan.config["parallel"])
     folder = Workdir(workdir, plan.config)
     if (found := _finished(folder, plan)) is not None:

@@ -5,7 +5,7 @@ every device sees its rows and the step reduces over `AXIS` itself. Either way t
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,11 @@ def make_parallel(*, backend: str, data: int, fsdp: int, tensor: int) -> Paralle
         raise ValueError(f"parallel asks for data={data} x fsdp={fsdp} devices and there are {available}")
     devices = np.asarray(jax.devices()[:used]).reshape(data, fsdp, tensor)
     return Parallel(backend, Mesh(devices, ("data", "fsdp", "tensor")))
+
+
+def set_precision(dtypes: Collection[str]) -> None:
+    """Lets arrays be float64 if any of the dtypes is; otherwise jax makes float32 of them."""
+    jax.config.update("jax_enable_x64", "float64" in dtypes)
 
 
 def start_process(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

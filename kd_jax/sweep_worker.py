@@ -30,7 +30,6 @@ INHERITED = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_num_cpu_devices",
-    "jax_enable_x64",
 )
 """Settings of this process that the runs' take over, as environment variables."""
 

@@ -1,6 +1,8 @@
 """Eight simulated devices and JAX's strict switches, for every test."""
 
 import os
+import tempfile
+from pathlib import Path
 
 # XLA's CPU collectives starve on a machine with fewer cores than devices unless its thread pool is larger than both.
 os.environ.setdefault("NPROC", "32")
@@ -13,6 +15,9 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Many tests train the same tiny models; each of them is compiled once.
+jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "kd_jax-tests-compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture

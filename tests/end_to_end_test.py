@@ -41,7 +41,8 @@ def fingerprints(results):
 
 def launch(*arguments, environment=None, after="true"):
     """Starts launch.py in a process of its own, after a shell command."""
-    command = ["bash", "-c", f'{after}; exec "$@"', "_", sys.executable, str(ROOT / "launch.py"), *arguments]
+    cache = f"--compilation_cache={Path(tempfile.gettempdir()) / 'kd_jax-tests-compiled'}"
+    command = ["bash", "-c", f'{after}; exec "$@"', "_", sys.executable, str(ROOT / "launch.py"), cache, *arguments]
     variables = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | (environment or {})
     return subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
                             text=True)  # fmt: skip
@@ -132,7 +133,7 @@ def free_port():
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
 def test_two_processes_train_what_one_does(backend, tmp_path):
     shared = ["--config=configs/digits.py:smoke", "--config.dtype=float64", f"--config.parallel.backend={backend}",
-              "--config.models.teacher.model.dropout=0.0", "--compilation_cache="]  # fmt: skip
+              "--config.models.teacher.model.dropout=0.0"]  # fmt: skip
     one = launch(*shared, f"--workdir={tmp_path / 'one'}", "--simulate_devices=8")
     _, errors = one.communicate(timeout=400)
     assert one.returncode == 0, errors
@@ -167,6 +168,13 @@ def test_a_refusal_is_one_line_and_an_exit_status(arguments, message, tmp_path):
     assert process.returncode not in (0, 75)
     assert "Traceback" not in errors
     assert message in errors.strip().splitlines()[-1]
+
+
+def test_a_float64_run_and_a_float32_run_may_follow_each_other(tmp_path):
+    for dtype in ("float64", "float32"):
+        experiment.run(smoke("digits.py", dtype=dtype), tmp_path / dtype)
+        found = {str(leaf.dtype) for leaf in load_file(tmp_path / dtype / "student" / "model.safetensors").values()}
+        assert found == {dtype}
 
 
 def test_a_full_disk_ends_a_run_in_one_line_and_loses_nothing(tmp_path):

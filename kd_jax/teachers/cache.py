@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from kd_jax.loop import Interrupted, StopSignal
 from kd_jax.network import Network
 from kd_jax.progress import StepProgress
 from kd_jax.types import Batch, ModelOutput, Variables
@@ -47,8 +48,9 @@ def output_rows(
 
 
 def compute(
-    compiled: Callable[..., Mapping[str, Any]], variables: Variables, batches: Any, examples: int, name: str
-) -> Table:
+    compiled: Callable[..., Mapping[str, Any]], variables: Variables, batches: Any, examples: int, name: str,
+    stop: StopSignal,
+) -> Table:  # fmt: skip
     """Runs the teacher over every example once.
 
     Args:
@@ -57,9 +59,13 @@ def compute(
       batches: the training split as evaluation batches, re-iterable and with a length.
       examples: how many the split has.
       name: the teacher's, for the progress bar.
+      stop: whether to end early.
 
     Returns:
       The table of `examples` rows.
+
+    Raises:
+      Interrupted: after SIGTERM; a later call begins anew.
     """
     table: Table = {}
     progress, size = None, 0
@@ -73,6 +79,8 @@ def compute(
         for key, value in rows.items():
             table[key][index[valid]] = value[valid]
         progress.advance(number)
+        if stop.asked(agree=number % 100 == 0):
+            raise Interrupted(f"stopped while {name}'s outputs were computed; the same command goes on")
         if number % 100 == 0:
             progress.report(number, {})
     if progress is not None:

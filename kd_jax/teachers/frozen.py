@@ -64,6 +64,6 @@ def _table(name: str, model: Model, around: Surroundings) -> cache.Table:
         size = np.lcm(64, around.parallel.devices)
         batches = around.datasets.evaluation_batches(source, [model.plan.view], int(size))
         compiled = around.parallel.evaluate(partial(cache.output_rows, network=model.network))
-        table = cache.compute(compiled, model.variables, batches, len(source), name)
+        table = cache.compute(compiled, model.variables, batches, len(source), name, around.stop)
         cache.save(path, table)
     return table

@@ -8,6 +8,7 @@ import pytest
 
 from kd_jax.data.pipeline import evaluation_batches
 from kd_jax.data.sources import Source
+from kd_jax.loop import Interrupted
 from kd_jax.models import build
 from kd_jax.network import Network
 from kd_jax.parallel import make_parallel
@@ -33,6 +34,17 @@ class Words:
         return {"input_ids": np.where(mask, self.ids[indices][:, :length], 0), "attention_mask": mask}
 
 
+class AtBatch:
+    """Asks to stop at a batch; at batch 0, never."""
+
+    def __init__(self, batch):
+        self.left = batch
+
+    def asked(self, *, agree):  # noqa: ARG002 - the signature of StopSignal
+        self.left -= 1
+        return self.left == 0
+
+
 @pytest.fixture(scope="module")
 def words():
     return Words()
@@ -52,7 +64,7 @@ def batch_of(words, indices, length):
                  everyone, everyone)  # fmt: skip
 
 
-def table_of(words, teacher, *, backend="jit", data=1, batch_size=16):
+def table_of(words, teacher, *, backend="jit", data=1, batch_size=16, stop=None):
     source = Source("words", "text", ["x"] * EXAMPLES, np.zeros(EXAMPLES, np.int32), ("a", "b", "c"), "sha256:0")
     batches = evaluation_batches(source, {"v": words}, batch_size=batch_size, process_index=0, process_count=1,
                                  buckets=(8, LENGTH))  # fmt: skip
@@ -60,7 +72,7 @@ def table_of(words, teacher, *, backend="jit", data=1, batch_size=16):
     compiled = make_parallel(backend=backend, data=data, fsdp=1, tensor=1).evaluate(
         functools.partial(cache.output_rows, network=network)
     )
-    return cache.compute(compiled, variables, batches, EXAMPLES, "big")
+    return cache.compute(compiled, variables, batches, EXAMPLES, "big", stop or AtBatch(0))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,11 @@ def test_a_looked_up_teacher_gives_the_rows_of_the_batch(words, table):
     np.testing.assert_array_equal(output.logits, table["logits"][indices])
     np.testing.assert_array_equal(output.features["pooled"], table["pooled"][indices])
     assert set(output.features) == {"pooled"}
+
+
+def test_sigterm_is_heeded_while_the_outputs_are_computed(words, teacher):
+    with pytest.raises(Interrupted, match="stopped while big's outputs were computed"):
+        table_of(words, teacher, stop=AtBatch(2))
 
 
 # On disk
