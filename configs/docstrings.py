@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name, config.seed, config.dtype = "docstrings", 0, "float32"
     config.data = dict(
         name="docstrings", dir=None, train="train", selection="validation", evaluation="test",
-        inputs="text", label="label", max_rejected=0,
+        inputs="text", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
     )  # fmt: skip
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(

@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name, config.seed, config.dtype = "mnist_vgg16", 0, "float32"
     config.data = dict(
         name="mnist", dir=None, train="train[:95%]", selection="train[95%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0,
+        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
     )  # fmt: skip
     config.view = dict(size=None, channels=1, mean=(0.1307,), std=(0.3081,))
     config.training = dict(

@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name, config.seed, config.dtype = "sst2_minilm", 0, "float32"
     config.data = dict(
         name="glue/sst2", dir=None, train="train[:95%]", selection="train[95%:]", evaluation="validation",
-        inputs="sentence", label="label", max_rejected=0,
+        inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
     )  # fmt: skip
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tokenizers import Tokenizer
 
+from kd_jax.data.augmentation import make_augmentation
 from kd_jax.data.image import ImageView
 from kd_jax.data.pipeline import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
 from kd_jax.data.sources import Source, open_source
@@ -45,6 +47,9 @@ class Datasets:
         for name, section in evaluations.items():
             other = {key: value for key, value in (shared | dict(section)).items() if key != "evaluation"}
             self.evaluations[name] = open_source(split=section["evaluation"], **other, class_names=names)
+        inputs = self.splits["train"].inputs
+        size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
+        self._augmentation = make_augmentation(data["augmentation"], size)
         self._tokenizers: dict[str, Tokenizer] = {}
         self._prepared: dict[tuple[str, str], Any] = {}
 
@@ -57,6 +62,11 @@ class Datasets:
     def modality(self) -> str:
         """ "text" or "image"."""
         return self.splits["train"].modality
+
+    @property
+    def augmented(self) -> bool:
+        """Whether a training example looks different each time."""
+        return self._augmentation is not None
 
     def fingerprint(self) -> str:
         """SHA-256 over the content of the three splits."""
@@ -105,7 +115,7 @@ class Datasets:
     ) -> TrainingBatches:
         """The endless stream of a group's training batches."""
         return self._batches(training_batches, self.splits["train"], views, training["batch_size"],
-                             accumulate=training["accumulate"], seed=seed)  # fmt: skip
+                             accumulate=training["accumulate"], seed=seed, augmentation=self._augmentation)  # fmt: skip
 
     def evaluation_batches(
         self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kd_jax.data import decoding
+from kd_jax.data.augmentation import Draws, augment
 from kd_jax.data.sources import Source
 
 
@@ -71,11 +72,13 @@ class PreparedImages:
         self._mean = np.asarray(view.mean, np.float32)
         self._std = np.asarray(view.std, np.float32)
 
-    def gather(self, indices: np.ndarray, length: int | None) -> dict[str, np.ndarray]:
-        """`images` [b, H, W, C] float32 of the examples at `indices` [b]; `length` means nothing here."""
+    def gather(self, indices: np.ndarray, length: int | None, draws: Draws | None = None) -> dict[str, np.ndarray]:
+        """`images` [b, H, W, C] float32 of the examples at `indices` [b], moved as drawn; `length` means nothing."""
         del length
         if isinstance(self._images, np.ndarray):
             images = self._images[indices]
         else:
             images = np.stack([self._view.convert(self._images[int(index)]) for index in indices])
+        if draws is not None:
+            images = augment(images, draws)
         return {"images": (images.astype(np.float32) / 255 - self._mean) / self._std}

@@ -6,12 +6,13 @@ The global batch is formed first and sliced after, so its rows and their order d
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import grain
 import jax
 import numpy as np
 
+from kd_jax.data.augmentation import Augmentation, Draws
 from kd_jax.data.sources import Source
 from kd_jax.types import Batch, View
 
@@ -25,8 +26,8 @@ class PreparedView(Protocol):
 
     lengths: np.ndarray | None
 
-    def gather(self, indices: np.ndarray, length: int | None) -> dict[str, np.ndarray]:
-        """The view of the examples at `indices` [b], padded to `length` tokens: name -> [b, ...]."""
+    def gather(self, indices: np.ndarray, length: int | None, draws: Any = None) -> dict[str, np.ndarray]:
+        """The view of the examples at `indices` [b], padded to `length` tokens, augmented: name -> [b, ...]."""
         ...
 
 
@@ -68,6 +69,7 @@ def training_batches(
     process_index: int,
     process_count: int,
     buckets: tuple[int, ...],
+    augmentation: Augmentation | None = None,
 ) -> TrainingBatches:
     """Full batches for ever; each epoch is shuffled anew and flows into the next.
 
@@ -80,6 +82,7 @@ def training_batches(
       process_index: which of the `process_count` equal slices of each microbatch to read.
       process_count: number of processes.
       buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for images.
+      augmentation: of images; None: they stay as they are.
 
     Raises:
       ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
@@ -90,14 +93,18 @@ def training_batches(
     microbatch = batch_size // accumulate
     columns = _slice(microbatch, process_index, process_count)
 
-    def gather(item: tuple[int | None, np.ndarray]) -> Batch:
+    def gather(item: tuple[int | None, np.ndarray], rng: np.random.Generator) -> Batch:
         length, indices = item
-        mine = indices.reshape(accumulate, microbatch)[:, columns]
-        batch = _gather(source, views, mine.reshape(-1), length, np.ones(mine.size, bool))
+        positions = np.arange(batch_size).reshape(accumulate, microbatch)[:, columns]
+        mine = indices[positions]
+        draws = None if augmentation is None else augmentation.draw(rng, batch_size)[positions.reshape(-1)]
+        batch = _gather(source, views, mine.reshape(-1), length, np.ones(mine.size, bool), draws)
         return jax.tree.map(lambda leaf: leaf.reshape(*mine.shape, *leaf.shape[1:]), batch)
 
     groups = assign_buckets(views, len(source), buckets)
-    return TrainingBatches(shuffled_indices(groups, batch_size, seed).map(gather))
+    stream = shuffled_indices(groups, batch_size, seed)
+    # The generator that Grain hands out depends on the seed and the batch's number alone.
+    return TrainingBatches(stream.seed(seed % 2**32).random_map(gather))
 
 
 def shuffled_indices(groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int) -> grain.MapDataset:
@@ -184,12 +191,13 @@ def _slice(size: int, process_index: int, process_count: int) -> slice:
 
 
 def _gather(
-    source: Source, views: Mapping[str, PreparedView], indices: np.ndarray, length: int | None, valid: np.ndarray
-) -> Batch:
+    source: Source, views: Mapping[str, PreparedView], indices: np.ndarray, length: int | None, valid: np.ndarray,
+    draws: Draws | None = None,
+) -> Batch:  # fmt: skip
     labels = source.labels[indices]
     return Batch(
         index=indices.astype(np.int32),
-        views={name: cast(View, view.gather(indices, length)) for name, view in views.items()},
+        views={name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()},
         labels=labels,
         label_valid=(labels >= 0) & valid,
         valid=valid,

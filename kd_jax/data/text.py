@@ -89,12 +89,13 @@ class PreparedText:
         self._ids, self._types, self._padding = ids, types, padding
         self._starts = np.cumsum(lengths, dtype=np.int64) - lengths
 
-    def gather(self, indices: np.ndarray, length: int | None) -> dict[str, np.ndarray]:
+    def gather(self, indices: np.ndarray, length: int | None, draws: None = None) -> dict[str, np.ndarray]:
         """The view of some examples.
 
         Args:
           indices: [b] positions in the source.
           length: pad to this many tokens, or to `max_length` if that is less; None: to `max_length`.
+          draws: None; text is not augmented here.
 
         Returns:
           `input_ids` [b, length] int32, `attention_mask` [b, length] bool; for pairs `token_type_ids` [b, length]
@@ -103,6 +104,7 @@ class PreparedText:
         Raises:
           ValueError: if an example is longer.
         """
+        del draws
         length = self.max_length if length is None else min(length, self.max_length)
         lengths = self.lengths[indices]
         if lengths.size and lengths.max() > length:

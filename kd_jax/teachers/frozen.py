@@ -43,7 +43,14 @@ def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundi
       models: by name.
       cached: those whose outputs on the training data are computed once.
       around: the data and the devices.
+
+    Raises:
+      ValueError: if one is to be cached and the data looks different each time.
     """
+    if cached and around.datasets.augmented:
+        raise ValueError(
+            f"cached teachers ({', '.join(cached)}) know each example as it is: data.augmentation must be 0"
+        )
     networks: dict[str, Network | cache.CachedTeacher] = {}
     variables: dict[str, PyTree] = {}
     for name, model in models.items():

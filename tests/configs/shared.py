@@ -12,7 +12,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name, config.seed, config.dtype = "digits", 0, "float32"
     config.data = dict(
         name="digits", dir=None, train="train[:90%]", selection="train[90%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0,
+        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
     )  # fmt: skip
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
