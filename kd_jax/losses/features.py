@@ -1,13 +1,13 @@
-"""Losses between intermediate features of student and teacher."""
+"""Losses between hidden vectors of student and teacher, along the last axis."""
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import at_least_float32, require_equal_shapes, require_floating
+from kd_jax.losses.numerics import normalize, prepare, require_equal_shapes
 
 
 def hidden_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean squared difference of hidden vectors: FitNets' hint, the hidden loss of TinyBERT.
+    """Mean squared difference of hidden vectors: FitNets' hint, the hidden loss of TinyBERT and DistilBERT.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -25,8 +25,52 @@ def hidden_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
       Romero et al. `FitNets: Hints for Thin Deep Nets <https://arxiv.org/abs/1412.6550>`_, 2015.
       Jiao et al. `TinyBERT <https://arxiv.org/abs/1909.10351>`_, 2020.
     """
-    require_floating(student, "student features")
-    require_floating(teacher, "teacher features")
+    student, teacher = prepare(student, teacher, "features")
     require_equal_shapes(student, teacher, "features")
-    student, teacher = at_least_float32(student, jax.lax.stop_gradient(teacher))
     return jnp.mean(jnp.square(student - teacher), axis=-1)
+
+
+def normalized_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Squared distance of the two vectors after each is scaled to length 1: Patient KD.
+
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      student: `[..., D]` hidden vectors, already mapped to the teacher's width.
+      teacher: `[..., D]`, the same shape.
+
+    Returns:
+      `[...]` sum over `D`, in [0, 4], unreduced; zero where the directions agree. A zero vector stays zero.
+
+    Raises:
+      ValueError: if the shapes differ, or an argument holds integers.
+
+    References:
+      Sun et al. `Patient Knowledge Distillation for BERT Model Compression <https://arxiv.org/abs/1908.09355>`_, 2019.
+    """
+    student, teacher = prepare(student, teacher, "features")
+    require_equal_shapes(student, teacher, "features")
+    return jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
+
+
+def cosine_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """One minus the cosine of the angle between the two vectors: the hidden loss of DistilBERT.
+
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      student: `[..., D]` hidden vectors, already mapped to the teacher's width.
+      teacher: `[..., D]`, the same shape.
+
+    Returns:
+      `[...]` in [0, 2], unreduced; zero where the directions agree, 1 where either vector is zero.
+
+    Raises:
+      ValueError: if the shapes differ, or an argument holds integers.
+
+    References:
+      Sanh et al. `DistilBERT, a distilled version of BERT <https://arxiv.org/abs/1910.01108>`_, 2019.
+    """
+    student, teacher = prepare(student, teacher, "features")
+    require_equal_shapes(student, teacher, "features")
+    return 1 - jnp.sum(normalize(student) * normalize(teacher), axis=-1)

@@ -1,9 +1,19 @@
-"""Losses between class scores: logits on both sides, divergences in nats, one value an example."""
+"""Losses between class scores: logits on both sides, divergences in nats, one value an example.
+
+Shorthand of the formulas: `p` is the teacher's prediction `softmax(z_teacher / T)`, `q` the student's.
+"""
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import at_least_float32, require_equal_shapes, require_floating, require_positive
+from kd_jax.losses.numerics import (
+    at_least_float32,
+    prepare,
+    require_equal_shapes,
+    require_floating,
+    require_positive,
+    require_within,
+)
 
 
 def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -39,6 +49,25 @@ def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.where(targets > 0, targets * log_q, 0.0), axis=-1)
 
 
+def log_predictions(
+    student_logits: jax.Array, teacher_logits: jax.Array, temperature: float | jax.Array = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """The log-probabilities `log q` and `log p` `[..., K]` of student and teacher, after the checks of a pair.
+
+    Raises:
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+    """
+    student, teacher = prepare(student_logits, teacher_logits, "logits")
+    require_equal_shapes(student, teacher, "logits")
+    require_positive(temperature, "temperature")
+    return jax.nn.log_softmax(student / temperature), jax.nn.log_softmax(teacher / temperature)
+
+
+def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """`KL(p || q)` `[...]` in nats of two distributions given by their log-probabilities `[..., K]`."""
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
 def soft_target_kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0
 ) -> jax.Array:
@@ -64,11 +93,148 @@ def soft_target_kl(
     References:
       Hinton, Vinyals, Dean. `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
-    require_floating(student_logits, "student logits")
-    require_floating(teacher_logits, "teacher logits")
-    require_equal_shapes(student_logits, teacher_logits, "logits")
-    require_positive(temperature, "temperature")
-    student_logits, teacher_logits = at_least_float32(student_logits, jax.lax.stop_gradient(teacher_logits))
-    log_p = jax.nn.log_softmax(teacher_logits / temperature)
-    log_q = jax.nn.log_softmax(student_logits / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
+    return temperature**2 * divergence(log_p, log_q)
+
+
+def reverse_kl(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0
+) -> jax.Array:
+    """Reverse KL divergence, `T^2 KL(q || p)`: the student seeks a mode of the teacher instead of covering all.
+
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities.
+      teacher_logits: `[..., K]`, the same shape.
+      temperature: `T > 0`, dimensionless. May be traced.
+
+    Returns:
+      `[...]` divergences in nats, unreduced; zero where the two agree.
+
+    Raises:
+      ValueError: as `soft_target_kl`.
+
+    References:
+      Gu et al. `MiniLLM: Knowledge Distillation of Large Language Models <https://arxiv.org/abs/2306.08543>`_, 2024.
+    """
+    log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
+    return temperature**2 * divergence(log_q, log_p)
+
+
+def log_mixture(log_a: jax.Array, log_b: jax.Array, share: float | jax.Array) -> jax.Array:
+    """`log(share a + (1 - share) b)` of two distributions given by their log-probabilities."""
+    share = jnp.asarray(share, log_a.dtype)
+    return jnp.logaddexp(jnp.log(share) + log_a, jnp.log1p(-share) + log_b)
+
+
+def jensen_shannon(student_logits: jax.Array, teacher_logits: jax.Array, *, beta: float | jax.Array = 0.5) -> jax.Array:
+    """Generalised Jensen-Shannon divergence, `b KL(p || m) + (1 - b) KL(q || m)` with `m = b p + (1 - b) q`.
+
+    At the ends it is defined as `KL(p || q)` for `b = 0` and `KL(q || p)` for `b = 1`; both are jumps, since the
+    formula's limit there is 0. Computed in at least float32, at temperature 1. No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities.
+      teacher_logits: `[..., K]`, the same shape.
+      beta: `b` in [0, 1], the teacher's share of the mixture. May be traced.
+
+    Returns:
+      `[...]` divergences in nats, unreduced; zero where the two agree.
+
+    Raises:
+      ValueError: if the shapes differ, the logits are integers, or `beta` is a Python number outside [0, 1].
+
+    References:
+      Agarwal et al. `On-Policy Distillation of Language Models (GKD) <https://arxiv.org/abs/2306.13649>`_, 2024.
+    """
+    require_within(beta, 0, 1, "beta")
+    log_q, log_p = log_predictions(student_logits, teacher_logits)
+    beta = jnp.asarray(beta, log_p.dtype)
+    # The ends are replaced before the logarithm, else their infinities would reach the gradient.
+    inside = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
+    log_m = log_mixture(log_p, log_q, inside)
+    mixed = inside * divergence(log_p, log_m) + (1 - inside) * divergence(log_q, log_m)
+    return jnp.where(beta <= 0, divergence(log_p, log_q), jnp.where(beta >= 1, divergence(log_q, log_p), mixed))
+
+
+def skew_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1) -> jax.Array:
+    """Skewed forward KL, `KL(p || a p + (1 - a) q)`: bounded by `-log a` however wrong the student is.
+
+    The true divergence; the original code leaves out the teacher's entropy. Computed in at least float32, at
+    temperature 1. No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities.
+      teacher_logits: `[..., K]`, the same shape.
+      alpha: `a` in [0, 1], the teacher's share of the mixture; 0 is the plain KL. May be traced.
+
+    Returns:
+      `[...]` divergences in nats, unreduced; zero where the two agree.
+
+    Raises:
+      ValueError: if the shapes differ, the logits are integers, or `alpha` is a Python number outside [0, 1].
+
+    References:
+      Ko et al. `DistiLLM: Towards Streamlined Distillation for Large Language Models
+      <https://arxiv.org/abs/2402.03898>`_, 2024.
+    """
+    require_within(alpha, 0, 1, "alpha")
+    log_q, log_p = log_predictions(student_logits, teacher_logits)
+    return divergence(log_p, log_mixture(log_p, log_q, alpha))
+
+
+def skew_reverse_kl(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1
+) -> jax.Array:
+    """Skewed reverse KL, `KL(q || (1 - a) p + a q)`; arguments, result, errors and source as `skew_kl`."""
+    require_within(alpha, 0, 1, "alpha")
+    log_q, log_p = log_predictions(student_logits, teacher_logits)
+    return divergence(log_q, log_mixture(log_q, log_p, alpha))
+
+
+def total_variation(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Total variation distance: half the L1 distance of the two predictions at temperature 1.
+
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities.
+      teacher_logits: `[..., K]`, the same shape.
+
+    Returns:
+      `[...]` distances in [0, 1], unreduced; zero where the two agree.
+
+    Raises:
+      ValueError: if the shapes differ or the logits are integers.
+
+    References:
+      Wen et al. `f-Divergence Minimization for Sequence-Level Knowledge Distillation
+      <https://arxiv.org/abs/2307.15190>`_, 2023.
+    """
+    log_q, log_p = log_predictions(student_logits, teacher_logits)
+    return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
+
+
+def deit_hard(distillation_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Hard-label distillation: cross-entropy of the student's distillation head with the teacher's decision.
+
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      distillation_logits: `[..., K]`, of the head that learns from the teacher.
+      teacher_logits: `[..., K]`, the same shape; of equal largest ones the first decides.
+
+    Returns:
+      `[...]` nats, unreduced; zero where the head is certain of the teacher's class.
+
+    Raises:
+      ValueError: if the shapes differ or the logits are integers.
+
+    References:
+      Touvron et al. `Training Data-Efficient Image Transformers and Distillation through Attention
+      <https://arxiv.org/abs/2012.12877>`_, 2021.
+    """
+    head, teacher = prepare(distillation_logits, teacher_logits, "logits")
+    require_equal_shapes(head, teacher, "logits")
+    return cross_entropy(head, jnp.argmax(teacher, axis=-1))

@@ -1,0 +1,72 @@
+"""Losses between attention scores of transformers, before mask and softmax, one value an example."""
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.losses.numerics import masked_mean, masked_sum, prepare, require_equal_shapes, require_rank
+
+
+def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array):
+    """The scores in at least float32, zero at pairs that don't count, and the mask `[B, T]` as bool."""
+    student, teacher = prepare(student_scores, teacher_scores, "scores")
+    require_rank(student, 4, "student scores", "[B, heads, T, T]")
+    require_equal_shapes(student, teacher, "scores")
+    if mask.shape != (student.shape[0], student.shape[3]) or student.shape[2] != student.shape[3]:
+        raise ValueError(f"scores [B, heads, T, T] need a mask [B, T], got {student.shape} and {mask.shape}")
+    valid = jnp.asarray(mask).astype(bool)
+    pairs = valid[:, None, :, None] & valid[:, None, None, :]
+    return jnp.where(pairs, student, 0), jnp.where(pairs, teacher, 0), valid
+
+
+def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """MiniLM's relation loss: `KL(teacher || student)` of the softmaxed rows of two relation matrices.
+
+    The matrices are scaled scores of queries with keys (MiniLM), or of queries, keys or values among themselves
+    (MiniLMv2). Keys that the mask excludes take no part in the softmax. Computed in at least float32. No gradient
+    reaches the teacher.
+
+    Args:
+      student_scores: `[B, heads, T, T]`, rows are queries.
+      teacher_scores: `[B, heads, T, T]`, the same shape: relation heads are counted alike.
+      mask: `[B, T]` bool or int, nonzero where a token counts.
+
+    Returns:
+      `[B]` nats, the mean over heads and valid queries; zero where the two agree or no token counts.
+
+    Raises:
+      ValueError: if the shapes don't fit, or the scores are integers.
+
+    References:
+      Wang et al. `MiniLMv2 <https://arxiv.org/abs/2012.15828>`_, 2021.
+    """
+    student, teacher, valid = _prepare_scores(student_scores, teacher_scores, mask)
+    # The least finite number, not -inf: a row without any valid key stays finite, and is left out below.
+    least = jnp.finfo(student.dtype).min
+    keys = valid[:, None, None, :]
+    log_q, log_p = (jax.nn.log_softmax(jnp.where(keys, scores, least)) for scores in (student, teacher))
+    nats = masked_sum(jnp.exp(log_p) * (log_p - log_q), jnp.broadcast_to(keys, log_p.shape), axis=-1)
+    return masked_mean(nats, jnp.broadcast_to(valid[:, None, :], nats.shape), axis=(1, 2))
+
+
+def attention_scores_mse(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """TinyBERT's attention loss: mean squared difference of the scores before the softmax.
+
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      student_scores: `[B, heads, T, T]`, rows are queries.
+      teacher_scores: `[B, heads, T, T]`, the same shape.
+      mask: `[B, T]` bool or int, nonzero where a token counts.
+
+    Returns:
+      `[B]` mean over heads and pairs of a valid query and a valid key; zero where the two agree or no token counts.
+
+    Raises:
+      ValueError: if the shapes don't fit, or the scores are integers.
+
+    References:
+      Jiao et al. `TinyBERT <https://arxiv.org/abs/1909.10351>`_, 2020.
+    """
+    student, teacher, valid = _prepare_scores(student_scores, teacher_scores, mask)
+    pairs = jnp.broadcast_to(valid[:, None, :, None] & valid[:, None, None, :], student.shape)
+    return masked_mean(jnp.square(student - teacher), pairs, axis=(1, 2, 3))

@@ -1,0 +1,210 @@
+"""Losses on the structure of class scores: target against other classes, correlations, standardised logits.
+
+`p` is the teacher's prediction `softmax(z_teacher / T)`, `q` the student's.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.losses.logits import divergence, log_predictions
+from kd_jax.losses.numerics import (
+    as_where,
+    einsum,
+    masked_mean,
+    prepare,
+    require_equal_shapes,
+    require_positive,
+    safe_norm,
+    safe_sqrt,
+)
+
+EPSILON = 1e-8
+"""What DIST adds to the product of the norms."""
+
+
+def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`[..., K]` -> log-probabilities `[..., 2]` of target and rest, and `[..., K]` within the rest (0 at the target).
+
+    Stays in log space: where the target is nearly certain, `1 - p` would round to 0 and its logarithm be infinite.
+    """
+    of_target = jnp.sum(jnp.where(target, log_probabilities, 0), axis=-1)
+    others = jnp.where(target, -jnp.inf, log_probabilities)
+    of_rest = jax.nn.logsumexp(others, axis=-1)
+    within = jnp.where(target, 0, log_probabilities - of_rest[..., None])
+    return jnp.stack([of_target, of_rest], axis=-1), within
+
+
+def decoupled_kd(
+    student_logits: jax.Array, teacher_logits: jax.Array, labels: jax.Array, *,
+    temperature: float | jax.Array = 4.0, target_weight: float | jax.Array = 1.0,
+    nontarget_weight: float | jax.Array = 8.0,
+) -> jax.Array:  # fmt: skip
+    """Decoupled knowledge distillation, `T^2 (a TCKD + b NCKD)`.
+
+    TCKD is the divergence of the two-way predictions (label's class, all others), NCKD that of the predictions among
+    the others. Computed in log space and at least float32, so it is finite for saturated logits, where the original
+    code is not. No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities, `K` at least 2.
+      teacher_logits: `[..., K]`, the same shape.
+      labels: `[...]` integer classes. One outside `0..K-1` is read as the nearest class: mask such rows.
+      temperature: `T > 0`. May be traced.
+      target_weight: `a`, of TCKD. May be traced.
+      nontarget_weight: `b`, of NCKD. May be traced.
+
+    Returns:
+      `[...]` nats, unreduced; zero where the two agree.
+
+    Raises:
+      ValueError: if shapes differ, the logits are integers, the labels aren't, or `temperature` is a Python number
+        <= 0.
+
+    References:
+      Zhao et al. `Decoupled Knowledge Distillation <https://arxiv.org/abs/2203.08679>`_, 2022.
+    """
+    log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != log_q.shape[:-1]:
+        raise ValueError(
+            f"labels must be integers of the logits' leading shape {log_q.shape[:-1]}, got {labels.dtype}"
+            f" {labels.shape}"
+        )
+    if log_q.shape[-1] < 2:
+        raise ValueError(f"there must be at least 2 classes, got {log_q.shape[-1]}")
+    target = jax.nn.one_hot(jnp.clip(labels, 0, log_q.shape[-1] - 1), log_q.shape[-1], dtype=bool)
+    (two_q, rest_q), (two_p, rest_p) = _split_target(log_q, target), _split_target(log_p, target)
+    among_rest = jnp.sum(jnp.where(target, 0, jnp.exp(rest_p) * (rest_p - rest_q)), axis=-1)
+    return temperature**2 * (target_weight * divergence(two_p, two_q) + nontarget_weight * among_rest)
+
+
+def standardized_kl(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 2.0
+) -> jax.Array:
+    """`T^2 KL` of the predictions from standardised logits: the student need not match the teacher's scale or shift.
+
+    Each row of logits has its mean taken off and is divided by its standard deviation (`ddof = 1`, plus 1e-7).
+    Computed in at least float32. No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities, `K` at least 2.
+      teacher_logits: `[..., K]`, the same shape.
+      temperature: `T > 0`. May be traced.
+
+    Returns:
+      `[...]` nats, unreduced; zero where the two agree up to scale and shift. A constant row predicts all classes
+      alike.
+
+    Raises:
+      ValueError: if the shapes differ, the logits are integers, there is one class, or `temperature` is a Python
+        number <= 0.
+
+    References:
+      Sun et al. `Logit Standardization in Knowledge Distillation <https://arxiv.org/abs/2403.01427>`_, 2024.
+    """
+    student, teacher = prepare(student_logits, teacher_logits, "logits")
+    require_equal_shapes(student, teacher, "logits")
+    if student.shape[-1] < 2:
+        raise ValueError(f"there must be at least 2 classes, got {student.shape[-1]}")
+    log_q, log_p = log_predictions(_standardize(student), _standardize(teacher), temperature)
+    return temperature**2 * divergence(log_p, log_q)
+
+
+def _standardize(logits: jax.Array) -> jax.Array:
+    centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    variance = jnp.sum(jnp.square(centered), axis=-1, keepdims=True) / (logits.shape[-1] - 1)
+    return centered / (safe_sqrt(variance) + 1e-7)
+
+
+def _correlation(a: jax.Array, b: jax.Array, where: jax.Array, axis: int) -> jax.Array:
+    """Pearson correlation along `axis` over what counts."""
+    a, b = (jnp.where(where, x - jnp.expand_dims(masked_mean(x, where, axis), axis), 0) for x in (a, b))
+    return jnp.sum(a * b, axis=axis) / (safe_norm(a, axis) * safe_norm(b, axis) + EPSILON)
+
+
+def dist(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0,
+    inter_weight: float | jax.Array = 1.0, intra_weight: float | jax.Array = 1.0, where: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """DIST: the student's predictions should correlate with the teacher's, over classes and over examples.
+
+    `T^2 (b (1 - mean row correlation) + g (1 - mean column correlation))`, Pearson correlations of `p` and `q` with
+    1e-8 added to the product of the norms. A constant row or column has correlation 0. Computed in at least float32.
+    No gradient reaches the teacher.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities; the leading axes together are the examples.
+      teacher_logits: `[..., K]`, the same shape.
+      temperature: `T > 0`. May be traced.
+      inter_weight: `b`, of the correlation over classes. May be traced.
+      intra_weight: `g`, of the correlation over examples. May be traced.
+      where: `[...]` bool, the examples that count; None: all.
+
+    Returns:
+      `[]`; near 0 (1e-8 aside) where the two agree, 0 where no example counts.
+
+    Raises:
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+
+    References:
+      Huang et al. `Knowledge Distillation from A Stronger Teacher <https://arxiv.org/abs/2205.10536>`_, 2022.
+    """
+    q, p, rows = _probabilities(student_logits, teacher_logits, temperature, where)
+    mask = jnp.broadcast_to(rows[:, None], q.shape)
+    between_classes = masked_mean(_correlation(q, p, jnp.ones_like(mask), axis=1), rows)
+    between_examples = jnp.mean(_correlation(q, p, mask, axis=0))
+    loss = inter_weight * (1 - between_classes) + intra_weight * (1 - between_examples)
+    return jnp.where(jnp.any(rows), temperature**2 * loss, 0)
+
+
+def class_correlation(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 4.0,
+    where: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """MLLD's class level: `sum((P^T P - Q^T Q)^2) / K`, the squared difference of the class Gram matrices.
+
+    Computed in at least float32. No gradient reaches the teacher; there is no factor `T^2`.
+
+    Args:
+      student_logits: `[..., K]` unnormalized log-probabilities; the leading axes together are the examples.
+      teacher_logits: `[..., K]`, the same shape.
+      temperature: `T > 0`. May be traced.
+      where: `[...]` bool, the examples that count; None: all.
+
+    Returns:
+      `[]`; zero where the two agree.
+
+    Raises:
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+
+    References:
+      Jin et al. `Multi-Level Logit Distillation
+      <https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html>`_,
+      2023.
+    """
+    q, p, _ = _probabilities(student_logits, teacher_logits, temperature, where)
+    return jnp.sum(jnp.square(einsum("bi,bj->ij", p, p) - einsum("bi,bj->ij", q, q))) / q.shape[-1]
+
+
+def batch_correlation(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 4.0,
+    where: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """MLLD's batch level: `sum((P P^T - Q Q^T)^2) / B`, the squared difference of the examples' Gram matrices.
+
+    `B` counts the examples that count; 0 where there are none. Otherwise as `class_correlation`.
+    """
+    q, p, rows = _probabilities(student_logits, teacher_logits, temperature, where)
+    difference = einsum("ik,jk->ij", p, p) - einsum("ik,jk->ij", q, q)
+    return jnp.sum(jnp.square(difference)) / jnp.maximum(jnp.sum(rows, dtype=q.dtype), 1)
+
+
+def _probabilities(student_logits, teacher_logits, temperature, where):
+    """`q` and `p` `[B, K]`, rows that don't count zero, and which `[B]` count; examples of all leading axes in one."""
+    require_positive(temperature, "temperature")
+    student, teacher = prepare(student_logits, teacher_logits, "logits")
+    require_equal_shapes(student, teacher, "logits")
+    rows = as_where(where, student.shape[:-1], "example").reshape(-1)
+    # What doesn't count may hold anything; it is replaced before it is computed with.
+    student, teacher = (jnp.where(rows[:, None], x.reshape(-1, x.shape[-1]), 0) for x in (student, teacher))
+    log_q, log_p = log_predictions(student, teacher, temperature)
+    return jnp.where(rows[:, None], jnp.exp(log_q), 0), jnp.where(rows[:, None], jnp.exp(log_p), 0), rows
