@@ -49,7 +49,8 @@ def make_case(teacher_spec, batch):
     rows = jax.tree.map(lambda leaf: leaf[0], batch)
     student, teacher = (Network(models.build(spec | SHARED), "text", jnp.float32) for spec in (STUDENT, teacher_spec))
     variables, frozen = student.init(jax.random.key(0), rows), teacher.init(jax.random.key(1), rows)
-    site = Site("text", jax.eval_shape(student, variables, rows), {"t": jax.eval_shape(teacher, frozen, rows)}, TOKENS)
+    site = Site("text", jax.eval_shape(student, variables, rows), {"t": jax.eval_shape(teacher, frozen, rows)}, TOKENS,
+                {"t": "text"}, np.zeros(1, np.int32), 8)  # fmt: skip
     objective = make_objective(
         dict(
             hard=dict(term="cross_entropy", weight=0.1), soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0)

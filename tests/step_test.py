@@ -40,7 +40,8 @@ def make_case(batch, student, teacher, objective, *, update=None, names=("s",), 
     """A group of like students under one teacher, its first state and the teacher's variables."""
     pupil, big = (Network(models.build(spec), "v", jnp.float32) for spec in (student, teacher))
     first, frozen = pupil.init(jax.random.key(0), batch), big.init(jax.random.key(1), batch)
-    site = Site("v", jax.eval_shape(pupil, first, batch), {"t": jax.eval_shape(big, frozen, batch)}, None)
+    site = Site("v", jax.eval_shape(pupil, first, batch), {"t": jax.eval_shape(big, frozen, batch)}, None,
+                {"t": "v"}, np.asarray(batch.labels), CLASSES)  # fmt: skip
     learner = Learner(pupil, make_objective(objective, site), update or optax.sgd(RATE))
     members = {name: learner.init(first, jax.random.key(2)) for name in names}
     group = Group(dict.fromkeys(names, learner), {"t": big}, seed)
@@ -121,7 +122,7 @@ def test_the_step_counts_and_schedules_read_it(texts):
 def test_the_teachers_logits_in_the_step_are_its_own_evaluation_bit_for_bit(images, accumulate, monkeypatch):
     """With dropout and BatchNorm in the teacher, beside a student in training mode."""
     rows = ROWS // accumulate
-    keep = lambda _p, _m, student, teachers, *_: (student.logits[:, 0], teachers["t"].logits)  # noqa: E731
+    keep = lambda _p, _m, seen: (seen.student.logits[:, 0], seen.teachers["t"].logits)  # noqa: E731
     memory = lambda _: ({}, jnp.zeros((rows, CLASSES)))  # noqa: E731
     monkeypatch.setitem(terms.TERMS, "taught", lambda _site: Term("example", keep, "v", init=memory))
     case = make_case(images, CNN, VGG, dict(hard=HARD, soft=SOFT, taught=dict(term="taught", weight=0.0)))
@@ -172,7 +173,7 @@ def test_dropout_depends_on_the_seed_and_the_step_alone(texts):
 
 def test_microbatches_draw_dropout_of_their_own(texts):
     same = jax.tree.map(lambda leaf: np.concatenate([leaf[:6], leaf[:6]]), texts)
-    kept = lambda _p, memory, student, *_: (student.logits[:, 0], (memory[1], student.logits))  # noqa: E731
+    kept = lambda _p, memory, seen: (seen.student.logits[:, 0], (memory[1], seen.student.logits))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         memory = lambda _: ({}, (jnp.zeros((6, CLASSES)), jnp.zeros((6, CLASSES))))  # noqa: E731
         patch.setitem(terms.TERMS, "kept", lambda _site: Term("example", kept, "v", init=memory))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from kd_jax.losses import slopes
 from kd_jax.losses.numerics import at_least_float32, require_floating, require_positive, require_within
 
-CHUNK = 104
+CHUNK = 128
 """Tokens whose logits are held at a time, at most, unless told otherwise."""
 
 

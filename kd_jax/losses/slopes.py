@@ -15,15 +15,26 @@ Slope = tuple[jax.Array, jax.Array]
 
 def soft_target_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Slope:
     """`T^2 KL(p || q)`, with gradient `T (q - p)`, of logits `[..., V]`."""
-    (log_q, q), (log_p, p) = (_log_and_prediction(logits, temperature) for logits in (student, teacher))
-    return temperature**2 * jnp.sum(p * (log_p - log_q), axis=-1), temperature * (q - p)
+    z, y = _centered(student, temperature), _centered(teacher, temperature)
+    to_p = jnp.exp(y)
+    other, inner = _sum(to_p), _sum(to_p * (y - z))
+    # In this order the student's powers take the place of its logits, and the slope theirs.
+    inner, z = jax.lax.optimization_barrier((inner, z))
+    to_q = jnp.exp(z)
+    total = _sum(to_q)
+    values = inner / other + jnp.log(total) - jnp.log(other)
+    return temperature**2 * values[..., 0], to_q * (temperature / total) - to_p * (temperature / other)
 
 
 def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Slope:
     """`T^2 KL(q || p)`, with gradient `T q (log q/p - KL(q || p))`, of logits `[..., V]`."""
-    (log_q, q), (log_p, _) = (_log_and_prediction(logits, temperature) for logits in (student, teacher))
-    values, slope = _reverse(log_q, q, log_p)
-    return temperature**2 * values, temperature * slope
+    z, y = _centered(student, temperature), _centered(teacher, temperature)
+    other = _sum(jnp.exp(y))
+    to_q = jnp.exp(z)
+    total, inner = _sum(to_q), _sum(to_q * (z - y))
+    mean = inner / total  # Of z - y; the logarithms of the sums cancel in the slope.
+    values = mean + jnp.log(other) - jnp.log(total)
+    return temperature**2 * values[..., 0], to_q * ((z - y) - mean) * (temperature / total)
 
 
 def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> Slope:
@@ -31,26 +42,23 @@ def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> S
 
     At `b = 0` and `b = 1` the two divergences themselves, as in `kd_jax.losses.jensen_shannon`.
     """
-    (log_q, q), (log_p, p) = (_log_and_prediction(logits, 1.0) for logits in (student, teacher))
+    log_q, log_p = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
+    q, p = jnp.exp(log_q), jnp.exp(log_p)
     inside = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
     log_m = log_mixture(log_p, log_q, inside)
-    mixed, slope = _reverse(log_q, q, jnp.where(beta >= 1, log_p, log_m))
-    forward = jnp.sum(p * (log_p - jnp.where(beta <= 0, log_q, log_m)), axis=-1)
-    ours, theirs = jnp.where(beta >= 1, 1, 1 - beta), jnp.where(beta <= 0, 1, beta)
-    ours, theirs = jnp.where(beta <= 0, 0, ours), jnp.where(beta >= 1, 0, theirs)
-    return ours * mixed + theirs * forward, jnp.where(beta <= 0, q - p, ours * slope)
+    ratio = log_q - jnp.where(beta >= 1, log_p, log_m)
+    mixed = _sum(q * ratio)
+    forward = _sum(p * (log_p - jnp.where(beta <= 0, log_q, log_m)))
+    ours = jnp.where(beta <= 0, 0, jnp.where(beta >= 1, 1, 1 - beta))
+    theirs = jnp.where(beta <= 0, 1, jnp.where(beta >= 1, 0, beta))
+    slope = jnp.where(beta <= 0, q - p, ours * q * (ratio - mixed))
+    return (ours * mixed + theirs * forward)[..., 0], slope
 
 
-def _log_and_prediction(logits: jax.Array, temperature: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-    """`log softmax(z / T)` and `softmax(z / T)`, with one exponential for both."""
-    scaled = logits / temperature
-    scaled = scaled - jnp.max(scaled, axis=-1, keepdims=True)
-    powers = jnp.exp(scaled)
-    total = jnp.sum(powers, axis=-1, keepdims=True)
-    return scaled - jnp.log(total), powers / total
+def _centered(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """`(logits - max) / T`, whose powers can't overflow."""
+    return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
 
 
-def _reverse(log_q: jax.Array, q: jax.Array, log_p: jax.Array) -> Slope:
-    ratio = log_q - log_p
-    values = jnp.sum(q * ratio, axis=-1)
-    return values, q * (ratio - values[..., None])
+def _sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x, axis=-1, keepdims=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from kd_jax.models import bag, cnn, encoder, vgg
+from kd_jax.models import bag, cnn, encoder, resnet, vgg
 
 MODELS: dict[str, type[nn.Module]] = {
     "bag_of_embeddings": bag.BagOfEmbeddings,
+    "cifar_resnet": resnet.CifarResNet,
     "cnn": cnn.Cnn,
     "encoder": encoder.Encoder,
     "vgg": vgg.Vgg,

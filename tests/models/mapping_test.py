@@ -28,7 +28,7 @@ def test_the_dtype_follows_the_parameters(dtype):
 @pytest.mark.parametrize(
     ("name", "width", "message"),
     [
-        ("none", 7, r"no mapping 'none'; there are \['linear'\]"),
+        ("none", 7, r"no mapping 'none'; there are \['connector', 'convolution', 'linear', "),
         ("linear", 0, "positive whole number, got 0"),
         ("linear", 7.0, "positive whole number, got 7.0"),
         ("linear", True, "positive whole number, got True"),

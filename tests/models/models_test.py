@@ -10,12 +10,13 @@ from kd_jax import models, types
 
 SPECS = {
     "bag_of_embeddings": {"vocabulary_size": 11, "width": 6, "hidden": (5,), "dropout": 0.3},
+    "cifar_resnet": {"depth": 8, "stem": 4, "widths": (4, 6, 8), "shortcut": "projection"},
     "cnn": {"widths": (4, 6), "batch_norm": True},
     "encoder": {"vocabulary_size": 11, "width": 6, "layers": 2, "heads": 2, "intermediate": 10, "max_positions": 32}
     | {"type_vocabulary": 2, "dropout": 0.3, "pooling": "cls"},
     "vgg": {"depth": 11, "width": 0.1, "batch_norm": True, "head": (7,), "dropout": 0.3},
 }
-IMAGE_MODELS = ("cnn", "vgg")
+IMAGE_MODELS = ("cifar_resnet", "cnn", "vgg")
 
 
 def view_for(name, rng=None):
@@ -135,7 +136,7 @@ def test_build_takes_config_dicts_and_lists():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "resnet99"}, r"no model 'resnet99'; there are \['bag_of_embeddings', 'cnn', 'encoder', 'vgg'\]"),
+        ({"name": "resnet99"}, r"no model 'resnet99'; there are \['bag_of_embeddings', 'cifar_resnet', 'cnn', .*\]"),
         ({"name": None}, "no model None"),
         ({"name": ["vgg"]}, "no model"),
         ({"widht": 3}, r"model 'encoder' has no option 'widht'; there are \['dropout', 'heads'.*\]"),

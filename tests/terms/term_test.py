@@ -5,10 +5,10 @@ import pytest
 
 from kd_jax import losses
 from kd_jax.options import call_with_options
-from kd_jax.terms import TERMS, Site, Term
+from kd_jax.terms import TERMS, Seen, Site, Term
 from kd_jax.types import ModelOutput
 
-ROWS, CLASSES, TOKENS, WIDTH, KEY = 4, 3, 5, 6, jax.random.key(0)
+ROWS, CLASSES, TOKENS, WIDTH, EXAMPLES, KEY = 4, 3, 5, 6, 12, jax.random.key(0)
 
 
 def draw(seed, width, classes=CLASSES, dtype=np.float32):
@@ -26,7 +26,7 @@ def draw(seed, width, classes=CLASSES, dtype=np.float32):
 def site_of(student, **teachers):
     """What a term knows beforehand: shapes of one example."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), (student, teachers))
-    return Site("text", *shapes, TOKENS)
+    return Site("text", *shapes, TOKENS, dict.fromkeys(teachers, "text"), np.arange(EXAMPLES) % CLASSES, CLASSES)
 
 
 def build(site, **spec):
@@ -52,7 +52,7 @@ def big():
 
 
 def run(term, params, student, teachers, batch, step=0):
-    mean, memory = term.apply(params, {}, student, teachers, batch, step, KEY)
+    mean, memory = term.apply(params, {}, Seen(student, teachers, batch, step, KEY))
     assert memory == {}
     return mean
 
@@ -118,8 +118,8 @@ def test_hidden_mse_maps_the_student_to_the_width_of_the_teacher(student, batch)
     params, memory = term.init(KEY)
     assert memory == {}
     assert {leaf.shape for leaf in jax.tree.leaves(params)} == {(WIDTH, 2 * WIDTH), (2 * WIDTH,)}
-    mapped = student.features["block_0"] @ params["dense"]["kernel"] + 0.5
-    params["dense"]["bias"] = jnp.full((2 * WIDTH,), 0.5)
+    mapped = student.features["block_0"] @ params["0"]["dense"]["kernel"] + 0.5
+    params["0"]["dense"]["bias"] = jnp.full((2 * WIDTH,), 0.5)
     want = losses.hidden_mse(mapped, wide.features["block_0"])[batch.views["text"]["attention_mask"]]
     np.testing.assert_allclose(run(term, params, student, {"wide": wide}, batch).value(), want.mean(), rtol=1e-5)
 
@@ -197,7 +197,7 @@ def test_a_temperature_that_is_no_number_and_no_schedule_is_refused_in_one_line(
 
 def test_class_counts_that_differ_are_refused(student):
     other = draw(1, WIDTH, classes=CLASSES + 1)
-    with pytest.raises(ValueError, match=r"^the student has 3 classes and teacher 'other' has 4$"):
+    with pytest.raises(ValueError, match=r"^the student has 3 classes and teacher 'other' has 4; student_classes"):
         build(site_of(student, other=other), term="soft_target_kl", temperature=1.0)
 
 
@@ -229,7 +229,7 @@ def test_widths_that_differ_without_a_mapping_are_refused_with_a_hint(student):
 
 @pytest.mark.parametrize("valid", [[True] * 4, [False, False, True, False], [False] * 4])
 def test_a_term_over_the_batch_counts_once_whatever_is_valid(batch, valid):
-    term = Term("batch", lambda *_: (jnp.asarray(5.0), {}), "text")
+    term = Term("batch", lambda _params, memory, _seen: (jnp.asarray(5.0), memory), "text")
     mean = run(term, {}, None, {}, batch.replace(valid=np.array(valid)))
     assert (float(mean.total), int(mean.count)) == (5.0, 1)
 
