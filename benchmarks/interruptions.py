@@ -22,17 +22,17 @@ from pathlib import Path
 
 PLAN = (
     "preparation",
-    "save",
     "training",
     "save",
+    "training",
     "between",
     "save",
     "training",
-    "save",
     "anywhere",
     "save",
     "training",
 )
+"""What the kills wait for, in turn; "training" is between the first checkpoint and the end, outside a save."""
 
 
 def models_of(workdir: Path) -> list[Path]:
@@ -79,12 +79,18 @@ def strike(
     anywhere = time.monotonic() + rng.uniform(0.5, 15)
     while process.poll() is None:
         phase = phase_of(workdir, data)
-        began_here = workdir.exists() and time.time() - since > 3
+        # A resumed process shows the old files until it has logged a step of its own.
+        record = workdir / "metrics.jsonl"
+        began_here = (
+            record.exists() and record.stat().st_mtime > since
+            if wanted == "training"
+            else (workdir.exists() and time.time() - since > 3)
+        )
         if (wanted == "anywhere" and time.monotonic() > anywhere) or (phase == wanted and began_here):
-            pauses = {"save": 0.01, "between": 0.05, "preparation": 5.0, "training": 3.0}
+            pauses = {"save": 0.01, "between": 0.05, "preparation": 5.0, "training": 1.0}
             time.sleep(rng.uniform(0, pauses.get(wanted, 0)))
             phase = phase_of(workdir, data)
-            if wanted in ("save", "between") and phase != wanted:
+            if wanted != "anywhere" and phase != wanted:
                 continue
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)

@@ -146,8 +146,12 @@ def reference(case):
     return train(build(), make_batch, LAYOUTS["jit on 1 device"], accumulate, steps)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+ALL_TERMS = [case for case in CASES if case.startswith("every")]
+WHERE = [(case, layout) for case in CASES for layout in list(LAYOUTS)[1:] if case not in ALL_TERMS]
+WHERE += [(case, layout) for case in ALL_TERMS for layout in ("jit on 8 devices", "pmap on 8 devices")]
+
+
+@pytest.mark.parametrize(("case", "layout"), WHERE)
 def test_devices_and_backends_agree(case, layout):
     build, make_batch, accumulate, steps = CASES[case]
     losses, state = train(build(), make_batch, LAYOUTS[layout], accumulate, steps)
