@@ -2,7 +2,7 @@ r"""The published CIFAR-10 ResNet-56 distilled into a ResNet-8, by any method of
 
   uv run launch.py --config=configs/cifar10_resnet56.py:dkd --workdir=runs/dkd \
       --config.models.teacher.model.pretrained=resnet56-4bfd9763.npz
-  uv run launch.py --config=configs/cifar10_resnet56.py:dkd,quick ...     # a fifth of the data, 4 epochs
+  uv run launch.py --config=configs/cifar10_resnet56.py:dkd,quick ...     # a fifth of the data, 2 epochs
   uv run launch.py --config=configs/cifar10_resnet56.py:dkd,smoke         # seconds, on digits, another teacher
   uv run launch.py --config=configs/cifar10_resnet56.py:comparison,quick  # one student for each of COMPARED
 
@@ -117,9 +117,9 @@ def _warm_up(config: ConfigDict, train_examples: int) -> None:
 
 
 def _quick(config: ConfigDict) -> None:
-    """A fifth of the data, 4 epochs: minutes on a laptop."""
+    """A fifth of the data, 2 epochs: minutes on a laptop."""
     config.data.update(train="train[:19%]", selection="train[99%:]")
-    config.training.epochs = 4.0
+    config.training.epochs = 2.0
     config.training.schedule = dict(name="cosine", warmup_steps=30)
     config.checkpoint.every_steps = 150
 

@@ -30,7 +30,7 @@ def _selected(logits: Any, classes: Sequence[int] | None, owner: str) -> Callabl
         return lambda scores: scores
     known = logits.shape[-1]
     if any(not 0 <= index < known for index in classes) or len(set(classes)) < len(classes):
-        raise ValueError(f"{owner}'s classes must be distinct numbers from 0 to {known - 1}, got {tuple(classes)}")
+        raise ValueError(f"the classes of {owner} must be distinct numbers from 0 to {known - 1}, got {tuple(classes)}")
     return lambda scores: scores[..., jnp.asarray(classes)]
 
 

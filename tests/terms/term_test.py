@@ -201,6 +201,35 @@ def test_class_counts_that_differ_are_refused(student):
         build(site_of(student, other=other), term="soft_target_kl", temperature=1.0)
 
 
+@pytest.mark.parametrize("name", ["soft_target_kl", "dist", "standardized_kl"])
+def test_the_classes_that_both_know_can_be_compared(student, batch, name):
+    other = draw(1, WIDTH, classes=CLASSES + 2)
+    term = build(site_of(student, other=other), term=name, student_classes=(0, 2), teacher_classes=(4, 1))
+    want = getattr(losses, name)(student.logits[:, [0, 2]], other.logits[:, [4, 1]]).mean()
+    np.testing.assert_allclose(run(term, {}, student, {"other": other}, batch).value(), want, rtol=1e-5)
+
+
+def test_sorted_probabilities_need_no_common_classes(student, batch):
+    other = draw(1, WIDTH, classes=CLASSES + 2)
+    term = build(site_of(student, other=other), term="universal_logit_distance")
+    want = losses.universal_logit_distance(student.logits, other.logits).mean()
+    np.testing.assert_allclose(run(term, {}, student, {"other": other}, batch).value(), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"student_classes": (0, 3)}, r"^the classes of the student must be distinct numbers from 0 to 2, got \(0, 3\)$"),
+        ({"student_classes": (1, 1)}, r"^the classes of the student must be distinct numbers from 0 to 2, got \(1, 1\)$"),
+        ({"teacher_classes": (-1,)}, r"^the classes of teacher 'other' must be distinct numbers from 0 to 4, got \(-1,\)$"),
+        ({"teacher_classes": (0, 1)}, "^the student has 3 classes and teacher 'other' has 2; student_classes and"),
+    ],
+)
+def test_classes_that_are_not_there_or_do_not_pair_are_refused(student, classes, message):
+    with pytest.raises(ValueError, match=message):
+        build(site_of(student, other=draw(1, WIDTH, classes=CLASSES + 2)), term="soft_target_kl", **classes)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
