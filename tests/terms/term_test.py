@@ -219,9 +219,18 @@ def test_sorted_probabilities_need_no_common_classes(student, batch):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({"student_classes": (0, 3)}, r"^the classes of the student must be distinct numbers from 0 to 2, got \(0, 3\)$"),
-        ({"student_classes": (1, 1)}, r"^the classes of the student must be distinct numbers from 0 to 2, got \(1, 1\)$"),
-        ({"teacher_classes": (-1,)}, r"^the classes of teacher 'other' must be distinct numbers from 0 to 4, got \(-1,\)$"),
+        (
+            {"student_classes": (0, 3)},
+            r"^the classes of the student must be distinct numbers from 0 to 2, got \(0, 3\)$",
+        ),
+        (
+            {"student_classes": (1, 1)},
+            r"^the classes of the student must be distinct numbers from 0 to 2, got \(1, 1\)$",
+        ),
+        (
+            {"teacher_classes": (-1,)},
+            r"^the classes of teacher 'other' must be distinct numbers from 0 to 4, got \(-1,\)$",
+        ),
         ({"teacher_classes": (0, 1)}, "^the student has 3 classes and teacher 'other' has 2; student_classes and"),
     ],
 )
