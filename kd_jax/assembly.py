@@ -51,9 +51,11 @@ def _module(plan: ModelPlan, around: Surroundings) -> tuple[nn.Module, Variables
 
 
 def _check_vocabulary(plan: ModelPlan, module: Any, around: Surroundings) -> None:
-    tokens = around.datasets.vocabulary_size(plan.view)
-    if tokens is None or tokens > module.vocabulary_size:
-        raise ValueError(f"its view has {tokens} tokens and its embedding {module.vocabulary_size} rows")
+    tokens, rows = around.datasets.vocabulary_size(plan.view), getattr(module, "vocabulary_size", None)
+    if rows is None and tokens is not None:
+        raise ValueError("it reads images and its view gives tokens")
+    if rows is not None and (tokens is None or tokens > rows):
+        raise ValueError(f"its view has {tokens} tokens and its embedding {rows} rows")
 
 
 def example(plan: ModelPlan, around: Surroundings) -> Batch:

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import flax.traverse_util
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -141,6 +143,25 @@ def free_port():
     with socket.socket() as found:
         found.bind(("localhost", 0))
         return found.getsockname()[1]
+
+
+def test_a_published_network_teaches_as_it_is(tmp_path):
+    from kd_jax import models
+    from kd_jax.models import cifar_weights
+
+    small = dict(name="cifar_resnet", num_classes=10, depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
+    variables = models.build(small).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    file = {
+        cifar_weights._source("/".join(path)): np.asarray(leaf).transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+        for path, leaf in flax.traverse_util.flatten_dict(variables).items()
+    }
+    np.savez(tmp_path / "resnet8.npz", **file)
+    config = smoke("cifar10_resnet56.py:kd")
+    config["models"]["teacher"]["model"] = {"pretrained": str(tmp_path / "resnet8.npz")}
+    del config["models"]["teacher"]["objective"]
+    results = experiment.run(config, tmp_path / "run")
+    assert results["finished"] is True
+    assert results["models"]["teacher"]["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
