@@ -184,8 +184,10 @@ def test_a_damaged_best_is_announced_and_the_next_best_restored(folder, caplog):
     with opened(folder) as checkpoints:
         state, _ = checkpoints.restore_best(make_state())
     assert_same(state, make_state(3))
-    assert "is damaged: " in caplog.text
-    assert caplog.text.rstrip().endswith("; taking the next best")
+    # Others may log as well: a reader that failed beside the first complains when it is collected.
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "kd_jax"]
+    assert "is damaged: " in warning
+    assert warning.endswith("; taking the next best")
 
 
 @pytest.mark.parametrize("how", DAMAGES, ids=DAMAGE_NAMES)
@@ -226,7 +228,7 @@ def test_a_state_of_another_structure_is_refused_naming_the_leaf(folder, templat
             restore(checkpoints, template)
         assert checkpoints.steps() == [1, 2, 3]
     assert leaf in str(refusal.value)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name == "kd_jax"]
 
 
 # Which ones stay
