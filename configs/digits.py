@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
         student=dict(
             model=dict(name="cnn", widths=(16, 32), batch_norm=False),
             teachers=("teacher",),
-            # Soft targets alone: the trials with a share of the hard labels were worse.
+            # Soft targets alone: the trials with a share of the hard labels were no better.
             objective=dict(soft=dict(term="soft_target_kl", weight=1.0, temperature=4.0)),
         ),
         baseline=dict(like="student", teachers=(), objective=HARD),

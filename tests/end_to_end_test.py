@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kd_jax import experiment
+from kd_jax import experiment, models
 from kd_jax.command import load_config, plain
 from kd_jax.loop import Interrupted, StopSignal
+from kd_jax.models import cifar_weights
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
@@ -145,23 +146,37 @@ def free_port():
         return found.getsockname()[1]
 
 
-def test_a_published_network_teaches_as_it_is(tmp_path):
-    from kd_jax import models
-    from kd_jax.models import cifar_weights
-
+def save_resnet8(path):
+    """A CIFAR ResNet with random weights, as a published file; returns its number of parameters."""
     small = dict(name="cifar_resnet", num_classes=10, depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
     variables = models.build(small).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
     file = {
-        cifar_weights._source("/".join(path)): np.asarray(leaf).transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+        cifar_weights.source_of("/".join(path)): np.asarray(leaf).transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
         for path, leaf in flax.traverse_util.flatten_dict(variables).items()
     }
-    np.savez(tmp_path / "resnet8.npz", **file)
+    np.savez(path, **file)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def test_a_published_network_teaches_as_it_is(tmp_path):
+    parameters = save_resnet8(tmp_path / "resnet8.npz")
     config = smoke("cifar10_resnet56.py:kd")
     config["models"]["teacher"]["model"] = {"pretrained": str(tmp_path / "resnet8.npz")}
     del config["models"]["teacher"]["objective"]
     results = experiment.run(config, tmp_path / "run")
     assert results["finished"] is True
-    assert results["models"]["teacher"]["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert results["models"]["teacher"]["parameters"] == parameters
+
+
+def test_a_published_image_network_refuses_texts(tmp_path):
+    (tmp_path / "resnet8.npz").write_bytes(b"")
+    config = smoke("docstrings.py")
+    config["models"]["teacher"]["model"] = {"pretrained": str(tmp_path / "resnet8.npz")}
+    with pytest.raises(ValueError, match=r"^models\.teacher: .*resnet8\.npz is no npz file of arrays"):
+        experiment.run(config, tmp_path / "damaged")
+    save_resnet8(tmp_path / "resnet8.npz")
+    with pytest.raises(ValueError, match=r"^models\.teacher: it reads images and its view gives tokens$"):
+        experiment.run(config, tmp_path / "texts")
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])

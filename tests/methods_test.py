@@ -48,3 +48,9 @@ def test_the_variants_are_the_methods_and_the_comparison():
 def test_an_unknown_variant_is_refused_by_name(variant):
     with pytest.raises(ValueError, match=f"^unknown variant '{variant}'; there are comparison, activation_boundary, "):
         module.get_config(variant)
+
+
+def test_a_weight_that_warms_up_takes_a_twelfth_of_the_training():
+    config = module.get_config("dkd")
+    weight = config.models.student.objective.decoupled_kd.weight
+    assert dict(weight) == {"name": "linear", "start": 0.0, "stop": 1.0, "steps": round(47_500 * 240 / 64 / 12)}

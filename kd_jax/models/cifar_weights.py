@@ -57,9 +57,9 @@ def load(path: pathlib.Path, num_classes: int | None = None, *, seed: int = 0,
         log.warning("%s has no classifier for %d classes; a random one takes its place", path, classes)
         kernel = nn.initializers.lecun_normal()(jax.random.key(seed), leaves["params/classifier/kernel"], jnp.float32)
         tensors |= {"linear.weight": np.asarray(kernel).T, "linear.bias": np.zeros(classes, np.float32)}
-    if extra := sorted(set(tensors) - {_source(leaf) for leaf in leaves}):
+    if extra := sorted(set(tensors) - {source_of(leaf) for leaf in leaves}):
         raise ValueError(f"{path} has tensors that belong to nothing in the module: {extra}")
-    found = {leaf: _parameter(path, _source(leaf), shape, tensors) for leaf, shape in leaves.items()}
+    found = {leaf: _parameter(path, source_of(leaf), shape, tensors) for leaf, shape in leaves.items()}
     return module, flax.traverse_util.unflatten_dict(found, sep="/")
 
 
@@ -83,7 +83,7 @@ def _options(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> dict[str, An
     return {"name": "cifar_resnet", "depth": 6 * len(blocks) + 2, "stem": stem, "widths": widths, "shortcut": "pad"}
 
 
-def _source(leaf: str) -> str:
+def source_of(leaf: str) -> str:
     """The file's name of one of our leaves: `params/stage_0_1/conv_0/kernel` -> `layer1.1.conv1.weight`."""
     _, *block, layer, last = leaf.split("/")
     if not block:

@@ -128,7 +128,7 @@ def test_nothing_valid_is_a_loss_of_zero_with_a_finite_gradient(kind, name, spec
     assert largest(gradients) == 0
 
 
-@pytest.mark.parametrize("name", ON_TEXTS)
+@pytest.mark.parametrize("name", [pytest.param(name, id=f"{name} on texts") for name in ON_TEXTS])
 def test_tokens_that_only_fill_change_nothing(name):
     case = Case("texts", name, ON_TEXTS[name])
     mask = case.batch.views["v"]["attention_mask"]
@@ -153,6 +153,54 @@ def test_it_compiles_once_for_all_steps(kind, name, spec):
     found = [float(compiled(step)) for step in (0, 1)]
     assert compiled._cache_size() == 1
     np.testing.assert_allclose(found[0], case.loss(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["activation_boundary", "hidden_mse", "overhaul"])
+def test_maps_of_differing_sizes_are_pooled_to_the_smaller(name):
+    """The student's map of 8x8, mapped, beside the teacher's of 4x4."""
+    layers = dict(student="block_0_preact", teacher="block_1_preact", mapping="linear")
+    case = Case("images", name, layers)
+    gradient = jax.grad(case.loss)(case.student).features["block_0_preact"]
+    # Each position of the smaller map is the mean of four.
+    four = gradient.reshape(ROWS, 4, 2, 4, 2, -1)
+    np.testing.assert_allclose(four, np.broadcast_to(four[:, :, :1, :, :1], four.shape), rtol=1e-5, atol=1e-9)
+    assert largest(gradient) > 0
+
+
+def test_decoupled_kd_leaves_out_examples_without_a_label():
+    case = Case("images", "decoupled_kd", {})
+    labelled = np.array([True, False, True, True, False, True])
+    case.batch = case.batch.replace(label_valid=labelled)
+    want = losses.decoupled_kd(case.student.logits, case.teacher.logits, jnp.asarray(case.batch.labels))[
+        labelled
+    ].mean()
+    np.testing.assert_allclose(case.loss(), want, rtol=1e-5)
+    assert case.mean()[0].count == 4
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.9}, {"temperature": 0.2}])
+def test_contrast_heeds_its_options(options):
+    name, spec = "contrastive_representation", ON_IMAGES["contrastive_representation"]
+    usual, other = (Case("images", name, given).mean() for given in (spec, spec | options))
+    same = np.allclose(usual[1].student, other[1].student, rtol=1e-4)
+    assert same == ("momentum" not in options)
+    assert np.isclose(usual[0].value(), other[0].value(), rtol=1e-4) == ("temperature" not in options)
+
+
+def test_the_auto_encoder_of_factor_transfer_learns_by_its_own_error():
+    spec = ON_IMAGES["factor_transfer"]
+    with_error, without = (Case("images", "factor_transfer", spec | {"reconstruction": w}) for w in (1.0, 0.0))
+    decoder = lambda case: largest(jax.grad(lambda p: case.loss(None, None, p))(case.params)["paraphraser"])  # noqa: E731
+    assert decoder(with_error) > 0
+    assert decoder(without) == 0
+    assert with_error.loss() > without.loss()
+
+
+def test_overhaul_reads_the_teachers_margin():
+    spec = ON_IMAGES["overhaul"]
+    case = Case("images", "overhaul", spec)
+    lower = {n: 3 * x if n.endswith("_margin") else x for n, x in case.teacher.features.items()}
+    assert case.loss(case.student, case.teacher.replace(features=lower)) != case.loss()
 
 
 SCHEDULED = [
