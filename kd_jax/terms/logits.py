@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.losses.numerics import at_least_float32
 from kd_jax.terms.hyperparameters import adopts, bind
 from kd_jax.terms.term import Seen, Site, Term
 
@@ -126,7 +127,8 @@ def topk_kl(site: Site, *, k: int, source: str | None = None, **given: Any) -> T
         raise ValueError(f"k must be a whole number from 1 to {shapes[1].shape[-1]}, got {k!r}")
 
     def loss(student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0) -> jax.Array:
-        log_p, indices = jax.lax.top_k(jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature), k)
+        (wide,) = at_least_float32(teacher)
+        log_p, indices = jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k)
         return losses.topk_kl(student, log_p, indices, temperature=temperature)
 
     bound = bind(loss, given, *shapes)

@@ -201,6 +201,12 @@ def test_class_counts_that_differ_are_refused(student):
         build(site_of(student, other=other), term="soft_target_kl", temperature=1.0)
 
 
+def test_topk_kl_that_keeps_every_class_is_soft_target_kl(student, big, batch):
+    term = build(site_of(student, big=big), term="topk_kl", k=CLASSES, temperature=3.0)
+    want = losses.soft_target_kl(student.logits, big.logits, temperature=3.0).mean()
+    np.testing.assert_allclose(run(term, {}, student, {"big": big}, batch).value(), want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["soft_target_kl", "dist", "standardized_kl"])
 def test_the_classes_that_both_know_can_be_compared(student, batch, name):
     other = draw(1, WIDTH, classes=CLASSES + 2)
