@@ -7,7 +7,7 @@ Shapes: `B` examples of a batch, `K` classes, `T` tokens, `H W C` an image's hei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -16,6 +16,8 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 PyTree = Any
+Count = Annotated[int, "0 or more"]
+"""An option of a model that counts something there may be none of."""
 Variables = Mapping[str, PyTree]
 """A Linen module's variables: `{"params": ...}` and, for a net with BatchNorm, `{"batch_stats": ...}`."""
 
@@ -54,8 +56,8 @@ class ModelOutput:
       logits: [B, K] unnormalized log-probabilities.
       features: name -> array with leading axis B, every intermediate that a distiller may want:
         `pooled` [B, D] always (what the classifier reads), `embeddings` and `block_0`, `block_1`, ... [B, T, D] or
-        [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the softmax). What no term uses costs nothing
-        under jit.
+        [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the softmax), `query_0`, `key_0`,
+        `value_0`, ... [B, heads, T, D / heads]. What no term uses costs nothing under jit.
     """
 
     logits: jax.Array

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 
 from kd_jax.models import bag, cnn, encoder, resnet, vgg
+from kd_jax.types import Count
 
 MODELS: dict[str, type[nn.Module]] = {
     "bag_of_embeddings": bag.BagOfEmbeddings,
@@ -71,8 +72,10 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
 
 
 def _checked_number(option: str, kind: Any, value: Any) -> int | float:
-    """A positive int, a positive float, or a dropout rate."""
-    if kind is int:
+    """A positive int, a count, a positive float, or a dropout rate."""
+    if kind == Count:
+        kind, meaning, number, inside = int, "a whole number, 0 or more", numbers.Integral, lambda x: 0 <= x < 2**31
+    elif kind is int:
         meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: 0 < x < 2**31
     elif option.endswith(".dropout"):
         meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1

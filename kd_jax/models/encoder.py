@@ -1,42 +1,78 @@
-"""The BERT encoder with a classifier: teachers from Hugging Face folders, and smaller students of their kind."""
+"""Text encoders, BERT and its kin, with a classifier: teachers from Hugging Face folders, and smaller students."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.models import normalization
-from kd_jax.types import Array, ModelOutput
+from kd_jax.models import normalization, transformer
+from kd_jax.types import Array, Count, ModelOutput
 
-INITIALIZER = nn.initializers.truncated_normal(stddev=0.02)
-"""BERT's own initializer, for every kernel and embedding."""
+
+@dataclass(frozen=True)
+class Family:
+    """What sets a published encoder apart from BERT.
+
+    Attributes:
+      first_position: the row of the position table that the first token reads. Where it is not 0, the row before it is
+        padding's, padding has that row's number as token id, and only other tokens advance the position.
+      pooler: activation of the dense layer between the first token's state and the classifier.
+      drops_before_pooler: whether dropout is applied there too.
+    """
+
+    first_position: int
+    pooler: Callable[[jax.Array], jax.Array]
+    drops_before_pooler: bool
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    return nn.gelu(x, approximate=False)
+
+
+FAMILIES = {
+    "bert": Family(0, nn.tanh, False),
+    "roberta": Family(2, nn.tanh, True),
+    "distilbert": Family(0, nn.relu, False),
+    "electra": Family(0, _gelu, True),
+}
+"""Name -> family; MiniLM is a "bert"."""
 
 
 class Encoder(nn.Module):
-    """BERT: embeddings, post-LayerNorm blocks, pooling, classifier.
+    """Embeddings, post-LayerNorm blocks, pooling, classifier.
 
-    Features: `embeddings` and `block_0`, ... `[B, T, width]`; `attention_0`, ... `[B, heads, T, T]`, scaled scores
-    before mask and softmax, in at least float32; `pooled` `[B, width]`, what the classifier reads, before its dropout.
+    Features: `embeddings` `[B, T, width]`; for each block `i`, `block_i` `[B, T, width]`, `attention_i`
+    `[B, heads, T, T]`, scaled scores before mask and softmax, in at least float32, and `query_i`, `key_i`, `value_i`
+    `[B, heads, T, width / heads]`; `pooled` `[B, width]`, what the classifier reads, before its dropout; with a
+    language head `vocabulary_logits` `[B, T, vocabulary_size]`, in at least float32.
     What the features hold at positions that the mask excludes is meaningless.
 
     Attributes:
       num_classes: K.
       vocabulary_size: number of token ids; an id outside gives NaN.
-      width: of embeddings and blocks, a multiple of `heads`.
+      width: of the blocks, a multiple of `heads`.
       layers: number of blocks.
       heads: attention heads of a block.
       intermediate: width of a block's hidden layer.
       max_positions: the longest T.
-      type_vocabulary: number of token types.
+      type_vocabulary: number of token types; at 0 or 1 the types of a pair are not read, as in DistilBERT and RoBERTa.
       dropout: rate in [0, 1), on embeddings, attention weights, both sublayers' results and the classifier's input.
-      pooling: "cls", the first token's state through a dense layer and tanh, as in BertForSequenceClassification; or
+      pooling: "cls", the first token's state through the family's dense layer, as in its published classifier; or
         "mean", the mean state over the tokens that count, as in sentence encoders such as all-MiniLM.
+      family: whose positions and classifier, see `FAMILIES`.
+      embedding_width: of the embeddings, projected to `width` where it differs (ELECTRA); 0: as `width`.
+      language_head: whether each token is also predicted, by weights tied to the word embeddings.
+      remat: whether the backward pass recomputes each block.
+      scan: whether the blocks are one loop over stacked parameters.
       layer_norm_epsilon: added to the variance; the architecture's value.
 
     References:
-      Devlin et al. `BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding
-      <https://arxiv.org/abs/1810.04805>`_, 2018.
+      Devlin et al. `BERT <https://arxiv.org/abs/1810.04805>`_, 2018. Liu et al. `RoBERTa
+      <https://arxiv.org/abs/1907.11692>`_, 2019. Sanh et al. `DistilBERT <https://arxiv.org/abs/1910.01108>`_, 2019.
+      Clark et al. `ELECTRA <https://arxiv.org/abs/2003.10555>`_, 2020.
     """
 
     num_classes: int
@@ -46,9 +82,14 @@ class Encoder(nn.Module):
     heads: int
     intermediate: int
     max_positions: int
-    type_vocabulary: int
+    type_vocabulary: Count
     dropout: float
     pooling: Literal["cls", "mean"]
+    family: Literal["bert", "roberta", "distilbert", "electra"] = "bert"
+    embedding_width: Count = 0
+    language_head: bool = False
+    remat: bool = False
+    scan: bool = False
     layer_norm_epsilon: float = 1e-12
 
     def __post_init__(self) -> None:
@@ -75,77 +116,61 @@ class Encoder(nn.Module):
           ValueError: if shapes differ or T exceeds `max_positions`.
         """
         mask = as_mask(input_ids, attention_mask)
-        features = {}
-        x = features["embeddings"] = self._embed(input_ids, token_type_ids, train)
-        for i in range(self.layers):
-            block = Block(self.heads, self.intermediate, self.dropout, self.layer_norm_epsilon, name=f"block_{i}")
-            x, features[f"attention_{i}"] = block(x, mask, train=train)
-            features[f"block_{i}"] = x
-        first = self.pooling == "cls"
-        pooled = nn.tanh(_dense(self.width, "pooler")(x[:, 0])) if first else masked_mean(x, mask)
-        features["pooled"] = pooled
-        logits = _dense(self.num_classes, "classifier")(nn.Dropout(self.dropout)(pooled, deterministic=not train))
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        words = nn.Embed(self.vocabulary_size, self.embedding_width or self.width, name="word_embeddings",
+                         embedding_init=transformer.INITIALIZER)  # fmt: skip
+        x = embeddings = self._embed(words, input_ids, token_type_ids, drop)
+        x, features = transformer.run_blocks(
+            x, mask, layers=self.layers, remat=self.remat, scan=self.scan, heads=self.heads,
+            intermediate=self.intermediate, dropout=self.dropout, layer_norm_epsilon=self.layer_norm_epsilon,
+            norm_first=False, train=train,
+        )  # fmt: skip
+        pooled = self._pool(x, drop) if self.pooling == "cls" else masked_mean(x, mask)
+        features |= {"embeddings": embeddings, "pooled": pooled}
+        if self.language_head:
+            features["vocabulary_logits"] = self._predict_tokens(x, words)
+        logits = transformer.dense(self.num_classes, "classifier")(drop(pooled))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _embed(self, input_ids: Array, token_type_ids: Array | None, train: bool) -> jax.Array:
+    def _embed(self, words: nn.Embed, input_ids: Array, token_type_ids: Array | None, drop: nn.Dropout) -> jax.Array:
         """The normalized sum of word, position and type embeddings, `[B, T, width]`."""
         length = input_ids.shape[1]
         if length > self.max_positions:
             raise ValueError(f"the encoder has {self.max_positions} positions, got texts of {length} tokens")
-        types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        if types.shape != input_ids.shape:
-            raise ValueError(f"token_type_ids must be {input_ids.shape}, as input_ids, got {types.shape}")
+        if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
+            raise ValueError(f"token_type_ids must be {input_ids.shape}, as input_ids, got {token_type_ids.shape}")
+        first = FAMILIES[self.family].first_position
+        x = words(input_ids)
+        if self.type_vocabulary:
+            unread = token_type_ids is None or self.type_vocabulary == 1
+            types = jnp.zeros_like(input_ids) if unread else token_type_ids
+            x = x + self._table(self.type_vocabulary, "type_embeddings")(types)
+        x = x + self._table(self.max_positions + first, "position_embeddings")(_positions(input_ids, first))
+        x = drop(transformer.layer_norm(self.layer_norm_epsilon, "embeddings_norm")(x))
+        return x if x.shape[-1] == self.width else transformer.dense(self.width, "embeddings_projection")(x)
 
-        def embedding(size, name):
-            return nn.Embed(size, self.width, embedding_init=INITIALIZER, name=name)
+    def _table(self, size: int, name: str) -> nn.Embed:
+        return nn.Embed(size, self.embedding_width or self.width, embedding_init=transformer.INITIALIZER, name=name)
 
-        words = embedding(self.vocabulary_size, "word_embeddings")(input_ids)
-        positions = embedding(self.max_positions, "position_embeddings")(jnp.arange(length)[None])
-        x = words + embedding(self.type_vocabulary, "type_embeddings")(types) + positions
-        x = _layer_norm(self.layer_norm_epsilon, "embeddings_norm")(x)
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+    def _pool(self, x: jax.Array, drop: nn.Dropout) -> jax.Array:
+        family = FAMILIES[self.family]
+        first = drop(x[:, 0]) if family.drops_before_pooler else x[:, 0]
+        return family.pooler(transformer.dense(self.width, "pooler")(first))
+
+    def _predict_tokens(self, x: jax.Array, words: nn.Embed) -> jax.Array:
+        x = _gelu(transformer.dense(words.features, "language_dense")(x))
+        x = transformer.layer_norm(self.layer_norm_epsilon, "language_norm")(x)
+        bias = self.param("language_bias", nn.initializers.zeros, (self.vocabulary_size,))
+        logits = words.attend(x) + bias[None, None]
+        return logits.astype(normalization.at_least_float32(logits.dtype))
 
 
-class Block(nn.Module):
-    """One post-LayerNorm transformer block: self-attention, then two dense layers around an exact GELU.
-
-    Attributes:
-      heads: attention heads.
-      intermediate: width of the hidden layer.
-      dropout: rate.
-      layer_norm_epsilon: added to the variance.
-    """
-
-    heads: int
-    intermediate: int
-    dropout: float
-    layer_norm_epsilon: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """`x` `[B, T, D]` and `mask` `[B, T]` bool -> the next `[B, T, D]` and the scores `[B, heads, T, T]`."""
-        width = x.shape[-1]
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        context, scores = self._attend(x, mask, drop)
-        attended = drop(_dense(width, "attention_output")(context))
-        x = _layer_norm(self.layer_norm_epsilon, "attention_norm")(x + attended)
-        hidden = nn.gelu(_dense(self.intermediate, "intermediate")(x), approximate=False)
-        hidden = drop(_dense(width, "output")(hidden))
-        return _layer_norm(self.layer_norm_epsilon, "output_norm")(x + hidden), scores
-
-    def _attend(self, x: jax.Array, mask: jax.Array, drop: nn.Dropout) -> tuple[jax.Array, jax.Array]:
-        """Self-attention up to its output layer: `[B, T, D]`, and the scaled scores `[B, heads, T, T]`."""
-        batch, length, width = x.shape
-        # One matmul for the three saves about an eighth of the forward pass.
-        qkv = _dense(3 * width, "qkv")(x).reshape(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        dtype = normalization.at_least_float32(x.dtype)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=dtype)
-        scores = scores * (width // self.heads) ** -0.5
-        # The smallest finite number, not -inf: softmax over a row without any valid token would be NaN.
-        weights = nn.softmax(jnp.where(mask[:, None, None, :], scores, jnp.finfo(dtype).min))
-        context = jnp.einsum("bhqk,bkhd->bqhd", drop(weights.astype(x.dtype)), value)
-        return context.reshape(batch, length, width), scores
+def _positions(input_ids: Array, first: int) -> jax.Array:
+    """The row of the position table that each token reads, `[1, T]` or, where padding doesn't count, `[B, T]`."""
+    if not first:
+        return jnp.arange(input_ids.shape[1])[None]
+    counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
+    return jnp.cumsum(counts, axis=1) * counts + first - 1
 
 
 def as_mask(input_ids: Array, attention_mask: Array) -> jax.Array:
@@ -163,12 +188,3 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     total = jnp.sum(jnp.where(mask[:, :, None], x.astype(dtype), 0), axis=1)
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=dtype)
     return (total / jnp.maximum(count, 1)).astype(x.dtype)
-
-
-def _dense(features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=INITIALIZER, name=name)
-
-
-def _layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
-    # Linen's fast variance, E[x^2] - E[x]^2, cancels where a token's mean is large against its spread.
-    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)

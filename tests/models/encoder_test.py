@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from kd_jax import models
+from kd_jax.models import transformer
 
 SPEC = {
     "name": "encoder",
@@ -59,7 +60,8 @@ def bert(params, ids, mask, types, pooling, heads=3):
         hidden = dense(block["intermediate"], x)
         hidden = hidden * 0.5 * (1 + special.erf(hidden / np.sqrt(2)))
         x = norm(block["output_norm"], x + dense(block["output"], hidden))
-        features |= {f"block_{i}": x, f"attention_{i}": np.stack(scores)}
+        parts = {"query": query, "key": key, "value": value, "attention": scores}
+        features |= {f"{name}_{i}": np.stack(by_head) for name, by_head in parts.items()} | {f"block_{i}": x}
     pooled = np.tanh(dense(params["pooler"], x[0])) if pooling == "cls" else x[mask].mean(0)
     return dense(params["classifier"], pooled), features | {"pooled": pooled}
 
@@ -85,6 +87,7 @@ def test_names_and_shapes_of_the_features():
     module, variables = make()
     output = jax.eval_shape(module.apply, variables, IDS, MASK)
     want = dict.fromkeys(("embeddings", "block_0", "block_1"), (4, 16, 12)) | {"pooled": (4, 12)}
+    want |= {f"{name}_{i}": (4, 3, 16, 4) for name in ("query", "key", "value") for i in (0, 1)}
     want |= dict.fromkeys(("attention_0", "attention_1"), (4, 3, 16, 16))
     assert {key: feature.shape for key, feature in output.features.items()} == want
 
@@ -139,3 +142,86 @@ def test_refuses_other_shapes(args, message):
     module, variables = make()
     with pytest.raises(ValueError, match=message):
         module.apply(variables, *args)
+
+
+@pytest.mark.parametrize("options", [{"remat": True}, {"scan": True}, {"remat": True, "scan": True}])
+def test_remat_and_scan_change_neither_outputs_nor_gradients(options):
+    module, variables = make()
+    other = models.build(SPEC | options)
+    stacked = {"params": transformer.stack_blocks(variables["params"])} if "scan" in options else variables
+
+    def loss(module, variables):
+        output = module.apply(variables, IDS, MASK, TYPES)
+        return jnp.sum(jnp.sin(output.logits)) + jnp.sum(jnp.sin(output.features["block_0"])), output
+
+    (_, want), gradient = jax.value_and_grad(lambda v: loss(module, v), has_aux=True)(variables)
+    (_, found), found_gradient = jax.value_and_grad(lambda v: loss(other, v), has_aux=True)(stacked)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, want)
+    found_gradient = transformer.unstack_blocks(found_gradient["params"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found_gradient, gradient["params"]
+    )
+
+
+def saved_bytes(**options):
+    """Bytes that the backward pass keeps of a stack of 8 blocks on 64 tokens."""
+    module = models.build(SPEC | {"layers": 8, "max_positions": 64} | options)
+    ids = np.zeros((4, 64), np.int32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), ids, ids)
+    step = jax.jit(jax.grad(lambda v: module.apply(v, ids, ids).logits.sum()))
+    return step.lower(variables).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_remat_keeps_less_for_the_backward_pass():
+    assert saved_bytes(scan=True, remat=True) < 0.6 * saved_bytes(scan=True)
+
+
+def test_scanned_blocks_start_different_and_drop_out_differently():
+    module = models.build(SPEC | {"scan": True, "dropout": 0.5})
+    variables = module.init(jax.random.key(0), IDS, MASK)
+    kernels = variables["params"]["blocks"]["qkv"]["kernel"]
+    assert kernels.shape == (2, 12, 36)
+    assert not np.allclose(kernels[0], kernels[1])
+    # With the same weights in both blocks and nothing but dropout between runs, equal draws would be visible.
+    runs = [module.apply(variables, IDS, MASK, train=True, rngs={"dropout": jax.random.key(k)}).logits for k in (0, 1)]
+    assert not np.allclose(runs[0], runs[1])
+
+
+def test_stacking_blocks_can_be_undone():
+    _, variables = make()
+    there = transformer.stack_blocks(variables["params"])
+    back = transformer.unstack_blocks(there)
+    assert jax.tree.structure(back) == jax.tree.structure(dict(variables["params"]))
+    jax.tree.map(np.testing.assert_array_equal, back, dict(variables["params"]))
+    assert transformer.unstack_blocks(back) is back
+
+
+def test_padding_does_not_advance_the_positions_of_roberta():
+    module, variables = make(family="roberta", type_vocabulary=1)
+    ids = np.where(MASK, np.where(IDS == 1, 2, IDS), 1)
+    table = variables["params"]["position_embeddings"]["embedding"]
+    assert table.shape == (35, 12)
+    want = module.apply(variables, ids, MASK).features["embeddings"]
+    shifted = np.pad(ids, ((0, 0), (3, 0)), constant_values=1)
+    found = module.apply(variables, shifted, shifted != 1).features["embeddings"][:, 3:]
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "types"), [("roberta", 1), ("distilbert", 0)])
+def test_families_without_token_types_do_not_read_them(family, types):
+    module, variables = make(family=family, type_vocabulary=types)
+    assert ("type_embeddings" in variables["params"]) == (types == 1)
+    pairs = module.apply(variables, IDS, MASK, TYPES).logits
+    np.testing.assert_array_equal(pairs, module.apply(variables, IDS, MASK).logits)
+
+
+def test_the_language_head_is_tied_to_the_word_embeddings():
+    module, variables = make(language_head=True, embedding_width=8)
+    output = module.apply(variables, IDS, MASK)
+    assert output.features["vocabulary_logits"].shape == (4, 16, 23)
+    changed = jax.tree.map(jnp.asarray, variables)
+    changed["params"]["word_embeddings"]["embedding"] = changed["params"]["word_embeddings"]["embedding"].at[5].add(1.0)
+    ids = np.where(IDS == 5, 4, IDS)
+    before, after = (module.apply(v, ids, MASK).features["vocabulary_logits"] for v in (variables, changed))
+    np.testing.assert_array_equal(np.delete(after, 5, axis=-1), np.delete(before, 5, axis=-1))
+    assert not np.allclose(after[..., 5], before[..., 5])
