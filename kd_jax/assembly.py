@@ -13,7 +13,7 @@ from kd_jax.models import pretrained
 from kd_jax.network import DTYPES, Network
 from kd_jax.objective import make_objective
 from kd_jax.optimizer import make_optimizer
-from kd_jax.plan import ModelPlan
+from kd_jax.plan import FROM_MODEL, ModelPlan
 from kd_jax.randomness import derived_seed, fold_name, stream
 from kd_jax.step import Group, Learner
 from kd_jax.surroundings import Surroundings
@@ -35,8 +35,9 @@ def build(plan: ModelPlan, around: Surroundings) -> tuple[Network, Variables]:
 def _module(plan: ModelPlan, around: Surroundings) -> tuple[nn.Module, Variables | None]:
     spec, classes = dict(plan.model), around.datasets.num_classes
     try:
-        if "pretrained" in spec:
-            folder = pretrained.path_of(spec.pop("pretrained"))
+        if "pretrained" in spec or FROM_MODEL in spec:
+            own = spec.pop(FROM_MODEL, None)
+            folder = around.workdir / own if own else pretrained.path_of(spec.pop("pretrained"))
             spec.pop("name", None)
             module, variables = pretrained.load(
                 folder, classes, seed=derived_seed(around.seed, "head", plan.kin), **spec
@@ -63,6 +64,14 @@ def example(plan: ModelPlan, around: Surroundings) -> Batch:
     return next(
         iter(around.datasets.evaluation_batches(around.datasets.splits["train"], [plan.view], around.processes))
     )
+
+
+def input_shapes(plan: ModelPlan, around: Surroundings) -> dict[str, list[int]]:
+    """What the model reads of one example, by argument: shapes without the batch, texts at their full length."""
+    view = example(plan, around).views[view_name(plan.view)]
+    if "max_length" in plan.view:
+        return {name: [plan.view["max_length"]] for name in view}
+    return {name: list(array.shape[1:]) for name, array in view.items()}
 
 
 def make_group(

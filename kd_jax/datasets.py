@@ -39,6 +39,7 @@ class Datasets:
 
     def __init__(self, data: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]):
         shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
+        self.columns = data["inputs"]
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
         for role in SPLITS[1:]:

@@ -25,7 +25,9 @@ class Finished:
 
     Attributes:
       variables: parameters and BatchNorm statistics, in memory; the knowledge mapping network is not among them.
-      description: JSON: "spec", "view", "dtype", "class_names", "fingerprint", "train_seconds", "step".
+      description: JSON: "spec", as the config has it; "architecture", what `models.build` makes the module of; "view",
+        "inputs" (name -> shape of one example), "columns" of the data, "dtype", "class_names", "fingerprint",
+        "train_seconds", "step".
     """
 
     variables: Variables
@@ -33,13 +35,18 @@ class Finished:
 
     def save(self, folder: Path) -> None:
         """Writes `model.safetensors`, then `finished.json`, whose presence says that both are whole."""
-        flat = _flat(self.variables)  # Every process takes part in gathering what is spread over them.
-        if jax.process_index() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / "model.safetensors.tmp"
-            save_file(flat, temporary)
-            temporary.replace(folder / "model.safetensors")
+        write_variables(folder / "model.safetensors", self.variables)
         write_json(folder / "finished.json", self.description)
+
+
+def write_variables(path: Path, variables: Variables) -> None:
+    """Writes variables as safetensors, by path of the leaf, whole or not at all."""
+    flat = _flat(variables)  # Every process takes part in gathering what is spread over them.
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        save_file(flat, temporary)
+        temporary.replace(path)
 
 
 def load(folder: Path) -> Finished | None:

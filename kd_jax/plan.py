@@ -26,6 +26,9 @@ SECTIONS: dict[str, dict[str, bool]] = {
 }  # fmt: skip
 """Section -> key -> whether it is required. A key that isn't here is refused, so none can go unread."""
 
+FROM_MODEL = "from_model"
+"""Key of a model's `model` that names an earlier model, whose weights it starts from in place of random ones."""
+
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
 
@@ -103,6 +106,9 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     cached = tuple(section.get("cached", ()))
     if strangers := sorted(set(cached) - set(teachers)):
         raise ValueError(f"models.{name}.cached names {', '.join(strangers)}; its teachers are {', '.join(teachers)}")
+    if (start := section["model"].get(FROM_MODEL)) is not None and (start not in sections or start == name):
+        others = ", ".join(sorted(sections.keys() - {name}))
+        raise ValueError(f"models.{name}.model.{FROM_MODEL} names {start!r}; there are {others}")
     used_as_is = "pretrained" in section["model"] or section.get("restore")
     if not objective and not used_as_is:
         raise ValueError(f"models.{name} has no objective: give it one, or pretrained weights, or restore=...")
@@ -124,12 +130,17 @@ def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
     """Teachers before those that learn from them; among equals by name."""
     ordered: dict[str, ModelPlan] = {}
     while len(ordered) < len(models):
-        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in models[n].teachers)]
+        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in _needed(models[n]))]
         if not ready:
             stuck = ", ".join(sorted(models.keys() - ordered.keys()))
-            raise ValueError(f"models.{stuck}: their teachers form a circle")
+            raise ValueError(f"models.{stuck}: their teachers, or the models they start from, form a circle")
         ordered[ready[0]] = models[ready[0]]
     return tuple(ordered.values())
+
+
+def _needed(model: ModelPlan) -> tuple[str, ...]:
+    """The models that must be finished before this one begins."""
+    return (*model.teachers, *([model.model[FROM_MODEL]] if FROM_MODEL in model.model else ()))
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:

@@ -11,12 +11,13 @@ import jax
 from jax.experimental import multihost_utils
 
 from kd_jax import finished
-from kd_jax.assembly import build, example, make_group, total_steps
+from kd_jax.assembly import build, example, input_shapes, make_group, total_steps
 from kd_jax.checkpoint import Checkpoints
 from kd_jax.data.sources import Source
 from kd_jax.evaluate import eval_step, evaluate
 from kd_jax.finished import Finished
 from kd_jax.loop import Rhythm, train
+from kd_jax.models import describe
 from kd_jax.network import Network
 from kd_jax.plan import ModelPlan
 from kd_jax.progress import StepProgress
@@ -47,8 +48,8 @@ def obtain(plan: ModelPlan, teachers: Mapping[str, Model], around: Surroundings)
     if done is None and plan.restore:
         done = _restored(plan, around, network)
     if done is None and not plan.objective:
-        done = Finished(initial, _description(plan, initial, around, step=0, seconds=0.0))
-        done.save(around.workdir / plan.name)
+        done = Finished(initial, _description(plan, network, initial, around, step=0, seconds=0.0))
+        _save(done, plan, around)
     if done is None:
         done = _fit(plan, network, initial, teachers, around)
     home = Path(plan.restore) if plan.restore else around.workdir / plan.name
@@ -57,10 +58,12 @@ def obtain(plan: ModelPlan, teachers: Mapping[str, Model], around: Surroundings)
 
 def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finished:
     done = finished.load_required(Path(str(plan.restore)))
+    ours = _description(plan, network, done.variables, around, step=0, seconds=0.0)
     for key in ("spec", "view", "class_names"):
-        ours = _description(plan, done.variables, around, step=0, seconds=0.0)[key]
-        if done.description[key] != ours:
-            raise ValueError(f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the config {ours}")
+        if done.description[key] != ours[key]:
+            raise ValueError(
+                f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the config {ours[key]}"
+            )
     expected = jax.eval_shape(network.init, jax.random.key(0), example(plan, around))
     for (path, wanted), found in zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(done.variables), strict=True):
         if wanted.shape != found.shape:
@@ -68,14 +71,25 @@ def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finish
                 f"models.{plan.name}: {plan.restore} has shape {found.shape} at {path}, not {wanted.shape}"
             )
     log.info("%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"])
-    done.save(around.workdir / plan.name)
+    done = Finished(done.variables, ours | dict(done.description))
+    _save(done, plan, around)
     return done
 
 
+def _save(done: Finished, plan: ModelPlan, around: Surroundings) -> None:
+    """Saves a model, and with it the tokenizer that it can't do without."""
+    folder = around.workdir / plan.name
+    if "tokenizer" in plan.view and jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        around.datasets.tokenizer(plan.view).save(str(folder / "tokenizer.json"))
+    done.save(folder)
+
+
 def _description(
-    plan: ModelPlan, variables: Variables, around: Surroundings, *, step: int, seconds: float
+    plan: ModelPlan, network: Network, variables: Variables, around: Surroundings, *, step: int, seconds: float
 ) -> dict[str, Any]:
-    plain = {"spec": plan.model, "view": plan.view, "dtype": plan.dtype}
+    plain = {"spec": plan.model, "view": plan.view, "dtype": plan.dtype, "architecture": describe(network.module),
+             "inputs": input_shapes(plan, around), "columns": around.datasets.columns}  # fmt: skip
     return {key: _as_json(value) for key, value in plain.items()} | {
         "class_names": list(around.datasets.splits["train"].class_names),
         "parameters": count_parameters(variables["params"]),
@@ -110,10 +124,10 @@ def _fit(
     assert chosen is not None, "training ends with a checkpoint"
     state, meta = chosen
     variables = state.members[plan.name].variables()
-    description = _description(plan, variables, around, step=meta["step"], seconds=round(seconds, 1))
+    description = _description(plan, network, variables, around, step=meta["step"], seconds=round(seconds, 1))
     description["selection_accuracy"] = (meta["metrics"] or {}).get("accuracy")
     done = Finished(variables, description)
-    done.save(folder)
+    _save(done, plan, around)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{plan.name} finished")
     return done

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from safetensors.numpy import load_file
 from kd_jax import experiment, models
 from kd_jax.command import load_config, plain
 from kd_jax.loop import Interrupted, StopSignal
-from kd_jax.models import cifar_weights
+from kd_jax.models.layouts import layout, single_file
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
@@ -150,11 +149,7 @@ def save_resnet8(path):
     """A CIFAR ResNet with random weights, as a published file; returns its number of parameters."""
     small = dict(name="cifar_resnet", num_classes=10, depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
     variables = models.build(small).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
-    file = {
-        cifar_weights.source_of("/".join(path)): np.asarray(leaf).transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
-        for path, leaf in flax.traverse_util.flatten_dict(variables).items()
-    }
-    np.savez(path, **file)
+    np.savez(path, **layout.write(single_file.AKAMASTER, variables))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 

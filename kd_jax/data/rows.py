@@ -1,11 +1,12 @@
 """The rows of CSV, TSV and JSONL files, one bad row at a time set aside.
 
-CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character. Both have a header.
+Files of any size are read as a stream. CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character. Both have a header.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
       ValueError: if there is no readable header.
     """
     # Bytes that are no UTF-8 become surrogates, which the row they stand in is later rejected for.
-    lines = _Lines(file.read().decode("utf-8-sig", "surrogateescape"))
+    lines = _Lines(line.decode("utf-8" if i else "utf-8-sig", "surrogateescape") for i, line in enumerate(file))
     tabs = suffix == ".tsv"
     reader = csv.reader(
         lines, delimiter="	" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=True
@@ -69,32 +70,34 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
 
 
 class _Lines:
-    """Lines for a csv.reader that can go back to the line after the current record's first."""
+    """Lines for a csv.reader that can go back to the line after the current record's first; keeps one record only."""
 
-    def __init__(self, text: str):
-        self._lines = [line + "\n" for line in text.split("\n")]
-        if self._lines[-1] == "\n":
-            self._lines.pop()
-        self._start = self._next = 0
+    def __init__(self, file: Iterable[str]):
+        self._coming = (line if line.endswith("\n") else line + "\n" for line in file)
+        self._again: deque[str] = deque()
+        self._record: list[str] = []
+        self._count = 0
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        if self._next >= len(self._lines):
-            raise StopIteration
-        self._next += 1
-        return self._lines[self._next - 1]
+        line = self._again.popleft() if self._again else next(self._coming)
+        self._record.append(line)
+        self._count += 1
+        return line
 
     def start_record(self) -> int:
         """The number, from 1, of the line at which the next record starts."""
-        self._start = self._next
-        return self._start + 1
+        self._record = []
+        return self._count + 1
 
     def first(self) -> str:
         """The current record's first line."""
-        return self._lines[self._start]
+        return self._record[0]
 
     def resume_after_first(self) -> None:
         """Goes back to the line after the current record's first."""
-        self._next = self._start + 1
+        self._again.extendleft(reversed(self._record[1:]))
+        self._count -= len(self._record) - 1
+        self._record = []

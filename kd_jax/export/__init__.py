@@ -1,0 +1,69 @@
+"""What people deploy: a finished model in our own format, for transformers, as StableHLO and as ONNX.
+
+Each is read back and compared with the live model before the export says that it succeeded.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_jax.export import compiled, hugging_face, onnx, own
+from kd_jax.export.comparison import BATCH_SIZES, TOLERANCE, largest_difference
+from kd_jax.export.student import Student, Unsupported, open_student
+
+log = logging.getLogger("kd_jax")
+
+FORMATS: dict[str, Callable[[Student, Path], Callable[[dict[str, np.ndarray]], np.ndarray]]] = {
+    "kd_jax": own.write,
+    "huggingface": hugging_face.write,
+    "stablehlo": compiled.write,
+    "onnx": onnx.write,
+}
+"""Name -> what writes a student to a folder and returns its logits `[B, K]` of given inputs, by what it wrote."""
+
+
+def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) -> Path:
+    """Exports a finished model of a run to `workdir/export/<name>`.
+
+    Args:
+      workdir: of a finished run.
+      name: of the model; None: the compared student.
+      formats: of `FORMATS`; none: all that can hold this student. "kd_jax" is always written.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: if there is no such model or format, a format that was asked for can't hold it, or what was written
+        doesn't compute what the student computes.
+    """
+    if unknown := sorted(set(formats) - set(FORMATS)):
+        raise ValueError(f"unknown format {', '.join(map(repr, unknown))}; there are {', '.join(FORMATS)}")
+    student = open_student(workdir, name)
+    folder = workdir / "export" / student.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for format_name, write in FORMATS.items():
+        if formats and format_name not in formats and format_name != "kd_jax":
+            continue
+        try:
+            run = write(student, folder)
+        except Unsupported as reason:
+            if format_name in formats:
+                raise
+            log.info("%s: left out: %s", format_name, reason)
+            continue
+        _verify(student, format_name, run)
+    return folder
+
+
+def _verify(student: Student, format_name: str, run: Any) -> None:
+    worst = max(largest_difference(student, run, size) for size in BATCH_SIZES)
+    if not worst <= TOLERANCE:
+        raise ValueError(
+            f"{format_name}: what was written differs from the live model by {worst:.2g}, more than {TOLERANCE:.0e}"
+        )
+    sizes = ", ".join(map(str, BATCH_SIZES))
+    log.info("%s: written; logits as the live model's to %.1g (batches of %s)", format_name, worst, sizes)

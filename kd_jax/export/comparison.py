@@ -1,0 +1,39 @@
+"""Whether what was written computes what the live model computes."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from kd_jax.export.student import Student
+
+BATCH_SIZES = (1, 3, 64)
+"""Of the inputs that are compared."""
+
+TOLERANCE = 1e-4
+"""The largest difference of a logit that passes, absolute, where logits are of the order of 1 to 10."""
+
+
+def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
+    """Inputs of the student's own shapes, the same every time: noise for images, texts of all lengths."""
+    rng, inputs = np.random.default_rng(rows), {}
+    for name, shape in student.shapes(rows).items():
+        if name == "images":
+            inputs[name] = rng.normal(size=shape.shape).astype(shape.dtype)
+        elif name == "input_ids":
+            inputs[name] = rng.integers(0, student.description["architecture"]["vocabulary_size"], shape.shape)
+        elif name == "attention_mask":
+            lengths = rng.integers(1, shape.shape[1] + 1, rows)
+            inputs[name] = np.arange(shape.shape[1])[None] < lengths[:, None]
+        else:
+            inputs[name] = rng.integers(0, 2, shape.shape)
+        inputs[name] = inputs[name].astype(shape.dtype)
+    return inputs
+
+
+def largest_difference(student: Student, run: Callable[[dict[str, np.ndarray]], np.ndarray], rows: int) -> float:
+    """The largest difference between the logits of `run` and the live student's on a sample; inf for other shapes."""
+    inputs = sample(student, rows)
+    want = np.asarray(jax.jit(student.logits)(*inputs.values()))
+    found = np.asarray(run(inputs))
+    return float(np.abs(found - want).max()) if found.shape == want.shape else float("inf")

@@ -1,0 +1,134 @@
+"""A Hugging Face folder that transformers' PyTorch classes open."""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from kd_jax import models
+from kd_jax.data.text import padding_id
+from kd_jax.export import model_card
+from kd_jax.export.student import Student, Unsupported, apply
+from kd_jax.models import layouts, pretrained
+from kd_jax.models.layouts import layout
+
+FOLDER = "huggingface"
+
+SPECIAL = {
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""Role -> what tokenizers call it."""
+
+log = logging.getLogger("kd_jax")
+
+
+def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Writes config.json, model.safetensors, the tokenizer or image processor, and the model card.
+
+    What reads it back is PyTorch where it is installed, otherwise our own reader.
+
+    Raises:
+      Unsupported: if transformers has no such architecture, or not with these options.
+    """
+    options = models.describe(student.module)
+    try:
+        kind = layouts.model_type_of(options)
+        found = layouts.LAYOUTS[kind]
+        assert found.config is not None
+        config = found.config(options)
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
+    target = folder / FOLDER
+    target.mkdir(exist_ok=True)
+    tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
+    _write_config(student, target, kind, found.architecture, config, tokenizer)
+    tensors = {name: tensor.astype(np.float32) for name, tensor in layout.write(found, student.variables).items()}
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    if tokenizer is not None:
+        _write_tokenizer(student, target, tokenizer, types="token_type_ids" in student.description["inputs"])
+    else:
+        _write_processor(student, target)
+    (target / "README.md").write_text(model_card.make(student, transformers_class=_auto_class(kind)), encoding="utf-8")
+    return _reader(target, found.architecture)
+
+
+def _auto_class(kind: str) -> str:
+    """What people open a folder of this kind with; the automatic class knows no DeiT of two heads."""
+    if kind == "deit":
+        return layouts.LAYOUTS[kind].architecture
+    return "AutoModelForImageClassification" if kind in ("vit", "resnet") else "AutoModelForSequenceClassification"
+
+
+def _write_config(
+    student: Student, target: Path, kind: str, architecture: str, config: Mapping[str, Any], tokenizer: Any
+) -> None:
+    from transformers import AutoConfig
+
+    labels = dict(enumerate(student.class_names))
+    extra: dict[str, Any] = {}
+    if tokenizer is not None:
+        extra["pad_token_id"] = padding_id(tokenizer)
+    else:
+        extra["num_channels"] = student.description["inputs"]["images"][-1]
+    made = AutoConfig.for_model(
+        kind, **config, **extra, id2label=labels, label2id={name: i for i, name in labels.items()},
+        architectures=[architecture], problem_type="single_label_classification",
+    )  # fmt: skip
+    made.save_pretrained(target)
+
+
+def _write_tokenizer(student: Student, target: Path, tokenizer: Tokenizer, *, types: bool) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    roles = {role: name for role, names in SPECIAL.items() for name in names if tokenizer.token_to_id(name) is not None}
+    inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=student.description["view"]["max_length"],
+        pad_token=tokenizer.id_to_token(padding_id(tokenizer)), model_input_names=inputs, **roles,
+    )  # fmt: skip
+    wrapped.save_pretrained(target)
+
+
+def _write_processor(student: Student, target: Path) -> None:
+    view, (height, width, channels) = student.description["view"], student.description["inputs"]["images"]
+    mean, std = (list(values) * (channels if len(values) == 1 else 1) for values in (view["mean"], view["std"]))
+    content = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "resample": 2,
+               "size": {"height": height, "width": width}, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+               "image_mean": mean, "image_std": std}  # fmt: skip
+    (target / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    if importlib.util.find_spec("torch") is None:
+        log.info("huggingface: PyTorch is not installed; read back by our own reader")
+        module, variables = pretrained.load(target, pooling="cls") if _is_text(target) else pretrained.load(target)
+        run = jax.jit(lambda inputs: apply(module, variables, inputs))
+        return lambda inputs: np.asarray(run(dict(inputs)))
+    import torch
+    import transformers
+
+    model = getattr(transformers, architecture).from_pretrained(target, local_files_only=True).eval()
+
+    def run_torch(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        if "images" in inputs:
+            given = {"pixel_values": torch.tensor(np.moveaxis(inputs["images"], -1, 1).copy())}
+        else:
+            given = {name: torch.tensor(array.astype(np.int64)) for name, array in inputs.items()}
+        with torch.no_grad():
+            return model(**given).logits.numpy()
+
+    return run_torch
+
+
+def _is_text(target: Path) -> bool:
+    return (target / "tokenizer.json").is_file()

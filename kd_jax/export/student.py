@@ -1,0 +1,105 @@
+"""The finished model that is exported, apart from the run it came from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import finished, models
+from kd_jax.models import transformer
+from kd_jax.types import Array, Variables
+
+ARGUMENTS = ("images", "input_ids", "attention_mask", "token_type_ids")
+"""What modules take, in the order in which they take it."""
+
+DTYPES = {"images": np.float32, "input_ids": np.int32, "attention_mask": np.bool_, "token_type_ids": np.int32}
+
+
+class Unsupported(ValueError):
+    """A format can't hold this student, or what writes it is not installed."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished model.
+
+    Attributes:
+      name: in its run.
+      module: without scanned blocks, whatever it was trained with.
+      variables: as the module takes them.
+      description: what `finished.json` says.
+      tokenizer: the file, None for image models.
+      results: the run's results.json, `{}` where it isn't finished.
+    """
+
+    name: str
+    module: nn.Module
+    variables: Variables
+    description: Mapping[str, Any]
+    tokenizer: Path | None
+    results: Mapping[str, Any]
+
+    @property
+    def class_names(self) -> list[str]:
+        """[K]."""
+        return list(self.description["class_names"])
+
+    def shapes(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """Its inputs for a batch of that size, a number or a symbol, by argument."""
+        found = self.description["inputs"]
+        return {name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name]) for name in ARGUMENTS if name in found}
+
+    def logits(self, *inputs: Array) -> jax.Array:
+        """`[B, K]` of inputs in the order of `shapes`."""
+        return apply(self.module, self.variables, dict(zip(self.shapes(1), inputs, strict=True)))
+
+
+def apply(module: nn.Module, variables: Variables, inputs: Mapping[str, Array]) -> jax.Array:
+    """A module's logits `[B, K]` of its inputs by argument."""
+    given: dict[str, Any] = dict(inputs)
+    output: Any = module.apply(variables, **given)
+    return output.logits
+
+
+def open_student(workdir: Path, name: str | None = None) -> Student:
+    """A finished model of a run.
+
+    Args:
+      workdir: the run's folder.
+      name: of the model; None: the one that the config compares as the student.
+
+    Raises:
+      ValueError: if the folder is no run's, there is no such model, or it isn't finished.
+    """
+    if not (workdir / "config.json").is_file():
+        raise ValueError(f"{workdir} is no run's folder: it has no config.json")
+    config = json.loads((workdir / "config.json").read_text())
+    name = str(name or config["compare"]["student"])
+    if name not in config["models"]:
+        raise ValueError(f"the run in {workdir} has no model {name!r}; it has {', '.join(sorted(config['models']))}")
+    found = finished.load(workdir / name)
+    if found is None:
+        raise ValueError(f"{name!r} in {workdir} is not finished; start the run again and it goes on")
+    if "architecture" not in found.description:
+        raise ValueError(
+            f"{name!r} in {workdir} was finished by an older version, which did not keep what export needs"
+        )
+    results = workdir / "results.json"
+    tokenizer = workdir / name / "tokenizer.json"
+    module, variables = _unscanned(found)
+    return Student(name, module, variables, found.description, tokenizer if tokenizer.is_file() else None,
+                   json.loads(results.read_text()) if results.is_file() else {})  # fmt: skip
+
+
+def _unscanned(found: finished.Finished) -> tuple[nn.Module, Variables]:
+    architecture, variables = dict(found.description["architecture"]), found.variables
+    if architecture.get("scan"):
+        architecture["scan"] = False
+        variables = {**variables, "params": transformer.unstack_blocks(variables["params"])}
+    return models.build(architecture), jax.tree.map(jnp.asarray, variables)

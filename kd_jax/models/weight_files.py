@@ -1,0 +1,85 @@
+"""Files of weights, read safely: safetensors, in one file or in shards, and npz. Pickles are never opened.
+
+A pickle runs whatever program is in it, and a folder from the network is not to be trusted with that.
+"""
+
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+"""What weights also come in; refused by name."""
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object; ValueError where the file is absent or is none."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a Hugging Face folder has config.json and model.safetensors")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a folder's model.safetensors, or of the shards that model.safetensors.index.json lists.
+
+    Raises:
+      ValueError: if there is none, or one is damaged; says so where there are pickles instead.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "model.safetensors").is_file() and index.is_file():
+        tensors: dict[str, np.ndarray] = {}
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ValueError(f"{index} has no weight_map")
+        for shard in sorted(set(shards.values())):
+            if pathlib.PurePath(shard).name != shard:
+                raise ValueError(f"{index} names a shard outside its folder: {shard!r}")
+            tensors |= _read_safetensors(folder / shard)
+        return tensors
+    if not (folder / "model.safetensors").is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
+        reason = f" and {pickles} are pickles, which are never opened: convert them to safetensors" if pickles else ""
+        raise ValueError(f"{folder} has no model.safetensors{reason}")
+    return _read_safetensors(folder / "model.safetensors")
+
+
+def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of one safetensors or npz file, BatchNorm's counters of batches left out.
+
+    Raises:
+      ValueError: if it is of another kind, absent or damaged.
+    """
+    if path.suffix == ".npz":
+        tensors = _read_npz(path)
+    elif path.suffix == ".safetensors":
+        tensors = _read_safetensors(path)
+    else:
+        raise ValueError(f"{path} is neither .safetensors nor .npz; other files of weights are pickles, never opened")
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or truncated, or has an unknown dtype: {error}") from error
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise ValueError(f"{path} is no npz file of arrays, or is damaged: {error}") from error
