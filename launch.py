@@ -4,6 +4,8 @@ uv run launch.py                                               the default exper
 uv run launch.py --config=configs/sst2_minilm.py --workdir=DIR [--config.training.epochs=2 ...]
 uv run launch.py --config=configs/sst2_minilm.py:smoke         the same in seconds, on built-in data
 uv run launch.py --config=configs/digits.py --sweep=FILE       a grid of overrides x seeds, from a JSON file
+uv run launch.py --stage=export --workdir=DIR                  a finished student as files for deployment
+uv run launch.py --stage=predict --workdir=DIR --input=FILE    its labels and probabilities of new inputs
 """
 
 from kd_jax.command import main

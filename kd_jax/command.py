@@ -1,5 +1,6 @@
 """The command line: flags to a config to one call, and every refusal to one line and an exit status."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -15,6 +16,11 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
+flags.DEFINE_enum("stage", "train", ["train", "export", "predict"], "What to do with the run in --workdir.")
+flags.DEFINE_string("model", None, "Of the run, to export or predict with; default: the compared student.")
+flags.DEFINE_list("formats", [], "To export, of kd_jax, huggingface, stablehlo, onnx; default: all that can hold it.")
+flags.DEFINE_string("input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images.")
+flags.DEFINE_string("output", "-", "The file that predictions go to, JSON lines; '-' for stdout.")
 flags.DEFINE_bool("debug", False, "Show tracebacks.")
 flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process of a cluster.")
@@ -133,13 +139,18 @@ def _run(argv: list[str]) -> int:
     rest = _parse(load_config(file), [argv[0], *arguments])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
-    config = plain(FLAGS.config)
     _prepare_devices()
+    _log_to_stderr(debug=FLAGS.debug)
+    if FLAGS.stage != "train":
+        return _use_finished_run()
+    return _train(plain(FLAGS.config))
+
+
+def _train(config: dict[str, Any]) -> int:
     from kd_jax import experiment
     from kd_jax.loop import RESUMABLE, Interrupted
     from kd_jax.parallel import start_process
 
-    _log_to_stderr(debug=FLAGS.debug)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     try:
         if FLAGS.sweep:
@@ -151,6 +162,27 @@ def _run(argv: list[str]) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return RESUMABLE
+    return 0
+
+
+def _use_finished_run() -> int:
+    """The stages after training; they read the run's folder and no config."""
+    if FLAGS.workdir is None:
+        raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
+    workdir = Path(FLAGS.workdir)
+    if FLAGS.stage == "export":
+        from kd_jax.export import export
+
+        print(f"exported: {export(workdir, FLAGS.model, FLAGS.formats)}")
+        return 0
+    if FLAGS.input is None:
+        raise ValueError("--stage=predict needs --input, a file or a folder of images")
+    from kd_jax.predict import predict
+
+    with contextlib.ExitStack() as stack:
+        output = sys.stdout if FLAGS.output == "-" else stack.enter_context(Path(FLAGS.output).open("w"))
+        counts = predict(workdir, Path(FLAGS.input), output, FLAGS.model)
+    print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
     return 0
 
 

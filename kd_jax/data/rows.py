@@ -1,6 +1,6 @@
-"""The rows of CSV, TSV and JSONL files, one bad row at a time set aside.
+"""The rows of CSV, TSV and JSONL files, one bad row at a time set aside; files of any size are read as a stream.
 
-Files of any size are read as a stream. CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character. Both have a header.
+CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character. Both have a header.
 """
 
 import csv

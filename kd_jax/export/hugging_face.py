@@ -102,9 +102,11 @@ def _write_tokenizer(student: Student, target: Path, tokenizer: Tokenizer, *, ty
 def _write_processor(student: Student, target: Path) -> None:
     view, (height, width, channels) = student.description["view"], student.description["inputs"]["images"]
     mean, std = (list(values) * (channels if len(values) == 1 else 1) for values in (view["mean"], view["std"]))
-    content = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "resample": 2,
-               "size": {"height": height, "width": width}, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-               "image_mean": mean, "image_std": std}  # fmt: skip
+    content = {
+        "image_processor_type": "ViTImageProcessor", "do_resize": True, "resample": 2,
+        "size": {"height": height, "width": width}, "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": mean, "image_std": std,
+    }  # fmt: skip
     (target / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
