@@ -1,6 +1,5 @@
 """The command line: flags to a config to one call, and every refusal to one line and an exit status."""
 
-import contextlib
 import importlib.util
 import logging
 import os
@@ -141,9 +140,15 @@ def _run(argv: list[str]) -> int:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     _prepare_devices()
     _log_to_stderr(debug=FLAGS.debug)
-    if FLAGS.stage != "train":
-        return _use_finished_run()
-    return _train(plain(FLAGS.config))
+    if FLAGS.stage == "train":
+        return _train(plain(FLAGS.config))
+    if FLAGS.workdir is None:
+        raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
+    from kd_jax import stages
+
+    if FLAGS.stage == "export":
+        return stages.export(Path(FLAGS.workdir), FLAGS.model, FLAGS.formats)
+    return stages.predict(Path(FLAGS.workdir), FLAGS.model, FLAGS.input, FLAGS.output)
 
 
 def _train(config: dict[str, Any]) -> int:
@@ -162,27 +167,6 @@ def _train(config: dict[str, Any]) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return RESUMABLE
-    return 0
-
-
-def _use_finished_run() -> int:
-    """The stages after training; they read the run's folder and no config."""
-    if FLAGS.workdir is None:
-        raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
-    workdir = Path(FLAGS.workdir)
-    if FLAGS.stage == "export":
-        from kd_jax.export import export
-
-        print(f"exported: {export(workdir, FLAGS.model, FLAGS.formats)}")
-        return 0
-    if FLAGS.input is None:
-        raise ValueError("--stage=predict needs --input, a file or a folder of images")
-    from kd_jax.predict import predict
-
-    with contextlib.ExitStack() as stack:
-        output = sys.stdout if FLAGS.output == "-" else stack.enter_context(Path(FLAGS.output).open("w"))
-        counts = predict(workdir, Path(FLAGS.input), output, FLAGS.model)
-    print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
     return 0
 
 

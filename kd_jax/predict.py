@@ -14,7 +14,7 @@ from kd_jax.data import unlabelled
 from kd_jax.data.image import ImageView
 from kd_jax.data.pipeline import bucket_lengths
 from kd_jax.data.sources import Source
-from kd_jax.data.text import TextView
+from kd_jax.data.text import PreparedText, TextView
 from kd_jax.data.unlabelled import Row
 from kd_jax.export.own import DESCRIPTION
 from kd_jax.export.student import apply
@@ -62,11 +62,9 @@ class Predictor:
     def probabilities(self, values: list[Any]) -> np.ndarray:
         """`[N, K]` of texts, pairs of texts, or images uint8 `[H, W, C]`; at most `BATCH_SIZE` of them."""
         names = tuple(self.description["class_names"])
-        unlabelled_rows = np.full(len(values), -1, np.int32)
-        source = Source("input", self.modality, values, unlabelled_rows, names, "")
-        prepared = self._view.prepare(source)
-        length = None
-        if prepared.lengths is not None:
+        source = Source("input", self.modality, values, np.full(len(values), -1, np.int32), names, "")
+        prepared, length = self._view.prepare(source), None
+        if isinstance(prepared, PreparedText):
             longest = int(prepared.lengths.max())
             length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
         # The last row fills the batch up, so that each length is compiled once.

@@ -1,4 +1,4 @@
-"""Inputs without labels, as a stream: lines of text, tables, images; a row that can't be read says why, in its place."""
+"""Inputs without labels, as a stream: lines of text, tables, images. A row that can't be read says why, in place."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence

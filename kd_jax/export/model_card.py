@@ -21,7 +21,7 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
     options = models.describe(student.module)
     lines = [
         head, f"# {student.name}, of {experiment}", "",
-        f"A `{options['name']}` with {count_parameters(student.variables['params']):,} parameters for the classes "
+        f"Model `{options['name']}`, {count_parameters(student.variables['params']):,} parameters, for the classes "
         + ", ".join(f"`{name}`" for name in student.class_names) + ".", "",
         *_results(student), *_usage(student, transformers_class), *_origin(student),
     ]  # fmt: skip

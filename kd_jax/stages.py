@@ -1,0 +1,26 @@
+"""What comes after training: stages of a finished run, which read its folder and no config."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kd_jax import predict as prediction
+from kd_jax.export import export as write_export
+
+
+def export(workdir: Path, model: str | None, formats: Sequence[str]) -> int:
+    """Exports a model of a run and says where to; the exit status."""
+    print(f"exported: {write_export(workdir, model, formats)}")
+    return 0
+
+
+def predict(workdir: Path, model: str | None, source: str | None, output: str) -> int:
+    """Predicts a file or folder to a file, or to stdout for "-"; the exit status."""
+    if source is None:
+        raise ValueError("--stage=predict needs --input, a file or a folder of images")
+    with contextlib.ExitStack() as stack:
+        stream = sys.stdout if output == "-" else stack.enter_context(Path(output).open("w", encoding="utf-8"))
+        counts = prediction.predict(workdir, Path(source), stream, model)
+    print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
+    return 0
