@@ -160,7 +160,9 @@ def test_build_refuses_what_the_encoder_does_not_have(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depth": 12}, r"vgg.depth must be one of \[11, 13, 16, 19\], got 12"),
+        ({"depth": 12}, r"vgg.depth must be one of \[8, 11, 13, 16, 19\], got 12"),
+        ({"pooling": "max"}, r"vgg.pooling must be one of \['mean', 'flatten'\], got 'max'"),
+        ({"pools": 6}, "pools must be at most 5, one a stage, got 6"),
         ({"depth": [16]}, "vgg.depth must be one of"),
         ({"width": float("nan")}, "vgg.width must be a positive number, got nan"),
         ({"width": 0}, "vgg.width must be a positive number, got 0"),
