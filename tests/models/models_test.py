@@ -14,9 +14,14 @@ SPECS = {
     "cnn": {"widths": (4, 6), "batch_norm": True},
     "encoder": {"vocabulary_size": 11, "width": 6, "layers": 2, "heads": 2, "intermediate": 10, "max_positions": 32}
     | {"type_vocabulary": 2, "dropout": 0.3, "pooling": "cls"},
+    "mobilenet_v2": {"width": 0.2, "expansion": 2},
+    "resnet": {"stem": 4, "blocks": (1, 1, 1, 1), "widths": (2, 3, 4, 3), "bottleneck": True},
+    "shufflenet_v1": {"stem": 12, "blocks": (2, 1, 1), "widths": (24, 48, 72), "groups": 3},
+    "shufflenet_v2": {"stem": 4, "blocks": (2, 1, 1), "widths": (6, 8, 10), "last": 12},
     "vgg": {"depth": 11, "width": 0.1, "batch_norm": True, "head": (7,), "dropout": 0.3},
+    "wide_resnet": {"depth": 10, "widen": 1},
 }
-IMAGE_MODELS = ("cifar_resnet", "cnn", "vgg")
+IMAGE_MODELS = tuple(sorted(set(SPECS) - {"bag_of_embeddings", "encoder"}))
 
 
 def view_for(name, rng=None):
@@ -46,13 +51,13 @@ def test_every_model_keeps_the_output_contract(model):
     assert output.logits.dtype == jnp.float32
     assert output.features["pooled"].ndim == 2
     assert all(feature.shape[0] == 3 for feature in output.features.values())
-    positional = module.apply(variables, *view.values(), train=False)
+    positional = jax.jit(lambda v, *inputs: module.apply(v, *inputs, train=False))(variables, *view.values())
     np.testing.assert_allclose(output.logits, positional.logits, rtol=1e-5, atol=1e-6)
 
 
 def test_the_classifier_reads_pooled(model):
     name, module, variables = model
-    output = module.apply(variables, **view_for(name))
+    output = jax.jit(module.apply)(variables, **view_for(name))
     head = variables["params"]["classifier"]
     want = np.asarray(output.features["pooled"]) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])[None]
     np.testing.assert_allclose(output.logits, want, rtol=1e-5, atol=1e-6)
@@ -117,6 +122,7 @@ def test_models_with_batch_norm_take_the_rows_that_count():
         other = np.concatenate([images[:2], np.full_like(images[2:], 1e9)])
         where = np.array([True, True, False])
 
+        @jax.jit
         def run(x, module=module, variables=variables, where=where):
             rngs = {"dropout": jax.random.key(0)}
             return module.apply(variables, images=x, train=True, where=where, rngs=rngs, mutable=["batch_stats"])
