@@ -14,7 +14,20 @@ from typing import Any
 
 import flax.linen as nn
 
-from kd_jax.models import bag, cnn, encoder, resnet, vgg, vit
+from kd_jax.models import (
+    bag,
+    cnn,
+    encoder,
+    imagenet_resnet,
+    mobilenet,
+    resnet,
+    shufflenet,
+    shufflenet_v2,
+    vgg,
+    vit,
+    wide_resnet,
+)
+from kd_jax.models.published import PUBLISHED
 from kd_jax.types import Count
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -22,8 +35,13 @@ MODELS: dict[str, type[nn.Module]] = {
     "cifar_resnet": resnet.CifarResNet,
     "cnn": cnn.Cnn,
     "encoder": encoder.Encoder,
+    "mobilenet_v2": mobilenet.MobileNetV2,
+    "resnet": imagenet_resnet.ResNet,
+    "shufflenet_v1": shufflenet.ShuffleNetV1,
+    "shufflenet_v2": shufflenet_v2.ShuffleNetV2,
     "vgg": vgg.Vgg,
     "vit": vit.VisionTransformer,
+    "wide_resnet": wide_resnet.WideResNet,
 }
 """Name -> constructor of a Linen module."""
 
@@ -32,8 +50,9 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     """Builds a model from a config's section.
 
     Args:
-      spec: `name`, one of `MODELS`, and that model's options; a `ConfigDict` will do, and lists where tuples are meant.
-        The number of classes and the size of the vocabulary are options like the others, filled in by the caller.
+      spec: `name`, one of `MODELS`, and that model's options; or one of `published.PUBLISHED` and any options to
+        replace the table's. A `ConfigDict` will do, and lists where tuples are meant. The number of classes and the
+        size of the vocabulary are options like the others, filled in by the caller.
 
     Returns:
       The module, without variables.
@@ -43,8 +62,11 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     """
     options = dict(spec)
     name = options.pop("name", None)
+    if isinstance(name, str) and name in PUBLISHED:
+        options = PUBLISHED[name] | options
+        name = options.pop("name")
     if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"no model {name!r}; there are {sorted(MODELS)}")
+        raise ValueError(f"no model {name!r}; there are {sorted(MODELS)}, and as published {sorted(PUBLISHED)}")
     fields = {f.name: f for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")}
     if unknown := sorted(set(options) - set(fields)):
         raise ValueError(f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are {sorted(fields)}")

@@ -108,11 +108,33 @@ class BatchNorm(nn.Module):
         y = (wide - _per_channel(mean, x.ndim)) * _per_channel(factor, x.ndim)
         return (y + _per_channel(bias.astype(dtype), x.ndim)).astype(x.dtype)
 
+    def margin(self, like: jax.Array) -> jax.Array:
+        """`[B, C]` in the dtype of `like` `[B, ..., C]`, alike in all rows: the expected negative response (OFD).
+
+        To be called after the module itself.
+        """
+        scale, bias = (self.get_variable("params", name) for name in ("scale", "bias"))
+        margin = negative_margin(scale, bias).astype(like.dtype)
+        return jnp.broadcast_to(margin[None], (like.shape[0], margin.size))
+
     def _follow(self, running: nn.Variable, new: jax.Array, count: jax.Array) -> None:
         """Moves a running average towards a batch's statistic, unless nothing counted in that batch."""
         old = running.value
         moved = self.momentum * old.astype(new.dtype) + (1 - self.momentum) * new
         running.value = jnp.where(count > 0, moved, old.astype(new.dtype)).astype(old.dtype)
+
+
+def negative_margin(scale: Array, bias: Array) -> jax.Array:
+    """`[C]`: the mean of the negative part of a Gaussian with batch normalization's bias as mean and |scale| as spread.
+
+    Where next to nothing is negative, three spreads below zero, as in the authors' code.
+    """
+    dtype = at_least_float32(jnp.asarray(scale).dtype)
+    mean, spread = (jnp.asarray(x, dtype) for x in (bias, jnp.abs(scale)))
+    ratio = mean / jnp.maximum(spread, 1e-12)
+    below = jax.scipy.stats.norm.cdf(-ratio)
+    expected = mean - spread * jax.scipy.stats.norm.pdf(ratio) / jnp.maximum(below, 1e-3)
+    return jnp.where(below > 1e-3, expected, -3 * spread)
 
 
 def _per_channel(values: jax.Array, rank: int) -> jax.Array:

@@ -1,6 +1,6 @@
 """Residual networks for CIFAR-sized images: three stages of basic blocks."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -9,13 +9,19 @@ import jax.numpy as jnp
 from kd_jax.models import normalization, vgg
 from kd_jax.types import Array, ModelOutput
 
+FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""He's initializer by the number of outputs, as the published networks have it."""
+
+ONE_AROUND: Any = ((1, 1), (1, 1))
+"""Padding of a 3x3 pool as in PyTorch. Linen annotates it as str, and takes this."""
+
 
 class CifarResNet(nn.Module):
     """ResNet on small images: a 3x3 convolution, three stages of basic blocks, global mean, classifier.
 
     Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its last ReLU;
-    `block_i_preact_margin` `[B, C]`, the expected negative response there by the last batch normalization (OFD), alike
-    in all rows. `stem` `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what the classifier reads.
+    `block_i_preact_margin` `[B, C]`, that of the last batch normalization there (`BatchNorm.margin`). `stem`
+    `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what the classifier reads.
 
     Attributes:
       num_classes: K.
@@ -67,7 +73,7 @@ class CifarResNet(nn.Module):
             features |= {
                 f"block_{stage}": x,
                 f"block_{stage}_preact": before,
-                f"block_{stage}_preact_margin": jnp.broadcast_to(margin[None].astype(x.dtype), (x.shape[0], width)),
+                f"block_{stage}_preact_margin": margin,
             }
         pooled = features["pooled"] = jnp.mean(x, axis=(1, 2))
         logits = nn.Dense(self.num_classes, name="classifier")(pooled)
@@ -89,41 +95,30 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', width]`, and its margin `[width]`."""
+        """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', width]`, and its margin `[B, width]`."""
         y = convolution(self.width, 3, self.stride, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
         last = normalization.BatchNorm(name="norm_1")
         y = last(convolution(self.width, 3, 1, "conv_1")(y), **options)
-        return y + self._shortcut(x, **options), negative_margin(
-            *(last.get_variable("params", name) for name in ("scale", "bias"))
-        )
-
-    def _shortcut(self, x: jax.Array, **options) -> jax.Array:
-        if self.stride == 1 and x.shape[-1] == self.width:
-            return x
-        if self.shortcut == "projection":
-            x = convolution(self.width, 1, self.stride, "conv_shortcut")(x)
-            return normalization.BatchNorm(name="norm_shortcut")(x, **options)
-        missing = self.width - x.shape[-1]
-        before = missing // 2
-        return jnp.pad(x[:, :: self.stride, :: self.stride], [(0, 0)] * 3 + [(before, missing - before)])
+        return y + shortcut(x, self.width, self.stride, self.shortcut, **options), last.margin(y)
 
 
-def convolution(width: int, kernel: int, stride: int, name: str) -> nn.Conv:
+def shortcut(x: jax.Array, width: int, stride: int, kind: str, **options) -> jax.Array:
+    """What a block adds to its result: `[B, H, W, C]` -> `[B, H', W', width]`; called within a compact method."""
+    if stride == 1 and x.shape[-1] == width:
+        return x
+    if kind == "projection":
+        x = convolution(width, 1, stride, "conv_shortcut")(x)
+        return normalization.BatchNorm(name="norm_shortcut")(x, **options)
+    missing = width - x.shape[-1]
+    before = missing // 2
+    return jnp.pad(x[:, ::stride, ::stride], [(0, 0)] * 3 + [(before, missing - before)])
+
+
+def convolution(
+    width: int, kernel: int, stride: int, name: str, groups: int = 1, initializer: nn.initializers.Initializer = FAN_OUT
+) -> nn.Conv:
     """A convolution without bias, padded alike on both sides as PyTorch does it."""
     pad = [(kernel // 2, kernel // 2)] * 2
-    return nn.Conv(width, (kernel, kernel), (stride, stride), pad, use_bias=False, name=name,
-                   kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"))  # fmt: skip
-
-
-def negative_margin(scale: Array, bias: Array) -> jax.Array:
-    """`[C]`: the mean of the negative part of a Gaussian with batch normalization's bias as mean and |scale| as spread.
-
-    Where next to nothing is negative, three spreads below zero, as in the authors' code.
-    """
-    dtype = normalization.at_least_float32(jnp.asarray(scale).dtype)
-    mean, spread = (jnp.asarray(x, dtype) for x in (bias, jnp.abs(scale)))
-    ratio = mean / jnp.maximum(spread, 1e-12)
-    below = jax.scipy.stats.norm.cdf(-ratio)
-    expected = mean - spread * jax.scipy.stats.norm.pdf(ratio) / jnp.maximum(below, 1e-3)
-    return jnp.where(below > 1e-3, expected, -3 * spread)
+    return nn.Conv(width, (kernel, kernel), (stride, stride), pad, feature_group_count=groups, use_bias=False,
+                   kernel_init=initializer, name=name)  # fmt: skip

@@ -16,10 +16,15 @@ SPECS = {
     | {"type_vocabulary": 2, "dropout": 0.3, "pooling": "cls"},
     "vit": {"image_size": 8, "patch": 4, "width": 6, "layers": 2, "heads": 2, "intermediate": 10, "dropout": 0.3}
     | {"distillation": False},
+    "mobilenet_v2": {"width": 0.2, "expansion": 2},
+    "resnet": {"stem": 4, "blocks": (1, 1, 1, 1), "widths": (2, 3, 4, 3), "bottleneck": True},
+    "shufflenet_v1": {"stem": 12, "blocks": (2, 1, 1), "widths": (24, 48, 72), "groups": 3},
+    "shufflenet_v2": {"stem": 4, "blocks": (2, 1, 1), "widths": (6, 8, 10), "last": 12},
     "vgg": {"depth": 11, "width": 0.1, "batch_norm": True, "head": (7,), "dropout": 0.3},
+    "wide_resnet": {"depth": 10, "widen": 1},
 }
-IMAGE_MODELS = ("cifar_resnet", "cnn", "vgg", "vit")
-NORMALIZED_MODELS = ("cifar_resnet", "cnn", "vgg")
+IMAGE_MODELS = tuple(sorted(set(SPECS) - {"bag_of_embeddings", "encoder"}))
+NORMALIZED_MODELS = tuple(name for name in IMAGE_MODELS if name != "vit")
 """Those with batch normalization."""
 
 
@@ -50,13 +55,13 @@ def test_every_model_keeps_the_output_contract(model):
     assert output.logits.dtype == jnp.float32
     assert output.features["pooled"].ndim == 2
     assert all(feature.shape[0] == 3 for feature in output.features.values())
-    positional = module.apply(variables, *view.values(), train=False)
+    positional = jax.jit(lambda v, *inputs: module.apply(v, *inputs, train=False))(variables, *view.values())
     np.testing.assert_allclose(output.logits, positional.logits, rtol=1e-5, atol=1e-6)
 
 
 def test_the_classifier_reads_pooled(model):
     name, module, variables = model
-    output = module.apply(variables, **view_for(name))
+    output = jax.jit(module.apply)(variables, **view_for(name))
     head = variables["params"]["classifier"]
     want = np.asarray(output.features["pooled"]) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])[None]
     np.testing.assert_allclose(output.logits, want, rtol=1e-5, atol=1e-6)
@@ -121,6 +126,7 @@ def test_models_with_batch_norm_take_the_rows_that_count():
         other = np.concatenate([images[:2], np.full_like(images[2:], 1e9)])
         where = np.array([True, True, False])
 
+        @jax.jit
         def run(x, module=module, variables=variables, where=where):
             rngs = {"dropout": jax.random.key(0)}
             return module.apply(variables, images=x, train=True, where=where, rngs=rngs, mutable=["batch_stats"])
@@ -167,7 +173,9 @@ def test_build_refuses_what_the_encoder_does_not_have(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depth": 12}, r"vgg.depth must be one of \[11, 13, 16, 19\], got 12"),
+        ({"depth": 12}, r"vgg.depth must be one of \[8, 11, 13, 16, 19\], got 12"),
+        ({"pooling": "max"}, r"vgg.pooling must be one of \['mean', 'flatten'\], got 'max'"),
+        ({"pools": 6}, "pools must be at most 5, one a stage, got 6"),
         ({"depth": [16]}, "vgg.depth must be one of"),
         ({"width": float("nan")}, "vgg.width must be a positive number, got nan"),
         ({"width": 0}, "vgg.width must be a positive number, got 0"),

@@ -141,3 +141,15 @@ def test_bfloat16_is_computed_in_float32_and_float64_in_float64():
 def test_refuses_a_mask_of_another_shape():
     with pytest.raises(ValueError, match=r"where must be one bool a row, \[32\], got \(32, 1\)"):
         run(VARIABLES, X, WHERE[:, None])
+
+
+def test_the_margin_is_the_mean_of_the_negative_part_of_a_gaussian():
+    rng = np.random.default_rng(0)
+    scale, bias = np.array([1.0, -2.0, 0.5]), np.array([0.0, 1.0, -0.3])
+    drawn = bias + np.abs(scale) * rng.normal(size=(400_000, 3))
+    want = np.array([column[column < 0].mean() for column in drawn.T])
+    np.testing.assert_allclose(normalization.negative_margin(scale, bias), want, atol=0.01)
+
+
+def test_where_nothing_is_negative_the_margin_is_three_spreads_below_zero():
+    np.testing.assert_allclose(normalization.negative_margin(np.array([0.5]), np.array([5.0])), [-1.5], rtol=1e-6)

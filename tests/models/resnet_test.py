@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from kd_jax import models
-from kd_jax.models import resnet
 
 PUBLISHED = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
 """Depth -> millions of parameters, He et al. 2015, table 6."""
@@ -49,15 +48,3 @@ def test_stages_halve_the_size_and_give_maps_before_and_after_the_relu(network):
 def test_a_depth_that_is_not_six_n_and_two_is_refused(depth):
     with pytest.raises(ValueError, match=rf"depth must be 6 n \+ 2 from 8 on, and widths three, got {depth} and"):
         models.build(CIFAR | dict(depth=depth))
-
-
-def test_the_margin_is_the_mean_of_the_negative_part_of_a_gaussian():
-    rng = np.random.default_rng(0)
-    scale, bias = np.array([1.0, -2.0, 0.5]), np.array([0.0, 1.0, -0.3])
-    drawn = bias + np.abs(scale) * rng.normal(size=(400_000, 3))
-    want = np.array([column[column < 0].mean() for column in drawn.T])
-    np.testing.assert_allclose(resnet.negative_margin(scale, bias), want, atol=0.01)
-
-
-def test_where_nothing_is_negative_the_margin_is_three_spreads_below_zero():
-    np.testing.assert_allclose(resnet.negative_margin(np.array([0.5]), np.array([5.0])), [-1.5], rtol=1e-6)

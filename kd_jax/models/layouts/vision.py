@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kd_jax.models.imagenet_resnet import EXPANSION
 from kd_jax.models.layouts.layout import Layout
-
-EXPANSION = 4
-"""A bottleneck block's result has so many times the channels of its 3x3 convolution."""
 
 KEYS = {
     "image_size": "image_size",
