@@ -11,6 +11,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from kd_jax.data.sources import Source
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PADDING_TOKENS = ("[PAD]", "<pad>")
+"""What BERT's and RoBERTa's vocabularies call the token that fills a text up."""
+
 _CHUNK = 4_096  # Texts tokenised at a time; bounds the memory that the encodings take.
 
 
@@ -34,8 +37,9 @@ def load_tokenizer(name: str, *, texts: Sequence | None = None, vocabulary_size:
     if not file.is_file():
         raise ValueError(f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds tokenizer.json")
     tokenizer = Tokenizer.from_file(str(file))
-    # A published file may bring a length of its own; here the view decides.
-    tokenizer.no_padding()
+    # A published file may bring a length of its own; here the view decides. Which token pads stays known.
+    if tokenizer.padding is not None:
+        tokenizer.enable_padding(**tokenizer.padding | {"length": None, "pad_to_multiple_of": None})
     tokenizer.no_truncation()
     return tokenizer
 
@@ -51,7 +55,7 @@ class TextView:
         """Tokenises a whole source.
 
         Raises:
-          ValueError: if it holds images, or `max_length` leaves no room for text.
+          ValueError: if it holds images, `max_length` leaves no room for text, or no token pads.
         """
         if source.modality != "text":
             raise ValueError(f"a text view can't read {source.name!r}, which holds {source.modality}s")
@@ -59,6 +63,7 @@ class TextView:
         special = self.tokenizer.num_special_tokens_to_add(pairs)
         if self.max_length <= special:
             raise ValueError(f"max_length {self.max_length} leaves no room beside {special} special tokens")
+        padding = _padding_id(self.tokenizer)
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())  # Truncation is set on a copy, not on the caller's.
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
@@ -68,9 +73,6 @@ class TextView:
                 ids.append(np.array(encoding.ids, np.int32))
                 types.append(np.array(encoding.type_ids if pairs else (), np.int32))
                 lengths.append(len(encoding.ids))
-        padding = self.tokenizer.token_to_id("[PAD]")
-        if padding is None:
-            raise ValueError("the tokenizer has no [PAD] token")
         return PreparedText(
             np.concatenate(ids),
             np.concatenate(types) if pairs else None,
@@ -116,6 +118,20 @@ class PreparedText:
         if self._types is not None:
             view["token_type_ids"] = np.where(mask, self._types[places], np.int32(0))
         return view
+
+
+def _padding_id(tokenizer: Tokenizer) -> int:
+    """The id that fills texts up: that of the tokenizer's own padding section, else of "[PAD]", else of "<pad>".
+
+    Raises:
+      ValueError: if there is none of these.
+    """
+    if tokenizer.padding is not None:
+        return tokenizer.padding["pad_id"]
+    for token in PADDING_TOKENS:
+        if (found := tokenizer.token_to_id(token)) is not None:
+            return found
+    raise ValueError(f"the tokenizer has no padding token: no padding section, and no {' or '.join(PADDING_TOKENS)}")
 
 
 def _find_minilm() -> Path:
