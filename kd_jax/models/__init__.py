@@ -14,13 +14,16 @@ from typing import Any
 
 import flax.linen as nn
 
-from kd_jax.models import bag, cnn, encoder, resnet, vgg
+from kd_jax.models import bag, bilstm, cnn, encoder, resnet, text_cnn, text_vgg, vgg
 
 MODELS: dict[str, type[nn.Module]] = {
     "bag_of_embeddings": bag.BagOfEmbeddings,
+    "bilstm": bilstm.BiLstm,
     "cifar_resnet": resnet.CifarResNet,
     "cnn": cnn.Cnn,
     "encoder": encoder.Encoder,
+    "text_cnn": text_cnn.TextCnn,
+    "text_vgg": text_vgg.TextVgg,
     "vgg": vgg.Vgg,
 }
 """Name -> constructor of a Linen module."""
