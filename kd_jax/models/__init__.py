@@ -16,6 +16,7 @@ import flax.linen as nn
 
 from kd_jax.models import (
     bag,
+    bilstm,
     cnn,
     encoder,
     imagenet_resnet,
@@ -23,6 +24,8 @@ from kd_jax.models import (
     resnet,
     shufflenet,
     shufflenet_v2,
+    text_cnn,
+    text_vgg,
     vgg,
     vit,
     wide_resnet,
@@ -32,6 +35,7 @@ from kd_jax.types import Count
 
 MODELS: dict[str, type[nn.Module]] = {
     "bag_of_embeddings": bag.BagOfEmbeddings,
+    "bilstm": bilstm.BiLstm,
     "cifar_resnet": resnet.CifarResNet,
     "cnn": cnn.Cnn,
     "encoder": encoder.Encoder,
@@ -39,6 +43,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "resnet": imagenet_resnet.ResNet,
     "shufflenet_v1": shufflenet.ShuffleNetV1,
     "shufflenet_v2": shufflenet_v2.ShuffleNetV2,
+    "text_cnn": text_cnn.TextCnn,
+    "text_vgg": text_vgg.TextVgg,
     "vgg": vgg.Vgg,
     "vit": vit.VisionTransformer,
     "wide_resnet": wide_resnet.WideResNet,

@@ -49,10 +49,7 @@ class BagOfEmbeddings(nn.Module):
         Raises:
           ValueError: if shapes differ or `token_type_ids` are given.
         """
-        if token_type_ids is not None:
-            raise ValueError(
-                "bag_of_embeddings reads single texts and got token_type_ids, so sentence pairs; encoder reads pairs"
-            )
+        refuse_pairs("bag_of_embeddings", token_type_ids)
         mask = encoder.as_mask(input_ids, attention_mask)
         embeddings = nn.Embed(self.vocabulary_size, self.width, name="word_embeddings")(input_ids)
         x = mean = encoder.masked_mean(embeddings, mask)
@@ -62,3 +59,9 @@ class BagOfEmbeddings(nn.Module):
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         logits = logits.astype(normalization.at_least_float32(logits.dtype))
         return ModelOutput(logits, {"embeddings": embeddings, "mean_embedding": mean, "pooled": x})
+
+
+def refuse_pairs(model: str, token_type_ids: Array | None) -> None:
+    """Raises ValueError where a model of single texts gets token types."""
+    if token_type_ids is not None:
+        raise ValueError(f"{model} reads single texts and got token_type_ids, so sentence pairs; encoder reads pairs")

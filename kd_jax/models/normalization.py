@@ -1,4 +1,4 @@
-"""The dtype rule of all models, and a batch normalization that knows which rows count.
+"""The dtype rule of all models, and a batch normalization that knows which rows or positions count.
 
 Dtypes: no module has a dtype option. What is computed follows the variables: cast those and the module follows. The
 exceptions are the sums that a small dtype would spoil (softmax, the statistics of LayerNorm and BatchNorm, means over
@@ -24,31 +24,35 @@ def parameter_dtype(module: nn.Module) -> jnp.dtype:
 
 
 def masked_moments(x: jax.Array, where: Array | None, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance of each channel over the rows that count, on all devices of an axis together.
+    """Mean and biased variance of each channel over what counts, on all devices of an axis together.
 
     Sums and counts are added over the axis, not the devices' means: those would be wrong where devices hold unequal
-    numbers of valid rows. Two passes, deviations from the common mean, since E[x^2] - E[x]^2 cancels where the mean is
+    numbers of what counts. Two passes, deviations from the common mean, since E[x^2] - E[x]^2 cancels where the mean is
     large against the spread.
 
     Args:
       x: `[B, ..., C]`, in the dtype to compute in.
-      where: `[B]` bool, the rows that count; None: all. Other rows may hold any finite number.
+      where: bool of the shape of one or more leading axes of `x`, channels not among them: `[B]`, the rows that count,
+        or `[B, T]`, the positions; None: all. What does not count may hold any finite number.
       axis_name: the pmap axis over which the batch is spread; None: the batch is all here.
 
     Returns:
       Mean `[C]`, biased variance `[C]` (both 0 where nothing counts), and the count `[]` of values in each channel.
+
+    Raises:
+      ValueError: if `where` has another shape.
     """
-    rows = jnp.ones(x.shape[0], bool) if where is None else jnp.asarray(where).astype(bool)
-    if rows.shape != x.shape[:1]:
-        raise ValueError(f"where must be one bool a row, [{x.shape[0]}], got {rows.shape}")
+    counted = jnp.ones(x.shape[0], bool) if where is None else jnp.asarray(where).astype(bool)
+    if not 1 <= counted.ndim < x.ndim or counted.shape != x.shape[: counted.ndim]:
+        raise ValueError(f"where must have the shape of leading axes of {x.shape[:-1]}, got {counted.shape}")
 
     def total(values):
         return jax.lax.psum(values, axis_name) if axis_name else values
 
-    valid = rows.reshape(rows.shape + (1,) * (x.ndim - 1))
+    valid = counted.reshape(counted.shape + (1,) * (x.ndim - counted.ndim))
     axes = tuple(range(x.ndim - 1))
-    values_per_row = x.size // (x.shape[0] * x.shape[-1])
-    count = total(jnp.sum(rows, dtype=x.dtype)) * values_per_row
+    values_each = x.size // (counted.size * x.shape[-1])
+    count = total(jnp.sum(counted, dtype=x.dtype)) * values_each
     divisor = jnp.maximum(count, 1)
     mean = total(jnp.sum(jnp.where(valid, x, 0), axis=axes)) / divisor
     # Masked before squaring: the square of a huge value that does not count would overflow, its gradient be 0 * inf.
@@ -57,7 +61,7 @@ def masked_moments(x: jax.Array, where: Array | None, axis_name: str | None) -> 
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization over the rows that count, on one device or over a pmap axis.
+    """Batch normalization over the rows or positions that count, on one device or over a pmap axis.
 
     Linen's own averages the devices' means, so its result depends on how padding falls on devices. Statistics are
     computed in at least float32; the result has the dtype of `x`. Running averages live in `batch_stats` (`mean`,
@@ -84,11 +88,12 @@ class BatchNorm(nn.Module):
           x: `[B, ..., C]`.
           train: whether to use, and fold into the running averages, the statistics of this batch. The caller then
             makes the collection `batch_stats` mutable.
-          where: `[B]` bool, the rows that count in the statistics; None: all.
+          where: bool, what counts in the statistics: rows `[B]`, positions `[B, T]` of `x` `[B, T, C]`, or further
+            leading axes; None: all.
           axis_name: the pmap axis over which the batch is spread, or None.
 
         Returns:
-          The shape and dtype of `x`; rows that do not count are normalized too.
+          The shape and dtype of `x`; what does not count is normalized too.
         """
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)

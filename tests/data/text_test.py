@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from kd_jax.data import Source, TextView, load_tokenizer
 
@@ -90,6 +92,49 @@ def test_bad_arguments_are_refused(tokenizer, tmp_path):
 def test_a_folder_holds_a_tokenizer(tokenizer, tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert load_tokenizer(str(tmp_path)).to_str() == tokenizer.to_str()
+
+
+# The token that fills up
+
+
+def words(*tokens):
+    """A tokenizer of these words alone."""
+    vocabulary = {token: number for number, token in enumerate((*tokens, "cat", "dog"))}
+    return Tokenizer(WordLevel(vocabulary, unk_token="dog"))
+
+
+def fill_of(tokenizer):
+    view = TextView(tokenizer, 4).prepare(text_source(["cat", "dog dog dog"])).gather(np.array([0]), 4)
+    assert view["attention_mask"].tolist() == [[True, False, False, False]]
+    (fill,) = set(view["input_ids"][0, 1:].tolist())
+    return fill
+
+
+@pytest.mark.parametrize(
+    ("tokens", "own", "want"),
+    [
+        (("<s>", "[PAD]", "<pad>"), None, 1),
+        (("<s>", "<pad>"), None, 1),
+        (("<s>", "[PAD]", "<pad>", "filler"), 3, 3),
+        (("<s>", "filler"), 1, 1),
+    ],
+    ids=["bert", "roberta", "own-beside-others", "own-alone"],
+)
+def test_the_padding_token_is_the_tokenizers_own_or_goes_by_a_known_name(tokens, own, want, tmp_path):
+    tokenizer = words(*tokens)
+    if own is not None:
+        tokenizer.enable_padding(pad_id=own, pad_token=tokens[own], length=16, pad_to_multiple_of=8)
+    assert fill_of(tokenizer) == want
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(str(tmp_path))
+    assert fill_of(loaded) == want
+    assert loaded.encode("cat").ids == [len(tokens)], "the file's own length decided"
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused_by_what_was_looked_for():
+    message = r"the tokenizer has no padding token: no padding section, and no \[PAD\] or <pad>"
+    with pytest.raises(ValueError, match=message):
+        TextView(words("<s>"), 4).prepare(text_source(["cat"]))
 
 
 def test_minilm_comes_from_its_package_or_says_how_to_get_it(monkeypatch):

@@ -1,5 +1,7 @@
 """The masked batch normalization: one device on the whole batch is the definition, the devices must agree with it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,11 +140,6 @@ def test_bfloat16_is_computed_in_float32_and_float64_in_float64():
         np.testing.assert_allclose(state["batch_stats"]["mean"], running["mean"], rtol=1e-12)
 
 
-def test_refuses_a_mask_of_another_shape():
-    with pytest.raises(ValueError, match=r"where must be one bool a row, \[32\], got \(32, 1\)"):
-        run(VARIABLES, X, WHERE[:, None])
-
-
 def test_the_margin_is_the_mean_of_the_negative_part_of_a_gaussian():
     rng = np.random.default_rng(0)
     scale, bias = np.array([1.0, -2.0, 0.5]), np.array([0.0, 1.0, -0.3])
@@ -153,3 +150,57 @@ def test_the_margin_is_the_mean_of_the_negative_part_of_a_gaussian():
 
 def test_where_nothing_is_negative_the_margin_is_three_spreads_below_zero():
     np.testing.assert_allclose(normalization.negative_margin(np.array([0.5]), np.array([5.0])), [-1.5], rtol=1e-6)
+
+
+# Positions
+
+
+POSITIONS = np.random.default_rng(1).random(X.shape[:2]) < np.linspace(0.1, 0.9, len(X))[:, None]
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_positions_that_count_match_the_paper(axes):
+    where = POSITIONS if axes == 2 else np.random.default_rng(2).random(X.shape[:3]) < 0.4
+    y, state = run(VARIABLES, X, where)
+    want, running = reference(X, where)
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
+    for key, value in running.items():
+        np.testing.assert_allclose(state["batch_stats"][key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_all_positions_of_the_rows_that_count_are_those_rows():
+    for each, other in zip(
+        jax.tree.leaves(run(VARIABLES, X, np.repeat(WHERE[:, None], X.shape[1], axis=1))),
+        jax.tree.leaves(run(VARIABLES, X, WHERE)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(each, other, rtol=1e-6, atol=1e-6)
+
+
+def test_positions_on_eight_devices_equal_one():
+    mapped = jax.pmap(lambda v, x, w: run(v, x, w, "data"), axis_name="data", in_axes=(None, 0, 0))
+    y, state = mapped(VARIABLES, shard(X), shard(POSITIONS))
+    want, running = run(VARIABLES, X, POSITIONS)
+    np.testing.assert_allclose(np.asarray(y).reshape(X.shape), want, rtol=1e-5, atol=1e-5)
+    for key, value in running["batch_stats"].items():
+        np.testing.assert_allclose(np.asarray(state["batch_stats"][key])[3], value, rtol=1e-5, atol=1e-6)
+
+
+def test_positions_that_do_not_count_change_nothing_even_huge_ones():
+    def loss(x):
+        y, state = run(VARIABLES, x, POSITIONS)
+        return jnp.sum(jnp.where(POSITIONS[:, :, None, None], y, 0) ** 3), state
+
+    bad = np.where(POSITIONS[:, :, None, None], X, np.float32(1e30))
+    (value, state), grad = jax.value_and_grad(loss, has_aux=True)(bad)
+    (want, want_state), want_grad = jax.value_and_grad(loss, has_aux=True)(X)
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    np.testing.assert_allclose(grad[POSITIONS], want_grad[POSITIONS], rtol=1e-5, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, state, want_state)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (32, 1), (3, 32), X.shape])
+def test_refuses_a_mask_of_another_shape(shape):
+    message = rf"where must have the shape of leading axes of \(32, 3, 2\), got {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        run(VARIABLES, X, np.ones(shape, bool))
