@@ -11,7 +11,7 @@ BATCH_SIZES = (1, 3, 64)
 """Of the inputs that are compared."""
 
 TOLERANCE = 1e-4
-"""The largest difference of a logit that passes, absolute, where logits are of the order of 1 to 10."""
+"""The largest difference of a logit that passes, against the largest logit where that is above 1."""
 
 
 def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
@@ -32,8 +32,11 @@ def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
 
 
 def largest_difference(student: Student, run: Callable[[dict[str, np.ndarray]], np.ndarray], rows: int) -> float:
-    """The largest difference between the logits of `run` and the live student's on a sample; inf for other shapes."""
+    """The largest difference between the logits of `run` and the live student's on a sample.
+
+    Absolute, or relative to the largest logit where that is above 1; inf for another shape.
+    """
     inputs = sample(student, rows)
     want = np.asarray(jax.jit(student.logits)(*inputs.values()))
     found = np.asarray(run(inputs))
-    return float(np.abs(found - want).max()) if found.shape == want.shape else float("inf")
+    return float(np.abs(found - want).max() / max(1.0, np.abs(want).max())) if found.shape == want.shape else np.inf

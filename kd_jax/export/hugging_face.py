@@ -53,6 +53,9 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
     _write_config(student, target, kind, found.architecture, config, tokenizer)
     tensors = {name: tensor.astype(np.float32) for name, tensor in layout.write(found, student.variables).items()}
+    # PyTorch counts each BatchNorm's batches, and misses the counter where there is none.
+    tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
+                for name in tensors if name.endswith("running_mean")}  # fmt: skip
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     if tokenizer is not None:
         _write_tokenizer(student, target, tokenizer, types="token_type_ids" in student.description["inputs"])
@@ -75,13 +78,12 @@ def _write_config(
     from transformers import AutoConfig
 
     labels = dict(enumerate(student.class_names))
-    extra: dict[str, Any] = {}
     if tokenizer is not None:
-        extra["pad_token_id"] = padding_id(tokenizer)
+        config = {"pad_token_id": padding_id(tokenizer), **config}
     else:
-        extra["num_channels"] = student.description["inputs"]["images"][-1]
+        config = {**config, "num_channels": student.description["inputs"]["images"][-1]}
     made = AutoConfig.for_model(
-        kind, **config, **extra, id2label=labels, label2id={name: i for i, name in labels.items()},
+        kind, **config, id2label=labels, label2id={name: i for i, name in labels.items()},
         architectures=[architecture], problem_type="single_label_classification",
     )  # fmt: skip
     made.save_pretrained(target)

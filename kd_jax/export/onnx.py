@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 from jax import export
 
@@ -28,7 +29,8 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     shapes = student.shapes(export.symbolic_shape("B")[0])
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # It warns of every shape that isn't a number.
     try:
-        with warnings.catch_warnings():
+        # Its stand-ins for JAX's functions add biases of a smaller rank.
+        with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
             warnings.simplefilter("ignore")
             model = jax2onnx.to_onnx(student.logits, inputs=list(shapes.values()), model_name=student.name,
                                      input_names=list(shapes), output_names=["logits"])  # fmt: skip

@@ -71,7 +71,9 @@ class ResNet(nn.Module):
         x = nn.relu(normalization.BatchNorm(name="norm")(x, **options))
         features = {"stem": x}
         if self.entry == "imagenet":
-            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=resnet.ONE_AROUND)
+            # Nothing is below 0 after the ReLU, so a border of zeros is as good as none; ONNX converters need it apart.
+            x = jnp.pad(x, ((0, 0), *resnet.ONE_AROUND, (0, 0)))
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         for stage in range(4):
             x = self._stage(x, stage, features, **options)
         pooled = features["pooled"] = jnp.mean(x, axis=(1, 2))

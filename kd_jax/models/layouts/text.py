@@ -141,7 +141,8 @@ def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{ARCHITECTURES[family]} has no token types and a layer_norm_epsilon of 1e-12")
         return config | {"attention_dropout": options["dropout"], "seq_classif_dropout": options["dropout"]}
     if family == "roberta":
-        config["max_position_embeddings"] += 2
+        # Positions count the tokens that aren't this one, whatever the tokenizer pads with.
+        config |= {"pad_token_id": 1, "max_position_embeddings": config["max_position_embeddings"] + 2}
     if family == "electra":
         config["embedding_size"] = options["embedding_width"] or options["width"]
     return config | {"attention_probs_dropout_prob": options["dropout"]}

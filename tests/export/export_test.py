@@ -1,0 +1,236 @@
+"""What is exported is opened again, by ours and by others' readers, and computes what the student computes."""
+
+import json
+import logging
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from export.finished_run import BAG, CNN, ENCODER, RESNET, TEXTS, VIT, is_text, make_run
+
+from kd_jax.export import FORMATS, Unsupported, comparison, export, onnx
+from kd_jax.export.student import open_student
+from kd_jax.models import pretrained
+
+STUDENTS = {
+    "bag": BAG,
+    "bert": ENCODER,
+    "scanned_bert": ENCODER | {"scan": True},
+    "roberta": ENCODER | {"family": "roberta", "type_vocabulary": 1},
+    "distilbert": ENCODER | {"family": "distilbert", "type_vocabulary": 0},
+    "electra": ENCODER | {"family": "electra", "embedding_width": 8},
+    "cnn": CNN,
+    "vit": VIT,
+    "deit": VIT | {"distillation": True},
+    "resnet": RESNET,
+    "text_cnn": {
+        "name": "text_cnn",
+        "vocabulary_size": 19,
+        "width": 6,
+        "kernels": (2, 3),
+        "filters": 4,
+        "dropout": 0.1,
+    },
+}
+IN_TRANSFORMERS = ("bert", "scanned_bert", "roberta", "distilbert", "electra", "vit", "deit", "resnet")
+
+
+def differences(student, run):
+    return [comparison.largest_difference(student, run, rows) for rows in (1, 3, 64)]
+
+
+@pytest.fixture(params=sorted(STUDENTS))
+def workdir(request, tmp_path):
+    return make_run(tmp_path / request.param, STUDENTS[request.param], side=32 if request.param == "resnet" else 8)
+
+
+def test_our_own_format_comes_back_to_the_bit(workdir):
+    folder = export(workdir, formats=["kd_jax"])
+    module, variables = pretrained.load(folder)
+    student = open_student(workdir)
+    assert module == student.module
+    jax.tree.map(np.testing.assert_array_equal, dict(variables), dict(student.variables))
+    inputs = comparison.sample(student, 3)
+    want = student.logits(*inputs.values())
+    assert np.abs(want).max() > 0.05
+    np.testing.assert_array_equal(module.apply(variables, **inputs).logits, want)
+
+
+def test_stablehlo_takes_batches_of_any_size(workdir):
+    from jax import export as jax_export
+
+    pytest.importorskip("flatbuffers")
+    folder = export(workdir, formats=["stablehlo"])
+    program = jax_export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+    assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+    student = open_student(workdir)
+    assert max(differences(student, lambda inputs: program.call(*inputs.values()))) < 1e-4
+
+
+def test_onnx_takes_batches_of_any_size(workdir):
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    folder = export(workdir, formats=["onnx"])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    student = open_student(workdir)
+    assert [given.name for given in session.get_inputs()] == list(student.shapes(1))
+    assert [given.name for given in session.get_outputs()] == ["logits"]
+    assert max(differences(student, lambda inputs: session.run(None, inputs)[0])) < 1e-4
+
+
+@pytest.mark.parametrize("name", IN_TRANSFORMERS)
+def test_transformers_opens_it_and_computes_the_same(name, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    spec = STUDENTS[name]
+    workdir = make_run(tmp_path / name, spec, side=32 if name == "resnet" else 8, pairs=name in ("bert", "electra"))
+    folder = export(workdir, formats=["huggingface"]) / "huggingface"
+    kind = "AutoModelForSequenceClassification" if is_text(spec) else "AutoModelForImageClassification"
+    kind = "DeiTForImageClassificationWithTeacher" if name == "deit" else kind
+    model, unused = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+    assert not any(unused[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.config.id2label == {0: "bad", 1: "fair", 2: "good"}
+    assert not model.training
+    student = open_student(workdir)
+
+    def run(inputs):
+        if "images" in inputs:
+            given = {"pixel_values": torch.tensor(np.moveaxis(inputs["images"], -1, 1).copy())}
+        else:
+            given = {key: torch.tensor(array.astype(np.int64)) for key, array in inputs.items()}
+        with torch.no_grad():
+            return model(**given).logits.numpy()
+
+    assert max(differences(student, run)) < 1e-4
+
+
+def test_the_tokenizer_goes_along(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    workdir = make_run(tmp_path / "run", ENCODER)
+    folder = export(workdir, formats=["huggingface"]) / "huggingface"
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ours = open_student(workdir).tokenizer
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(ours))
+    for text in [*TEXTS[:5], "an unknown film", "film " * 40]:
+        want = tokenizer.encode(text).ids[:15]
+        assert theirs(text, truncation=True)["input_ids"][:15] == want
+    batch = theirs(["film", "a fine film"], padding=True, return_tensors="np")
+    assert batch["input_ids"][0, -1] == tokenizer.token_to_id("[PAD]")
+    assert theirs.model_max_length == 16
+
+
+def test_the_image_processor_does_what_the_view_does(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from kd_jax.data.image import ImageView
+
+    view = {"size": [8, 8], "mean": [0.2, 0.4, 0.6], "std": [0.5, 0.25, 0.2], "channels": 3}
+    workdir = make_run(tmp_path / "run", VIT, view=view)
+    folder = export(workdir, formats=["huggingface"]) / "huggingface"
+    processor = transformers.ViTImageProcessorPil.from_pretrained(folder)
+    image = np.random.default_rng(0).integers(0, 256, (13, 11, 3), np.uint8)
+    theirs = np.moveaxis(processor(image, return_tensors="np")["pixel_values"], 1, -1)[0]
+    ours = ImageView((8, 8), tuple(view["mean"]), tuple(view["std"]), 3)
+    want = (ours.convert(image).astype(np.float32) / 255 - np.array(view["mean"], np.float32)) / np.array(view["std"])
+    np.testing.assert_allclose(theirs, want, atol=1e-5)
+
+
+def test_the_model_card_tells_the_results(tmp_path):
+    folder = export(make_run(tmp_path / "films", ENCODER), formats=["kd_jax", "huggingface"])
+    card = (folder / "README.md").read_text()
+    for fact in ("# student, of films", "| **student** | teacher | 81.25 | 0.5000 | 1,234 |", "One seed (3)",
+                 "On `elsewhere`: 75.00 %", "`bad`, `fair`, `good`", "commit c0ffee", "pretrained.load"):  # fmt: skip
+        assert fact in card
+    assert "AutoModelForSequenceClassification" in (folder / "huggingface" / "README.md").read_text()
+    unfinished = export(make_run(tmp_path / "early", BAG, finished=False), formats=["kd_jax"])
+    assert "nothing was measured" in (unfinished / "README.md").read_text()
+
+
+def test_without_a_choice_all_formats_that_can_hold_it_are_written(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with caplog.at_level(logging.INFO, "kd_jax"):
+        monkeypatch.setattr(logging.getLogger("kd_jax"), "propagate", True)
+        folder = export(make_run(tmp_path / "run", BAG))
+    assert "huggingface: left out: model 'bag_of_embeddings' has no counterpart in transformers" in caplog.text
+    assert "onnx: left out: jax2onnx is not installed; install it with: uv sync --extra onnx" in caplog.text
+    assert "kd_jax: written; logits as the live model's to 0" in caplog.text
+    assert not (folder / "huggingface").exists()
+
+
+@pytest.mark.parametrize(
+    ("formats", "spec", "message"),
+    [
+        (["huggingface"], BAG, "model 'bag_of_embeddings' has no counterpart in transformers"),
+        (["huggingface"], ENCODER | {"pooling": "mean"}, "pooling 'mean' has no counterpart"),
+        (["onyx"], BAG, "unknown format 'onyx'; there are kd_jax, huggingface, stablehlo, onnx"),
+    ],
+)
+def test_a_format_that_was_asked_for_and_cannot_be_is_an_error(formats, spec, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export(make_run(tmp_path / "run", spec), formats=formats)
+
+
+def test_what_onnx_has_no_operation_for_is_refused_in_one_line(tmp_path, monkeypatch):
+    jax2onnx = pytest.importorskip("jax2onnx")
+
+    def fail(*_args, **_kwargs):
+        raise NotImplementedError("no conversion for primitive 'erf_inv'\nand a long story")
+
+    monkeypatch.setattr(jax2onnx, "to_onnx", fail)
+    student = open_student(make_run(tmp_path / "run", BAG))
+    with pytest.raises(Unsupported, match=r"jax2onnx can't convert BagOfEmbeddings: no conversion for .* 'erf_inv'$"):
+        onnx.write(student, tmp_path)
+
+
+def test_an_export_that_differs_from_the_student_is_not_called_a_success(tmp_path, monkeypatch):
+    workdir = make_run(tmp_path / "run", BAG)
+    write = FORMATS["stablehlo"]
+
+    def damaged(student, folder):
+        run = write(student, folder)
+        return lambda inputs: run(inputs) + np.float32(3e-4)
+
+    monkeypatch.setitem(FORMATS, "stablehlo", damaged)
+    with pytest.raises(ValueError, match=r"stablehlo: what was written differs from the live model by 0\.0003"):
+        export(workdir, formats=["stablehlo"])
+    monkeypatch.setitem(FORMATS, "stablehlo", lambda *_: lambda _: np.full((1, 3), np.nan))
+    with pytest.raises(ValueError, match="differs from the live model"):
+        export(workdir, formats=["stablehlo"])
+
+
+def test_a_damaged_export_is_refused(tmp_path):
+    folder = export(make_run(tmp_path / "run", BAG), formats=["kd_jax"])
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    name = next(iter(tensors))
+    tensors[name].flat[0] += 1
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="the weights differ from their fingerprint"):
+        pretrained.load(folder)
+
+
+def test_an_export_starts_another_model_with_other_classes(tmp_path, caplog):
+    folder = export(make_run(tmp_path / "run", CNN), formats=["kd_jax"])
+    module, variables = pretrained.load(folder, 5)
+    assert "has no classifier for 5 classes; a random one takes its place" in caplog.text
+    assert module.apply(variables, jnp.zeros((1, 8, 8, 3))).logits.shape == (1, 5)
+
+
+def test_what_can_not_be_exported_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing is no run's folder: it has no config.json"):
+        export(tmp_path / "nothing")
+    workdir = make_run(tmp_path / "run", BAG)
+    with pytest.raises(ValueError, match="has no model 'studnt'; it has student"):
+        export(workdir, "studnt")
+    description = json.loads((workdir / "student" / "finished.json").read_text())
+    del description["architecture"]
+    (workdir / "student" / "finished.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="was finished by an older version"):
+        export(workdir)
+    (workdir / "student" / "finished.json").unlink()
+    with pytest.raises(ValueError, match=r"'student' in .* is not finished; start the run again"):
+        export(workdir)
