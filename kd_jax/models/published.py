@@ -2,7 +2,8 @@
 
 Unless noted, `vggN`, `vggN_bn` and `resnet18` to `resnet152` are torchvision's, `cifar_resnetN` the paper's for
 CIFAR-10 (akamaster's code), and the others those of the distillation benchmark of Tian et al. (RepDistiller): its
-`resnet8` to `resnet110` and "x4" have projections as shortcuts, its VGGs are called `vggN_cifar` here.
+`resnet8` to `resnet110` and "x4" have projections as shortcuts, its VGGs are called `vggN_cifar` here. The transformers
+are those of their papers, patches of 16x16 on images of 224x224.
 """
 
 from typing import Any
@@ -12,6 +13,16 @@ _CIFAR_VGG = {"name": "vgg", "width": 1.0, "batch_norm": True, "head": (), "drop
 _IMAGENET_RESNET = {"name": "resnet", "stem": 64, "widths": (64, 128, 256, 512)}
 _CIFAR_RESNET = {"name": "cifar_resnet", "stem": 16, "widths": (16, 32, 64)}
 _X4 = {"name": "cifar_resnet", "stem": 32, "widths": (64, 128, 256), "shortcut": "projection"}
+_BERT = {
+    "name": "encoder", "width": 768, "layers": 12, "heads": 12, "intermediate": 3072, "max_positions": 512,
+    "type_vocabulary": 2, "dropout": 0.1, "pooling": "cls",
+}  # fmt: skip
+_VIT = {"name": "vit", "image_size": 224, "patch": 16, "layers": 12, "dropout": 0.0, "layer_norm_epsilon": 1e-6}
+_VIT_SIZES = {
+    "tiny": {"width": 192, "heads": 3, "intermediate": 768},
+    "small": {"width": 384, "heads": 6, "intermediate": 1536},
+    "base": {"width": 768, "heads": 12, "intermediate": 3072},
+}
 _CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 _BLOCKS = {
     "resnet18": (2, 2, 2, 2),
@@ -42,5 +53,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "shufflenet_v2_cifar": {
         "name": "shufflenet_v2", "stem": 24, "blocks": (4, 8, 4), "widths": (116, 232, 464), "last": 1024
     },
+    "vit_base": _VIT | _VIT_SIZES["base"] | {"distillation": False},
+    **{f"deit_{size}": _VIT | sizes | {"distillation": False} for size, sizes in _VIT_SIZES.items()},
+    **{f"deit_{size}_distilled": _VIT | sizes | {"distillation": True} for size, sizes in _VIT_SIZES.items()},
+    "bert_base": _BERT,
+    "bert_large": _BERT | {"width": 1024, "layers": 24, "heads": 16, "intermediate": 4096},
+    "distilbert_base": _BERT | {"family": "distilbert", "layers": 6, "type_vocabulary": 0},
+    "roberta_base": _BERT | {"family": "roberta", "type_vocabulary": 1, "layer_norm_epsilon": 1e-5},
+    "electra_small": _BERT
+    | {"family": "electra", "width": 256, "heads": 4, "intermediate": 1024, "embedding_width": 128},
 }  # fmt: skip
-"""Published name -> the options that build it, `name` the family's; `num_classes` comes beside."""
+"""Published name -> the options that build it, `name` the family's; what the data decides comes beside: `num_classes`
+and, for texts, `vocabulary_size`."""

@@ -1,4 +1,4 @@
-"""Parameter counts of the table of published architectures: torchvision's, akamaster's, RepDistiller's."""
+"""Parameter counts of the table of published architectures: torchvision's, akamaster's, RepDistiller's, the papers'."""
 
 import jax
 import jax.numpy as jnp
@@ -59,9 +59,34 @@ CIFAR100 = {
 }
 """RepDistiller's, for 100 classes, counted in its PyTorch modules."""
 
+VISION_TRANSFORMERS = {
+    "vit_base": 86_567_656,
+    "deit_tiny": 5_717_416,
+    "deit_small": 22_050_664,
+    "deit_base": 86_567_656,
+    "deit_tiny_distilled": 5_910_800,
+    "deit_small_distilled": 22_436_432,
+    "deit_base_distilled": 87_338_192,
+}
+"""timm's, which hold the papers' weights, for 1000 classes."""
+
+TEXT = {
+    "bert_base": (30_522, 109_483_778),
+    "bert_large": (30_522, 335_143_938),
+    "distilbert_base": (30_522, 66_955_010),
+    "roberta_base": (50_265, 124_647_170),
+    "electra_small": (30_522, 13_549_314),
+}
+"""Vocabulary, and transformers' count of the sequence classifier with 2 classes."""
+
 COUNTS = [
     (name, classes, side, count)
-    for table, classes, side in ((IMAGENET, 1000, 224), (CIFAR10, 10, 32), (CIFAR100, 100, 32))
+    for table, classes, side in (
+        (IMAGENET, 1000, 224),
+        (CIFAR10, 10, 32),
+        (CIFAR100, 100, 32),
+        (VISION_TRANSFORMERS, 1000, 224),
+    )
     for name, count in table.items()
 ]
 
@@ -73,10 +98,19 @@ def test_parameter_counts_are_the_published_ones(name, classes, side, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.parametrize("name", TEXT)
+def test_parameter_counts_of_text_encoders_are_the_published_ones(name):
+    vocabulary, count = TEXT[name]
+    module = models.build({"name": name, "num_classes": 2, "vocabulary_size": vocabulary})
+    ids = jnp.zeros((1, 1), jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_row_builds_a_family_with_all_options_but_the_sizes_of_the_data(name):
     family = PUBLISHED[name]["name"]
-    sizes = {"num_classes": 3} | ({"vocabulary_size": 7} if hasattr(models.MODELS[family], "vocabulary_size") else {})
+    sizes = {"num_classes": 3} | ({"vocabulary_size": 7} if family == "encoder" else {})
     assert type(models.build(sizes | {"name": name})) is models.MODELS[family]
     assert not set(sizes) & set(PUBLISHED[name])
 
