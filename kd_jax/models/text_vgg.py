@@ -17,8 +17,12 @@ class TextVgg(nn.Module):
     How far a text is padded changes nothing: positions that don't count are zero before each convolution, which then
     sees the same zeros beyond the text's end as beyond the array's, and pools keep an odd last position, so that their
     number is five for every length and a text of one position passes them unchanged. After the last stage each channel
-    keeps its maximum: a mean would count a last position made from one token as much as one made from thirty-two. Most
-    of what a kernel sees of a short text is zero and the signal fades with depth: deep ones need `batch_norm`.
+    keeps its maximum: a mean would count a last position made from one token as much as one made from thirty-two.
+
+    In the late stages most of what a kernel sees of a short text is zero, and nothing of a long one. A response is
+    therefore multiplied by the square root of 3 over the positions that count under its kernel, as if its variance came
+    from all three. Without it batches of short and of long texts have other statistics in each layer, and the running
+    ones fit neither.
 
     Features: `embeddings` `[B, T, embedding]`; `block_0` to `block_4` `[B, T / 2^(i+1) rounded up, C]`, each stage's
     result after its pool, 0 where no token counts; `pooled` `[B, D]`, what the classifier reads, before its dropout:
@@ -39,6 +43,8 @@ class TextVgg(nn.Module):
       <https://arxiv.org/abs/1409.1556>`_, 2014.
       Conneau et al. `Very Deep Convolutional Networks for Text Classification <https://arxiv.org/abs/1606.01781>`_,
       2016: VGG's design along the characters of a text.
+      Liu et al. `Partial Convolution based Padding <https://arxiv.org/abs/1811.11718>`_, 2018: responses at a border
+      multiplied by the ratio, whose square root is taken here.
     """
 
     num_classes: int
@@ -98,7 +104,7 @@ class TextVgg(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution of width 3 that keeps the length, batch normalization over the tokens that count or a bias, ReLU.
+    """Convolution of width 3 that keeps length and variance, normalization over the tokens that count or a bias, ReLU.
 
     Attributes:
       channels: of the result.
@@ -114,11 +120,21 @@ class Convolution(nn.Module):
     ) -> jax.Array:
         """`x` `[B, T, C]`, 0 outside `mask` `[B, T]`, -> `[B, T, channels]`, likewise; keywords as for `TextVgg`."""
         init = nn.initializers.he_normal()
-        x = nn.Conv(self.channels, (3,), use_bias=not self.batch_norm, kernel_init=init, name="conv")(x)
+        x = nn.Conv(self.channels, (3,), use_bias=False, kernel_init=init, name="conv")(x)
+        count = jnp.maximum(count_under_kernel(mask), 1).astype(normalization.at_least_float32(x.dtype))
+        x = x * jnp.sqrt(3 / count).astype(x.dtype)[:, :, None]
         if self.batch_norm:
             counted = mask if where is None else mask & jnp.asarray(where).astype(bool)[:, None]
             x = normalization.BatchNorm(name="norm")(x, train=train, where=counted, axis_name=axis_name)
+        else:
+            x = x + self.param("bias", nn.initializers.zeros, (self.channels,))[None, None]
         return zero_outside(nn.relu(x), mask)
+
+
+def count_under_kernel(mask: jax.Array) -> jax.Array:
+    """How many of each position and its two neighbours `mask` `[B, T]` has: `[B, T]` int32, 0 to 3."""
+    around = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
+    return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 
 
 def halve(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

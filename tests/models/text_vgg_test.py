@@ -32,11 +32,12 @@ def pad(ids, mask, length):
 
 
 def convolve(layer, statistics, x):
-    """Width 3 with one zero on either side, normalization by running statistics or a bias, ReLU, for one text."""
+    """Width 3 with one zero on either side, scaled, normalized by running statistics or with a bias, ReLU; one text."""
     around = np.pad(x, ((1, 1), (0, 0)))
     y = sum(around[k : k + len(x)] @ layer["conv"]["kernel"][k] for k in range(3))
+    y *= np.sqrt([[3 / len(range(max(t - 1, 0), min(t + 2, len(x))))] for t in range(len(x))])
     if statistics is None:
-        return np.maximum(y + layer["conv"]["bias"], 0)
+        return np.maximum(y + layer["bias"], 0)
     norm, running = layer["norm"], statistics["norm"]
     return np.maximum((y - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"], 0)
 
@@ -60,6 +61,7 @@ def test_matches_numpy_on_each_text_alone(depth, batch_norm):
     module, variables = make(depth=depth, batch_norm=batch_norm)
     output = jax.jit(module.apply)(variables, IDS, MASK)
     wide = jax.tree.map(np.float64, variables)
+    logits = []
     for row, length in enumerate(LENGTHS[:-1]):
         want = vgg(wide, IDS[row, :length], depth)
         assert output.features.keys() == want.keys() | {"embeddings"}
@@ -70,8 +72,11 @@ def test_matches_numpy_on_each_text_alone(depth, batch_norm):
                 found = found[: len(value)]
             np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5, err_msg=f"{key} of {length} tokens")
         head = wide["params"]["classifier"]
-        logits = want["pooled"] @ head["kernel"] + head["bias"]
-        np.testing.assert_allclose(output.logits[row], logits, rtol=1e-4, atol=1e-5)
+        logits.append(want["pooled"] @ head["kernel"] + head["bias"])
+    np.testing.assert_allclose(output.logits[:-1], logits, rtol=1e-4, atol=1e-5)
+    with jax.enable_x64(True):
+        exact = jax.jit(module.apply)(wide, IDS, MASK).logits[:-1]
+        np.testing.assert_allclose(exact, logits, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("length", [38, 48, 63, 64])
@@ -116,7 +121,8 @@ def test_statistics_count_the_tokens_and_not_the_padding():
     for row, length in enumerate(LENGTHS):
         around = np.pad(params["word_embeddings"]["embedding"][IDS[row, :length]], ((1, 1), (0, 0)))
         kernel = params["conv_0_0"]["conv"]["kernel"]
-        responses += [np.einsum("kd,kdf->f", around[t : t + 3], kernel) for t in range(length)]
+        scales = np.sqrt([3 / sum(0 <= u < length for u in (t - 1, t, t + 1)) for t in range(length)])
+        responses += [scales[t] * np.einsum("kd,kdf->f", around[t : t + 3], kernel) for t in range(length)]
     old = variables["batch_stats"]["conv_0_0"]["norm"]
     found = changed["batch_stats"]["conv_0_0"]["norm"]
     np.testing.assert_allclose(found["mean"], 0.9 * old["mean"] + 0.1 * np.mean(responses, 0), rtol=1e-5, atol=1e-6)
@@ -144,7 +150,40 @@ def test_batch_norm_replaces_the_bias():
     _, variables = make()
     assert set(variables["params"]["conv_0_0"]) == {"conv", "norm"}
     assert set(variables["params"]["conv_0_0"]["conv"]) == {"kernel"}
-    assert set(make(batch_norm=False)[1]) == {"params"}
+    _, plain = make(batch_norm=False)
+    assert set(plain) == {"params"}
+    assert set(plain["params"]["conv_0_0"]) == {"conv", "bias"}
+
+
+@pytest.mark.parametrize("length", [1, 5, 37])
+def test_the_signal_survives_the_depth_at_every_length(length):
+    module = models.build(SPEC | {"depth": 16, "width": 0.5, "embedding": 64, "batch_norm": False})
+    mask = np.arange(37)[None] < np.full((8, 1), length)
+    ids = np.random.default_rng(0).integers(0, 20, mask.shape).astype(np.int32)
+    output, _ = jax.jit(module.init_with_output)(jax.random.key(0), ids, mask)
+    before, after = (np.std(output.features[key][:, 0]) for key in ("block_0", "block_4"))
+    assert 0.3 < after / before < 3
+
+
+def test_statistics_hardly_depend_on_the_length():
+    module = models.build(SPEC | {"depth": 16, "width": 0.5, "embedding": 64})
+    ids = np.random.default_rng(0).integers(0, 20, (64, 37)).astype(np.int32)
+    variables = jax.jit(module.init)(jax.random.key(0), ids, ids)
+
+    def variances(length):
+        mask = np.arange(37)[None] < np.full((64, 1), length)
+        _, changed = jax.jit(lambda: module.apply(variables, ids, mask, train=True, mutable=["batch_stats"]))()
+        return np.array([np.mean(leaf["norm"]["var"]) - 0.9 for leaf in changed["batch_stats"].values()])
+
+    ratio = variances(37) / variances(8)
+    assert np.all((ratio > 0.5) & (ratio < 2))
+
+
+@pytest.mark.parametrize(
+    ("mask", "want"), [([1, 1, 1, 1, 0], [2, 3, 3, 2, 1]), ([1, 0, 0, 0, 0], [1, 1, 0, 0, 0]), ([1], [1])]
+)
+def test_count_under_kernel(mask, want):
+    assert np.array_equal(text_vgg.count_under_kernel(np.array([mask], bool)), [want])
 
 
 def test_halve_keeps_an_odd_last_position_and_the_pools_with_a_token():
