@@ -3,7 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import masked_mean, masked_sum, prepare, require_equal_shapes, require_rank
+from kd_jax.losses.numerics import (
+    at_least_float32,
+    masked_mean,
+    masked_sum,
+    prepare,
+    require_equal_shapes,
+    require_rank,
+)
 
 
 def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array):
@@ -16,6 +23,30 @@ def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: 
     valid = jnp.asarray(mask).astype(bool)
     pairs = valid[:, None, :, None] & valid[:, None, None, :]
     return jnp.where(pairs, student, 0), jnp.where(pairs, teacher, 0), valid
+
+
+def self_relations(vectors: jax.Array, heads: int) -> jax.Array:
+    """MiniLMv2's relations of queries, keys or values among themselves, scaled dot products.
+
+    The heads are joined and split into `heads` others, so that student and teacher may have any number and width.
+
+    Args:
+      vectors: `[B, h, T, d]`, one kind of one block.
+      heads: how many relation heads; divides `h d`.
+
+    Returns:
+      `[B, heads, T, T]` in at least float32.
+
+    Raises:
+      ValueError: if the rank is another or `heads` doesn't divide the width.
+    """
+    require_rank(vectors, 4, "vectors", "[B, heads, T, D]")
+    batch, count, length, size = vectors.shape
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or (count * size) % heads:
+        raise ValueError(f"heads must divide the width {count * size} of all heads together, got {heads!r}")
+    (wide,) = at_least_float32(vectors)
+    split = jnp.swapaxes(wide, 1, 2).reshape(batch, length, heads, count * size // heads)
+    return jnp.einsum("bqhd,bkhd->bhqk", split, split) * split.shape[-1] ** -0.5
 
 
 def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array) -> jax.Array:
