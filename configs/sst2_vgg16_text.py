@@ -31,9 +31,9 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.models = dict(
         teacher=dict(
-            model=dict(name="text_vgg", embedding=128, depth=16, width=0.5, batch_norm=True, head=(128,), dropout=0.1),
+            model=dict(name="text_vgg", embedding=128, depth=16, width=0.5, batch_norm=True, head=(128,), dropout=0.3),
             objective=HARD,
-            training=dict(epochs=3.0, optimizer=dict(learning_rate=3e-3)),
+            training=dict(epochs=2.0, optimizer=dict(learning_rate=3e-3)),
         ),
         student=dict(
             model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
