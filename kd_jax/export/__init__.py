@@ -4,6 +4,7 @@ Each is read back and compared with the live model before the export says that i
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ FORMATS: dict[str, Callable[[Student, Path], Callable[[dict[str, np.ndarray]], n
 
 
 def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) -> Path:
-    """Exports a finished model of a run to `workdir/export/<name>`.
+    """Exports a finished model of a run to `workdir/export/<name>`, in place of what was there.
 
     Args:
       workdir: of a finished run.
@@ -44,7 +45,8 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
         raise ValueError(f"unknown format {', '.join(map(repr, unknown))}; there are {', '.join(FORMATS)}")
     student = open_student(workdir, name)
     folder = workdir / "export" / student.name
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # What an earlier export left could be of another student.
+    folder.mkdir(parents=True)
     for format_name, write in FORMATS.items():
         if formats and format_name not in formats and format_name != "kd_jax":
             continue
@@ -55,7 +57,11 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
                 raise
             log.info("%s: left out: %s", format_name, reason)
             continue
-        _verify(student, format_name, run)
+        try:
+            _verify(student, format_name, run)
+        except ValueError:
+            shutil.rmtree(folder)  # So that nobody deploys it.
+            raise
     return folder
 
 

@@ -201,6 +201,14 @@ def test_an_export_that_differs_from_the_student_is_not_called_a_success(tmp_pat
     monkeypatch.setitem(FORMATS, "stablehlo", lambda *_: lambda _: np.full((1, 3), np.nan))
     with pytest.raises(ValueError, match="differs from the live model"):
         export(workdir, formats=["stablehlo"])
+    assert not (workdir / "export" / "student").exists()
+
+
+def test_nothing_of_an_earlier_export_stays(tmp_path):
+    workdir = make_run(tmp_path / "run", BAG)
+    (workdir / "export" / "student").mkdir(parents=True)
+    (workdir / "export" / "student" / "model.onnx").write_bytes(b"of another student")
+    assert not (export(workdir, formats=["kd_jax"]) / "model.onnx").exists()
 
 
 def test_a_damaged_export_is_refused(tmp_path):
