@@ -20,7 +20,7 @@ import torch
 import transformers
 from pairs import interleave, ratio
 
-from kd_jax import losses, models
+from kd_jax import compiler, losses, models
 from kd_jax.models import pretrained
 
 BATCH, TOKENS, IMAGES, CLASSES = 32, 64, 64, 10
@@ -74,8 +74,15 @@ class ResNet(torch.nn.Module):
         return self.classifier(self.blocks(self.stem(x)).mean(dim=(2, 3)))
 
 
+def chosen(inputs: tuple[Any, ...]) -> dict[str, str]:
+    """The compiler's options as a run has them."""
+    return compiler.options(text=inputs[0].ndim == 2) if jax.default_backend() == "cpu" else {}
+
+
 def of_module(module: Any, variables: Any, *inputs: Any) -> Run:
-    forward = jax.jit(lambda variables, *inputs: module.apply(variables, *inputs).logits)
+    forward = jax.jit(
+        lambda variables, *inputs: module.apply(variables, *inputs).logits, compiler_options=chosen(inputs)
+    )
     placed = jax.device_put((variables, *inputs))
     return lambda: jax.block_until_ready(forward(*placed))
 
@@ -96,7 +103,8 @@ def of_step(module: Any, variables: Any, update: optax.GradientTransformation, *
         change, moments = update.update(gradient, moments, params)
         return optax.apply_updates(params, change), rest, moments, key
 
-    compiled, placed = jax.jit(step, donate_argnums=0), jax.device_put(inputs)
+    compiled = jax.jit(step, donate_argnums=0, compiler_options=chosen(inputs))
+    placed = jax.device_put(inputs)
     params = jax.tree.map(jnp.asarray, variables["params"])
     rest = {key: tree for key, tree in variables.items() if key != "params"}
     state = (params, rest, update.init(params), jax.random.key(0))

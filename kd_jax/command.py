@@ -138,7 +138,7 @@ def _run(argv: list[str]) -> int:
     rest = _parse(load_config(file), [argv[0], *arguments])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
-    _prepare_devices()
+    _prepare_devices(text="tokenizer" in FLAGS.config.get("view", {}))
     _log_to_stderr(debug=FLAGS.debug)
     if FLAGS.stage == "train":
         return _train(plain(FLAGS.config))
@@ -191,13 +191,17 @@ def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
     return Path(FLAGS.workdir or default)
 
 
-def _prepare_devices() -> None:
+def _prepare_devices(*, text: bool) -> None:
     """Settings that must precede the first use of a device."""
     if FLAGS.simulate_devices:
         # XLA's CPU collectives starve unless its thread pool is larger than the number of devices.
         os.environ.setdefault("NPROC", "32")
         os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
+
+    from kd_jax import compiler
+
+    compiler.prepare(text=text)
 
     if FLAGS.simulate_devices:
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from kd_jax.models import encoder, normalization
+from kd_jax.models.dropout import Dropout
 from kd_jax.types import Array, ModelOutput
 
 
@@ -53,7 +54,7 @@ class BagOfEmbeddings(nn.Module):
         mask = encoder.as_mask(input_ids, attention_mask)
         embeddings = nn.Embed(self.vocabulary_size, self.width, name="word_embeddings")(input_ids)
         x = mean = encoder.masked_mean(embeddings, mask)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         for i, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(drop(x)))
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import bag, encoder, normalization
+from kd_jax.models.dropout import Dropout
 from kd_jax.types import Array, ModelOutput
 
 
@@ -62,7 +63,7 @@ class BiLstm(nn.Module):
         """
         bag.refuse_pairs("bilstm", token_type_ids)
         lengths = jnp.sum(encoder.as_mask(input_ids, attention_mask), axis=1, dtype=jnp.int32)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         x = nn.Embed(self.vocabulary_size, self.width, name="word_embeddings")(input_ids)
         features = {"embeddings": x}
         last = x

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import normalization, transformer
+from kd_jax.models.dropout import Dropout
 from kd_jax.types import Array, Count, ModelOutput
 
 
@@ -28,15 +29,11 @@ class Family:
     drops_before_pooler: bool
 
 
-def _gelu(x: jax.Array) -> jax.Array:
-    return nn.gelu(x, approximate=False)
-
-
 FAMILIES = {
     "bert": Family(0, nn.tanh, False),
     "roberta": Family(2, nn.tanh, True),
     "distilbert": Family(0, nn.relu, False),
-    "electra": Family(0, _gelu, True),
+    "electra": Family(0, transformer.gelu, True),
 }
 """Name -> family; MiniLM is a "bert"."""
 
@@ -116,7 +113,7 @@ class Encoder(nn.Module):
           ValueError: if shapes differ or T exceeds `max_positions`.
         """
         mask = as_mask(input_ids, attention_mask)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         words = nn.Embed(self.vocabulary_size, self.embedding_width or self.width, name="word_embeddings",
                          embedding_init=transformer.INITIALIZER)  # fmt: skip
         x = embeddings = self._embed(words, input_ids, token_type_ids, drop)
@@ -132,7 +129,7 @@ class Encoder(nn.Module):
         logits = transformer.dense(self.num_classes, "classifier")(drop(pooled))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _embed(self, words: nn.Embed, input_ids: Array, token_type_ids: Array | None, drop: nn.Dropout) -> jax.Array:
+    def _embed(self, words: nn.Embed, input_ids: Array, token_type_ids: Array | None, drop: Dropout) -> jax.Array:
         """The normalized sum of word, position and type embeddings, `[B, T, width]`."""
         length = input_ids.shape[1]
         if length > self.max_positions:
@@ -152,13 +149,13 @@ class Encoder(nn.Module):
     def _table(self, size: int, name: str) -> nn.Embed:
         return nn.Embed(size, self.embedding_width or self.width, embedding_init=transformer.INITIALIZER, name=name)
 
-    def _pool(self, x: jax.Array, drop: nn.Dropout) -> jax.Array:
+    def _pool(self, x: jax.Array, drop: Dropout) -> jax.Array:
         family = FAMILIES[self.family]
         first = drop(x[:, 0]) if family.drops_before_pooler else x[:, 0]
         return family.pooler(transformer.dense(self.width, "pooler")(first))
 
     def _predict_tokens(self, x: jax.Array, words: nn.Embed) -> jax.Array:
-        x = _gelu(transformer.dense(words.features, "language_dense")(x))
+        x = transformer.gelu(transformer.dense(words.features, "language_dense")(x))
         x = transformer.layer_norm(self.layer_norm_epsilon, "language_norm")(x)
         bias = self.param("language_bias", nn.initializers.zeros, (self.vocabulary_size,))
         logits = words.attend(x) + bias[None, None]

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import bag, encoder, normalization
+from kd_jax.models.dropout import Dropout
 from kd_jax.types import Array, ModelOutput
 
 
@@ -70,7 +71,7 @@ class TextCnn(nn.Module):
             blocks[f"block_{i}"] = zero_outside(nn.relu(layer(x)), mask)
         # After a ReLU nothing is below the zeros of the positions that don't count.
         pooled = jnp.concatenate([jnp.max(block, axis=1) for block in blocks.values()], axis=-1)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         logits = nn.Dense(self.num_classes, name="classifier")(drop(pooled))
         logits = logits.astype(normalization.at_least_float32(logits.dtype))
         return ModelOutput(logits, {"embeddings": embeddings, **blocks, "pooled": pooled})

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import bag, encoder, normalization, vgg
+from kd_jax.models.dropout import Dropout
 from kd_jax.models.text_cnn import zero_outside
 from kd_jax.types import Array, ModelOutput
 
@@ -85,7 +86,7 @@ class TextVgg(nn.Module):
         """
         bag.refuse_pairs("text_vgg", token_type_ids)
         mask = encoder.as_mask(input_ids, attention_mask)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         x = nn.Embed(self.vocabulary_size, self.embedding, name="word_embeddings")(input_ids)
         features = {"embeddings": x}
         x = zero_outside(drop(x), mask)

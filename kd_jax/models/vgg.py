@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.models import normalization
+from kd_jax.models.dropout import Dropout
 from kd_jax.types import Array, ModelOutput
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -94,7 +95,7 @@ class Vgg(nn.Module):
             x = self._stage(x, i, features, train=train, where=where, axis_name=axis_name)
         flat = self.pooling == "flatten"
         x = flattened(x) if flat else jnp.mean(x, axis=(1, 2))
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         for i, width in enumerate(self.head):
             inputs = x if flat and i == 0 else drop(x)
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(inputs))

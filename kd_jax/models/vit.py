@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import normalization, transformer, vgg
+from kd_jax.models.dropout import Dropout
 from kd_jax.types import Array, ModelOutput
 
 
@@ -72,7 +73,7 @@ class VisionTransformer(nn.Module):
         Raises:
           ValueError: if the images have another size.
         """
-        x = embeddings = nn.Dropout(self.dropout, deterministic=not train)(self._embed(images))
+        x = embeddings = Dropout(self.dropout, deterministic=not train)(self._embed(images))
         x, features = transformer.run_blocks(
             x, None, layers=self.layers, remat=self.remat, scan=self.scan, heads=self.heads,
             intermediate=self.intermediate, dropout=self.dropout, layer_norm_epsilon=self.layer_norm_epsilon,

@@ -1,0 +1,38 @@
+"""Dropout by 16 random bits a value: Linen's takes 32, which are a sixth of a small encoder's training step on CPU."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+STEPS = 1 << 16
+"""How finely a rate is resolved."""
+
+
+class Dropout(nn.Module):
+    """Zeroes values at random and scales the others, so that the expectation stays.
+
+    Attributes:
+      rate: in [0, 1); what is applied is the nearest multiple of 2^-16, and the scale is that one's.
+      deterministic: whether to do nothing.
+    """
+
+    rate: float
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` of any shape -> the same, by the random stream "dropout"."""
+        if self.deterministic or not self.rate:
+            return x
+        kept = STEPS - round(self.rate * STEPS)
+        mask = random_halves(self.make_rng("dropout"), x.shape) < kept
+        return jnp.where(mask, x * jnp.asarray(STEPS / kept, x.dtype), 0)
+
+
+def random_halves(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform integers in [0, 2^16), of `shape`: two from each random word, split along the last axis."""
+    width = shape[-1]
+    words = jax.random.bits(key, (*shape[:-1], math.ceil(width / 2)), jnp.uint32)
+    return jnp.concatenate([words >> 16, words & (STEPS - 1)], axis=-1)[..., :width]
