@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from kd_jax import models
+from kd_jax.data.mixing import make_mixing
 from kd_jax.datasets import view_name
 from kd_jax.models import pretrained
 from kd_jax.network import DTYPES, Network
@@ -93,12 +94,15 @@ def make_group(
             classes = output.logits.shape[-1]
             if classes != around.datasets.num_classes:
                 raise ValueError(f"teacher {name!r} has {classes} classes, the data has {around.datasets.num_classes}")
+        mixing = make_mixing(plan.training.get("mixing"), around.datasets.modality, around.datasets.num_classes)
+        if mixing is not None and mixing.candidates > 1 and not teachers.networks:
+            raise ValueError("training.mixing.candidates must be 1 without a teacher to choose among them")
         objective = make_objective(plan.objective, site)
         update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
     learners = {plan.name: Learner(network, objective, update)}
-    return Group(learners, teachers.networks, derived_seed(around.seed, "train", plan.kin))
+    return Group(learners, teachers.networks, derived_seed(around.seed, "train", plan.kin), mixing)
 
 
 def total_steps(examples: int, training: Mapping[str, Any]) -> int:

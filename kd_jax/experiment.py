@@ -12,6 +12,7 @@ from kd_jax.parallel import make_parallel, set_precision
 from kd_jax.plan import ModelPlan, Plan, make_plan
 from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers.ensemble import assemble
 from kd_jax.training import obtain, score
 from kd_jax.workdir import Workdir
 
@@ -67,7 +68,10 @@ def _train_in_order(plan: Plan, around: Surroundings) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for model in plan.models:
         log.info("%s: %s", model.name, f"learns from {', '.join(model.teachers)}" if model.teachers else "no teacher")
-        models[model.name] = obtain(model, _teachers(model, models), around)
+        if model.members:
+            models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)
+        else:
+            models[model.name] = obtain(model, _teachers(model, models), around)
     return models
 
 
@@ -115,6 +119,7 @@ def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
         "step": model.description["step"],
         "selection_accuracy": model.description.get("selection_accuracy"),
     }
+    entry |= {key: model.description[key] for key in ("members", "weights") if key in model.description}
     return entry | ({key: scores[key] for key in ("agreement", "teacher_kl")} if model.plan.teachers else {})
 
 
@@ -126,7 +131,7 @@ def _speedup(teacher: Model, student: Model, around: Surroundings) -> dict[str, 
     """How many times faster the student infers than the teacher, one device, compiled, median."""
     speedups = {}
     for name, (examples, repetitions) in SPEED_BATCHES.items():
-        views = [teacher.plan.view, student.plan.view]
+        views = [*teacher.views, *student.views]
         source = around.datasets.splits["evaluation"]
         batch = next(iter(around.datasets.evaluation_batches(source, views, examples * around.processes)))
         times = [results.inference_seconds(model, batch, repetitions) for model in (teacher, student)]

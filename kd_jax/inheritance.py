@@ -75,9 +75,13 @@ def _take_over_key(section: Any, source: Any, key: str, *, deep: bool) -> None:
     if isinstance(value, ConfigDict):
         if key not in section:
             section[key] = ConfigDict({})
-        elif not deep or (key in NAMED and section[key].get("name", value.get("name")) != value.get("name")):
-            return
+        elif section[key] is None or not deep or _is_another(section, key, value):
+            return  # None takes over nothing: `mixing=None` where the others mix.
         for inner in value:
             _take_over_key(section[key], value, inner, deep=deep)
     elif key not in section:
         section[key] = source.get_oneway_ref(key)
+
+
+def _is_another(section: Any, key: str, value: ConfigDict) -> bool:
+    return key in NAMED and section[key].get("name", value.get("name")) != value.get("name")

@@ -1,5 +1,6 @@
 """A module together with the view it reads and the dtype it computes in: what student and teacher have in common."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,14 +8,39 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.types import Batch, ModelOutput, PyTree, Variables
+from kd_jax.types import Batch, ModelOutput, PyTree, Variables, View
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16, "float64": jnp.float64}
+
+
+WORDS = "word_embeddings"
+"""Name of the table of word embeddings in every text network."""
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """Floating-point leaves in `dtype`, the others as they are."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
+    """The module's arguments, and a context in which a mixed text's word embeddings are mixed with its partner's.
+
+    Every text network looks its words up in a module named `word_embeddings`, so none has to know of mixing.
+    """
+    if "partner_ids" not in view:
+        return dict(view), nullcontext()
+    own = {name: array for name, array in view.items() if name not in ("partner_ids", "weight")}
+    weight = jnp.asarray(view["weight"])[:, None, None]
+
+    def mix(look_up, arguments, options, context):
+        embeddings = look_up(*arguments, **options)
+        if context.module.name != WORDS or context.method_name != "__call__":
+            return embeddings
+        share = weight.astype(embeddings.dtype)
+        mixed = share * embeddings + (1 - share) * look_up(view["partner_ids"])
+        return jnp.where(share == 1, embeddings, mixed)
+
+    return own, nn.intercept_methods(mix)
 
 
 @dataclass(frozen=True)
@@ -46,8 +72,9 @@ class Network:
 
     def __call__(self, variables: Variables, batch: Batch) -> ModelOutput:
         """Inference: no dropout, stored BatchNorm statistics."""
-        inputs: dict[str, Any] = batch.views[self.view]
-        output: Any = self.module.apply(self.frozen(variables), **inputs, train=False)
+        inputs, mixed = _unmixed(batch.views[self.view])
+        with mixed:
+            output: Any = self.module.apply(self.frozen(variables), **inputs, train=False)
         return output
 
     def train(
@@ -59,9 +86,10 @@ class Network:
           The output, and the new BatchNorm statistics (`{}` for a module without any).
         """
         statistics = {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
-        inputs: dict[str, Any] = batch.views[self.view]
-        output, changed = self.module.apply(
-            self.frozen(variables), **inputs, train=True,
-            rngs={"dropout": dropout_key}, mutable=["batch_stats"], **statistics,
-        )  # fmt: skip
+        inputs, mixed = _unmixed(batch.views[self.view])
+        with mixed:
+            output, changed = self.module.apply(
+                self.frozen(variables), **inputs, train=True,
+                rngs={"dropout": dropout_key}, mutable=["batch_stats"], **statistics,
+            )  # fmt: skip
         return output, changed.get("batch_stats", {})

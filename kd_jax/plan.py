@@ -15,7 +15,8 @@ SECTIONS: dict[str, dict[str, bool]] = {
                        "parallel", "checkpoint", "logging"), True),
     "data": dict.fromkeys(("name", "dir", "train", "selection", "evaluation", "inputs", "label", "max_rejected",
                            "augmentation"), True),
-    "training": dict.fromkeys(("batch_size", "epochs", "accumulate", "optimizer", "schedule"), True),
+    "training": {"mixing": False} | dict.fromkeys(
+        ("batch_size", "epochs", "accumulate", "optimizer", "schedule"), True),
     "parallel": dict.fromkeys(("backend", "data", "fsdp", "tensor"), True),
     "checkpoint": dict.fromkeys(("every_steps", "keep_latest", "keep_best", "use"), True),
     "logging": {"every_steps": True},
@@ -28,6 +29,9 @@ SECTIONS: dict[str, dict[str, bool]] = {
 
 FROM_MODEL = "from_model"
 """Key of a model's `model` that names an earlier model, whose weights it starts from in place of random ones."""
+
+ENSEMBLE = "ensemble"
+"""Name of a model that is made of others."""
 
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
@@ -47,6 +51,7 @@ class ModelPlan:
       objective: name -> term; empty for a model that is used as it is.
       training: batch size, epochs, optimizer, ...
       restore: folder of a finished model to use instead of training one, or None.
+      members: names of earlier models, if this one is their ensemble.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
     """
 
@@ -60,6 +65,7 @@ class ModelPlan:
     training: dict[str, Any]
     restore: str | None
     kin: str
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     if (start := section["model"].get(FROM_MODEL)) is not None and (start not in sections or start == name):
         others = ", ".join(sorted(sections.keys() - {name}))
         raise ValueError(f"models.{name}.model.{FROM_MODEL} names {start!r}; there are {others}")
-    used_as_is = "pretrained" in section["model"] or section.get("restore")
+    members = _members(name, section, sections)
+    used_as_is = "pretrained" in section["model"] or section.get("restore") or members
     if not objective and not used_as_is:
         raise ValueError(f"models.{name} has no objective: give it one, or pretrained weights, or restore=...")
     training = dict(section.get("training", {}))
@@ -122,8 +129,24 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     return ModelPlan(
         name, dict(section["model"]), dict(section["view"]), section["dtype"], teachers, cached, objective,
         training,
-        section.get("restore"), root_of_likeness(sections, name),
+        section.get("restore"), root_of_likeness(sections, name), members,
     )  # fmt: skip
+
+
+def _members(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of an ensemble, the models it is made of; of anything else, none."""
+    if section["model"].get("name") != ENSEMBLE:
+        return ()
+    members = tuple(section["model"].get("members", ()))
+    others = ", ".join(sorted(sections.keys() - {name}))
+    if len(set(members)) < 2 or len(set(members)) < len(members):
+        raise ValueError(f"models.{name}.model.members must name two or more different models; there are {others}")
+    for member in members:
+        if member not in sections or member == name:
+            raise ValueError(f"models.{name}.model.members names {member!r}; there are {others}")
+    if section.get("objective") or section.get("teachers") or section.get("restore"):
+        raise ValueError(f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore")
+    return members
 
 
 def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
@@ -140,7 +163,7 @@ def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
 
 def _needed(model: ModelPlan) -> tuple[str, ...]:
     """The models that must be finished before this one begins."""
-    return (*model.teachers, *([model.model[FROM_MODEL]] if FROM_MODEL in model.model else ()))
+    return (*model.teachers, *model.members, *([model.model[FROM_MODEL]] if FROM_MODEL in model.model else ()))
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:

@@ -84,7 +84,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         model = results["models"][name]
         agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
         table.add_row(
-            name, ", ".join(model["teachers"]) or "labels", f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
+            name, ", ".join(model["teachers"] or model.get("members", ())) or "labels", f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
             f"{model['ece']:.4f}", agreement, f"{model['parameters']:,}", f"{model['train_seconds']:.1f}",
         )  # fmt: skip
     console.print(table)

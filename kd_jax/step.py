@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import Objective
 from kd_jax.randomness import stream
@@ -43,12 +44,14 @@ class Group:
     Attributes:
       learners: name -> `Learner`.
       teachers: name -> `Network` or what stands in its place; its variables are handed to the step beside the state.
-      seed: of the dropout and of the terms that draw.
+      seed: of the dropout, of the terms that draw and of mixing.
+      mixing: how each microbatch is mixed before any model reads it; None: not at all.
     """
 
     learners: Mapping[str, Learner]
     teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]]
     seed: int
+    mixing: Mixing | None = None
 
 
 def sum_over(tree: PyTree, axis_name: str | None) -> PyTree:
@@ -80,6 +83,31 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
         logs[name] = means | {"accuracy": accuracy(output.logits, batch)}
         kept[name] = (statistics, memory)
     return loss, (logs, kept)
+
+
+def _mixed(frozen, batch, step, *, group, axis_name) -> Batch:
+    """Every microbatch, mixed; of several candidates for an example the one that its teachers are least certain of."""
+    keys = jax.random.split(stream(group.seed, "mixing", step), batch.valid.shape[0])
+    parts = [
+        _least_certain(frozen, jax.tree.map(lambda leaf, i=i: leaf[i], batch), keys[i], group, axis_name)
+        for i in range(len(keys))
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+
+def _least_certain(frozen, microbatch, key, group, axis_name) -> Batch:
+    candidates = group.mixing.candidates
+    if candidates == 1:
+        return group.mixing(microbatch, key, axis_name)
+    mixes = [group.mixing(microbatch, k, axis_name) for k in jax.random.split(key, candidates)]
+
+    def uncertainty(mix: Batch) -> jax.Array:
+        """[B] nats, mean over the teachers."""
+        logits = jnp.stack([network(frozen[name], mix).logits for name, network in group.teachers.items()])
+        return jnp.mean(jnp.sum(jax.scipy.special.entr(jax.nn.softmax(logits)), axis=-1), axis=0)
+
+    best = jnp.argmax(jnp.stack([uncertainty(mix) for mix in mixes]), axis=0)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best, jnp.arange(best.size)], *mixes)
 
 
 def _sum_of_gradients(state, frozen, batch, keys, *, group, counts, axis_name) -> tuple[Any, Any, Any]:
@@ -127,6 +155,8 @@ def train_step(
       The new state, and member -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm": []}.
     """
     keys = jax.random.split(stream(group.seed, "step", state.step), batch.valid.shape[0])
+    if group.mixing is not None:
+        batch = _mixed(frozen, batch, state.step, group=group, axis_name=axis_name)
     counts = sum_over({n: learner.objective.counts(batch) for n, learner in group.learners.items()}, axis_name)
     gradients, logs, rest = _sum_of_gradients(
         state, frozen, batch, keys, group=group, counts=counts, axis_name=axis_name

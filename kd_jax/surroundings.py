@@ -9,10 +9,8 @@ import jax
 
 from kd_jax.datasets import Datasets
 from kd_jax.loop import StopSignal
-from kd_jax.network import Network
 from kd_jax.parallel import Parallel
 from kd_jax.plan import ModelPlan
-from kd_jax.tree import count_parameters
 from kd_jax.types import Variables
 
 
@@ -22,22 +20,24 @@ class Model:
 
     Attributes:
       plan: its section.
-      network: how it is applied.
+      network: how it is applied; an ensemble stands where a network stands.
       variables: as they are stored, on the devices.
       description: what `finished.json` says of it.
       home: the folder it was trained in, where its outputs are kept.
+      views: what it reads of a batch.
     """
 
     plan: ModelPlan
-    network: Network
+    network: Any
     variables: Variables
     description: Mapping[str, Any]
     home: Path
+    views: tuple[Mapping[str, Any], ...]
 
     @property
     def parameters(self) -> int:
         """How many parameters it has, BatchNorm statistics left out."""
-        return count_parameters(self.variables["params"])
+        return self.description["parameters"]
 
 
 @dataclass(frozen=True)

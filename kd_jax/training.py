@@ -25,6 +25,7 @@ from kd_jax.randomness import fold_name, stream
 from kd_jax.records import Records
 from kd_jax.step import Group, train_step
 from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers.ensemble import without_labels
 from kd_jax.teachers.frozen import FrozenTeachers, freeze
 from kd_jax.tree import count_parameters, fingerprint
 from kd_jax.types import TrainState, Variables
@@ -53,7 +54,7 @@ def obtain(plan: ModelPlan, teachers: Mapping[str, Model], around: Surroundings)
     if done is None:
         done = _fit(plan, network, initial, teachers, around)
     home = Path(plan.restore) if plan.restore else around.workdir / plan.name
-    return Model(plan, network, around.parallel.place(done.variables), done.description, home)
+    return Model(plan, network, around.parallel.place(done.variables), done.description, home, (plan.view,))
 
 
 def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finished:
@@ -112,7 +113,7 @@ def _fit(
     training, folder = plan.training, around.workdir / plan.name
     around.parallel.check_batch(training["batch_size"], training["accumulate"])
     steps = total_steps(len(around.datasets.splits["train"]), training)
-    teachers = freeze(models, plan.cached, around)
+    teachers = freeze(models, plan.cached, around, mixed=bool(training.get("mixing")))
     group = make_group(plan, network, teachers, around, steps)
     member = group.learners[plan.name].init(initial, fold_name(stream(around.seed, "objective"), plan.kin))
     state = around.parallel.place(TrainState(jax.numpy.zeros((), "int32"), {plan.name: member}))
@@ -173,7 +174,9 @@ class _Selection:
 
 def score(model: Model, teachers: Mapping[str, Model], source: Source, around: Surroundings, batch_size: int):
     """A model's metrics on a whole split, and how far it agrees with its teachers."""
-    frozen = freeze(teachers, (), around)
-    compiled = around.parallel.evaluate(partial(eval_step, network=model.network, teachers=frozen.networks))
-    batches = around.datasets.evaluation_batches(source, [model.plan.view, *frozen.views], batch_size)
+    frozen = freeze(teachers, (), around, mixed=False)
+    network, *others = (without_labels(network) for network in (model.network, *frozen.networks.values()))
+    taught = dict(zip(frozen.networks, others, strict=True))
+    compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers=taught))
+    batches = around.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
     return evaluate(compiled, model.variables, frozen.variables, batches)

@@ -1,5 +1,6 @@
 """One step, two backends, any number of devices: the same training, to float64's last digits."""
 
+import dataclasses
 import functools
 
 import chex
@@ -11,6 +12,7 @@ import pytest
 import term_specs
 
 from kd_jax import models, terms
+from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import make_objective
 from kd_jax.parallel import make_parallel
@@ -119,6 +121,13 @@ def resnet_case():
     )
 
 
+def mixed(make, **options):
+    """The case with mixing, one of two candidates kept: partners come from all devices."""
+    group, state, frozen = make()
+    mixing = Mixing(probability=1.0, share=0.7, concentration=1.0, candidates=2, num_classes=3, **options)
+    return dataclasses.replace(group, mixing=mixing), state, frozen
+
+
 def encoder_case():
     """Every kind of term that reads tokens, at once."""
     return make_case(
@@ -135,6 +144,13 @@ CASES = {
     "images, BatchNorm, accumulation": (image_case, image_batch, 4, STEPS),
     "text, masks uneven": (text_case, text_batch, 1, STEPS),
     "text, masks uneven, accumulation": (text_case, text_batch, 2, STEPS),
+    "images, cutmix": (
+        functools.partial(mixed, image_case, kind="cutmix"),
+        functools.partial(image_batch, valid_rows=21),
+        2,
+        STEPS,
+    ),
+    "text, mixup": (functools.partial(mixed, text_case, kind="mixup"), text_batch, 1, STEPS),
     "every term on images": (resnet_case, functools.partial(image_batch, valid_rows=21), 1, 3),
     "every term on texts": (encoder_case, text_batch, 1, 3),
 }

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kd_jax.network import Network
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers import cache
 from kd_jax.types import Batch, ModelOutput, PyTree
@@ -28,7 +27,7 @@ class FrozenTeachers:
       view_names: name -> the view that its outputs are of.
     """
 
-    networks: Mapping[str, Network | cache.CachedTeacher]
+    networks: Mapping[str, Any]
     variables: Mapping[str, PyTree]
     views: Sequence[Mapping[str, Any]]
     view_names: Mapping[str, str]
@@ -38,29 +37,29 @@ class FrozenTeachers:
         return {name: jax.eval_shape(self.networks[name], self.variables[name], batch) for name in self.networks}
 
 
-def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundings) -> FrozenTeachers:
+def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundings, *, mixed: bool) -> FrozenTeachers:
     """Makes finished models the teachers of a student.
 
     Args:
       models: by name.
       cached: those whose outputs on the training data are computed once.
       around: the data and the devices.
+      mixed: whether the student's examples are mixed.
 
     Raises:
       ValueError: if one is to be cached and the data looks different each time.
     """
-    if cached and around.datasets.augmented:
-        raise ValueError(
-            f"cached teachers ({', '.join(cached)}) know each example as it is: data.augmentation must be 0"
-        )
-    networks: dict[str, Network | cache.CachedTeacher] = {}
+    if cached and (mixed or around.datasets.augmented):
+        remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
+        raise ValueError(f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}")
+    networks: dict[str, Any] = {}
     variables: dict[str, PyTree] = {}
     for name, model in models.items():
         if name in cached:
             networks[name], variables[name] = cache.CachedTeacher(), around.parallel.place(_table(name, model, around))
         else:
             networks[name], variables[name] = model.network, model.network.frozen(model.variables)
-    views = [model.plan.view for name, model in models.items() if name not in cached]
+    views = [view for name, model in models.items() if name not in cached for view in model.views]
     return FrozenTeachers(networks, variables, views, {name: model.network.view for name, model in models.items()})
 
 
@@ -72,7 +71,7 @@ def _table(name: str, model: Model, around: Surroundings) -> cache.Table:
     if table is None:
         log.info("%s: its outputs on %d examples are computed once", name, len(source))
         size = np.lcm(64, around.parallel.devices)
-        batches = around.datasets.evaluation_batches(source, [model.plan.view], int(size))
+        batches = around.datasets.evaluation_batches(source, list(model.views), int(size))
         compiled = around.parallel.evaluate(partial(cache.output_rows, network=model.network))
         table = cache.compute(compiled, model.variables, batches, len(source), name, around.stop)
         cache.save(path, table)

@@ -5,9 +5,11 @@ import pytest
 from kd_jax.teachers.frozen import freeze
 
 
-def test_a_cached_teacher_of_augmented_data_is_refused():
-    around = SimpleNamespace(datasets=SimpleNamespace(augmented=True))
-    with pytest.raises(
-        ValueError, match=r"cached teachers \(big\) know each example as it is: data.augmentation must be 0"
-    ):
-        freeze({"big": None}, ("big",), around)
+@pytest.mark.parametrize(
+    ("augmented", "mixed", "remedy"),
+    [(True, False, "data.augmentation must be 0"), (False, True, "training.mixing must be None")],
+)
+def test_a_cached_teacher_of_examples_that_change_is_refused(augmented, mixed, remedy):
+    around = SimpleNamespace(datasets=SimpleNamespace(augmented=augmented))
+    with pytest.raises(ValueError, match=rf"cached teachers \(big\) know each example as it is: {remedy}"):
+        freeze({"big": None}, ("big",), around, mixed=mixed)
