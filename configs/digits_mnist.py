@@ -4,7 +4,7 @@ r"""A CNN distilled from a VGG on 1,797 digits of 8x8 pixels, and how both fare 
   uv run launch.py --config=configs/digits_mnist.py:smoke                 # seconds, built-in digits alone
 
 The models are those of configs/digits.py. MNIST, from other writers and another scanner, is TFDS's `mnist`, shrunk to
-8x8 pixels; set TFDS_DATA_DIR or --config.data.dir where it is prepared already.
+8x8 pixels; set --config.evaluations.mnist.dir where it is prepared already.
 """
 
 from ml_collections import ConfigDict
@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     corrupted = dict(kind=("gaussian_noise", "blur", "contrast"), severity=(1, 3, 5))
     # Each takes over from `data` what it doesn't say. Both have the classes "0" to "9", so neither needs a label_map.
     config.evaluations = dict(
-        mnist=dict(name="mnist"),
+        mnist=dict(name="mnist", dir=None),
         digits=dict(corruption=corrupted),  # digits_gaussian_noise_1, digits_gaussian_noise_3, ...
     )
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)

@@ -48,17 +48,19 @@ def get_config(variant: str = "") -> ConfigDict:
         baseline=dict(like="student", teachers=(), cached=(), objective=HARD),
     )
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    rated = dict(
-        dir=None, evaluation="train", inputs="text", label="score",
-        label_ranges=dict(negative=(None, -1.0), positive=(1.0, None)),
-    )  # fmt: skip
-    config.evaluations = dict(products=dict(name="amazon.tsv", **rated), news=dict(name="nyt.tsv", **rated))
+    config.evaluations = dict(products=rated("amazon.tsv"), news=rated("nyt.tsv"))
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
     config.checkpoint = dict(every_steps=250, keep_latest=2, keep_best=1, use="best")
     config.logging = dict(every_steps=50)
     if variant == "smoke":
         smoke(config)
     return config.lock()
+
+
+def rated(name: str) -> dict:
+    """A table of texts and scores as an evaluation."""
+    ranges = dict(negative=(None, -1.0), positive=(1.0, None))
+    return dict(name=name, evaluation="train", inputs="text", label="score", label_ranges=ranges)
 
 
 def smoke(config: ConfigDict) -> None:

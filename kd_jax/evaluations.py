@@ -1,7 +1,6 @@
 """Further datasets that a run's models are evaluated on: other sources of the same classes, and corrupted copies."""
 
 import itertools
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -98,7 +97,7 @@ def open_evaluations(
     for name, section in expand(sections).items():
         own = {key: value for key, value in section.items() if value is not None}
         spec, owner = own.pop("corruption", None), f"evaluations.{name}"
-        key = json.dumps(own, sort_keys=True)
+        key = repr(own)
         if key not in opened:
             options = {option: own.get(option, data[option]) for option in OPENED_BY}
             source = open_source(split=options.pop("evaluation"), **options)
