@@ -66,6 +66,7 @@ def test_every_config_runs_as_smoke_and_reports_every_promised_key(name, tmp_pat
     models = results["models"]
     assert results["gain"] == models["student"]["accuracy"] - models["baseline"]["accuracy"]
     assert results["compression"] == models["teacher"]["parameters"] / models["student"]["parameters"]
+    assert set(results["robustness"]) == (set(models) if config["evaluations"] else set())
     assert set(results["speedup"]) == {"batch_1", "batch_256"}
     assert results["environment"].keys() >= ENVIRONMENT
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

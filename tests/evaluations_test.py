@@ -99,7 +99,7 @@ def test_what_can_not_be_expanded_is_refused(sections, message):
 
 
 def test_a_section_takes_over_what_it_does_not_say(texts):
-    found = evaluations(texts, {"same": {}, "all": {"evaluation": "train", "dir": None}})
+    found = evaluations(texts, {"same": {"name": None, "label_map": None}, "all": {"evaluation": "train"}})
     assert found["same"].source.inputs == Datasets(texts, {}).splits["evaluation"].inputs
     assert (len(found["all"].source), found["all"].left_out) == (20, 0)
 
@@ -144,15 +144,14 @@ def test_rows_without_a_label_are_left_out(texts, monkeypatch):
     assert (found.source.inputs, found.left_out) == (["b"], 2)
 
 
-def test_two_evaluations_of_one_split_are_prepared_apart(texts):
+def test_evaluations_of_one_split_are_prepared_apart(texts):
     half = {"label_map": {"negative": "negative", "positive": None}}
-    datasets = Datasets(texts, {"all": {"evaluation": "train"}, "half": {"evaluation": "train"} | half})
+    datasets = Datasets(texts, {"all": {}, "half": half})
     view = dict(tokenizer="trained", vocabulary_size=20, max_length=8)
-    counts = {
-        name: sum(int(batch.label_valid.sum()) for batch in datasets.evaluation_batches(source, [view], 4))
-        for name, _, source in datasets.open_evaluations()
-    }
-    assert counts == {"all": 20, "half": 10}
+    sources = [datasets.splits["evaluation"], *(found.open() for found in datasets.evaluations.values())]
+    lengths = [len(datasets.prepared(source, view).lengths) for source in sources]
+    assert lengths == [len(source) for source in sources]
+    assert lengths[0] == lengths[1] > lengths[2] > 0
 
 
 @pytest.mark.parametrize(
