@@ -100,7 +100,10 @@ def open_evaluations(
         key = repr(own)
         if key not in opened:
             options = {option: own.get(option, data[option]) for option in OPENED_BY}
-            source = open_source(split=options.pop("evaluation"), **options)
+            try:
+                source = open_source(split=options.pop("evaluation"), **options)
+            except ValueError as error:
+                raise ValueError(f"{owner}: {error}") from error
             opened[key] = _fit(owner, source, own, trained_on)
         source, rows, left_out = opened[key]
         if spec is not None and source.modality != "image":

@@ -168,8 +168,8 @@ def test_evaluations_of_one_split_are_prepared_apart(texts):
             {"inputs": ("text", "label")},
             r"^evaluations\.x: .* holds pairs of texts, the training data ",
         ),
-        (["a,positive"], {"label": "mood"}, r"has no column 'mood'; it has label, text$"),
-        (["a,positive"], {"evaluation": "test"}, r"has no split 'test'; it has train$"),
+        (["a,positive"], {"label": "mood"}, r"^evaluations\.x: .* has no column 'mood'; it has label, text$"),
+        (["a,positive"], {"evaluation": "test"}, r"^evaluations\.x: .* has no split 'test'; it has train$"),
         (
             ["a,positive", "b,negative"],
             {"corruption": {"kind": "blur", "severity": 1}},
