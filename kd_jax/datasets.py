@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kd_jax.data.image import ImageView
 from kd_jax.data.pipeline import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
 from kd_jax.data.sources import Source, open_source
 from kd_jax.data.text import TextView, load_tokenizer
+from kd_jax.evaluations import Evaluation, open_evaluations
 from kd_jax.options import call_with_options
 from kd_jax.types import Batch
 
@@ -31,7 +33,7 @@ class Datasets:
 
     Args:
       data: the config's section.
-      evaluations: further datasets, name -> what differs from `data`.
+      evaluations: further datasets, see `kd_jax.evaluations`.
 
     Raises:
       ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many unreadable rows.
@@ -44,10 +46,7 @@ class Datasets:
         names = self.splits["train"].class_names
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
-        self.evaluations: dict[str, Source] = {}
-        for name, section in evaluations.items():
-            other = {key: value for key, value in (shared | dict(section)).items() if key != "evaluation"}
-            self.evaluations[name] = open_source(split=section["evaluation"], **other, class_names=names)
+        self.evaluations = open_evaluations(data, evaluations, self.splits["train"])
         inputs = self.splits["train"].inputs
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
         self._augmentation = make_augmentation(data["augmentation"], size)
@@ -79,7 +78,7 @@ class Datasets:
         rows = {
             (source.name.partition(" ")[0], row.row): {"dataset": source.name, "row": row.row, "reason": row.reason,
                                                        "value": row.value}
-            for source in (*self.splits.values(), *self.evaluations.values())
+            for source in (*self.splits.values(), *(each.source for each in self.evaluations.values()))
             for row in source.rejected
         }  # fmt: skip
         return list(rows.values())
@@ -103,9 +102,24 @@ class Datasets:
                     raise ValueError("view needs option 'max_length'")
                 view = TextView(self.tokenizer(spec), spec["max_length"])
             else:
-                view = call_with_options(_image_view, spec, "view", key=".")
+                view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
             self._prepared[key] = view.prepare(source)
         return self._prepared[key]
+
+    def _as_trained(self, view: ImageView) -> ImageView:
+        """What a view leaves open is as in the training images, so that other datasets' images come out like these."""
+        images = self.splits["train"].inputs
+        if not isinstance(images, np.ndarray):
+            return view
+        size = (images.shape[1], images.shape[2])
+        return replace(view, size=view.size or size, channels=view.channels or images.shape[3])
+
+    def open_evaluations(self) -> Iterator[tuple[str, Evaluation, Source]]:
+        """Each further dataset in turn; what was prepared of it is forgotten when the next is asked for."""
+        for name, evaluation in self.evaluations.items():
+            source = evaluation.open()
+            yield name, evaluation, source
+            self._prepared = {key: value for key, value in self._prepared.items() if key[0] != source.name}
 
     def vocabulary_size(self, spec: Mapping[str, Any]) -> int | None:
         """Tokens that a view knows; None for images."""

@@ -1,12 +1,14 @@
 """An experiment: the config's models trained in order, each with earlier ones as its teachers, and what came of it."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_jax import results
+from kd_jax import results, robustness
 from kd_jax.datasets import Datasets, write_rejected
+from kd_jax.evaluations import expand
 from kd_jax.loop import StopSignal
 from kd_jax.parallel import make_parallel, set_precision
 from kd_jax.plan import ModelPlan, Plan, make_plan
@@ -58,10 +60,18 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 
 
 def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
-    """The results of an earlier run, if they cover all the evaluations that are asked for now."""
+    """The results of an earlier run, if they are of the evaluations that are asked for now."""
     found = folder.results()
-    wanted = set(plan.config["evaluations"])
-    return found if found is not None and wanted == set(found["evaluations"]) else None
+    if found is None:
+        return None
+    # Results that don't say what they were evaluated on are older than that entry.
+    there = found.get("evaluated_on", dict.fromkeys(found["evaluations"]))
+    return found if there == _evaluated_on(plan) else None
+
+
+def _evaluated_on(plan: Plan) -> dict[str, Any]:
+    """The sections of the further datasets, as JSON has them."""
+    return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
 def _train_in_order(plan: Plan, around: Surroundings) -> dict[str, Model]:
@@ -89,6 +99,7 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
         scores = score(models[model.name], _teachers(model, models), evaluation, around, batch_size)
         entries[model.name] = _entry(models[model.name], scores)
     roles = plan.config["compare"]
+    elsewhere = robustness.evaluate_all(models, around, batch_size)
     return {
         "experiment": plan.config["name"],
         "seed": plan.config["seed"],
@@ -98,10 +109,9 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
         "models": entries,
         **results.compare(entries, roles),
         "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], around),
-        "evaluations": {
-            name: {m.name: _accuracy(score(models[m.name], {}, source, around, batch_size)) for m in plan.models}
-            for name, source in around.datasets.evaluations.items()
-        },
+        "evaluations": elsewhere,
+        "robustness": robustness.summarize({name: entry["accuracy"] for name, entry in entries.items()}, elsewhere),
+        "evaluated_on": _evaluated_on(plan),
         "environment": results.environment(around.datasets.fingerprint(), around.datasets.splits["train"].provenance),
         "rejected": len(around.datasets.rejected()),
     }
@@ -121,10 +131,6 @@ def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
     }
     entry |= {key: model.description[key] for key in ("members", "weights") if key in model.description}
     return entry | ({key: scores[key] for key in ("agreement", "teacher_kl")} if model.plan.teachers else {})
-
-
-def _accuracy(scores: Mapping[str, Any]) -> dict[str, float]:
-    return {name: scores[name] for name in ("accuracy", "loss", "ece")}
 
 
 def _speedup(teacher: Model, student: Model, around: Surroundings) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kd_jax.evaluations import expand
 from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
@@ -21,7 +22,8 @@ SECTIONS: dict[str, dict[str, bool]] = {
     "checkpoint": dict.fromkeys(("every_steps", "keep_latest", "keep_best", "use"), True),
     "logging": {"every_steps": True},
     "compare": dict.fromkeys(("student", "baseline", "teacher"), True),
-    "evaluation": {"evaluation": True} | dict.fromkeys(("name", "dir", "inputs", "label", "max_rejected"), False),
+    "evaluation": dict.fromkeys(("name", "dir", "evaluation", "inputs", "label", "max_rejected", "label_map",
+                                 "label_ranges", "corruption"), False),
     "model": {"model": True, "view": True, "dtype": True} | dict.fromkeys(
         ("like", "teachers", "cached", "objective", "training", "restore"), False),
 }  # fmt: skip
@@ -96,6 +98,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         check_keys(config[section], known, section)
     for name, section in config["evaluations"].items():
         check_keys(section, SECTIONS["evaluation"], f"evaluations.{name}")
+    expand(config["evaluations"])
     if config["checkpoint"]["use"] not in ("best", "latest"):
         raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
     models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}

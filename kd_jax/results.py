@@ -83,8 +83,9 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     for name in results["order"]:
         model = results["models"][name]
         agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
+        learned_from = ", ".join(model["teachers"] or model.get("members", ())) or "labels"
         table.add_row(
-            name, ", ".join(model["teachers"] or model.get("members", ())) or "labels", f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
+            name, learned_from, f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
             f"{model['ece']:.4f}", agreement, f"{model['parameters']:,}", f"{model['train_seconds']:.1f}",
         )  # fmt: skip
     console.print(table)
@@ -99,11 +100,22 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
 
 
 def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
+    """Datasets as rows, since there may be many; the experiment's own comes first, the summary last."""
+    order, summary = results["order"], results["robustness"]
     table = Table(title="accuracy %, by dataset")
-    table.add_column("model")
-    for dataset in results["evaluations"]:
-        table.add_column(dataset, justify="right")
-    for name in results["order"]:
-        scores = [results["evaluations"][dataset][name]["accuracy"] for dataset in results["evaluations"]]
-        table.add_row(name, *(f"{100 * score:.2f}" for score in scores))
+    for column in ("dataset", "rows", "left out", *order):
+        table.add_column(column, justify="left" if column == "dataset" else "right")
+
+    def percent(of: str) -> list[str]:
+        return [f"{100 * summary[name][of]:.2f}" for name in order]
+
+    table.add_row("in domain", "", "", *percent("in_domain"), end_section=True)
+    for dataset, scores in results["evaluations"].items():
+        counts = [f"{scores[order[0]][key]:,}" for key in ("rows", "left_out")]
+        table.add_row(dataset, *counts, *(f"{100 * scores[name]['accuracy']:.2f}" for name in order))
+    table.add_section()
+    table.add_row("mean of these", "", "", *percent("mean"))
+    table.add_row("drop from in domain", "", "", *percent("drop"))
+    table.add_row("worst", "", "", *percent("worst"))
+    table.add_row("", "", "", *(summary[name]["worst_dataset"] for name in order))
     console.print(table)

@@ -52,7 +52,7 @@ def run(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
       What stands in `sweep.json`. "finished": whether all runs are there. "runs": setting, seed, workdir, models and
       gain, or why it diverged. "settings": setting, seeds, diverged seeds, models and gain; each number is a mean, a
       sample standard deviation (None for n = 1) and n, or None where no run has it (a model that isn't trained has no
-      selection_accuracy).
+      selection_accuracy). A model's "evaluations" are its accuracies on further datasets.
 
     Raises:
       ValueError: for a file or a run that isn't right, or a folder of another sweep or config; in one line.
@@ -102,6 +102,8 @@ def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> d
     models = {
         name: {key: outcome["models"][name].get(key) for key in (*METRICS, "fingerprint")} for name in outcome["order"]
     }
+    for name, values in models.items():
+        values["evaluations"] = {key: scores[name]["accuracy"] for key, scores in outcome["evaluations"].items()}
     return entry | {"models": models, "gain": outcome["gain"]}
 
 
@@ -118,14 +120,8 @@ def _summary(entries: Sequence[Mapping[str, Any]], runs: int) -> dict[str, Any]:
 
 def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     finished = [entry for entry in entries if "models" in entry]
-    models = {
-        name: {
-            # A teacher that runs share is one model, not a sample of several.
-            key: _spread({e["models"][name]["fingerprint"]: e["models"][name][key] for e in finished}.values())
-            for key in METRICS
-        }
-        for name in (finished[0]["models"] if finished else ())
-    }
+    names = finished[0]["models"] if finished else ()
+    models = {name: _spreads([entry["models"][name] for entry in finished]) for name in names}
     return {
         "setting": entries[0]["setting"],
         "seeds": [entry["seed"] for entry in finished],
@@ -133,6 +129,16 @@ def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "models": models,
         "gain": _spread(entry["gain"] for entry in finished),
     }
+
+
+def _spreads(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One model's metrics over the runs of a setting, its accuracy on each further dataset among them."""
+    # A teacher that runs share is one model, not a sample of several.
+    distinct = {entry["fingerprint"]: entry for entry in entries}.values()
+    # Runs that an earlier start noted may have been evaluated elsewhere.
+    found = [entry.get("evaluations", {}) for entry in distinct]
+    elsewhere = {dataset: _spread(each.get(dataset) for each in found) for dataset in found[-1]}
+    return {key: _spread(entry[key] for entry in distinct) for key in METRICS} | {"evaluations": elsewhere}
 
 
 def _spread(values: Iterable[float | None]) -> dict[str, Any] | None:
@@ -164,7 +170,24 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         table.add_row(*("\n".join(cell) for cell in cells), end_section=True)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
+    for setting in found["settings"]:
+        _show_evaluations(setting, console)
     console.print(f"results: {folder / 'sweep.json'}")
+
+
+def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
+    """One setting's models on each further dataset, in domain first; nothing where there are none."""
+    models = setting["models"]
+    datasets = next(iter(models.values()), {}).get("evaluations", {})
+    if not datasets:
+        return
+    table = Table(title=f"accuracy %, by dataset: {label(setting['setting']) or 'the config'}")
+    for column in ("dataset", *models):
+        table.add_column(column, justify="left" if column == "dataset" else "right")
+    table.add_row("in domain", *(_words(model["accuracy"]) for model in models.values()), end_section=True)
+    for dataset in datasets:
+        table.add_row(dataset, *(_words(model["evaluations"][dataset]) for model in models.values()))
+    console.print(table)
 
 
 def _words(spread: Mapping[str, Any] | None) -> str:

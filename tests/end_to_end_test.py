@@ -66,6 +66,7 @@ def test_every_config_runs_as_smoke_and_reports_every_promised_key(name, tmp_pat
     models = results["models"]
     assert results["gain"] == models["student"]["accuracy"] - models["baseline"]["accuracy"]
     assert results["compression"] == models["teacher"]["parameters"] / models["student"]["parameters"]
+    assert set(results["robustness"]) == (set(models) if config["evaluations"] else set())
     assert set(results["speedup"]) == {"batch_1", "batch_256"}
     assert results["environment"].keys() >= ENVIRONMENT
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -286,3 +287,28 @@ def test_a_folder_of_the_users_own_pictures_runs(tmp_path):
         "digits.py", **{"data.name": str(tmp_path / "pictures"), "view.channels": 3, "training.batch_size": 16}
     )
     assert experiment.run(config, tmp_path / "run")["models"]["student"]["accuracy"] >= 0
+
+
+def test_a_finished_run_is_evaluated_on_further_datasets_without_being_trained_again(tmp_path):
+    make_pictures(tmp_path / "pictures")
+    first = experiment.run(smoke("digits.py"), tmp_path / "run")
+    assert (first["evaluations"], first["robustness"]) == ({}, {})
+    config = smoke("digits.py")
+    pictures = {"name": str(tmp_path / "pictures"), "label_map": {"dark": "0", "bright": None}}
+    corruption = {"kind": ("blur", "gaussian_noise"), "severity": (5,)}
+    config["evaluations"] = {"same": {}, "pictures": pictures, "digits": {"corruption": corruption}}
+    found = experiment.run(config, tmp_path / "run")
+    assert fingerprints(found) == fingerprints(first)
+    assert set(found["evaluations"]) == {"same", "pictures", "digits_blur_5", "digits_gaussian_noise_5"}
+    for name, model in found["models"].items():
+        same = found["evaluations"]["same"][name]
+        assert same == {"rows": 359, "left_out": 0} | {
+            key: pytest.approx(model[key], abs=1e-6) for key in ("accuracy", "loss", "ece")
+        }
+        assert found["robustness"][name]["in_domain"] == model["accuracy"]
+        dark = found["evaluations"]["pictures"][name]
+        assert (dark["rows"], dark["left_out"]) == (10, 10)
+        assert found["evaluations"]["digits_blur_5"][name]["loss"] != same["loss"]
+    pictures["label_map"]["bright"] = "1"
+    again = experiment.run(config, tmp_path / "run")
+    assert again["evaluations"]["pictures"]["student"]["rows"] == 20

@@ -144,6 +144,11 @@ def test_a_missing_key_is_asked_for(config, section, key):
         ("models.teacher.training.epochs", 0.0, "^models.teacher.training.epochs must be positive, got 0.0$"),
         ("models.teacher.dtype", "int8", "^models.teacher.dtype 'int8' is unknown; there are float32, bfloat16"),
         ("compare.student", "pupil", "^compare.student names 'pupil'; there are baseline, student, teacher$"),
+        (
+            "evaluations.x",
+            {"corruption": {"kind": "fog", "severity": 1}},
+            "^unknown evaluations.x.corruption.kind 'fog'",
+        ),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(config, path, value, message):

@@ -63,7 +63,9 @@ def fake_runs(monkeypatch):
             }
             for name, accuracy in accuracies.items()
         }  # fmt: skip
-        return {"order": list(models), "models": models, "gain": accuracies["student"]}
+        elsewhere = {name: {"accuracy": accuracy / 4} for name, accuracy in accuracies.items()}
+        evaluations = dict.fromkeys(config["evaluations"], elsewhere)
+        return {"order": list(models), "models": models, "gain": accuracies["student"], "evaluations": evaluations}
 
     monkeypatch.setattr(experiment, "run", run)
     return calls
@@ -251,6 +253,24 @@ def test_the_table_has_mean_and_sample_deviation_of_each_setting(config, tmp_pat
         assert setting["models"]["student"]["selection_accuracy"]["mean"] == pytest.approx(0.35 / 3)
         assert setting["models"]["teacher"]["selection_accuracy"] is None
     assert "23.33 ± 15.28" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_further_datasets_have_a_table_of_their_own_in_domain_first(config, tmp_path, spec_file, capsys):
+    sweep.run(config, spec_file(seeds=[1, 3]), tmp_path / "none")
+    assert "by dataset" not in capsys.readouterr().out
+    with config.unlocked():
+        config.evaluations = {"scans": {}}
+    models = sweep.run(config, spec_file(seeds=[1, 3]), tmp_path / "some")["settings"][0]["models"]
+    wanted = {"mean": pytest.approx(0.05), "std": pytest.approx(statistics.stdev([0.025, 0.075])), "n": 2}
+    assert models["student"]["evaluations"] == {"scans": wanted}
+    assert models["teacher"]["evaluations"] == {"scans": {"mean": 0.225, "std": None, "n": 1}}
+    table = capsys.readouterr().out.partition("by dataset: the config")[2]
+    lines = [line.strip("│").split("│") for line in table.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["in domain", "0.00 ± 0.00", "90.00", "20.00 ± 14.14"],
+        ["scans", "0.00 ± 0.00", "22.50", "5.00 ± 3.54"],
+    ]
 
 
 @pytest.mark.usefixtures("fake_runs")

@@ -31,7 +31,7 @@ def number_labels(labels: Sequence[str | None], names: Sequence[str], rows: Sequ
         numbers = {str(number): number for number in range(len(names))}
     for label, row in zip(labels, rows, strict=True):
         if label is not None and label not in numbers:
-            raise ValueError(f"label {label!r} (row {row}) is not among the classes {_shorten(names)}")
+            raise ValueError(f"label {label!r} (row {row}) is not among the classes {list_names(names)}")
     return np.array([-1 if label is None else numbers[label] for label in labels], np.int32)
 
 
@@ -40,5 +40,6 @@ def _are_integers(labels: Iterable[str]) -> bool:
     return all(label.removeprefix("-").isdecimal() and str(int(label)) == label for label in labels)
 
 
-def _shorten(names: Sequence[str], limit: int = 20) -> str:
+def list_names(names: Sequence[str], limit: int = 20) -> str:
+    """The classes for a message, the first `limit` of them."""
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
