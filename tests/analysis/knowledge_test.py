@@ -98,9 +98,11 @@ def test_weights_travel_the_sum_of_their_steps_in_lengths_of_the_initial_ones():
     np.testing.assert_allclose(weight_distances([initial, first, initial, initial]), [2, 4, 4])
 
 
-def test_small_steps_of_float32_weights_are_summed_in_float64():
-    weights = [jnp.ones(4) * (1 + step * 2.0**-20) for step in range(3)]
-    np.testing.assert_allclose(weight_distances(weights), [2.0**-20, 2.0**-19], rtol=1e-9)
+def test_steps_of_float32_weights_are_measured_in_float64():
+    weights = [jax.random.normal(jax.random.key(seed), (50,)) for seed in range(3)]
+    start, first, second = (np.float64(each) for each in weights)
+    steps = [np.linalg.norm(first - start), np.linalg.norm(second - first)]
+    np.testing.assert_allclose(weight_distances(weights), np.cumsum(steps) / np.linalg.norm(start), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
