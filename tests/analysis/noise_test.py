@@ -192,6 +192,7 @@ def test_what_does_not_fit_is_refused(changes, message):
 
 
 def test_noise_that_leads_to_features_that_are_not_finite_is_refused():
-    bursting = lambda x: linear(x) + jnp.where(jnp.abs(x).max() > 4, jnp.inf, 0.0)  # noqa: E731
+    highest = np.abs(IMAGES).max()
+    bursting = lambda x: linear(x) + jnp.where(jnp.abs(x).max() > highest, jnp.inf, 0.0)  # noqa: E731
     with pytest.raises(ValueError, match="features of noisy inputs, hence sigma, must be finite"):
         learn_noise(bursting, IMAGES, **OPTIONS | dict(steps=40))
