@@ -15,6 +15,7 @@ from kd_jax.plan import ModelPlan, Plan, make_plan
 from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.ensemble import assemble
+from kd_jax.teachers.worth import members_worth
 from kd_jax.training import obtain, score
 from kd_jax.workdir import Workdir
 
@@ -98,6 +99,9 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
     for model in plan.models:
         scores = score(models[model.name], _teachers(model, models), evaluation, around, batch_size)
         entries[model.name] = _entry(models[model.name], scores)
+        if model.members:
+            members = {name: models[name] for name in model.members}
+            entries[model.name]["shapley"] = members_worth(models[model.name], members, evaluation, around)
     roles = plan.config["compare"]
     elsewhere = robustness.evaluate_all(models, around, batch_size)
     return {

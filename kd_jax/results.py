@@ -91,6 +91,11 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     console.print(table)
     if results["evaluations"]:
         _show_evaluations(results, console)
+    for name, model in results["models"].items():
+        if "shapley" in model:
+            shares = ", ".join(f"{member} {100 * share:+.2f}" for member, share in model["shapley"]["values"].items())
+            guess = 100 * model["shapley"]["empty"]
+            console.print(f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares} points")
     closed = results["gap_closed"]
     gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
     speed = ", ".join(f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items())

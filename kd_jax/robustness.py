@@ -7,6 +7,7 @@ from typing import Any
 
 from kd_jax.evaluate import eval_step, evaluate
 from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers.ensemble import without_labels
 
 METRICS = ("accuracy", "loss", "ece")
 
@@ -21,7 +22,7 @@ def evaluate_all(
     """
     # Each model is compiled once, whatever the number of datasets.
     steps = {
-        name: around.parallel.evaluate(partial(eval_step, network=model.network, teachers={}))
+        name: around.parallel.evaluate(partial(eval_step, network=without_labels(model.network), teachers={}))
         for name, model in models.items()
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -29,7 +30,7 @@ def evaluate_all(
         counts: dict[str, float] = {"rows": len(source), "left_out": evaluation.left_out}
         found[dataset] = {}
         for name, model in models.items():
-            batches = around.datasets.evaluation_batches(source, [model.plan.view], batch_size)
+            batches = around.datasets.evaluation_batches(source, list(model.views), batch_size)
             scores = evaluate(steps[name], model.variables, {}, batches)
             found[dataset][name] = {metric: scores[metric] for metric in METRICS} | counts
     return found

@@ -63,9 +63,9 @@ class Ensemble:
         features["pooled"] = jnp.concatenate([x.astype(jnp.result_type(*pooled)) for x in pooled], axis=-1)
         logits = at_least_float32(*(output.logits for output in outputs.values()))
         scaled = jnp.stack([z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)])
-        return ModelOutput(self._combined(scaled, batch), features)
+        return ModelOutput(self.combined(scaled, batch), features)
 
-    def _combined(self, scaled: jax.Array, batch: Batch) -> jax.Array:
+    def combined(self, scaled: jax.Array, batch: Batch) -> jax.Array:
         """`[M, B, K]` -> `[B, K]`."""
         weights = jnp.asarray(self.weights, scaled.dtype)[:, None, None]
         if self.combine == "mean_logits":

@@ -1,0 +1,62 @@
+"""What each member of an ensemble adds to it: exact Shapley values of the ensemble's accuracy."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.analysis.shapley import EXACT_PLAYERS, shapley_values
+from kd_jax.data.sources import Source
+from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers import cache
+from kd_jax.teachers.ensemble import Ensemble, without_labels
+from kd_jax.types import Batch
+
+PERMUTATIONS = 200
+"""Sampled where there are too many members for exact values."""
+
+
+def members_worth(model: Model, members: Mapping[str, Model], source: Source, around: Surroundings) -> dict[str, Any]:
+    """Shapley values of an ensemble's members on a split; see `worth`."""
+    size = int(np.lcm(64, around.parallel.devices))
+    logits = []
+    for name, member in members.items():
+        compiled = around.parallel.evaluate(partial(cache.output_rows, network=without_labels(member.network)))
+        batches = around.datasets.evaluation_batches(source, list(member.views), size)
+        logits.append(cache.compute(compiled, member.variables, batches, len(source), name, around.stop)["logits"])
+    return worth(without_labels(model.network), np.stack(logits), source.labels)
+
+
+def worth(ensemble: Ensemble, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Each member's share of the accuracy of the ensemble above that of a guess.
+
+    Args:
+      ensemble: of M members; a subset of them keeps its weights' proportions.
+      logits: `[M, N, K]`, in the order of the members.
+      labels: `[N]` int, negative where there is none.
+
+    Returns:
+      "values" and "standard_errors" (0 where all subsets are valued) by member, adding up to "all" minus "empty", the
+      accuracies of the whole ensemble and of a uniform guess.
+    """
+    names, labelled = list(ensemble.members), labels >= 0
+    logits, labels = logits[:, labelled], labels[labelled]
+    batch = Batch(np.arange(len(labels)), {}, labels, np.ones(len(labels), bool), np.ones(len(labels), bool))
+
+    def accuracy(subset: frozenset) -> float:
+        if not subset:
+            return 1 / logits.shape[-1]
+        rows = [i for i, name in enumerate(names) if name in subset]
+        total = sum(ensemble.weights[i] for i in rows)
+        part = replace(ensemble, weights=tuple(ensemble.weights[i] / total for i in rows))
+        scaled = jnp.stack([jnp.asarray(logits[i]) / ensemble.temperatures[i] for i in rows])
+        predicted = np.argmax(np.asarray(part.combined(scaled, batch)), axis=-1)
+        return float(np.mean(predicted == labels))
+
+    sampled = None if len(names) <= EXACT_PLAYERS else PERMUTATIONS
+    values, errors = shapley_values(accuracy, names, permutations=sampled)
+    whole, empty = accuracy(frozenset(names)), accuracy(frozenset())
+    return {"values": values, "standard_errors": errors, "all": whole, "empty": empty}
