@@ -60,7 +60,7 @@ def learn_noise(
         share a sigma among neighbours.
       entropy_weight: `> 0`; the larger, the more change is accepted.
       steps: of Adam.
-      learning_rate: of `log sigma`, at the start. A sigma moves by a factor of `e^(rate steps / 2)` at most.
+      learning_rate: of `log sigma`, at the start. A sigma moves by a factor of about `e^(rate steps / 2)` at most.
       samples: noisy inputs an example and step.
       initial_sigma: where each starts, at most `max_sigma`.
       max_sigma: the bound, in the inputs' unit.
