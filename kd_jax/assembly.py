@@ -19,6 +19,7 @@ from kd_jax.randomness import derived_seed, fold_name, stream
 from kd_jax.step import Group, Learner
 from kd_jax.surroundings import Surroundings
 from kd_jax.teachers.frozen import FrozenTeachers
+from kd_jax.teaching import EMA
 from kd_jax.terms import Site
 from kd_jax.types import Batch, Variables
 
@@ -87,8 +88,11 @@ def make_group(
     seen = next(iter(around.datasets.evaluation_batches(source, [plan.view, *teachers.views], around.processes)))
     student = jax.eval_shape(lambda batch: network(network.init(jax.random.key(0), batch), batch), seen)
     tokens = seen.views[network.view].get("input_ids")
-    site = Site(network.view, student, teachers.shapes(seen), None if tokens is None else tokens.shape[1],
-                teachers.view_names, source.labels, around.datasets.num_classes)  # fmt: skip
+    taught, views = teachers.shapes(seen), dict(teachers.view_names)
+    if plan.decay is not None:
+        taught[f"{EMA}{plan.name}"], views[f"{EMA}{plan.name}"] = student, network.view
+    site = Site(network.view, student, taught, None if tokens is None else tokens.shape[1], views, source.labels,
+                around.datasets.num_classes)  # fmt: skip
     try:
         for name, output in site.teachers.items():
             classes = output.logits.shape[-1]
@@ -101,7 +105,7 @@ def make_group(
         update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
-    learners = {plan.name: Learner(network, objective, update)}
+    learners = {plan.name: Learner(network, objective, update, plan.decay)}
     return Group(learners, teachers.networks, derived_seed(around.seed, "train", plan.kin), mixing)
 
 

@@ -16,6 +16,7 @@ from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.ensemble import assemble
 from kd_jax.teachers.worth import members_worth
+from kd_jax.teaching import EMA
 from kd_jax.training import obtain, score
 from kd_jax.workdir import Workdir
 
@@ -123,7 +124,7 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
 
 def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
-        "teachers": list(model.plan.teachers),
+        "teachers": [*model.plan.teachers, *([f"{EMA}{model.plan.name}"] if model.plan.decay is not None else [])],
         "parameters": model.parameters,
         "accuracy": scores["accuracy"],
         "loss": scores["loss"],

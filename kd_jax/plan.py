@@ -10,6 +10,7 @@ from kd_jax.evaluations import expand
 from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
+from kd_jax.teaching import EMA, members_of, own_average
 
 SECTIONS: dict[str, dict[str, bool]] = {
     "": dict.fromkeys(("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations",
@@ -25,15 +26,12 @@ SECTIONS: dict[str, dict[str, bool]] = {
     "evaluation": dict.fromkeys(("name", "dir", "evaluation", "inputs", "label", "max_rejected", "label_map",
                                  "label_ranges", "corruption"), False),
     "model": {"model": True, "view": True, "dtype": True} | dict.fromkeys(
-        ("like", "teachers", "cached", "objective", "training", "restore"), False),
+        ("like", "teachers", "cached", "objective", "training", "restore", "ema"), False),
 }  # fmt: skip
 """Section -> key -> whether it is required. A key that isn't here is refused, so none can go unread."""
 
 FROM_MODEL = "from_model"
 """Key of a model's `model` that names an earlier model, whose weights it starts from in place of random ones."""
-
-ENSEMBLE = "ensemble"
-"""Name of a model that is made of others."""
 
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
@@ -54,6 +52,7 @@ class ModelPlan:
       training: batch size, epochs, optimizer, ...
       restore: folder of a finished model to use instead of training one, or None.
       members: names of earlier models, if this one is their ensemble.
+      decay: of the moving average of itself that it learns from too, or None.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
     """
 
@@ -68,6 +67,7 @@ class ModelPlan:
     restore: str | None
     kin: str
     members: tuple[str, ...] = ()
+    decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
     check_keys(section, SECTIONS["model"], f"models.{name}")
+    decay = own_average(name, section)
     teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective", {}))
+    teachers = tuple(teacher for teacher in teachers if teacher != f"{EMA}{name}")
     for teacher in teachers:
         if teacher not in sections:
             raise ValueError(f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}")
@@ -118,7 +120,7 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     if (start := section["model"].get(FROM_MODEL)) is not None and (start not in sections or start == name):
         others = ", ".join(sorted(sections.keys() - {name}))
         raise ValueError(f"models.{name}.model.{FROM_MODEL} names {start!r}; there are {others}")
-    members = _members(name, section, sections)
+    members = members_of(name, section, sections)
     used_as_is = "pretrained" in section["model"] or section.get("restore") or members
     if not objective and not used_as_is:
         raise ValueError(f"models.{name} has no objective: give it one, or pretrained weights, or restore=...")
@@ -132,24 +134,8 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     return ModelPlan(
         name, dict(section["model"]), dict(section["view"]), section["dtype"], teachers, cached, objective,
         training,
-        section.get("restore"), root_of_likeness(sections, name), members,
+        section.get("restore"), root_of_likeness(sections, name), members, decay,
     )  # fmt: skip
-
-
-def _members(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of an ensemble, the models it is made of; of anything else, none."""
-    if section["model"].get("name") != ENSEMBLE:
-        return ()
-    members = tuple(section["model"].get("members", ()))
-    others = ", ".join(sorted(sections.keys() - {name}))
-    if len(set(members)) < 2 or len(set(members)) < len(members):
-        raise ValueError(f"models.{name}.model.members must name two or more different models; there are {others}")
-    for member in members:
-        if member not in sections or member == name:
-            raise ValueError(f"models.{name}.model.members names {member!r}; there are {others}")
-    if section.get("objective") or section.get("teachers") or section.get("restore"):
-        raise ValueError(f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore")
-    return members
 
 
 def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:

@@ -1,7 +1,7 @@
 """The training step and the evaluation step: pure functions of state, frozen teachers and one global batch."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import Objective
 from kd_jax.randomness import stream
+from kd_jax.teaching import EMA
 from kd_jax.types import Batch, Mean, Member, ModelOutput, PyTree, TrainState, Variables
 
 
@@ -23,18 +24,29 @@ class Learner:
       network: the model.
       objective: what it minimises.
       update: the optimizer over `{"model": params, "objective": its terms' params}`.
+      decay: of the moving average of its variables, which then teaches it as "ema:NAME"; None: there is none.
     """
 
     network: Network
     objective: Objective
     update: optax.GradientTransformation
+    decay: float | None = None
 
     def init(self, variables: Variables, key: jax.Array) -> Member:
         """A member before its first step, from the model's variables."""
         objective, memory = self.objective.init(key)
         params, statistics = variables["params"], variables.get("batch_stats", {})
         opt_state = self.update.init({"model": params, "objective": objective})
-        return Member(params, statistics, objective, memory, opt_state)
+        member = Member(params, statistics, objective, memory, opt_state)
+        return member if self.decay is None else replace(member, average=jax.tree.map(jnp.copy, member.variables()))
+
+    def averaged(self, old: Member, new: Member, step: Any) -> Member:
+        """The new member with its moving average: a plain mean at first, until `decay` is reached."""
+        if self.decay is None:
+            return new
+        keep = jnp.minimum(self.decay, step / (step + 1))
+        follow = lambda mean, now: (keep * mean + (1 - keep) * now).astype(mean.dtype)  # noqa: E731
+        return replace(new, average=jax.tree.map(follow, old.average, new.variables()))
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,11 @@ class Group:
     seed: int
     mixing: Mixing | None = None
 
+    def all_teachers(self) -> dict[str, Callable[[Any, Batch], ModelOutput]]:
+        """Name -> network: the frozen teachers, and the members' moving averages."""
+        averages = {f"{EMA}{name}": x.network for name, x in self.learners.items() if x.decay is not None}
+        return {**self.teachers, **averages}
+
 
 def sum_over(tree: PyTree, axis_name: str | None) -> PyTree:
     """The sum over pmap's devices; under jit the arrays are global already."""
@@ -68,7 +85,8 @@ def accuracy(logits: jax.Array, batch: Batch) -> Mean:
 
 def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_name):
     """One microbatch's share of the sum of the members' losses; (terms, accuracy, statistics, memory) beside it."""
-    taught = {name: jax.lax.stop_gradient(network(frozen[name], batch)) for name, network in group.teachers.items()}
+    teachers = group.all_teachers()
+    taught = {name: jax.lax.stop_gradient(network(frozen[name], batch)) for name, network in teachers.items()}
     # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
     dropout_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     loss, logs, kept = jnp.zeros(()), {}, {}
@@ -157,6 +175,7 @@ def train_step(
     keys = jax.random.split(stream(group.seed, "step", state.step), batch.valid.shape[0])
     if group.mixing is not None:
         batch = _mixed(frozen, batch, state.step, group=group, axis_name=axis_name)
+    frozen = {**frozen, **{f"{EMA}{name}": member.average for name, member in state.members.items()}}
     counts = sum_over({n: learner.objective.counts(batch) for n, learner in group.learners.items()}, axis_name)
     gradients, logs, rest = _sum_of_gradients(
         state, frozen, batch, keys, group=group, counts=counts, axis_name=axis_name
@@ -168,7 +187,8 @@ def train_step(
         trained: Any = {"model": member.params, "objective": member.objective}
         updates, opt_state = learner.update.update(gradients[name], member.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
-        members[name] = Member(trained["model"], rest[name][0], trained["objective"], rest[name][1], opt_state)
+        new = Member(trained["model"], rest[name][0], trained["objective"], rest[name][1], opt_state)
+        members[name] = learner.averaged(member, new, state.step)
         terms = {term: logs[name][term] for term in learner.objective.terms}
         loss = learner.objective.total(terms, counts[name], state.step)
         metrics[name] = logs[name] | {"loss": loss, "gradient_norm": optax.tree.norm(gradients[name])}

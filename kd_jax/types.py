@@ -94,6 +94,7 @@ class Member:
       objective: trained parameters of its objective's terms, by term (the knowledge mapping network among them).
       memory: other state of those terms, by term.
       opt_state: the optimizer's state over `{"model": params, "objective": objective}`.
+      average: moving average of `variables()`, if the model is its own teacher; else `{}`.
     """
 
     params: PyTree
@@ -101,6 +102,7 @@ class Member:
     objective: PyTree
     memory: PyTree
     opt_state: PyTree
+    average: PyTree = flax.struct.field(default_factory=dict)
 
     def variables(self) -> dict[str, PyTree]:
         """What `module.apply` takes."""

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -217,3 +218,48 @@ def test_rows_that_only_fill_change_neither_update_nor_report(images):
     found, wanted = (advance(make_case(batch, CNN, VGG, objective), batch) for batch in (padded, whole))
     compare = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6)
     jax.tree.map(compare, found, wanted)
+
+
+# A moving average of the member as its teacher
+
+
+def averaging(case, decay):
+    group, state, frozen = case
+    learner = dataclasses.replace(group.learners["s"], decay=decay)
+    member = dataclasses.replace(state.members["s"], average=jax.tree.map(jnp.copy, state.members["s"].variables()))
+    return dataclasses.replace(group, learners={"s": learner}), TrainState(state.step, {"s": member}), frozen
+
+
+def test_the_average_is_a_mean_at_first_and_then_decays(images):
+    group, state, frozen = averaging(make_case(images, CNN, VGG, dict(hard=HARD)), 0.6)
+    seen = []
+    for _ in range(4):
+        state, _ = advance((group, state, frozen), images)
+        seen.append(state.members["s"].variables())
+    flat = np.array([np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(variables)]) for variables in seen])
+    want = flat[0]
+    for step, keep in ((1, 1 / 2), (2, 0.6), (3, 0.6)):
+        want = keep * want + (1 - keep) * flat[step]
+    average = state.members["s"].average
+    assert set(average) == {"params", "batch_stats"}
+    found = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(average)])
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-7)
+
+
+def test_a_member_learns_from_its_average_as_from_a_frozen_teacher_of_the_same_weights(texts):
+    """One step from an average that differs from the member: the update of a frozen teacher that holds it."""
+    case = make_case(texts, BAG, BAG, dict(soft=SOFT))
+    group, state, frozen = case
+    site = Site("v", *[jax.eval_shape(group.teachers["t"], frozen["t"], texts)], {"ema:s": jax.eval_shape(
+        group.teachers["t"], frozen["t"], texts)}, None, {"ema:s": "v"}, np.asarray(texts.labels), CLASSES)  # fmt: skip
+    own = dataclasses.replace(group.learners["s"], objective=make_objective(dict(soft=SOFT), site), decay=0.9)
+    member = dataclasses.replace(state.members["s"], average=jax.tree.map(jnp.copy, frozen["t"]))
+    averaged = Group({"s": own}, {}, group.seed), TrainState(state.step, {"s": member}), {}
+    by_average, by_teacher = advance(averaged, texts)[0], advance(case, texts)[0]
+    assert checksums(by_average.members["s"].params) == checksums(by_teacher.members["s"].params)
+    assert checksums(by_teacher.members["s"].params) != checksums(state.members["s"].params)
+
+
+def test_without_a_decay_nothing_is_averaged(texts):
+    after, _ = advance(make_case(texts, BAG, BAG, dict(hard=HARD)), texts)
+    assert after.members["s"].average == {}

@@ -1,0 +1,52 @@
+"""Whom a model's section names beside its frozen teachers: its own moving average, and the members it is made of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_jax.options import check_keys
+
+EMA = "ema:"
+"""Before a model's own name among its teachers: its moving average."""
+
+ENSEMBLE = "ensemble"
+"""Name of a model that is made of others."""
+
+
+def own_average(name: str, section: Mapping[str, Any]) -> float | None:
+    """The decay of the moving average that a model names among its teachers; None where it names none.
+
+    Raises:
+      ValueError: for another model's average, a decay without a teacher that needs it, or out of (0, 1).
+    """
+    ema, own = section.get("ema"), f"{EMA}{name}"
+    averages = [teacher for teacher in section.get("teachers", ()) if teacher.startswith(EMA)]
+    if others := [average for average in averages if average != own]:
+        raise ValueError(f"models.{name}.teachers names {others[0]!r}; of the moving averages there is {own!r}")
+    if bool(ema) != bool(averages):
+        raise ValueError(f"models.{name}: ema=dict(decay=...) and the teacher {own!r} go together")
+    if not ema:
+        return None
+    check_keys(ema, {"decay": True}, f"models.{name}.ema")
+    if not 0 < ema["decay"] < 1:
+        raise ValueError(f"models.{name}.ema.decay must be between 0 and 1, got {ema['decay']}")
+    return float(ema["decay"])
+
+
+def members_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of an ensemble, the models it is made of; of anything else, none.
+
+    Raises:
+      ValueError: for fewer than two, unknown or repeated members, or a section that trains.
+    """
+    if section["model"].get("name") != ENSEMBLE:
+        return ()
+    members = tuple(section["model"].get("members", ()))
+    others = ", ".join(sorted(sections.keys() - {name}))
+    if len(set(members)) < 2 or len(set(members)) < len(members):
+        raise ValueError(f"models.{name}.model.members must name two or more different models; there are {others}")
+    for member in members:
+        if member not in sections or member == name:
+            raise ValueError(f"models.{name}.model.members names {member!r}; there are {others}")
+    if section.get("objective") or section.get("teachers") or section.get("restore"):
+        raise ValueError(f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore")
+    return members
