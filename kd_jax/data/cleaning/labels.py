@@ -33,8 +33,8 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np
     rows = np.arange(len(labels))
     totals = np.bincount(labels[labelled], probabilities[rows, own][labelled], classes)
     counts = np.bincount(labels[labelled], minlength=classes)
-    # No row can belong to a class that has no label.
-    thresholds = np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
+    # No row can belong to a class without labels; and rounding must not lift a mean above equal probabilities.
+    thresholds = np.where(counts > 0, totals / np.maximum(counts, 1) - 1e-9, np.inf)
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     suspects = labelled & (reached.max(axis=1, initial=-1.0) >= 0) & (reached.argmax(axis=1) != labels)
     others = probabilities.copy()
