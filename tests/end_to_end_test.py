@@ -289,8 +289,8 @@ def test_hostile_rows_of_the_users_own_are_repaired_or_quarantined_and_counted(t
         "quarantined": {"conflicting_labels": 2, "duplicate": 1, "too_long": 1},
     }  # fmt: skip
     entries = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
-    assert sorted(entry["row"] for entry in entries) == [4, 84, 85, 86]
-    assert {"dataset", "row", "reasons", "value"} <= entries[0].keys()
+    assert {entry["row"] for entry in entries} - {2, 84} == {4, 85, 86}  # Of 2 and 84, equal rows, one is kept.
+    assert all(entry.keys() >= {"dataset", "row", "reasons", "value"} for entry in entries)
 
 
 def make_pictures(folder):
