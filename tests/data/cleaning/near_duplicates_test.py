@@ -57,6 +57,19 @@ def test_the_first_of_several_is_none_and_others_name_it():
     }
 
 
+def test_in_a_crowded_bucket_a_row_is_compared_with_the_first():
+    # Every other text is as like the first as the last is, but too unlike the one before it.
+    start, ends = (
+        "the very same long beginning of a text that goes on for a while, then ",
+        ["alpha beta gamma", "one two three"],
+    )
+    texts = [start, *(start + end for end in ends * 3)]
+    found = find_near_duplicates(texts, 0.78)
+    assert found == {row: 0 for row in range(1, 7)}
+    alone = find_near_duplicates(texts[1:3], 0.78)
+    assert alone == {}
+
+
 def test_short_texts_are_left_to_exact_comparison():
     assert find_near_duplicates(["a good film, b", "a good film, b"], 0.5) == {}
 

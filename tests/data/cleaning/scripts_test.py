@@ -17,7 +17,10 @@ def test_scripts_go_by_the_name_in_unicode(letter, script):
         ("\u0440\u0435rf\u0435\u0441t", "perfect"),  # More Cyrillic than Latin letters, but r and f have no twin there.
         ("\u041c\u043e\u0441kv\u0430", "Mockva"),  # Nor has v.
         ("\u0412\u0435\u0441\u043da", "\u0412\u0435\u0441\u043d\u0430"),  # A Latin letter in a Russian word.
+        ("c\u043e\u0432o", "cobo"),  # A tie goes to the script that comes first,
+        ("c\u043e\u0432\u043e", "\u0441\u043e\u0432\u043e"),  # else to that of most letters.
         ("g\u03bf\u03bfd", "good"),  # Greek.
+        ("\u03bf\u043b\u043b\u043e", "\u043e\u043b\u043b\u043e"),  # Greek in a Cyrillic word that has no Latin form.
         ("n\u03b1\u0457ve", "naïve"),  # Three scripts.
         ("\u0421APITAL", "CAPITAL"),
         ("ok, g\u043eod day", "ok, good day"),
