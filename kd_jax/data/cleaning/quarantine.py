@@ -94,26 +94,25 @@ def clean(
     examine = _examine_texts if modality == "text" else _examine_images
     found = examine(inputs, limits, mode == "repair")
     repeats = _add_duplicates(found, labels, _keys(held_out, modality), limits.near_duplicate)
-    counts = Counter(reason for reasons in found.reasons for reason in reasons)
     bad = [row for row, reasons in enumerate(found.reasons) if reasons]
-    left = len(labels) - len(bad)
-    if mode != "report" and len(bad) > left:
-        listed = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-        raise ValueError(
-            f"cleaning would set aside {len(bad)} rows, more than the {left} that are left ({listed});"
-            " look at the data, or at the limits"
-        )
-    entries = [
-        {"row": int(rows[row]) if len(rows) else row + 1, "reasons": found.reasons[row], "value": _show(inputs[row])}
-        for row in bad
-    ]
-    for entry, row in zip(entries, bad, strict=True):
-        if (other := repeats.get(row)) is not None:
-            entry["repeats"] = int(rows[other]) if len(rows) else other + 1
+    counts = Counter(reason for reasons in found.reasons for reason in reasons)
+    if mode != "report":
+        _check_left(len(bad), len(labels) - len(bad), counts)
+    rows = rows if len(rows) else range(1, len(labels) + 1)
+    entries = [_entry(row, inputs[row], found.reasons[row], repeats.get(row), rows) for row in bad]
     kept = np.delete(np.arange(len(labels)), [] if mode == "report" else bad)
     changes = {row: value for row, (value, _) in found.changes.items() if not found.reasons[row]}
     repaired = Counter(reason for row in changes for reason in found.changes[row][1])
     return Cleaned(kept, changes, entries, dict(counts), dict(repaired))
+
+
+def _check_left(bad: int, left: int, counts: Counter[str]) -> None:
+    if bad > left:
+        listed = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+        raise ValueError(
+            f"cleaning would set aside {bad} rows, more than the {left} that are left ({listed});"
+            " look at the data, or at the limits"
+        )
 
 
 @dataclass
@@ -174,6 +173,12 @@ def _add_duplicates(
         if other is not None and other != place:
             repeats[sound[place]] = sound[other]
     return repeats
+
+
+def _entry(row: int, value: Any, reasons: list[str], repeats: int | None, rows: Sequence[int] | np.ndarray) -> dict:
+    """What is told of a row; `rows` [N] is what the user calls each."""
+    entry = {"row": int(rows[row]), "reasons": reasons, "value": _show(value)}
+    return entry if repeats is None else entry | {"repeats": int(rows[repeats])}
 
 
 def _show(value: Any) -> str:
