@@ -24,6 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data = dict(
         name="cifar10", dir=None, train="train[:95%]", selection="train[95%:]", evaluation="test",
         inputs="image", label="label", max_rejected=0, augmentation=dict(crop=4, flip=0.5),
+        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
+                      max_pixels=50_000_000, near_duplicate=0.8),
     )  # fmt: skip
     config.view = dict(size=None, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.training = dict(

@@ -23,6 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data = dict(
         name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
         inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
+                      max_pixels=50_000_000, near_duplicate=0.8),
     )  # fmt: skip
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(

@@ -22,6 +22,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data = dict(
         name="glue/sst2", dir=None, train="train", selection="validation[:50%]", evaluation="validation[50%:]",
         inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
+                      max_pixels=50_000_000, near_duplicate=0.8),
     )  # fmt: skip
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(

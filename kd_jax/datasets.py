@@ -12,9 +12,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from kd_jax.data.augmentation import make_augmentation
+from kd_jax.data.cleaning import choose_mode, clean_training
 from kd_jax.data.image import ImageView
 from kd_jax.data.pipeline import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
-from kd_jax.data.sources import Source, open_source
+from kd_jax.data.sources import Source, is_own, open_source
 from kd_jax.data.text import TextView, load_tokenizer
 from kd_jax.evaluations import Evaluation, open_evaluations
 from kd_jax.options import call_with_options
@@ -36,16 +37,24 @@ class Datasets:
       evaluations: further datasets, see `kd_jax.evaluations`.
 
     Raises:
-      ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many unreadable rows.
+      ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many unreadable or bad rows.
     """
 
     def __init__(self, data: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]):
         shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
         self.columns = data["inputs"]
+        mode = choose_mode(data["cleaning"], is_own(data["name"]))
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
+        train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]
+        # Further evaluations may come and go between two starts of a run, so they have no say in what it learns from.
+        self.splits["train"], self._cleaned = clean_training(train, held_out, mode, data["cleaning"])
+        self.cleaning = {
+            "mode": mode, "rows": len(train), "kept": len(self.splits["train"]),
+            "quarantined": self._cleaned.counts, "repaired": self._cleaned.repaired,
+        }  # fmt: skip
         self.evaluations = open_evaluations(data, evaluations, self.splits["train"])
         inputs = self.splits["train"].inputs
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
@@ -69,7 +78,7 @@ class Datasets:
         return self._augmentation is not None
 
     def fingerprint(self) -> str:
-        """SHA-256 over the content of the three splits."""
+        """SHA-256 over the content of the three splits, training as it was cleaned."""
         parts = "".join(self.splits[role].fingerprint for role in SPLITS)
         return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
@@ -82,6 +91,10 @@ class Datasets:
             for row in source.rejected
         }  # fmt: skip
         return list(rows.values())
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Every training row that cleaning found something wrong with, and what."""
+        return [{"dataset": self.splits["train"].name, **entry} for entry in self._cleaned.quarantined]
 
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
         """The tokenizer that a text view names; "trained" learns one from the training texts."""
@@ -147,8 +160,8 @@ class Datasets:
         )  # fmt: skip
 
 
-def write_rejected(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Lists unreadable rows as JSON lines; no file when there are none."""
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Lists rejected or quarantined rows as JSON lines; no file when there are none."""
     if rows and jax.process_index() == 0:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_jax import results, robustness
-from kd_jax.datasets import Datasets, write_rejected
+from kd_jax.datasets import Datasets, write_rows
 from kd_jax.evaluations import expand
 from kd_jax.loop import StopSignal
 from kd_jax.parallel import make_parallel, set_precision
@@ -49,7 +49,9 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         results.show(found, folder.path)
         return found
     datasets = Datasets(plan.config["data"], plan.config["evaluations"])
-    write_rejected(folder.path / "rejected.jsonl", datasets.rejected())
+    write_rows(folder.path / "rejected.jsonl", datasets.rejected())
+    write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
+    log.info("cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s", datasets.cleaning)
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
     around = Surroundings(
         folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop
@@ -119,6 +121,7 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
         "evaluated_on": _evaluated_on(plan),
         "environment": results.environment(around.datasets.fingerprint(), around.datasets.splits["train"].provenance),
         "rejected": len(around.datasets.rejected()),
+        "cleaning": around.datasets.cleaning,
     }
 
 

@@ -16,7 +16,7 @@ SECTIONS: dict[str, dict[str, bool]] = {
     "": dict.fromkeys(("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations",
                        "parallel", "checkpoint", "logging"), True),
     "data": dict.fromkeys(("name", "dir", "train", "selection", "evaluation", "inputs", "label", "max_rejected",
-                           "augmentation"), True),
+                           "augmentation", "cleaning"), True),
     "training": {"mixing": False} | dict.fromkeys(
         ("batch_size", "epochs", "accumulate", "optimizer", "schedule"), True),
     "parallel": dict.fromkeys(("backend", "data", "fsdp", "tensor"), True),

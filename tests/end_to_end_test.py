@@ -268,6 +268,32 @@ def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
     assert "UTF-8" in json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["reason"]
 
 
+def test_hostile_rows_of_the_users_own_are_repaired_or_quarantined_and_counted(tmp_path):
+    rows = [f"{word} {number} times,{label}\n" for number in range(40)
+            for word, label in (("good", "up"), ("bad", "down"))]  # fmt: skip
+    hostile = [
+        "<b>fine</b>,up\n",
+        "b\u0430d b\u0430d,down\n",
+        "GOOD 0 times,up\n",
+        "Good 1 Times,down\n",
+        f"{'x' * 30_000},up\n",
+    ]
+    held_out = "text,label\nsomething else,up\nentirely,down\n"
+    (tmp_path / "reviews").mkdir()
+    for split, content in (("train", rows + hostile), ("selection", [held_out]), ("evaluation", [held_out])):
+        (tmp_path / "reviews" / f"{split}.csv").write_text("".join(["text,label\n"] * (split == "train") + content))
+    data = {"data.name": str(tmp_path / "reviews"), "data.train": "train", "data.selection": "selection",
+            "data.evaluation": "evaluation"}  # fmt: skip
+    results = experiment.run(smoke("docstrings.py", **data), tmp_path / "run")
+    assert results["cleaning"] == {
+        "mode": "repair", "rows": 85, "kept": 81, "repaired": {"markup": 1, "mixed_scripts": 1},
+        "quarantined": {"conflicting_labels": 2, "duplicate": 1, "too_long": 1},
+    }  # fmt: skip
+    entries = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert {entry["row"] for entry in entries} - {2, 84} == {4, 85, 86}  # Of 2 and 84, equal rows, one is kept.
+    assert all(entry.keys() >= {"dataset", "row", "reasons", "value"} for entry in entries)
+
+
 def make_pictures(folder):
     """Dark and bright pictures of 12 x 10, in train/ and test/."""
     from PIL import Image

@@ -11,6 +11,8 @@ from kd_jax.data.corruption import Corruption
 from kd_jax.datasets import Datasets, view_name
 from kd_jax.evaluations import expand, open_evaluations
 
+UNCLEANED = dict(mode="off", prepared="off", max_characters=1000, max_pixels=1000, near_duplicate=0.0)
+
 VIEW = dict(size=None, channels=None, mean=(0.0,), std=(1 / 255,))
 
 
@@ -26,7 +28,7 @@ def texts(tmp_path):
     rows = [f"text {number},{'positive' if number % 2 else 'negative'}" for number in range(20)]
     return dict(name=table(tmp_path, "own.csv", rows), dir=None, train="train[:50%]", selection="train[50%:70%]",
                 evaluation="train[70%:]", inputs="text", label="label", max_rejected=0,
-                augmentation=dict(crop=0, flip=0.0))  # fmt: skip
+                augmentation=dict(crop=0, flip=0.0), cleaning=UNCLEANED)  # fmt: skip
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def pictures(tmp_path):
     save_pictures(tmp_path / "own", ("bright", "dark"), (6, 4), count=4)
     return dict(name=str(tmp_path / "own"), dir=None, train="train[:50%]", selection="train[50%:]",
                 evaluation="train[50%:]", inputs="image", label="label", max_rejected=0,
-                augmentation=dict(crop=0, flip=0.0))  # fmt: skip
+                augmentation=dict(crop=0, flip=0.0), cleaning=UNCLEANED)  # fmt: skip
 
 
 def save_pictures(folder, classes, size, count, mode="L"):

@@ -124,9 +124,10 @@ def test_an_unknown_key_is_refused_in_every_section(config, section):
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("", "seed"), ("", "training"), ("data", "max_rejected"), ("training", "accumulate"), ("parallel", "backend"),
-     ("checkpoint", "use"), ("logging", "every_steps"), ("compare", "baseline"), ("models.student", "view"),
-     ("models.student", "model"), ("models.student.training", "optimizer")],
+    [("", "seed"), ("", "training"), ("data", "max_rejected"), ("data", "cleaning"),
+     ("training", "accumulate"), ("parallel", "backend"), ("checkpoint", "use"), ("logging", "every_steps"),
+     ("compare", "baseline"), ("models.student", "view"), ("models.student", "model"),
+     ("models.student.training", "optimizer")],
 )  # fmt: skip
 def test_a_missing_key_is_asked_for(config, section, key):
     inner = config

@@ -30,10 +30,10 @@ def open_folder(name: str, folder: Path, split: str, max_rejected: int, class_na
     if not good:
         raise ValueError(f"split {split!r} of {name!r} is empty: none of its {len(paths)} images can be read")
     class_names = class_names or classes.name_classes(path.parent.name for group in found.values() for path in group)
-    labels = [paths[i].parent.name for i in good]
-    numbers = classes.number_labels(labels, class_names, [rows[i] for i in good])
+    labels, rows = [paths[i].parent.name for i in good], [rows[i] for i in good]
+    numbers = classes.number_labels(labels, class_names, rows)
     digest = fingerprint(_read_all([paths[i] for i in good]), numbers, class_names)
-    return Source(f"{name} {split}", "image", images, numbers, tuple(class_names), digest, tuple(rejected))
+    return Source(f"{name} {split}", "image", images, numbers, tuple(class_names), digest, tuple(rejected), rows=rows)
 
 
 def find_images(folder: Path) -> dict[str, list[Path]]:

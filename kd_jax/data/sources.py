@@ -42,6 +42,7 @@ class Source:
       fingerprint: "sha256:..." over inputs, labels and class names.
       rejected: the rows left out.
       provenance: what else the content depends on, such as package versions.
+      rows: [N] where each stands, as in `Rejected.row`; empty: counted from 1.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Source:
     fingerprint: str
     rejected: tuple[Rejected, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    rows: Sequence[int] | np.ndarray = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,6 +99,13 @@ def open_source(
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
     return prepared.open_prepared(name, split, dir, columns, label, class_names)
+
+
+def is_own(name: str) -> bool:
+    """Whether a dataset's name means the user's own file or folder, not one of TFDS or ours."""
+    from kd_jax.data import builders
+
+    return name not in builders.BUILDERS and Path(name).expanduser().exists()
 
 
 def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) -> None:

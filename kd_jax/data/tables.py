@@ -67,7 +67,7 @@ def open_tables(
     class_names = class_names or classes.name_classes(text for table in found.values() for text in table.labels)
     numbers = classes.number_labels(labels, class_names, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)
-    return Source(f"{name} {split}", "text", inputs, numbers, tuple(class_names), digest, tuple(rejected))
+    return Source(f"{name} {split}", "text", inputs, numbers, tuple(class_names), digest, tuple(rejected), rows=lines)
 
 
 def read_table(path: Path, columns: Sequence[str], label: str) -> Table:

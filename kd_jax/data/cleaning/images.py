@@ -1,0 +1,97 @@
+"""What can be wrong with one picture, encoded or decoded."""
+
+import hashlib
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from kd_jax.data import decoding
+
+REASONS = ("undecodable", "truncated", "decompression_bomb", "absurd_size", "not_finite", "constant")
+"""What `check` may answer."""
+
+MIN_SIDE, MAX_ASPECT = 2, 32
+"""Pixels of the shorter side at least, and how many times longer the other may be."""
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[str]:
+    """The reasons for which a picture shouldn't be learned from.
+
+    Args:
+      image: a picture file's content; or its pixels, [H, W] or [H, W, C] of integers or floats.
+      max_pixels: height times width at most; None: Pillow's own limit on files, none on pixels.
+
+    Returns:
+      Of "undecodable" (no picture, or a broken one), "truncated" (the file's end is missing), "decompression_bomb" (a
+      file whose header promises more than `max_pixels`; nothing of it is decoded), "absurd_size" (too many pixels, a
+      side under `MIN_SIDE`, or one over `MAX_ASPECT` times the other), "not_finite" (NaN or infinite values) and
+      "constant" (one colour everywhere), those that hold.
+
+    Raises:
+      ValueError: for pixels of another rank.
+    """
+    if isinstance(image, np.ndarray):
+        return _check_pixels(image, max_pixels)
+    try:
+        if _is_bomb(image, max_pixels):
+            return ["decompression_bomb"]
+        pixels = decoding.decode(image)
+    except _BOMBS:
+        return ["decompression_bomb"]
+    except (*decoding.UNREADABLE, EOFError):
+        return ["truncated" if _is_cut(image) else "undecodable"]
+    return _check_pixels(pixels, None)
+
+
+def pixel_hash(image: bytes | np.ndarray) -> bytes:
+    """Sixteen bytes that two pictures share if they have the same pixels, however they are encoded.
+
+    Raises:
+      One of `decoding.UNREADABLE` for a file that `check` finds undecodable.
+    """
+    pixels = image if isinstance(image, np.ndarray) else decoding.decode(image)
+    digest = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    return digest.digest()
+
+
+def _check_pixels(pixels: np.ndarray, max_pixels: int | None) -> list[str]:
+    if pixels.ndim not in (2, 3):
+        raise ValueError(f"a picture has shape [H, W] or [H, W, C], got {pixels.shape}")
+    height, width = pixels.shape[:2]
+    reasons = []
+    if (max_pixels is not None and height * width > max_pixels) or _is_absurd(height, width):
+        reasons.append("absurd_size")
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        reasons.append("not_finite")
+    elif pixels.size and (pixels == pixels[:1, :1]).all():
+        reasons.append("constant")
+    return reasons
+
+
+def _is_absurd(height: int, width: int) -> bool:
+    short, long = sorted((height, width))
+    return short < MIN_SIDE or long > MAX_ASPECT * short
+
+
+def _is_bomb(blob: bytes, max_pixels: int | None) -> bool:
+    with warnings.catch_warnings(), Image.open(io.BytesIO(blob)) as picture:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return max_pixels is not None and picture.width * picture.height > max_pixels
+
+
+def _is_cut(blob: bytes) -> bool:
+    """Whether a file of a known kind lacks its end, by its end mark or the length that it declares."""
+    if blob.startswith(b"\x89PNG"):
+        return b"IEND" not in blob
+    if blob.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in blob[-64:]
+    if blob.startswith(b"RIFF"):
+        return len(blob) < 8 + int.from_bytes(blob[4:8], "little")
+    if blob.startswith(b"BM"):
+        return len(blob) < int.from_bytes(blob[2:6], "little")
+    return blob.startswith(b"GIF8") and not blob.rstrip(b"\0").endswith(b";")
