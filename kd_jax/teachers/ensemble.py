@@ -102,8 +102,12 @@ def assemble(plan: ModelPlan, members: Mapping[str, Model], around: Surroundings
         network = call_with_options(_make, options, "model", members, around)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
-    facts = {"members": {name: m.description["fingerprint"] for name, m in members.items()},
-             "combine": network.combine, "weights": network.weights, "temperatures": network.temperatures}  # fmt: skip
+    facts = {
+        "members": {name: member.description["fingerprint"] for name, member in members.items()},
+        "combine": network.combine,
+        "weights": list(network.weights),
+        "temperatures": list(network.temperatures),
+    }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     description = facts | {
         "fingerprint": f"sha256:{digest}", "step": 0, "train_seconds": 0.0,
