@@ -102,6 +102,8 @@ def make_group(
         if mixing is not None and mixing.candidates > 1 and not teachers.networks:
             raise ValueError("training.mixing.candidates must be 1 without a teacher to choose among them")
         objective = make_objective(plan.objective, site)
+        if mixing is not None and (kept := jax.eval_shape(objective.init, jax.random.key(0))[1]):
+            raise ValueError(f"{', '.join(kept)} remembers each example as it is: training.mixing must be None")
         update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None

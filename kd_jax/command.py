@@ -138,7 +138,7 @@ def _run(argv: list[str]) -> int:
     rest = _parse(load_config(file), [argv[0], *arguments])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
-    _prepare_devices(text="tokenizer" in FLAGS.config.get("view", {}))
+    _prepare_devices(text=_reads_text())
     _log_to_stderr(debug=FLAGS.debug)
     if FLAGS.stage == "train":
         return _train(plain(FLAGS.config))
@@ -149,6 +149,13 @@ def _run(argv: list[str]) -> int:
     if FLAGS.stage == "export":
         return stages.export(Path(FLAGS.workdir), FLAGS.model, FLAGS.formats)
     return stages.predict(Path(FLAGS.workdir), FLAGS.model, FLAGS.input, FLAGS.output)
+
+
+def _reads_text() -> bool:
+    """Whether the run's networks read text: by the config, or by what a finished run has left."""
+    if FLAGS.stage == "train" or FLAGS.workdir is None:
+        return "tokenizer" in FLAGS.config.get("view", {})
+    return any(Path(FLAGS.workdir).glob("*/tokenizer.json"))
 
 
 def _train(config: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ from kd_jax.parallel import make_parallel, set_precision
 from kd_jax.plan import ModelPlan, Plan, make_plan
 from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
-from kd_jax.teachers.ensemble import assemble
+from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
 from kd_jax.teaching import EMA
 from kd_jax.training import obtain, score

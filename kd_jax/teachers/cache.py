@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from kd_jax.data.sources import Source
 from kd_jax.loop import Interrupted, StopSignal
 from kd_jax.network import Network
 from kd_jax.progress import StepProgress
+from kd_jax.surroundings import Model, Surroundings
 from kd_jax.types import Batch, ModelOutput, Variables
 
 log = logging.getLogger("kd_jax")
@@ -45,6 +48,14 @@ def output_rows(
     rows = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
     rows |= {"logits": output.logits, "index": jnp.asarray(batch.index), "valid": jnp.asarray(batch.valid)}
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
+
+
+def outputs(model: Model, source: Source, around: Surroundings, *, network: Any = None) -> Table:
+    """The table of a finished model's outputs on a whole split, by `network` in place of its own if given."""
+    size = int(np.lcm(64, around.parallel.devices))
+    batches = around.datasets.evaluation_batches(source, list(model.views), size)
+    compiled = around.parallel.evaluate(partial(output_rows, network=network or model.network))
+    return compute(compiled, model.variables, batches, len(source), model.plan.name, around.stop)
 
 
 def compute(

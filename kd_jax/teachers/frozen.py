@@ -3,11 +3,9 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers import cache
@@ -70,9 +68,6 @@ def _table(name: str, model: Model, around: Surroundings) -> cache.Table:
     table = cache.load(path, len(source))
     if table is None:
         log.info("%s: its outputs on %d examples are computed once", name, len(source))
-        size = np.lcm(64, around.parallel.devices)
-        batches = around.datasets.evaluation_batches(source, list(model.views), int(size))
-        compiled = around.parallel.evaluate(partial(cache.output_rows, network=model.network))
-        table = cache.compute(compiled, model.variables, batches, len(source), name, around.stop)
+        table = cache.outputs(model, source, around)
         cache.save(path, table)
     return table

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,8 +10,8 @@ import numpy as np
 from kd_jax.analysis.shapley import EXACT_PLAYERS, shapley_values
 from kd_jax.data.sources import Source
 from kd_jax.surroundings import Model, Surroundings
-from kd_jax.teachers import cache
 from kd_jax.teachers.ensemble import Ensemble, without_labels
+from kd_jax.teachers.members import unlabelled_logits
 from kd_jax.types import Batch
 
 PERMUTATIONS = 200
@@ -21,13 +20,7 @@ PERMUTATIONS = 200
 
 def members_worth(model: Model, members: Mapping[str, Model], source: Source, around: Surroundings) -> dict[str, Any]:
     """Shapley values of an ensemble's members on a split; see `worth`."""
-    size = int(np.lcm(64, around.parallel.devices))
-    logits = []
-    for name, member in members.items():
-        compiled = around.parallel.evaluate(partial(cache.output_rows, network=without_labels(member.network)))
-        batches = around.datasets.evaluation_batches(source, list(member.views), size)
-        logits.append(cache.compute(compiled, member.variables, batches, len(source), name, around.stop)["logits"])
-    return worth(without_labels(model.network), np.stack(logits), source.labels)
+    return worth(without_labels(model.network), unlabelled_logits(members, source, around), source.labels)
 
 
 def worth(ensemble: Ensemble, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
