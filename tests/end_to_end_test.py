@@ -349,3 +349,11 @@ def test_a_finished_run_is_evaluated_on_further_datasets_without_being_trained_a
     pictures["label_map"]["bright"] = "1"
     again = experiment.run(config, tmp_path / "run")
     assert again["evaluations"]["pictures"]["student"]["rows"] == 20
+
+
+def test_a_term_that_remembers_examples_refuses_mixed_ones(tmp_path):
+    config = smoke("cifar10_function_matching.py")
+    crd = dict(term="contrastive_representation", weight=0.8, negatives=32, width=16)
+    config["models"]["student"]["objective"] = {"crd": crd}
+    with pytest.raises(ValueError, match=r"^models.student: crd remembers each example as it is: training.mixing must"):
+        experiment.run(config, tmp_path)
