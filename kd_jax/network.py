@@ -37,8 +37,7 @@ def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
         if context.module.name != WORDS or context.method_name != "__call__":
             return embeddings
         share = weight.astype(embeddings.dtype)
-        mixed = share * embeddings + (1 - share) * look_up(view["partner_ids"])
-        return jnp.where(share == 1, embeddings, mixed)
+        return share * embeddings + (1 - share) * look_up(view["partner_ids"])
 
     return own, nn.intercept_methods(mix)
 

@@ -131,9 +131,9 @@ def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Arra
 
 
 def _weighted(weight: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """`weight` [B] of `one` and the rest of `other`, both [B, ...]; `one` to the bit where the weight is 1."""
+    """`weight` [B] of `one` and the rest of `other`, both [B, ...]."""
     weight = weight.reshape(-1, *[1] * (one.ndim - 1)).astype(one.dtype)
-    return jnp.where(weight == 1, one, weight * one + (1 - weight) * other)
+    return weight * one + (1 - weight) * other
 
 
 def make_mixing(spec: Mapping[str, Any] | None, modality: str, num_classes: int) -> Mixing | None:
