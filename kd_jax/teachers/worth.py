@@ -43,8 +43,8 @@ def worth(ensemble: Ensemble, logits: np.ndarray, labels: np.ndarray) -> dict[st
         if not subset:
             return 1 / logits.shape[-1]
         rows = [i for i, name in enumerate(names) if name in subset]
-        total = sum(ensemble.weights[i] for i in rows)
-        part = replace(ensemble, weights=tuple(ensemble.weights[i] / total for i in rows))
+        # Their sum, below 1 in a subset, changes no largest logit.
+        part = replace(ensemble, weights=tuple(ensemble.weights[i] for i in rows))
         scaled = jnp.stack([jnp.asarray(logits[i]) / ensemble.temperatures[i] for i in rows])
         predicted = np.argmax(np.asarray(part.combined(scaled, batch)), axis=-1)
         return float(np.mean(predicted == labels))

@@ -63,6 +63,12 @@ def test_the_least_loss_is_that_on_the_label_and_confidence_where_there_is_none(
     np.testing.assert_array_equal(found, STACKED[chosen, np.arange(B)])
 
 
+def test_without_any_label_the_least_loss_is_confidence_in_every_row():
+    unlabelled = Batch(BATCH.index, {}, np.full(B, -1), np.zeros(B, bool), BATCH.valid)
+    found = combined("least_loss", temperatures=(1.0,) * 3, batch=unlabelled).logits
+    np.testing.assert_array_equal(found, combined("most_confident", temperatures=(1.0,) * 3).logits)
+
+
 def test_the_least_loss_of_soft_labels_is_their_cross_entropy():
     soft = special.softmax(RNG.normal(size=(B, K)), -1).astype(np.float32)
     batch = Batch(BATCH.index, {}, soft, np.ones(B, bool), BATCH.valid)

@@ -49,7 +49,7 @@ def test_members_that_say_the_same_are_worth_the_same():
 
 
 def test_a_subset_keeps_its_weights_proportions():
-    """c alone is asked with weight 1 whatever its share, or the mean of logits would be as small as its weight."""
+    """c alone is right as often as if it had all the weight."""
     logits = np.stack([logits_that_are_right_at({0}, 5.0), logits_that_are_right_at({1, 2}, 5.0)])
     heavy = worth(ensemble_of("ac", weights=(0.999, 0.001)), logits, LABELS)
     assert heavy["all"] == pytest.approx(0.2)
