@@ -84,7 +84,7 @@ def make_group(
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
-    source = around.datasets.splits["train"]
+    source = around.datasets.training_source(plan.data)
     seen = next(iter(around.datasets.evaluation_batches(source, [plan.view, *teachers.views], around.processes)))
     student = jax.eval_shape(lambda batch: network(network.init(jax.random.key(0), batch), batch), seen)
     tokens = seen.views[network.view].get("input_ids")
@@ -102,6 +102,9 @@ def make_group(
         if mixing is not None and mixing.candidates > 1 and not teachers.networks:
             raise ValueError("training.mixing.candidates must be 1 without a teacher to choose among them")
         objective = make_objective(plan.objective, site)
+        labelled = [name for name, term in objective.terms.items() if term.labelled]
+        if labelled and not (source.labels >= 0).any():
+            raise ValueError(f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none")
         if mixing is not None and (kept := jax.eval_shape(objective.init, jax.random.key(0))[1]):
             raise ValueError(f"{', '.join(kept)} remembers each example as it is: training.mixing must be None")
         update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)

@@ -12,11 +12,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from kd_jax.data.augmentation import make_augmentation
-from kd_jax.data.cleaning import choose_mode, clean_training
+from kd_jax.data.cleaning import choose_mode, clean_training, make_limits
 from kd_jax.data.image import ImageView
 from kd_jax.data.pipeline import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
 from kd_jax.data.sources import Source, is_own, open_source
 from kd_jax.data.text import TextView, load_tokenizer
+from kd_jax.data.union import unite
 from kd_jax.evaluations import Evaluation, open_evaluations
 from kd_jax.options import call_with_options
 from kd_jax.types import Batch
@@ -48,6 +49,8 @@ class Datasets:
         names = self.splits["train"].class_names
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
+            if not (self.splits[role].labels >= 0).any():
+                raise ValueError(f"data.{role}: {self.splits[role].name!r} has no labels")
         train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]
         # Further evaluations may come and go between two starts of a run, so they have no say in what it learns from.
         self.splits["train"], self._cleaned = clean_training(train, held_out, mode, data["cleaning"])
@@ -58,6 +61,9 @@ class Datasets:
         self.evaluations = open_evaluations(data, evaluations, self.splits["train"])
         inputs = self.splits["train"].inputs
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
+        self.limits = make_limits(data["cleaning"])
+        self._transfer_sets: dict[str, Source] = {}
+        self._unions: dict[tuple[str, ...], Source] = {}
         self._augmentation = make_augmentation(data["augmentation"], size)
         self._tokenizers: dict[str, Tokenizer] = {}
         self._prepared: dict[tuple[str, str], Any] = {}
@@ -76,6 +82,17 @@ class Datasets:
     def augmented(self) -> bool:
         """Whether a training example looks different each time."""
         return self._augmentation is not None
+
+    def add_transfer_set(self, name: str, source: Source) -> None:
+        """Makes a set known under its name."""
+        self._transfer_sets[name] = source
+
+    def training_source(self, names: tuple[str, ...]) -> Source:
+        """What a model learns from: "train", the training split, and transfer sets, as one source."""
+        known = {"train": self.splits["train"]} | self._transfer_sets
+        if names not in self._unions:
+            self._unions[names] = unite([known[name] for name in names])
+        return self._unions[names]
 
     def fingerprint(self) -> str:
         """SHA-256 over the content of the three splits, training as it was cleaned."""
@@ -132,17 +149,21 @@ class Datasets:
         for name, evaluation in self.evaluations.items():
             source = evaluation.open()
             yield name, evaluation, source
-            self._prepared = {key: value for key, value in self._prepared.items() if key[0] != source.name}
+            self.forget(source)
+
+    def forget(self, source: Source) -> None:
+        """Frees what was prepared of a source that isn't needed any more."""
+        self._prepared = {key: value for key, value in self._prepared.items() if key[0] != source.name}
 
     def vocabulary_size(self, spec: Mapping[str, Any]) -> int | None:
         """Tokens that a view knows; None for images."""
         return self.tokenizer(spec).get_vocab_size() if "tokenizer" in spec else None
 
     def training_batches(
-        self, views: Iterable[Mapping[str, Any]], training: Mapping[str, Any], seed: int
+        self, source: Source, views: Iterable[Mapping[str, Any]], training: Mapping[str, Any], seed: int
     ) -> TrainingBatches:
         """The endless stream of a group's training batches."""
-        return self._batches(training_batches, self.splits["train"], views, training["batch_size"],
+        return self._batches(training_batches, source, views, training["batch_size"],
                              accumulate=training["accumulate"], seed=seed, augmentation=self._augmentation)  # fmt: skip
 
     def evaluation_batches(

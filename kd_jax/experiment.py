@@ -18,6 +18,7 @@ from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
 from kd_jax.teaching import EMA
 from kd_jax.training import obtain, score
+from kd_jax.transfer.making import make as make_transfer_set
 from kd_jax.workdir import Workdir
 
 log = logging.getLogger("kd_jax")
@@ -56,8 +57,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     around = Surroundings(
         folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop
     )
-    models = _train_in_order(plan, around)
-    found = _report(plan, models, around)
+    models, transfer_sets = _train_in_order(plan, around)
+    found = _report(plan, models, around) | {"transfer_sets": transfer_sets}
     write_json(folder.path / "results.json", found)
     results.show(found, folder.path)
     return found
@@ -78,15 +79,23 @@ def _evaluated_on(plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
-def _train_in_order(plan: Plan, around: Surroundings) -> dict[str, Model]:
+def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model], dict[str, Any]]:
+    """The finished models, and what each transfer set that one of them learns from was made of."""
     models: dict[str, Model] = {}
+    provenance: dict[str, Any] = {}
     for model in plan.models:
+        for name in [name for name in model.data if name in plan.transfer_sets and name not in provenance]:
+            spec = plan.transfer_sets[name]
+            cached = any(name in other.data and spec["teacher"] in other.cached for other in plan.models)
+            made = make_transfer_set(name, spec, models[spec["teacher"]], around, keep_outputs=cached)
+            around.datasets.add_transfer_set(name, made.source)
+            provenance[name] = made.provenance
         log.info("%s: %s", model.name, f"learns from {', '.join(model.teachers)}" if model.teachers else "no teacher")
         if model.members:
             models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)
         else:
             models[model.name] = obtain(model, _teachers(model, models), around)
-    return models
+    return models, provenance
 
 
 def _teachers(model: ModelPlan, models: Mapping[str, Model]) -> dict[str, Model]:
@@ -128,6 +137,7 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
 def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
         "teachers": [*model.plan.teachers, *([f"{EMA}{model.plan.name}"] if model.plan.decay is not None else [])],
+        "data": list(model.plan.data),
         "parameters": model.parameters,
         "accuracy": scores["accuracy"],
         "loss": scores["loss"],

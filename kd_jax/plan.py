@@ -11,10 +11,12 @@ from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
 from kd_jax.teaching import EMA, members_of, own_average
+from kd_jax.transfer.options import check as check_transfer_set
 
 SECTIONS: dict[str, dict[str, bool]] = {
-    "": dict.fromkeys(("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations",
-                       "parallel", "checkpoint", "logging"), True),
+    "": {"transfer_sets": False} | dict.fromkeys(
+        ("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations", "parallel",
+         "checkpoint", "logging"), True),
     "data": dict.fromkeys(("name", "dir", "train", "selection", "evaluation", "inputs", "label", "max_rejected",
                            "augmentation", "cleaning"), True),
     "training": {"mixing": False} | dict.fromkeys(
@@ -26,12 +28,15 @@ SECTIONS: dict[str, dict[str, bool]] = {
     "evaluation": dict.fromkeys(("name", "dir", "evaluation", "inputs", "label", "max_rejected", "label_map",
                                  "label_ranges", "corruption"), False),
     "model": {"model": True, "view": True, "dtype": True} | dict.fromkeys(
-        ("like", "teachers", "cached", "objective", "training", "restore", "ema"), False),
+        ("like", "teachers", "cached", "objective", "training", "data", "restore", "ema"), False),
 }  # fmt: skip
 """Section -> key -> whether it is required. A key that isn't here is refused, so none can go unread."""
 
 FROM_MODEL = "from_model"
 """Key of a model's `model` that names an earlier model, whose weights it starts from in place of random ones."""
+
+TRAIN = "train"
+"""Among a model's `data`: the training split."""
 
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
@@ -52,6 +57,7 @@ class ModelPlan:
       training: batch size, epochs, optimizer, ...
       restore: folder of a finished model to use instead of training one, or None.
       members: names of earlier models, if this one is their ensemble.
+      data: what it learns from: "train", the training split, and names of transfer sets.
       decay: of the moving average of itself that it learns from too, or None.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
     """
@@ -67,6 +73,7 @@ class ModelPlan:
     restore: str | None
     kin: str
     members: tuple[str, ...] = ()
+    data: tuple[str, ...] = (TRAIN,)
     decay: float | None = None
 
 
@@ -77,10 +84,12 @@ class Plan:
     Attributes:
       config: the resolved config, plain Python values.
       models: in the order of training.
+      transfer_sets: name -> section, checked.
     """
 
     config: dict[str, Any]
     models: tuple[ModelPlan, ...]
+    transfer_sets: dict[str, Any]
 
     def __getitem__(self, name: str) -> ModelPlan:
         return next(model for model in self.models if model.name == name)
@@ -102,8 +111,22 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     if config["checkpoint"]["use"] not in ("best", "latest"):
         raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
     models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}
+    sets = dict(config.get("transfer_sets", {}))
+    for name, section in sets.items():
+        check_transfer_set(name, section, models)
+    _check_data(models, sets)
     _check_comparison(config["compare"], models)
-    return Plan(dict(config), _in_order(models))
+    return Plan(dict(config), _in_order(models, sets), sets)
+
+
+def _check_data(models: Mapping[str, ModelPlan], sets: Mapping[str, Any]) -> None:
+    for model in models.values():
+        if not model.data or len(set(model.data)) < len(model.data):
+            raise ValueError(f"models.{model.name}.data names one or more different sets, got {model.data}")
+        if unknown := [name for name in model.data if name not in (TRAIN, *sets)]:
+            raise ValueError(
+                f"models.{model.name}.data names {unknown[0]!r}; there are {', '.join((TRAIN, *sorted(sets)))}"
+            )
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
@@ -134,15 +157,16 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     return ModelPlan(
         name, dict(section["model"]), dict(section["view"]), section["dtype"], teachers, cached, objective,
         training,
-        section.get("restore"), root_of_likeness(sections, name), members, decay,
+        section.get("restore"), root_of_likeness(sections, name), members,
+        tuple(section.get("data", (TRAIN,))), decay,
     )  # fmt: skip
 
 
-def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
+def _in_order(models: Mapping[str, ModelPlan], sets: Mapping[str, Any]) -> tuple[ModelPlan, ...]:
     """Teachers before those that learn from them; among equals by name."""
     ordered: dict[str, ModelPlan] = {}
     while len(ordered) < len(models):
-        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in _needed(models[n]))]
+        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in _needed(models[n], sets))]
         if not ready:
             stuck = ", ".join(sorted(models.keys() - ordered.keys()))
             raise ValueError(f"models.{stuck}: their teachers, or the models they start from, form a circle")
@@ -150,9 +174,10 @@ def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
     return tuple(ordered.values())
 
 
-def _needed(model: ModelPlan) -> tuple[str, ...]:
+def _needed(model: ModelPlan, sets: Mapping[str, Any]) -> tuple[str, ...]:
     """The models that must be finished before this one begins."""
-    return (*model.teachers, *model.members, *([model.model[FROM_MODEL]] if FROM_MODEL in model.model else ()))
+    start = [model.model[FROM_MODEL]] if FROM_MODEL in model.model else ()
+    return (*model.teachers, *model.members, *start, *(sets[name]["teacher"] for name in model.data if name in sets))
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:

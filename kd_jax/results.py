@@ -84,6 +84,8 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         model = results["models"][name]
         agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
         learned_from = ", ".join(model["teachers"] or model.get("members", ())) or "labels"
+        if sets := [part for part in model.get("data", ()) if part != "train"]:
+            learned_from += f"; {', '.join(sets)}"
         table.add_row(
             name, learned_from, f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
             f"{model['ece']:.4f}", agreement, f"{model['parameters']:,}", f"{model['train_seconds']:.1f}",

@@ -147,6 +147,7 @@ def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[
     """Lets a run restore the teachers that an earlier one trains, and notes in `trained` those that it trains."""
     plan, needs = make_plan(plain(config)), set()
     teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
+    teaching |= {section["teacher"] for section in plan.transfer_sets.values()}
     for model in plan.models:
         if model.name in teaching and model.objective and not model.teachers and not model.restore:
             # All that a teacher depends on but the seed.

@@ -113,7 +113,8 @@ def _fit(
     training, folder = plan.training, around.workdir / plan.name
     around.parallel.check_batch(training["batch_size"], training["accumulate"])
     steps = total_steps(len(around.datasets.splits["train"]), training)
-    teachers = freeze(models, plan.cached, around, mixed=bool(training.get("mixing")))
+    source = around.datasets.training_source(plan.data)
+    teachers = freeze(models, plan.cached, source, around, mixed=bool(training.get("mixing")))
     group = make_group(plan, network, teachers, around, steps)
     member = group.learners[plan.name].init(initial, fold_name(stream(around.seed, "objective"), plan.kin))
     state = around.parallel.place(TrainState(jax.numpy.zeros((), "int32"), {plan.name: member}))
@@ -140,7 +141,8 @@ def _train(
 ) -> float:  # fmt: skip
     """Sets the loop up where the newest checkpoint left off and lets it run; seconds trained in all."""
     compiled = around.parallel.train(partial(train_step, group=group), state)
-    batches = around.datasets.training_batches([plan.view, *teachers.views], plan.training, group.seed)
+    source = around.datasets.training_source(plan.data)
+    batches = around.datasets.training_batches(source, [plan.view, *teachers.views], plan.training, group.seed)
     state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
     if "position" in meta:
         batches.set_state(meta["position"])
@@ -174,7 +176,7 @@ class _Selection:
 
 def score(model: Model, teachers: Mapping[str, Model], source: Source, around: Surroundings, batch_size: int):
     """A model's metrics on a whole split, and how far it agrees with its teachers."""
-    frozen = freeze(teachers, (), around, mixed=False)
+    frozen = freeze(teachers, (), source, around, mixed=False)
     network, *others = (without_labels(network) for network in (model.network, *frozen.networks.values()))
     taught = dict(zip(frozen.networks, others, strict=True))
     compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers=taught))

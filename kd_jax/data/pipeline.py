@@ -198,7 +198,7 @@ def _gather(
     return Batch(
         index=indices.astype(np.int32),
         views={name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()},
-        labels=labels,
+        labels=labels if source.soft_labels is None else source.soft_labels[indices],
         label_valid=(labels >= 0) & valid,
         valid=valid,
     )

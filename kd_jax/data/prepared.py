@@ -1,12 +1,16 @@
 """Datasets that lie prepared in a TFDS data directory, in array_record, read without TensorFlow."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from kd_jax.data import builders, classes, decoding, directories, splits
 from kd_jax.data.sources import Source, fingerprint, text_contents
+
+SOFT_LABELS = "soft_labels"
+"""Feature [K] of a dataset that a teacher labelled, in the order of its classes."""
 
 _CHUNK = 1_000  # Records read at a time.
 
@@ -48,7 +52,17 @@ def open_prepared(
     class_names = class_names or tuple(names.names)
     numbers = _number(found, names.names, class_names)
     digest = fingerprint(contents, numbers, class_names)
-    return Source(f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance)
+    source = Source(f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance)
+    return _with_soft_labels(source, builder, parts, names.names) if SOFT_LABELS in builder.info.features else source
+
+
+def _with_soft_labels(source: Source, builder: Any, parts: list[tuple[str, range]], names: list[str]) -> Source:
+    soft = np.stack([record[SOFT_LABELS] for record in Records(builder, parts, ())])
+    if set(names) != set(source.class_names):
+        raise ValueError(f"{source.name!r} has soft labels of {', '.join(names)}, not {', '.join(source.class_names)}")
+    soft = soft[:, [names.index(name) for name in source.class_names]]
+    digest = fingerprint([source.fingerprint.encode(), soft.tobytes()], source.labels, source.class_names)
+    return replace(source, soft_labels=soft, fingerprint=digest)
 
 
 class Records:

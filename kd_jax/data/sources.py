@@ -43,6 +43,8 @@ class Source:
       rejected: the rows left out.
       provenance: what else the content depends on, such as package versions.
       rows: [N] where each stands, as in `Rejected.row`; empty: counted from 1.
+      soft_labels: [N, K] float32, distributions that take the place of the labels in training; None: there are none.
+      parts: of a union, the sources that it is made of, in order.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Source:
     rejected: tuple[Rejected, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     rows: Sequence[int] | np.ndarray = field(default=(), repr=False)
+    soft_labels: np.ndarray | None = field(default=None, repr=False)
+    parts: "tuple[Source, ...]" = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -104,6 +104,11 @@ def path_of(folder: Path, *facts: str) -> Path:
     return folder / f"outputs-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:16]}.safetensors"
 
 
+def facts(model: Model, source: Source) -> tuple[str, ...]:
+    """What a finished model's outputs on a source depend on."""
+    return model.description["fingerprint"], source.fingerprint, model.network.view
+
+
 def load(path: Path, examples: int) -> Table | None:
     """A kept table; None, announced, where it can't be read."""
     if not path.exists():

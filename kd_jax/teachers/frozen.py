@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
+from kd_jax.data.sources import Source
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers import cache
 from kd_jax.types import Batch, ModelOutput, PyTree
@@ -35,12 +37,15 @@ class FrozenTeachers:
         return {name: jax.eval_shape(self.networks[name], self.variables[name], batch) for name in self.networks}
 
 
-def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundings, *, mixed: bool) -> FrozenTeachers:
+def freeze(
+    models: Mapping[str, Model], cached: Sequence[str], source: Source, around: Surroundings, *, mixed: bool
+) -> FrozenTeachers:
     """Makes finished models the teachers of a student.
 
     Args:
       models: by name.
       cached: those whose outputs on the training data are computed once.
+      source: what the student learns from.
       around: the data and the devices.
       mixed: whether the student's examples are mixed.
 
@@ -54,17 +59,22 @@ def freeze(models: Mapping[str, Model], cached: Sequence[str], around: Surroundi
     variables: dict[str, PyTree] = {}
     for name, model in models.items():
         if name in cached:
-            networks[name], variables[name] = cache.CachedTeacher(), around.parallel.place(_table(name, model, around))
+            networks[name], variables[name] = (
+                cache.CachedTeacher(),
+                around.parallel.place(_table(name, model, source, around)),
+            )
         else:
             networks[name], variables[name] = model.network, model.network.frozen(model.variables)
     views = [view for name, model in models.items() if name not in cached for view in model.views]
     return FrozenTeachers(networks, variables, views, {name: model.network.view for name, model in models.items()})
 
 
-def _table(name: str, model: Model, around: Surroundings) -> cache.Table:
-    """The model's outputs on the training split, read from its home or computed and kept there."""
-    source = around.datasets.splits["train"]
-    path = cache.path_of(model.home, model.description["fingerprint"], source.fingerprint, model.network.view)
+def _table(name: str, model: Model, source: Source, around: Surroundings) -> cache.Table:
+    """The model's outputs on what a student learns from, read from the model's home or computed and kept there."""
+    if source.parts:
+        tables = [_table(name, model, part, around) for part in source.parts]
+        return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+    path = cache.path_of(model.home, *cache.facts(model, source))
     table = cache.load(path, len(source))
     if table is None:
         log.info("%s: its outputs on %d examples are computed once", name, len(source))

@@ -59,8 +59,7 @@ def _prepare_into(module: ModuleType, config: str, root: Path, relative: Path) -
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
     try:
         print(f"preparing {relative.parts[0]} in {root / relative}", file=sys.stderr)
-        with _quiet():
-            tfds.disable_progress_bar()
+        with quiet():
             builder_config = tfds.core.BuilderConfig(name=config, version=module.VERSION)
             builder = module.Builder(data_dir=scratch, config=builder_config, file_format="array_record")
             builder.download_and_prepare()
@@ -83,7 +82,11 @@ def _remove_abandoned(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keeps TFDS from talking while it prepares."""
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
     # TFDS announces the scratch folder on stdout and warns that the config, which is ours, is not its own.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)

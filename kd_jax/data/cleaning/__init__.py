@@ -3,7 +3,7 @@
 from kd_jax.data.cleaning.labels import find_label_errors
 from kd_jax.data.cleaning.poison import highest_in_class, spectral_signatures
 from kd_jax.data.cleaning.quarantine import MODES, REASONS, Cleaned, Limits, clean
-from kd_jax.data.cleaning.training import choose_mode, clean_training
+from kd_jax.data.cleaning.training import choose_mode, clean_training, make_limits
 
 __all__ = [
     "MODES",
@@ -15,5 +15,6 @@ __all__ = [
     "clean_training",
     "find_label_errors",
     "highest_in_class",
+    "make_limits",
     "spectral_signatures",
 ]

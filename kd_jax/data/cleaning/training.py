@@ -36,6 +36,11 @@ def choose_mode(spec: Mapping[str, Any], own: bool) -> str:
     return spec["mode" if own else "prepared"]
 
 
+def make_limits(spec: Mapping[str, Any]) -> Limits:
+    """The limits that a config's section `data.cleaning` sets."""
+    return Limits(spec["max_characters"], spec["max_pixels"], spec["near_duplicate"] or None)
+
+
 def clean_training(
     source: Source, held_out: Sequence[Source], mode: str, spec: Mapping[str, Any]
 ) -> tuple[Source, Cleaned]:
@@ -53,7 +58,7 @@ def clean_training(
     Raises:
       ValueError: if more rows would be set aside than are left.
     """
-    limits = Limits(spec["max_characters"], spec["max_pixels"], spec["near_duplicate"] or None)
+    limits = make_limits(spec)
     others = [value for other in held_out for value in other.inputs] if mode != "off" else []
     try:
         cleaned = clean(

@@ -1,0 +1,150 @@
+"""Transfer sets: new inputs that a trained teacher labels, for students to learn from beside the training data."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kd_jax.data.cleaning.quarantine import Limits
+from kd_jax.data.sources import Source, fingerprint, text_contents
+from kd_jax.network import Network
+from kd_jax.randomness import derived_seed
+from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers import cache
+from kd_jax.teachers.ensemble import without_labels
+from kd_jax.transfer import storage
+from kd_jax.transfer.candidates import find_candidates
+from kd_jax.transfer.selection import Sound, choose, sift
+from kd_jax.types import Batch, ModelOutput, Variables
+
+FOLDER = "transfer_sets"
+
+log = logging.getLogger("kd_jax")
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """A finished transfer set.
+
+    Attributes:
+      source: its examples.
+      provenance: JSON: what it was made from, and how much of that was dropped and kept.
+    """
+
+    source: Source
+    provenance: dict[str, Any]
+
+
+def make(
+    name: str, spec: Mapping[str, Any], teacher: Model, around: Surroundings, *, keep_outputs: bool
+) -> TransferSet:
+    """Makes a transfer set, or finds the one that was made from the same teacher, data and options.
+
+    Args:
+      name: of the set.
+      spec: its section, checked.
+      teacher: who labels it.
+      around: the data and the devices.
+      keep_outputs: whether the teacher's outputs on it are kept for a student that learns from them too.
+
+    Raises:
+      ValueError: if nothing is left of its source, or too much of it repeats the evaluation data.
+    """
+    root, train = around.workdir / FOLDER, around.datasets.splits["train"]
+    pairs = isinstance(train.inputs[0], tuple)
+    facts = {
+        "teacher": spec["teacher"],
+        "teacher_fingerprint": teacher.description["fingerprint"],
+        "training_data": train.fingerprint,
+        "seed": derived_seed(around.seed, "transfer", name),
+        "options": _plain({key: value for key, value in spec.items() if key != "teacher"}),
+    }
+    found = storage.provenance(root, name)
+    if found is None or {key: found.get(key) for key in facts} != facts:
+        if found is not None:
+            log.warning("transfer_sets.%s was made from something else; it is made again", name)
+        try:
+            found, outputs = _make(name, spec, teacher, around, facts, keep_outputs)
+        except ValueError as error:
+            raise ValueError(f"transfer_sets.{name}: {error}") from None
+    else:
+        outputs = None
+    source = storage.read(root, name, train.modality, pairs, train.class_names)
+    if outputs is not None and isinstance(teacher.network, Network):
+        cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), outputs)
+    return TransferSet(source, found)
+
+
+def _make(
+    name: str, spec: Mapping[str, Any], teacher: Model, around: Surroundings, facts: dict, keep_outputs: bool
+) -> tuple[dict[str, Any], cache.Table | None]:
+    """Makes and writes a set; its provenance, and the teacher's outputs if they are to be kept."""
+    datasets = around.datasets
+    train = datasets.splits["train"]
+    candidates = find_candidates(spec["source"], train, facts["seed"])
+    sound = _sift(candidates, spec, around)
+    inputs = _pick(candidates, sound.rows)
+    outputs = _outputs(teacher, name, inputs, around, features=keep_outputs)
+    logits = outputs["logits"]
+    probabilities = np.asarray(jax.nn.softmax(logits / spec["temperature"]), np.float32)
+    rows = choose(np.asarray(jax.nn.softmax(logits)), confidence=spec["confidence"], per_class=spec["per_class"])
+    soft = probabilities[rows]
+    if spec["labels"] == "hard":
+        soft = np.eye(soft.shape[1], dtype=np.float32)[soft.argmax(axis=1)]
+    counts = {
+        "candidates": len(candidates),
+        "dropped": sound.dropped,
+        "not_chosen": len(sound.rows) - len(rows),
+        "kept": len(rows),
+        "by_class": {name: int(np.sum(soft.argmax(axis=1) == k)) for k, name in enumerate(train.class_names)},
+    }
+    log.info("transfer_sets.%s: %d of %d candidates kept; dropped: %s", name, len(rows), len(candidates), sound.dropped)
+    if jax.process_index() == 0:
+        labelled = storage.Labelled(_pick(inputs, rows), soft)
+        storage.write(around.workdir / FOLDER, name, labelled, train.modality, train.class_names, facts | counts)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"transfer set {name} written")
+    return facts | counts, {key: column[rows] for key, column in outputs.items()} if keep_outputs else None
+
+
+def _sift(candidates: Any, spec: Mapping[str, Any], around: Surroundings) -> Sound:
+    datasets = around.datasets
+    held_out = [value for role in ("selection", "evaluation") for value in datasets.splits[role].inputs]
+    limits = Limits(datasets.limits.max_characters, datasets.limits.max_pixels, spec["near_duplicate"] or None)
+    train = datasets.splits["train"]
+    return sift(candidates, train.inputs, held_out, modality=train.modality, limits=limits,
+                max_overlap=spec["max_overlap"])  # fmt: skip
+
+
+def _outputs(teacher: Model, name: str, inputs: Any, around: Surroundings, *, features: bool) -> cache.Table:
+    """The teacher's logits [N, K], and what else of one vector an example it gives."""
+    train = around.datasets.splits["train"]
+    contents = text_contents(inputs) if train.modality == "text" else (np.asarray(image).tobytes() for image in inputs)
+    labels = np.full(len(inputs), -1, np.int32)
+    source = Source(f"transfer set {name}", train.modality, inputs, labels, train.class_names,
+                    fingerprint(contents, labels, train.class_names))  # fmt: skip
+    network = without_labels(teacher.network)
+    table = cache.outputs(teacher, source, around, network=network if features else partial(_logits_only, network))
+    around.datasets.forget(source)
+    return table
+
+
+def _logits_only(network: Any, variables: Variables, batch: Batch) -> ModelOutput:
+    """Features aren't kept, so they need not be computed or fetched."""
+    return ModelOutput(network(variables, batch).logits, {})
+
+
+def _pick(values: Any, rows: np.ndarray) -> Any:
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
