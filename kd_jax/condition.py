@@ -126,9 +126,9 @@ def make_condition(
     vectors = ", ".join(sorted(name for name, found in shapes.items() if len(found) == 2))
     output, teacher = spec["output"], spec["on"]
     if output not in shapes:
-        raise ValueError(f"condition.output {output!r} is none of {teacher!r}'s; with one vector an example: {vectors}")
+        raise ValueError(f"{teacher!r} has no condition.output {output!r}; with one vector an example it has {vectors}")
     if len(shapes[output]) != 2:
-        wanted = f"condition.output must have one vector an example, [B, D], and {teacher!r}'s {output!r} has shape"
+        wanted = f"condition.output must have one vector an example, [B, D], and {output!r} of {teacher!r} has shape"
         raise ValueError(f"{wanted} {shapes[output]}; there are {vectors}")
     mapping = build_mapping(spec["map"], math.prod(shape))
     if mapping.normalizes:  # pyright: ignore[reportAttributeAccessIssue]
