@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from kd_jax import models
+from kd_jax.condition import Condition
 from kd_jax.data.mixing import make_mixing
 from kd_jax.datasets import view_name
 from kd_jax.models import pretrained
@@ -77,8 +78,9 @@ def input_shapes(plan: ModelPlan, around: Surroundings) -> dict[str, list[int]]:
 
 
 def make_group(
-    plan: ModelPlan, network: Network, teachers: FrozenTeachers, around: Surroundings, total_steps: int
-) -> Group:
+    plan: ModelPlan, network: Network, teachers: FrozenTeachers, around: Surroundings, total_steps: int,
+    condition: Condition | None,
+) -> Group:  # fmt: skip
     """The group of one that a plan's section describes; every option is checked here, before anything compiles.
 
     Raises:
@@ -110,7 +112,7 @@ def make_group(
         update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
-    learners = {plan.name: Learner(network, objective, update, plan.decay)}
+    learners = {plan.name: Learner(network, objective, update, plan.decay, condition)}
     return Group(learners, teachers.networks, derived_seed(around.seed, "train", plan.kin), mixing)
 
 

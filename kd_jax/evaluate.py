@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
-from kd_jax.network import Network
 from kd_jax.step import accuracy, sum_over
 from kd_jax.types import Batch, Mean, ModelOutput, PyTree, Variables
 
@@ -36,7 +35,8 @@ def calibration_error(sums: np.ndarray) -> float:
 
 def eval_step(
     variables: Variables, frozen: Mapping[str, Variables], batch: Batch, *,
-    network: Network, teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]], axis_name: str | None = None,
+    network: Callable[[Any, Batch], ModelOutput], teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]],
+    axis_name: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Sums over one batch.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_jax import results, robustness
+from kd_jax.conditioned import score_with_teacher
 from kd_jax.datasets import Datasets, write_rows
 from kd_jax.evaluations import expand
 from kd_jax.loop import StopSignal
@@ -111,6 +112,9 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
     for model in plan.models:
         scores = score(models[model.name], _teachers(model, models), evaluation, around, batch_size)
         entries[model.name] = _entry(models[model.name], scores)
+        entries[model.name] |= score_with_teacher(
+            models[model.name], _teachers(model, models), evaluation, around, batch_size
+        )
         if model.members:
             members = {name: models[name] for name in model.members}
             entries[model.name]["shapley"] = members_worth(models[model.name], members, evaluation, around)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,22 @@ class Finished:
       variables: parameters and BatchNorm statistics, in memory; the knowledge mapping network is not among them.
       description: JSON: "spec", as the config has it; "architecture", what `models.build` makes the module of; "view",
         "inputs" (name -> shape of one example), "columns" of the data, "dtype", "class_names", "fingerprint",
-        "train_seconds", "step".
+        "train_seconds", "step"; "condition", where there is one.
+      condition_map: parameters of the map from a teacher's output to its input, which it needs with that teacher only.
     """
 
     variables: Variables
     description: dict[str, Any]
+    condition_map: PyTree = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Writes `model.safetensors`, then `finished.json`, whose presence says that both are whole."""
+        """Writes `model.safetensors`, then `finished.json`, whose presence says that all is whole.
+
+        The map of a condition is in `condition.safetensors`: `model.safetensors` is the student alone.
+        """
         write_variables(folder / "model.safetensors", self.variables)
+        if self.condition_map:
+            write_variables(folder / "condition.safetensors", self.condition_map)
         write_json(folder / "finished.json", self.description)
 
 
@@ -59,15 +66,18 @@ def load(folder: Path) -> Finished | None:
         return None
     try:
         description = json.loads((folder / "finished.json").read_text())
-        variables = flax.traverse_util.unflatten_dict(load_file(folder / "model.safetensors"), sep="/")
+        variables, condition_map = _read(folder / "model.safetensors"), {}
         whole = fingerprint(variables) == description["fingerprint"]
+        if "condition" in description:
+            condition_map = _read(folder / "condition.safetensors")
+            whole &= fingerprint(condition_map) == description["condition"]["fingerprint"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         log.warning("the finished model in %s can't be read (%s); it is made again", folder, error)
         return None
     if not whole:
         log.warning("the finished model in %s differs from its fingerprint; it is made again", folder)
         return None
-    return Finished(variables, description)
+    return Finished(variables, description, condition_map)
 
 
 def load_required(folder: Path) -> Finished:
@@ -80,6 +90,10 @@ def load_required(folder: Path) -> Finished:
     if found is None:
         raise ValueError(f"restore: {folder} holds no finished model (model.safetensors and finished.json)")
     return found
+
+
+def _read(path: Path) -> PyTree:
+    return flax.traverse_util.unflatten_dict(load_file(path), sep="/")
 
 
 def _flat(variables: PyTree) -> dict[str, np.ndarray]:

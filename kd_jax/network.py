@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.types import Batch, ModelOutput, PyTree, Variables, View
+from kd_jax.tree import leaves_by_path
+from kd_jax.types import Array, Batch, ModelOutput, PyTree, Variables, View
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16, "float64": jnp.float64}
 
@@ -20,6 +21,10 @@ WORDS = "word_embeddings"
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """Floating-point leaves in `dtype`, the others as they are."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _looks_words_up(context: Any) -> bool:
+    return context.module.name == WORDS and context.method_name == "__call__"
 
 
 def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
@@ -34,12 +39,27 @@ def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
 
     def mix(look_up, arguments, options, context):
         embeddings = look_up(*arguments, **options)
-        if context.module.name != WORDS or context.method_name != "__call__":
+        if not _looks_words_up(context):
             return embeddings
         share = weight.astype(embeddings.dtype)
         return share * embeddings + (1 - share) * look_up(view["partner_ids"])
 
     return own, nn.intercept_methods(mix)
+
+
+def _conditioned(inputs: dict[str, Any], signal: Array | None) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
+    """The module's arguments with a signal added to the images, or a context in which each word embedding gets it."""
+    if signal is None:
+        return inputs, nullcontext()
+    if "images" in inputs:
+        return inputs | {"images": jnp.asarray(inputs["images"]) + signal}, nullcontext()
+    vector = jnp.asarray(signal)[:, None, :]
+
+    def add(look_up, arguments, options, context):
+        embeddings = look_up(*arguments, **options)
+        return embeddings + vector.astype(embeddings.dtype) if _looks_words_up(context) else embeddings
+
+    return inputs, nn.intercept_methods(add)
 
 
 @dataclass(frozen=True)
@@ -69,24 +89,44 @@ class Network:
         """The variables as a teacher holds them: in the dtype it computes in, statistics wide as they were."""
         return {kind: cast(tree, self.dtype) if kind == "params" else tree for kind, tree in variables.items()}
 
-    def __call__(self, variables: Variables, batch: Batch) -> ModelOutput:
-        """Inference: no dropout, stored BatchNorm statistics."""
+    def signal_shape(self, variables: Variables, batch: Batch) -> tuple[int, ...]:
+        """Of what can be added to each example: `(H, W, C)` for images, `(width of the word embeddings,)` for texts."""
+        view = batch.views[self.view]
+        if "images" in view:
+            return tuple(view["images"].shape[1:])
+        table = f"{WORDS}/embedding"
+        found = [leaf for path, leaf in leaves_by_path(variables["params"]).items() if path.endswith(table)]
+        return (found[0].shape[-1],)
+
+    def __call__(self, variables: Variables, batch: Batch, signal: Array | None = None) -> ModelOutput:
+        """Inference: no dropout, stored BatchNorm statistics.
+
+        Args:
+          variables: in any dtype.
+          batch: the examples.
+          signal: `[B, *signal_shape]`, added to each image or to each word embedding of a text; None: nothing is.
+        """
         inputs, mixed = _unmixed(batch.views[self.view])
-        with mixed:
+        inputs, conditioned = _conditioned(inputs, signal)
+        with mixed, conditioned:
             output: Any = self.module.apply(self.frozen(variables), **inputs, train=False)
         return output
 
     def train(
-        self, variables: Variables, batch: Batch, *, dropout_key: jax.Array, axis_name: str | None
-    ) -> tuple[ModelOutput, PyTree]:
+        self, variables: Variables, batch: Batch, *, dropout_key: jax.Array, axis_name: str | None,
+        signal: Array | None = None,
+    ) -> tuple[ModelOutput, PyTree]:  # fmt: skip
         """Training mode: dropout is drawn; BatchNorm reduces over the rows that are valid, on all devices of the axis.
+
+        `signal` is as in inference.
 
         Returns:
           The output, and the new BatchNorm statistics (`{}` for a module without any).
         """
         statistics = {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
         inputs, mixed = _unmixed(batch.views[self.view])
-        with mixed:
+        inputs, conditioned = _conditioned(inputs, signal)
+        with mixed, conditioned:
             output, changed = self.module.apply(
                 self.frozen(variables), **inputs, train=True,
                 rngs={"dropout": dropout_key}, mutable=["batch_stats"], **statistics,

@@ -10,7 +10,7 @@ from kd_jax.evaluations import expand
 from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
-from kd_jax.teaching import EMA, members_of, own_average
+from kd_jax.teaching import EMA, condition_of, members_of, own_average
 from kd_jax.transfer.options import check as check_transfer_set
 
 SECTIONS: dict[str, dict[str, bool]] = {
@@ -28,7 +28,7 @@ SECTIONS: dict[str, dict[str, bool]] = {
     "evaluation": dict.fromkeys(("name", "dir", "evaluation", "inputs", "label", "max_rejected", "label_map",
                                  "label_ranges", "corruption"), False),
     "model": {"model": True, "view": True, "dtype": True} | dict.fromkeys(
-        ("like", "teachers", "cached", "objective", "training", "data", "restore", "ema"), False),
+        ("like", "teachers", "cached", "objective", "training", "data", "restore", "ema", "condition"), False),
 }  # fmt: skip
 """Section -> key -> whether it is required. A key that isn't here is refused, so none can go unread."""
 
@@ -59,6 +59,7 @@ class ModelPlan:
       members: names of earlier models, if this one is their ensemble.
       data: what it learns from: "train", the training split, and names of transfer sets.
       decay: of the moving average of itself that it learns from too, or None.
+      condition: which teacher's output is part of its input, and how, or None.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
     """
 
@@ -75,6 +76,7 @@ class ModelPlan:
     members: tuple[str, ...] = ()
     data: tuple[str, ...] = (TRAIN,)
     decay: float | None = None
+    condition: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
         training,
         section.get("restore"), root_of_likeness(sections, name), members,
         tuple(section.get("data", (TRAIN,))), decay,
+        condition_of(name, section, teachers),
     )  # fmt: skip
 
 

@@ -94,6 +94,8 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     if results["evaluations"]:
         _show_evaluations(results, console)
     for name, model in results["models"].items():
+        if "with_teacher" in model:
+            _show_with_teacher(name, model["with_teacher"], console)
         if "shapley" in model:
             shares = ", ".join(f"{member} {100 * share:+.2f}" for member, share in model["shapley"]["values"].items())
             guess = 100 * model["shapley"]["empty"]
@@ -104,6 +106,12 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
     console.print(f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by {speed}")
     console.print(f"results: {workdir / 'results.json'}")
+
+
+def _show_with_teacher(name: str, found: Mapping[str, Any], console: Console) -> None:
+    scores = f"{100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, ECE {found['ece']:.4f}"
+    further = f"by a map of {found['map_parameters']:,} further parameters"
+    console.print(f"{name} with {found['teacher']}'s {found['output']}: {scores}, {further}")
 
 
 def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:

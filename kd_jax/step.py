@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kd_jax.condition import Condition, init_map, training_signal
 from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import Objective
@@ -25,16 +26,19 @@ class Learner:
       objective: what it minimises.
       update: the optimizer over `{"model": params, "objective": its terms' params}`.
       decay: of the moving average of its variables, which then teaches it as "ema:NAME"; None: there is none.
+      condition: a teacher's output that is part of its input; its map is trained beside the objective's terms.
     """
 
     network: Network
     objective: Objective
     update: optax.GradientTransformation
     decay: float | None = None
+    condition: Condition | None = None
 
     def init(self, variables: Variables, key: jax.Array) -> Member:
         """A member before its first step, from the model's variables."""
         objective, memory = self.objective.init(key)
+        objective |= init_map(self.condition, key)
         params, statistics = variables["params"], variables.get("batch_stats", {})
         opt_state = self.update.init({"model": params, "objective": objective})
         member = Member(params, statistics, objective, memory, opt_state)
@@ -93,7 +97,10 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
     for name, learner in group.learners.items():
         variables = {"params": trained[name]["model"]}
         variables |= {"batch_stats": rest[name][0]} if rest[name][0] else {}
-        output, statistics = learner.network.train(variables, batch, dropout_key=dropout_key, axis_name=axis_name)
+        signal = training_signal(learner.condition, trained[name]["objective"], taught, key, axis_name)
+        output, statistics = learner.network.train(
+            variables, batch, dropout_key=dropout_key, axis_name=axis_name, signal=signal
+        )
         means, memory = learner.objective(
             trained[name]["objective"], rest[name][1], output, taught, batch, step=step, key=key, axis_name=axis_name
         )

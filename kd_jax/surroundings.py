@@ -1,17 +1,18 @@
 """What a run has at hand: the models it has finished, and what all of them share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from kd_jax.condition import Condition
 from kd_jax.datasets import Datasets
 from kd_jax.loop import StopSignal
 from kd_jax.parallel import Parallel
 from kd_jax.plan import ModelPlan
-from kd_jax.types import Variables
+from kd_jax.types import PyTree, Variables
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Model:
       description: what `finished.json` says of it.
       home: the folder it was trained in, where its outputs are kept.
       views: what it reads of a batch.
+      condition: the teacher's output that it may be given, or None.
+      condition_map: parameters of that condition's map, on the devices.
     """
 
     plan: ModelPlan
@@ -33,6 +36,8 @@ class Model:
     description: Mapping[str, Any]
     home: Path
     views: tuple[Mapping[str, Any], ...]
+    condition: Condition | None = None
+    condition_map: PyTree = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:

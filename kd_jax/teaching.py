@@ -1,6 +1,6 @@
-"""Whom a model's section names beside its frozen teachers: its own moving average, and the members it is made of."""
+"""Whom a model's section names beside its frozen teachers: its own average, its members, whom it is conditioned on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_jax.options import check_keys
@@ -30,6 +30,34 @@ def own_average(name: str, section: Mapping[str, Any]) -> float | None:
     if not 0 < ema["decay"] < 1:
         raise ValueError(f"models.{name}.ema.decay must be between 0 and 1, got {ema['decay']}")
     return float(ema["decay"])
+
+
+def condition_of(name: str, section: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any] | None:
+    """The checked `condition` of a model's section, or None.
+
+    Args:
+      name: the model's.
+      section: its section.
+      teachers: its frozen teachers.
+
+    Raises:
+      ValueError: for unknown or missing options, a model that isn't among the teachers, a `drop` out of [0, 1), or a
+        model that isn't trained.
+    """
+    condition = section.get("condition")
+    if not condition:
+        return None
+    owner = f"models.{name}.condition"
+    check_keys(condition, dict.fromkeys(("on", "output", "map", "drop"), True), owner)
+    if condition["on"] not in teachers:
+        listed = ", ".join(teachers) or "none (condition=None takes none over)"
+        raise ValueError(f"{owner}.on names {condition['on']!r}; its frozen teachers are {listed}")
+    drop = condition["drop"]
+    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < 1:
+        raise ValueError(f"{owner}.drop is a probability in [0, 1), got {drop!r}")
+    if not section.get("objective"):
+        raise ValueError(f"{owner} is learned in training, and the model has no objective")
+    return dict(condition)
 
 
 def members_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from kd_jax import finished
+from kd_jax import conditioned, finished
 from kd_jax.assembly import build, example, input_shapes, make_group, total_steps
 from kd_jax.checkpoint import Checkpoints
+from kd_jax.condition import CONDITION, Condition
 from kd_jax.data.sources import Source
 from kd_jax.evaluate import eval_step, evaluate
 from kd_jax.finished import Finished
@@ -45,19 +47,21 @@ def obtain(plan: ModelPlan, teachers: Mapping[str, Model], around: Surroundings)
       ValueError: for anything in the section that doesn't fit the data, the devices or the teachers.
     """
     network, initial = build(plan, around)
+    condition = conditioned.build_condition(plan, network, initial, teachers, around)
     done = finished.load(around.workdir / plan.name)
     if done is None and plan.restore:
-        done = _restored(plan, around, network)
+        done = _restored(plan, around, network, teachers)
     if done is None and not plan.objective:
         done = Finished(initial, _description(plan, network, initial, around, step=0, seconds=0.0))
         _save(done, plan, around)
     if done is None:
-        done = _fit(plan, network, initial, teachers, around)
+        done = _fit(plan, network, initial, teachers, around, condition)
     home = Path(plan.restore) if plan.restore else around.workdir / plan.name
-    return Model(plan, network, around.parallel.place(done.variables), done.description, home, (plan.view,))
+    variables, condition_map = around.parallel.place((done.variables, done.condition_map))
+    return Model(plan, network, variables, done.description, home, (plan.view,), condition, condition_map)
 
 
-def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finished:
+def _restored(plan: ModelPlan, around: Surroundings, network: Network, teachers: Mapping[str, Model]) -> Finished:
     done = finished.load_required(Path(str(plan.restore)))
     ours = _description(plan, network, done.variables, around, step=0, seconds=0.0)
     for key in ("spec", "view", "class_names"):
@@ -65,6 +69,7 @@ def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finish
             raise ValueError(
                 f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the config {ours[key]}"
             )
+    conditioned.check_restored(plan, done.description, teachers)
     expected = jax.eval_shape(network.init, jax.random.key(0), example(plan, around))
     for (path, wanted), found in zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(done.variables), strict=True):
         if wanted.shape != found.shape:
@@ -72,7 +77,7 @@ def _restored(plan: ModelPlan, around: Surroundings, network: Network) -> Finish
                 f"models.{plan.name}: {plan.restore} has shape {found.shape} at {path}, not {wanted.shape}"
             )
     log.info("%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"])
-    done = Finished(done.variables, ours | dict(done.description))
+    done = replace(done, description=ours | dict(done.description))
     _save(done, plan, around)
     return done
 
@@ -107,15 +112,16 @@ def _as_json(value: Any) -> Any:
 
 
 def _fit(
-    plan: ModelPlan, network: Network, initial: Variables, models: Mapping[str, Model], around: Surroundings
-) -> Finished:
+    plan: ModelPlan, network: Network, initial: Variables, models: Mapping[str, Model], around: Surroundings,
+    condition: Condition | None,
+) -> Finished:  # fmt: skip
     """Trains to the end, or goes on from the newest checkpoint; the chosen checkpoint becomes the finished model."""
     training, folder = plan.training, around.workdir / plan.name
     around.parallel.check_batch(training["batch_size"], training["accumulate"])
     steps = total_steps(len(around.datasets.splits["train"]), training)
     source = around.datasets.training_source(plan.data)
     teachers = freeze(models, plan.cached, source, around, mixed=bool(training.get("mixing")))
-    group = make_group(plan, network, teachers, around, steps)
+    group = make_group(plan, network, teachers, around, steps, condition)
     member = group.learners[plan.name].init(initial, fold_name(stream(around.seed, "objective"), plan.kin))
     state = around.parallel.place(TrainState(jax.numpy.zeros((), "int32"), {plan.name: member}))
     keep = {key: around.checkpoint[key] for key in ("keep_latest", "keep_best")}
@@ -128,7 +134,8 @@ def _fit(
     variables = state.members[plan.name].variables()
     description = _description(plan, network, variables, around, step=meta["step"], seconds=round(seconds, 1))
     description["selection_accuracy"] = (meta["metrics"] or {}).get("accuracy")
-    done = Finished(variables, description)
+    condition_map = state.members[plan.name].objective.get(CONDITION, {})
+    done = Finished(variables, description | conditioned.described(plan, condition_map, models), condition_map)
     _save(done, plan, around)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{plan.name} finished")

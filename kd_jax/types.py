@@ -91,7 +91,8 @@ class Member:
     Attributes:
       params: the module's parameters.
       statistics: its BatchNorm statistics, `{}` for a module without any.
-      objective: trained parameters of its objective's terms, by term (the knowledge mapping network among them).
+      objective: trained parameters of its objective's terms, by term (the knowledge mapping network among them), and
+        of its condition's map, as "condition".
       memory: other state of those terms, by term.
       opt_state: the optimizer's state over `{"model": params, "objective": objective}`.
       average: moving average of `variables()`, if the model is its own teacher; else `{}`.

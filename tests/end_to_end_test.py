@@ -42,6 +42,10 @@ def fingerprints(results):
     return {name: model["fingerprint"] for name, model in results["models"].items()}
 
 
+def scores_with_teacher(results):
+    return {name: model.get("with_teacher") for name, model in results["models"].items()}
+
+
 def launch(*arguments, environment=None, after="true"):
     """Starts launch.py in a process of its own, after a shell command."""
     cache = f"--compilation_cache={Path(tempfile.gettempdir()) / 'kd_jax-tests-compiled'}"
@@ -106,6 +110,7 @@ IN_THE_STUDENT = [False] * 10 + [True]
     [
         ("digits.py", TWICE),
         ("docstrings.py", TWICE),
+        ("digits_conditioned.py", [False] * 12 + [True]),  # In the student: the map.
         ("cifar10_resnet56.py:crd", IN_THE_STUDENT),  # Banks and embeddings of the loss.
         ("cifar10_resnet56.py:factor_transfer", IN_THE_STUDENT),  # Networks of the loss.
     ],
@@ -124,6 +129,7 @@ def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(name, stop_requests
             stops += 1
     assert stops == sum(stop_requests)
     assert fingerprints(resumed) == fingerprints(alone)
+    assert scores_with_teacher(resumed) == scores_with_teacher(alone)
     lines = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
     keys = [(line["model"], line["step"], tuple(sorted(line))) for line in lines]
     assert len(keys) == len(set(keys))

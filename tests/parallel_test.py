@@ -12,6 +12,7 @@ import pytest
 import term_specs
 
 from kd_jax import models, terms
+from kd_jax.condition import make_condition
 from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import make_objective
@@ -128,6 +129,19 @@ def mixed(make, **options):
     return dataclasses.replace(group, mixing=mixing), state, frozen
 
 
+def conditioned(make, batch, output):
+    """The case with a student that is given the teacher's output half of the time."""
+    group, state, frozen = make()
+    learner, member = group.learners["s"], state.members["s"]
+    taught = jax.eval_shape(group.teachers["t"], frozen["t"], batch)
+    spec = dict(on="t", output=output, map="mlp", drop=0.5)
+    shape = learner.network.signal_shape(member.variables(), batch)
+    condition = make_condition(spec, taught, shape, jnp.float64, learner.objective.terms)
+    learner = dataclasses.replace(learner, condition=condition)
+    state = TrainState(state.step, {"s": learner.init(member.variables(), jax.random.key(9))})
+    return dataclasses.replace(group, learners={"s": learner}), state, frozen
+
+
 def encoder_case():
     """Every kind of term that reads tokens, at once."""
     return make_case(
@@ -151,6 +165,18 @@ CASES = {
         STEPS,
     ),
     "text, mixup": (functools.partial(mixed, text_case, kind="mixup"), text_batch, 1, STEPS),
+    "images, conditioned, accumulation": (
+        lambda: conditioned(image_case, image_batch(0), "logits"),
+        functools.partial(image_batch, valid_rows=21),
+        2,
+        5,
+    ),
+    "text, conditioned, mixup": (
+        lambda: conditioned(functools.partial(mixed, text_case, kind="mixup"), text_batch(0), "pooled"),
+        text_batch,
+        1,
+        5,
+    ),
     "every term on images": (resnet_case, functools.partial(image_batch, valid_rows=21), 1, 3),
     "every term on texts": (encoder_case, text_batch, 1, 3),
 }

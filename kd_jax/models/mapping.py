@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import normalization
-from kd_jax.types import Array
+from kd_jax.types import Array, PyTree
 
 
 class Linear(nn.Module):
@@ -132,6 +132,15 @@ def build_mapping(name: str, width: int) -> nn.Module:
     if not isinstance(width, numbers.Integral) or isinstance(width, bool) or width < 1:
         raise ValueError(f"a mapping's width must be a positive whole number, got {width!r}")
     return MAPPINGS[name](width=int(width))
+
+
+def starting_at_zero(params: PyTree) -> PyTree:
+    """A mapping's fresh parameters with its last affine map at 0, and so all that it gives.
+
+    For the mappings that end in an affine map: those that don't normalize.
+    """
+    last = max(params)  # `dense`, or the last of `dense_0`, `dense_1`, ...
+    return {**params, last: jax.tree.map(jnp.zeros_like, params[last])}
 
 
 def _cast(module: nn.Module, features: Array) -> jax.Array:

@@ -70,6 +70,13 @@ class Ensemble:
         return scaled[jnp.argmax(merit, axis=0), jnp.arange(scaled.shape[1])]
 
 
+def knows_labels(network: Any) -> bool:
+    """Whether what a teacher says of an example may depend on the example's label."""
+    if not isinstance(network, Ensemble):
+        return False
+    return network.combine == "least_loss" or any(knows_labels(member) for member in network.members.values())
+
+
 def without_labels(network: Any) -> Any:
     """A network as it may be evaluated."""
     return network.without_labels() if isinstance(network, Ensemble) else network
