@@ -46,9 +46,7 @@ def attribution_matching(
     """
     name = site.teacher(source)
     if name in site.cached:
-        raise ValueError(
-            f"teacher {name!r} is cached, so it can't be asked about masked examples: leave it out of cached"
-        )
+        raise ValueError(f"teacher {name!r} can't be asked about masked examples while it is cached")
     if examples is not None and (isinstance(examples, bool) or not isinstance(examples, int) or examples < 1):
         raise ValueError(f"examples must be None or a whole number from 1 on, got {examples!r}")
     mask = _masking(site, name, players, baseline, tuple(fixed_ids))
