@@ -94,7 +94,7 @@ def make_group(
     if plan.decay is not None:
         taught[f"{EMA}{plan.name}"], views[f"{EMA}{plan.name}"] = student, network.view
     site = Site(network.view, student, taught, None if tokens is None else tokens.shape[1], views, source.labels,
-                around.datasets.num_classes)  # fmt: skip
+                around.datasets.num_classes, jax.eval_shape(dict, seen.views), plan.cached)  # fmt: skip
     try:
         for name, output in site.teachers.items():
             classes = output.logits.shape[-1]

@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
-flags.DEFINE_enum("stage", "train", ["train", "export", "predict"], "What to do with the run in --workdir.")
-flags.DEFINE_string("model", None, "Of the run, to export or predict with; default: the compared student.")
+flags.DEFINE_enum("stage", "train", ["train", "export", "predict", "explain"], "What to do with the run in --workdir.")
+flags.DEFINE_string("model", None, "Of the run, to export, predict with or explain; default: the compared student.")
 flags.DEFINE_list("formats", [], "To export, of kd_jax, huggingface, stablehlo, onnx; default: all that can hold it.")
 flags.DEFINE_string("input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images.")
 flags.DEFINE_string("output", "-", "The file that predictions go to, JSON lines; '-' for stdout.")
+flags.DEFINE_enum("players", "members", ["members", "terms", "sources"], "To explain: the members of ensembles and the "
+                  "parts of examples; or the terms of the model's objective, or the sources of its training data, for "
+                  "each subset of which it is trained anew.")  # fmt: skip
+flags.DEFINE_integer("examples", None, "To explain by their parts, the first of the evaluation split; default: 8.")
+flags.DEFINE_integer("permutations", None, "To sample, an even number, at least 4; default: 64 for each example, and "
+                     "exact values of terms and sources.")  # fmt: skip
 flags.DEFINE_bool("debug", False, "Show tracebacks.")
 flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process of a cluster.")
@@ -141,11 +148,14 @@ def _run(argv: list[str]) -> int:
     _prepare_devices(text=_reads_text())
     _log_to_stderr(debug=FLAGS.debug)
     if FLAGS.stage == "train":
-        return _train(plain(FLAGS.config))
+        return _until_stopped(lambda: _train(plain(FLAGS.config)))
     if FLAGS.workdir is None:
         raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
     from kd_jax import stages
 
+    if FLAGS.stage == "explain":
+        return _until_stopped(lambda: stages.explain(
+            Path(FLAGS.workdir), FLAGS.model, FLAGS.players, FLAGS.examples, FLAGS.permutations))  # fmt: skip
     if FLAGS.stage == "export":
         return stages.export(Path(FLAGS.workdir), FLAGS.model, FLAGS.formats)
     return stages.predict(Path(FLAGS.workdir), FLAGS.model, FLAGS.input, FLAGS.output)
@@ -160,21 +170,27 @@ def _reads_text() -> bool:
 
 def _train(config: dict[str, Any]) -> int:
     from kd_jax import experiment
-    from kd_jax.loop import RESUMABLE, Interrupted
     from kd_jax.parallel import start_process
 
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    try:
-        if FLAGS.sweep:
-            from kd_jax import sweep
+    if FLAGS.sweep:
+        from kd_jax import sweep
 
-            sweep.run(FLAGS.config, Path(FLAGS.sweep), _workdir(config, sweep=True))
-        else:
-            experiment.run(config, _workdir(config, sweep=False))
+        sweep.run(FLAGS.config, Path(FLAGS.sweep), _workdir(config, sweep=True))
+    else:
+        experiment.run(config, _workdir(config, sweep=False))
+    return 0
+
+
+def _until_stopped(stage: Callable[[], int]) -> int:
+    """The stage's exit status, or that of one that SIGTERM has stopped and the same command resumes."""
+    from kd_jax.loop import RESUMABLE, Interrupted
+
+    try:
+        return stage()
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return RESUMABLE
-    return 0
 
 
 def _log_to_stderr(*, debug: bool) -> None:

@@ -5,8 +5,11 @@ Paper and year stand in each loss's docstring, the hyperparameters and their def
 
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 from kd_jax import losses
+from kd_jax.analysis.attribution import attribution_matching
 from kd_jax.terms import TERMS
 from kd_jax.terms.hyperparameters import of_loss
 
@@ -14,7 +17,14 @@ REFERENCE = re.compile(r"`([^<`]+?) <(\S+?)>`_, (\d{4})")
 NETWORKS = {"review": "hierarchical_context"}
 """Term -> the loss it applies, where the names differ."""
 
-OWN_TESTS = {"contrastive_representation": "contrastive", "cross_entropy": "logits"}
+ELSEWHERE = {"attribution_matching": attribution_matching}
+"""Losses that are not of `kd_jax.losses`."""
+
+OWN_TESTS = {
+    "attribution_matching": "attribution",
+    "contrastive_representation": "contrastive",
+    "cross_entropy": "logits",
+}
 """Losses that `tests/losses/contract_test.py` does not cover -> the file that does."""
 
 
@@ -29,7 +39,7 @@ def table() -> str:
 
 def _row(term: str) -> str:
     name = NETWORKS.get(term, term)
-    defaults = {key: parameter.default for key, parameter in of_loss(getattr(losses, name)).items()}
+    defaults = {key: parameter.default for key, parameter in of_loss(_loss(name)).items()}
     if name == "contrastive_representation":  # The loss's own hyperparameters, and those of its term.
         options = inspect.signature(TERMS[term]).parameters
         defaults = {key: options[key].default for key in ("width", "negatives", "temperature", "momentum")}
@@ -39,9 +49,13 @@ def _row(term: str) -> str:
     return f"| `{term}` | {paper} | {year} | `{name}` | {shown} | `{OWN_TESTS.get(name, 'contract')}_test.py` |"
 
 
+def _loss(name: str) -> Callable[..., Any]:
+    return ELSEWHERE.get(name) or getattr(losses, name)
+
+
 def reference(name: str) -> tuple[str, str, str] | None:
     """Title, address and year of the paper that a loss's docstring names first, or that of the loss it refers to."""
-    text = re.sub(r"\s+", " ", getattr(losses, name).__doc__ or "")
+    text = re.sub(r"\s+", " ", _loss(name).__doc__ or "")
     if found := REFERENCE.search(text):
         return found[1], found[2], found[3]
     other = re.search(r" as `(\w+)`", text)

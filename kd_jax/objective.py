@@ -10,6 +10,7 @@ from kd_jax.options import call_with_options, choose
 from kd_jax.randomness import fold_name
 from kd_jax.schedules import Schedule, extremes, make_value
 from kd_jax.terms import TERMS, Seen, Site, Term
+from kd_jax.terms.term import LogitsOf
 from kd_jax.types import Batch, Mean, ModelOutput
 
 PyTree = Any
@@ -50,7 +51,8 @@ class Objective:
 
     def __call__(
         self, params: PyTree, memory: PyTree, student: ModelOutput, teachers: Mapping[str, ModelOutput], batch: Batch,
-        *, step: Any, key: jax.Array, axis_name: str | None = None,
+        *, step: Any, key: jax.Array, axis_name: str | None = None, student_logits: LogitsOf | None = None,
+        teacher_logits: Mapping[str, LogitsOf] | None = None,
     ) -> tuple[dict[str, Mean], PyTree]:  # fmt: skip
         """Every term's mean and the terms' new memory.
 
@@ -63,8 +65,10 @@ class Objective:
           step: [] training step, for schedules.
           key: for terms that draw.
           axis_name: pmap's axis; a "batch" term then sees all devices' examples, in the global batch's order.
+          student_logits: the student, for terms that ask about other examples.
+          teacher_logits: each teacher, likewise.
         """
-        local = Seen(student, teachers, batch, step, key, axis_name)
+        local = Seen(student, teachers, batch, step, key, axis_name, student_logits, teacher_logits or {})
         together = local.gathered() if any(term.kind == "batch" for term in self.terms.values()) else local
         means, kept = {}, {}
         for name, term in self.terms.items():

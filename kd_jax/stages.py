@@ -24,3 +24,17 @@ def predict(workdir: Path, model: str | None, source: str | None, output: str) -
         counts = prediction.predict(workdir, Path(source), stream, model)
     print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
     return 0
+
+
+def explain(workdir: Path, model: str | None, players: str, examples: int | None, permutations: int | None) -> int:
+    """Explains a run, or a model of it, and says where to; the exit status."""
+    from kd_jax import explain as explanation  # Only this stage waits for the plotting library.
+
+    if players == "members":
+        folder = explanation.explain_members(workdir, model, examples, permutations)
+    elif examples is not None:
+        raise ValueError(f"--examples are explained by their parts, with --players=members, not {players}")
+    else:
+        folder = explanation.explain_training(workdir, model, players, permutations)
+    print(f"explained: {folder}")
+    return 0

@@ -87,10 +87,16 @@ def accuracy(logits: jax.Array, batch: Batch) -> Mean:
     return Mean(jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted), jnp.sum(counted))
 
 
+def _logits_of(network: Callable[[Any, Batch], ModelOutput], variables: Variables) -> Callable[[Batch], jax.Array]:
+    """A network as a function of the batch alone, for terms that ask about other examples."""
+    return lambda batch: network(variables, batch).logits
+
+
 def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_name):
     """One microbatch's share of the sum of the members' losses; (terms, accuracy, statistics, memory) beside it."""
     teachers = group.all_teachers()
     taught = {name: jax.lax.stop_gradient(network(frozen[name], batch)) for name, network in teachers.items()}
+    asked = {name: _logits_of(network, jax.lax.stop_gradient(frozen[name])) for name, network in teachers.items()}
     # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
     dropout_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     loss, logs, kept = jnp.zeros(()), {}, {}
@@ -102,8 +108,9 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
             variables, batch, dropout_key=dropout_key, axis_name=axis_name, signal=signal
         )
         means, memory = learner.objective(
-            trained[name]["objective"], rest[name][1], output, taught, batch, step=step, key=key, axis_name=axis_name
-        )
+            trained[name]["objective"], rest[name][1], output, taught, batch, step=step, key=key, axis_name=axis_name,
+            student_logits=_logits_of(learner.network, variables), teacher_logits=asked,
+        )  # fmt: skip
         loss += learner.objective.total(means, counts[name], step)
         logs[name] = means | {"accuracy": accuracy(output.logits, batch)}
         kept[name] = (statistics, memory)

@@ -8,6 +8,7 @@ STAGES = dict(student=("block_0", "block_1", "block_2"), teacher=("block_0", "bl
 ON_IMAGES = {
     "activation_boundary": BEFORE | dict(mapping="connector"),
     "attention_transfer": MAPS,
+    "attribution_matching": dict(players=(2, 2), value="shapley", draws=4, examples=None, baseline=0.5),
     "batch_correlation": {},
     "class_correlation": {},
     "contrastive_representation": dict(width=4, negatives=16),
@@ -47,6 +48,7 @@ TOKENS = dict(student="block_0", teacher="block_0")
 ON_TEXTS = {
     "attention_scores_mse": SCORES,
     "attention_transfer": TOKENS,
+    "attribution_matching": dict(players="tokens", value="banzhaf", draws=2, examples=4, baseline=None),
     "contrastive_representation": dict(width=4, negatives=16),
     "cosine_distance": TOKENS | dict(mapping="linear"),
     "hidden_mse": TOKENS | dict(mapping="mlp"),

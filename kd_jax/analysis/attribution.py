@@ -6,7 +6,7 @@ is the logit of one class. Everything here is traceable; the caller puts it unde
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ from jax.core import Tracer
 
 from kd_jax.analysis.masking import Masking
 from kd_jax.losses import numerics
-from kd_jax.types import Array, View
+from kd_jax.types import Array, Batch, View
 
-LogitsOf = Callable[[View], jax.Array]
-"""A network's logits `[N, K]` of a view of `N` rows, each row by itself."""
+LogitsOf = Callable[[Any], jax.Array]
+"""A network's logits `[N, K]` of a view, or a `Batch`, of `N` rows, each row by itself."""
 
 
 class Attribution(NamedTuple):
@@ -40,7 +40,7 @@ def draw_permutations(key: jax.Array, players: int, pairs: int) -> jax.Array:
 
 
 def attribute(
-    logits_of: LogitsOf, mask: Masking, view: View, classes: Array | int, permutations: Array, *, rows: int
+    logits_of: LogitsOf, mask: Masking, view: View | Batch, classes: Array | int, permutations: Array, *, rows: int
 ) -> Attribution:
     """Shapley values of the players of each example, by sampled permutations and their reverses.
 
@@ -50,7 +50,7 @@ def attribute(
     Args:
       logits_of: the network; it takes views of `rows` rows.
       mask: how players are hidden, see `kd_jax.analysis.masking`.
-      view: leaves `[B, ...]`.
+      view: leaves `[B, ...]`; a `Batch` for a network that reads several views.
       classes: `[B]` int, whose logit is attributed, or one class for all.
       permutations: `[P, M]` int of the `M` players, from `draw_permutations`, at least 2.
       rows: of a forward pass; of all `B (2 P (M - 1) + 2)` rows the last pass is filled up with repetitions.
@@ -67,17 +67,13 @@ def attribute(
       Mitchell et al. `Sampling Permutations for Shapley Value Estimation <https://arxiv.org/abs/2104.12199>`_, 2022.
     """
     _require_permutations(permutations)
-    if rows < 1:
-        raise ValueError(f"a forward pass needs at least one row, got rows = {rows}")
-    examples = next(iter(view.values())).shape[0]
+    examples = count_examples(view)
     wanted = np.full(examples, classes) if isinstance(classes, (int, np.integer)) else classes
-    if wanted.shape != (examples,):
-        raise ValueError(f"classes must be one int or [B], {(examples,)}, got {wanted.shape}")
     forward = jnp.argsort(jnp.asarray(permutations), axis=1)
     pairs, players = forward.shape
     # When each player joins, in every permutation and then in every reverse.
     ranks = jnp.concatenate([forward, players - 1 - forward])
-    worths = _worths(logits_of, mask, view, wanted, _coalitions(ranks), rows)
+    worths = value_coalitions(logits_of, mask, view, wanted, _coalitions(ranks), rows=rows)
     nobody, everybody = (jnp.broadcast_to(worths[:, i, None, None], (examples, 2 * pairs, 1)) for i in range(2))
     between = worths[:, 2:].reshape(examples, 2 * pairs, players - 1)
     gains = jnp.diff(jnp.concatenate([nobody, between, everybody], axis=2), axis=2)
@@ -95,17 +91,41 @@ def _coalitions(ranks: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.broadcast_to(ends, (2, players)), between.reshape(-1, players)])
 
 
-def _worths(
-    logits_of: LogitsOf, mask: Masking, view: View, classes: Array, coalitions: jax.Array, rows: int
+def count_examples(view: View | Batch) -> int:
+    """`B`, of leaves `[B, ...]`."""
+    return jax.tree.leaves(view)[0].shape[0]
+
+
+def value_coalitions(
+    logits_of: LogitsOf, mask: Masking, view: View | Batch, classes: Array, coalitions: jax.Array, *, rows: int
 ) -> jax.Array:
-    """`[B, Q]`, the logit of each example's class with each coalition shown."""
-    examples, count = classes.shape[0], coalitions.shape[0]
+    """The logit of each example's class with each coalition shown.
+
+    Args:
+      logits_of: the network.
+      mask: how players are hidden.
+      view: leaves `[B, ...]`.
+      classes: `[B]` int.
+      coalitions: bool `[Q, M]`, who is shown.
+      rows: of a forward pass.
+
+    Returns:
+      `[B, Q]`, in at least float32.
+
+    Raises:
+      ValueError: for less than one row, or classes of another shape or that don't exist.
+    """
+    examples, count = count_examples(view), coalitions.shape[0]
+    if rows < 1:
+        raise ValueError(f"a forward pass needs at least one row, got rows = {rows}")
+    if classes.shape != (examples,):
+        raise ValueError(f"classes must be one int or [B], {(examples,)}, got {classes.shape}")
     rows = min(rows, examples * count)
     passes = math.ceil(examples * count / rows)
 
     def run(row: jax.Array) -> jax.Array:
         example = row // count
-        shown = mask({name: jnp.asarray(leaf)[example] for name, leaf in view.items()}, coalitions[row % count])
+        shown = mask(jax.tree.map(lambda leaf: jnp.asarray(leaf)[example], view), coalitions[row % count])
         logits = logits_of(shown)
         _require_logits(logits, rows, classes)
         (logits,) = numerics.at_least_float32(logits)
@@ -150,6 +170,10 @@ def attribution_matching(student: jax.Array, teacher: jax.Array, *, where: jax.A
 
     Raises:
       ValueError: if shapes don't fit, or an argument holds integers.
+
+    References:
+      Wu et al. `AD-KD: Attribution-Driven Knowledge Distillation <https://arxiv.org/abs/2305.10010>`_, 2023, who match
+      integrated gradients, scaled alike.
     """
     student, teacher = numerics.prepare(student, teacher, "attributions")
     numerics.require_equal_shapes(student, teacher, "attributions")

@@ -1,14 +1,17 @@
 """How the players of an attribution are hidden: tokens of a text, patches of an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax.types import Array, View
+from kd_jax.types import Array, Batch, View
 
-Masking = Callable[[View, jax.Array], View]
-"""Hides players: a view of `N` rows and which players stay, bool `[N, M]` -> a view of the same shapes."""
+Masking = Callable[[Any, jax.Array], Any]
+"""Hides players: a view, or a `Batch`, of `N` rows and which players stay, bool `[N, M]` -> the same with them hidden.
+"""
 
 
 def replace_tokens(*, baseline_id: int, fixed_ids: tuple[int, ...]) -> Masking:
@@ -74,6 +77,23 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
         patches = kept.reshape(count, *grid)
         shown = jnp.repeat(jnp.repeat(patches, height // grid[0], axis=1), width // grid[1], axis=2)
         return view | {"images": jnp.where(shown[..., None], images, jnp.broadcast_to(value, images.shape))}
+
+    return mask
+
+
+def mask_batch(maskings: Mapping[str, Masking]) -> Masking:
+    """The same players hidden in several views of a batch.
+
+    Args:
+      maskings: name of the view -> how they are hidden there; other views stay as they are.
+
+    Returns:
+      A masking of a `Batch`.
+    """
+
+    def mask(batch: Batch, kept: jax.Array) -> Batch:
+        hidden = {name: masking(batch.views[name], kept) for name, masking in maskings.items()}
+        return replace(batch, views=batch.views | hidden)
 
     return mask
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kd_jax import losses
 from kd_jax.terms.attention import of_scores
+from kd_jax.terms.attribution import attribution_matching
 from kd_jax.terms.features import flow_of_solution, of_maps, of_vectors
 from kd_jax.terms.logits import cross_entropy, decoupled_kd, of_batch_of_predictions, of_predictions, topk_kl
 from kd_jax.terms.relations import contrastive_representation, of_relations
@@ -20,6 +21,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "activation_boundary": of_maps(losses.activation_boundary, equal=True),
     "attention_scores_mse": of_scores(losses.attention_scores_mse),
     "attention_transfer": of_maps(losses.attention_transfer),
+    "attribution_matching": attribution_matching,
     "batch_correlation": of_batch_of_predictions(losses.batch_correlation),
     "class_correlation": of_batch_of_predictions(losses.class_correlation),
     "contrastive_representation": contrastive_representation,

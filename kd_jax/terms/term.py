@@ -1,14 +1,17 @@
 """What a term of an objective is, where it stands and what it sees."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.types import Batch, Mean, ModelOutput, PyTree
+from kd_jax.types import Batch, Mean, ModelOutput, PyTree, View
+
+LogitsOf = Callable[[Batch], jax.Array]
+"""A model as it is evaluated: a batch of any number of rows -> logits `[N, K]`."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Site:
       labels: [N] int, the classes of the training examples, -1 where unlabelled; an example's position is its
         `Batch.index`.
       num_classes: of the data.
+      inputs: name -> view of one example, likewise.
+      cached: teachers whose outputs on the training data are all there is of them.
     """
 
     view: str
@@ -33,6 +38,8 @@ class Site:
     teacher_views: Mapping[str, str]
     labels: np.ndarray
     num_classes: int
+    inputs: Mapping[str, View] = field(default_factory=dict)
+    cached: tuple[str, ...] = ()
 
     def teacher(self, name: str | None) -> str:
         """The teacher a term means: the one it names, or the only one there is."""
@@ -78,6 +85,9 @@ class Seen:
       step: [] training step, for schedules.
       key: for what it draws; the same on all devices.
       axis_name: pmap's axis where the rows are one device's, None where they are the whole microbatch.
+      student_logits: the student with the parameters that are trained, asked about other examples: no dropout, stored
+        statistics.
+      teacher_logits: each teacher's name -> the teacher, likewise, without gradient.
     """
 
     student: ModelOutput
@@ -86,6 +96,8 @@ class Seen:
     step: Any
     key: jax.Array
     axis_name: str | None = None
+    student_logits: LogitsOf | None = None
+    teacher_logits: Mapping[str, LogitsOf] = field(default_factory=dict)
 
     def gathered(self) -> "Seen":
         """The same with the rows of all devices, in the global batch's order."""
@@ -94,7 +106,7 @@ class Seen:
         student, teachers, batch = jax.lax.all_gather(
             (self.student, dict(self.teachers), self.batch), self.axis_name, tiled=True
         )
-        return Seen(student, teachers, batch, self.step, self.key)
+        return replace(self, student=student, teachers=teachers, batch=batch, axis_name=None)
 
 
 Values = Callable[[PyTree, PyTree, Seen], tuple[jax.Array, PyTree]]

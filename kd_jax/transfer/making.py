@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,6 +41,23 @@ class TransferSet:
     provenance: dict[str, Any]
 
 
+def load(name: str, workdir: Path, train: Source) -> Source:
+    """A transfer set of a finished run.
+
+    Args:
+      name: of the set.
+      workdir: the run's folder.
+      train: its training split, whose inputs and classes are of the same kind.
+
+    Raises:
+      ValueError: if it isn't there.
+    """
+    if storage.provenance(workdir / FOLDER, name) is None:
+        raise ValueError(f"the run in {workdir} has no whole transfer set {name!r}")
+    pairs = isinstance(train.inputs[0], tuple)
+    return storage.read(workdir / FOLDER, name, train.modality, pairs, train.class_names)
+
+
 def make(
     name: str, spec: Mapping[str, Any], teacher: Model, around: Surroundings, *, keep_outputs: bool
 ) -> TransferSet:
@@ -56,7 +74,6 @@ def make(
       ValueError: if nothing is left of its source, or too much of it repeats the evaluation data.
     """
     root, train = around.workdir / FOLDER, around.datasets.splits["train"]
-    pairs = isinstance(train.inputs[0], tuple)
     facts = {
         "teacher": spec["teacher"],
         "teacher_fingerprint": teacher.description["fingerprint"],
@@ -74,7 +91,7 @@ def make(
             raise ValueError(f"transfer_sets.{name}: {error}") from None
     else:
         outputs = None
-    source = storage.read(root, name, train.modality, pairs, train.class_names)
+    source = load(name, around.workdir, train)
     if outputs is not None and isinstance(teacher.network, Network):
         cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), outputs)
     return TransferSet(source, found)

@@ -45,9 +45,25 @@ def output_of(kind, seed, width):
 
 def batch_of(kind, valid):
     mask = np.arange(TOKENS) < np.array([5, 3, 1, 4, 2, 5])[:, None]
-    views = {"texts": {"attention_mask": mask}, "images": {"images": np.zeros((ROWS, 8, 8, 1))}}
+    ids = np.arange(ROWS * TOKENS, dtype=np.int32).reshape(ROWS, TOKENS)
+    images = np.linspace(-1, 1, ROWS * 64).reshape(ROWS, 8, 8, 1)
+    views = {"texts": {"input_ids": ids, "attention_mask": mask}, "images": {"images": images}}
     index = np.array([3, 29, 11, 8, 1, 16], np.int32)
     return Batch(index, {"v": views[kind]}, LABELS[index], np.ones(ROWS, bool), np.asarray(valid))
+
+
+def asked(output, batch):
+    """A model that gives each example of the batch its own logits, by how much of it is shown."""
+
+    def logits_of(shown):
+        parts = jax.tree.leaves({name: leaf for name, leaf in shown.views["v"].items() if name != "input_ids"})[0]
+        parts = jnp.sin(jnp.asarray(parts, jnp.float32).reshape(parts.shape[0], -1))
+        rows = jnp.argmax(shown.index[:, None] == jnp.asarray(batch.index)[None], axis=1)
+        weights = jnp.cos(jnp.arange(parts.shape[1] * CLASSES, dtype=jnp.float32).reshape(-1, CLASSES))
+        # The teacher's features are wider, so that its attributions are others.
+        return output.logits[rows] * jnp.tanh(parts @ jnp.cos(weights * output.features["pooled"].shape[1]))
+
+    return logits_of
 
 
 class Case:
@@ -57,14 +73,16 @@ class Case:
         self.batch = batch_of(kind, valid)
         self.student, self.teacher = output_of(kind, 0, 8), output_of(kind, 1, 12)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), (self.student, self.teacher))
-        site = Site(
-            "v", shapes[0], {"big": shapes[1]}, TOKENS if kind == "texts" else None, {"big": "v"}, LABELS, CLASSES
-        )
+        inputs = {"v": jax.eval_shape(lambda view: jax.tree.map(lambda leaf: leaf[:1], view), self.batch.views["v"])}
+        tokens = TOKENS if kind == "texts" else None
+        site = Site("v", shapes[0], {"big": shapes[1]}, tokens, {"big": "v"}, LABELS, CLASSES, inputs)
         self.term = call_with_options(TERMS[name], {"term": name} | spec, "term", site, key="term")
         self.params, self.memory = self.term.init(KEY)
 
     def mean(self, student=None, teacher=None, params=None, memory=None, step=0):
-        seen = Seen(student or self.student, {"big": teacher or self.teacher}, self.batch, step, KEY)
+        student, teacher = student or self.student, teacher or self.teacher
+        seen = Seen(student, {"big": teacher}, self.batch, step, KEY, None, asked(student, self.batch),
+                    {"big": asked(teacher, self.batch)})  # fmt: skip
         return self.term.apply(
             self.params if params is None else params, self.memory if memory is None else memory, seen
         )

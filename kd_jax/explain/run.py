@@ -1,0 +1,123 @@
+"""A finished run as its folder describes it: config, results, data, and its models ready to be asked."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kd_jax import finished
+from kd_jax.datasets import Datasets
+from kd_jax.loop import StopSignal
+from kd_jax.parallel import make_parallel, set_precision
+from kd_jax.plan import Plan, make_plan
+from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers.members import assemble
+from kd_jax.training import obtain
+from kd_jax.transfer.making import load as load_transfer_set
+
+ONE_DEVICE = {"backend": "jit", "data": 1, "fsdp": 1, "tensor": 1}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      path: its folder.
+      plan: its config, checked.
+      results: its results.json.
+      around: its data, and the devices at hand.
+    """
+
+    path: Path
+    plan: Plan
+    results: Mapping[str, Any]
+    around: Surroundings
+
+    @property
+    def folder(self) -> Path:
+        """Where what explains it is written."""
+        return self.path / "explain"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """[K]."""
+        return self.around.datasets.splits["train"].class_names
+
+    def choose(self, name: str | None) -> str:
+        """The model of that name; None: the compared student.
+
+        Raises:
+          ValueError: naming the models there are.
+        """
+        chosen = name or self.results["compare"]["student"]
+        if chosen not in self.results["order"]:
+            raise ValueError(
+                f"the run in {self.path} has no model {chosen!r}; it has {', '.join(self.results['order'])}"
+            )
+        return chosen
+
+    def models(self, names: Iterable[str]) -> dict[str, Model]:
+        """Models of the run by name, those of which an ensemble among them is made included.
+
+        Raises:
+          ValueError: if one is damaged.
+        """
+        wanted = set(names)
+        for plan in reversed(self.plan.models):
+            wanted |= set(plan.members) if plan.name in wanted else set()
+        found: dict[str, Model] = {}
+        for plan in self.plan.models:
+            if plan.name in wanted and plan.members:
+                # What an ensemble notes of itself goes beside the explanation: the run stays as it is.
+                elsewhere = replace(self.around, workdir=self.folder)
+                found[plan.name] = assemble(plan, {member: found[member] for member in plan.members}, elsewhere)
+            elif plan.name in wanted:
+                if finished.load(self.path / plan.name) is None:
+                    raise ValueError(f"{plan.name!r} in {self.path} is damaged; start the run again and it is remade")
+                alone = replace(plan, condition=None)  # What it would be given, it is explained without.
+                found[plan.name] = obtain(alone, {}, self.around)
+        return found
+
+
+def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
+    """Opens a finished run.
+
+    Args:
+      workdir: its folder.
+      parallel: the devices to use, like the config's section; None: as the run did.
+
+    Raises:
+      ValueError: if the folder is no run's, the run isn't finished, or its data has changed.
+    """
+    if not (workdir / "config.json").is_file():
+        raise ValueError(f"{workdir} is no run's folder: it has no config.json")
+    if not (workdir / "results.json").is_file():
+        raise ValueError(f"the run in {workdir} is not finished; start it again and it goes on")
+    workdir = workdir.resolve()
+    plan = make_plan(with_tuples(_read(workdir / "config.json")))
+    set_precision([model.dtype for model in plan.models])
+    config = plan.config
+    datasets = Datasets(config["data"], {})
+    if _read(workdir / "data.json") != datasets.fingerprint():
+        raise ValueError(f"the data changed since the run in {workdir}")
+    for name in {name for model in plan.models for name in model.data if name in plan.transfer_sets}:
+        datasets.add_transfer_set(name, load_transfer_set(name, workdir, datasets.splits["train"]))
+    around = Surroundings(workdir, datasets, make_parallel(**(parallel or config["parallel"])), config["seed"],
+                          config["checkpoint"], config["logging"], StopSignal())  # fmt: skip
+    return Run(workdir, plan, _read(workdir / "results.json"), around)
+
+
+def with_tuples(value: Any) -> Any:
+    """A value read from JSON with tuples for its lists, as configs have them."""
+    if isinstance(value, Mapping):
+        return {key: with_tuples(inner) for key, inner in value.items()}
+    return tuple(with_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from None
