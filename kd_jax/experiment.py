@@ -16,7 +16,7 @@ from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
-from kd_jax.teaching import EMA
+from kd_jax.teaching import EMA, PEER
 from kd_jax.training import obtain, score
 from kd_jax.workdir import Workdir
 
@@ -80,17 +80,30 @@ def _evaluated_on(plan: Plan) -> dict[str, Any]:
 
 def _train_in_order(plan: Plan, around: Surroundings) -> dict[str, Model]:
     models: dict[str, Model] = {}
-    for model in plan.models:
-        log.info("%s: %s", model.name, f"learns from {', '.join(model.teachers)}" if model.teachers else "no teacher")
+    for group in plan.groups:
+        for model in group:
+            log.info(
+                "%s: %s",
+                model.name,
+                f"learns from {', '.join(found)}" if (found := _taught_by(model)) else "no teacher",
+            )
+        model, teachers = group[0], [name for model in group for name in model.teachers]
         if model.members:
             models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)
         else:
-            models[model.name] = obtain(model, _teachers(model, models), around)
+            models |= obtain(group, {name: models[name] for name in teachers}, around)
     return models
 
 
+def _taught_by(model: ModelPlan) -> list[str]:
+    """Whom a model learns from, as its section names them."""
+    average = [f"{EMA}{model.name}"] if model.decay is not None else []
+    return [*model.teachers, *(f"{PEER}{peer}" for peer in model.peers), *average]
+
+
 def _teachers(model: ModelPlan, models: Mapping[str, Model]) -> dict[str, Model]:
-    return {name: models[name] for name in model.teachers}
+    """The finished models that a model learned from."""
+    return {name: models[name.removeprefix(PEER)] for name in _taught_by(model) if not name.startswith(EMA)}
 
 
 def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> dict[str, Any]:
@@ -127,7 +140,7 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
 
 def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
-        "teachers": [*model.plan.teachers, *([f"{EMA}{model.plan.name}"] if model.plan.decay is not None else [])],
+        "teachers": _taught_by(model.plan),
         "parameters": model.parameters,
         "accuracy": scores["accuracy"],
         "loss": scores["loss"],
@@ -138,7 +151,7 @@ def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
         "selection_accuracy": model.description.get("selection_accuracy"),
     }
     entry |= {key: model.description[key] for key in ("members", "weights") if key in model.description}
-    return entry | ({key: scores[key] for key in ("agreement", "teacher_kl")} if model.plan.teachers else {})
+    return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
 
 
 def _speedup(teacher: Model, student: Model, around: Surroundings) -> dict[str, float]:

@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from kd_jax.evaluations import expand
 from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
-from kd_jax.teaching import EMA, members_of, own_average
+from kd_jax.order import groups_in_order
+from kd_jax.teaching import EMA, PEER, members_of, own_average, peers_of
 
 SECTIONS: dict[str, dict[str, bool]] = {
     "": dict.fromkeys(("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations",
@@ -54,6 +56,7 @@ class ModelPlan:
       members: names of earlier models, if this one is their ensemble.
       decay: of the moving average of itself that it learns from too, or None.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
+      peers: names of models that it learns from, and they from it, while all of them are trained.
     """
 
     name: str
@@ -68,6 +71,7 @@ class ModelPlan:
     kin: str
     members: tuple[str, ...] = ()
     decay: float | None = None
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,16 @@ class Plan:
 
     Attributes:
       config: the resolved config, plain Python values.
-      models: in the order of training.
+      groups: in the order of training; a group's models are trained together, by name.
     """
 
     config: dict[str, Any]
-    models: tuple[ModelPlan, ...]
+    groups: tuple[tuple[ModelPlan, ...], ...]
+
+    @property
+    def models(self) -> tuple[ModelPlan, ...]:
+        """All models, in the order of training."""
+        return tuple(model for group in self.groups for model in group)
 
     def __getitem__(self, name: str) -> ModelPlan:
         return next(model for model in self.models if model.name == name)
@@ -103,14 +112,19 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
     models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}
     _check_comparison(config["compare"], models)
-    return Plan(dict(config), _in_order(models))
+    order = groups_in_order({n: _needed(model) for n, model in models.items()}, {n: models[n].peers for n in models})
+    for one, other in (pair for group in order for pair in combinations(group, 2)):
+        if (models[one].kin, models[one].model) == (models[other].kin, models[other].model):
+            raise ValueError(f"models.{one} and models.{other} train together and would start from the same weights, as"
+                             f" models `like` {models[one].kin} do: make one `like` the other, its peer")  # fmt: skip
+    return Plan(dict(config), tuple(tuple(models[name] for name in group) for group in order))
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
     check_keys(section, SECTIONS["model"], f"models.{name}")
-    decay = own_average(name, section)
+    decay, peers = own_average(name, section), peers_of(name, section, sections)
     teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective", {}))
-    teachers = tuple(teacher for teacher in teachers if teacher != f"{EMA}{name}")
+    teachers = tuple(teacher for teacher in teachers if not teacher.startswith((EMA, PEER)))
     for teacher in teachers:
         if teacher not in sections:
             raise ValueError(f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}")
@@ -134,20 +148,8 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     return ModelPlan(
         name, dict(section["model"]), dict(section["view"]), section["dtype"], teachers, cached, objective,
         training,
-        section.get("restore"), root_of_likeness(sections, name), members, decay,
+        section.get("restore"), root_of_likeness(sections, name), members, decay, peers,
     )  # fmt: skip
-
-
-def _in_order(models: Mapping[str, ModelPlan]) -> tuple[ModelPlan, ...]:
-    """Teachers before those that learn from them; among equals by name."""
-    ordered: dict[str, ModelPlan] = {}
-    while len(ordered) < len(models):
-        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in _needed(models[n]))]
-        if not ready:
-            stuck = ", ".join(sorted(models.keys() - ordered.keys()))
-            raise ValueError(f"models.{stuck}: their teachers, or the models they start from, form a circle")
-        ordered[ready[0]] = models[ready[0]]
-    return tuple(ordered.values())
 
 
 def _needed(model: ModelPlan) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import optax
 from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import Objective
-from kd_jax.randomness import stream
-from kd_jax.teaching import EMA
+from kd_jax.randomness import fold_name, stream
+from kd_jax.teaching import EMA, PEER
 from kd_jax.types import Batch, Mean, Member, ModelOutput, PyTree, TrainState, Variables
 
 
@@ -25,12 +25,14 @@ class Learner:
       objective: what it minimises.
       update: the optimizer over `{"model": params, "objective": its terms' params}`.
       decay: of the moving average of its variables, which then teaches it as "ema:NAME"; None: there is none.
+      peers: members of its group that teach it, each by its output in the same step, as "peer:NAME".
     """
 
     network: Network
     objective: Objective
     update: optax.GradientTransformation
     decay: float | None = None
+    peers: tuple[str, ...] = ()
 
     def init(self, variables: Variables, key: jax.Array) -> Member:
         """A member before its first step, from the model's variables."""
@@ -87,19 +89,25 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
     """One microbatch's share of the sum of the members' losses; (terms, accuracy, statistics, memory) beside it."""
     teachers = group.all_teachers()
     taught = {name: jax.lax.stop_gradient(network(frozen[name], batch)) for name, network in teachers.items()}
-    # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
-    dropout_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    loss, logs, kept = jnp.zeros(()), {}, {}
+    # The first member draws as it would alone, each further one by its name.
+    keys = {name: fold_name(key, name) if number else key for number, name in enumerate(group.learners)}
+    outputs, statistics = {}, {}
     for name, learner in group.learners.items():
+        # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
+        drop = keys[name] if axis_name is None else jax.random.fold_in(keys[name], jax.lax.axis_index(axis_name))
         variables = {"params": trained[name]["model"]}
         variables |= {"batch_stats": rest[name][0]} if rest[name][0] else {}
-        output, statistics = learner.network.train(variables, batch, dropout_key=dropout_key, axis_name=axis_name)
+        outputs[name], statistics[name] = learner.network.train(variables, batch, dropout_key=drop, axis_name=axis_name)
+    loss, logs, kept = jnp.zeros(()), {}, {}
+    for name, learner in group.learners.items():
+        peers = {f"{PEER}{peer}": jax.lax.stop_gradient(outputs[peer]) for peer in learner.peers}
         means, memory = learner.objective(
-            trained[name]["objective"], rest[name][1], output, taught, batch, step=step, key=key, axis_name=axis_name
-        )
+            trained[name]["objective"], rest[name][1], outputs[name], taught | peers, batch,
+            step=step, key=keys[name], axis_name=axis_name,
+        )  # fmt: skip
         loss += learner.objective.total(means, counts[name], step)
-        logs[name] = means | {"accuracy": accuracy(output.logits, batch)}
-        kept[name] = (statistics, memory)
+        logs[name] = means | {"accuracy": accuracy(outputs[name].logits, batch)}
+        kept[name] = (statistics[name], memory)
     return loss, (logs, kept)
 
 
