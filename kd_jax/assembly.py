@@ -1,7 +1,7 @@
 """From a model's section of the plan to what trains: its network and variables, its objective, its group."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax
 from kd_jax import models
 from kd_jax.condition import Condition
 from kd_jax.data.mixing import make_mixing
+from kd_jax.data.sources import Source
 from kd_jax.datasets import view_name
 from kd_jax.models import pretrained
 from kd_jax.network import DTYPES, Network
@@ -20,9 +21,9 @@ from kd_jax.randomness import derived_seed, fold_name, stream
 from kd_jax.step import Group, Learner
 from kd_jax.surroundings import Surroundings
 from kd_jax.teachers.frozen import FrozenTeachers
-from kd_jax.teaching import EMA
+from kd_jax.teaching import EMA, PEER
 from kd_jax.terms import Site
-from kd_jax.types import Batch, Variables
+from kd_jax.types import Batch, ModelOutput, Variables
 
 
 def build(plan: ModelPlan, around: Surroundings) -> tuple[Network, Variables]:
@@ -78,42 +79,70 @@ def input_shapes(plan: ModelPlan, around: Surroundings) -> dict[str, list[int]]:
 
 
 def make_group(
-    plan: ModelPlan, network: Network, teachers: FrozenTeachers, around: Surroundings, total_steps: int,
-    condition: Condition | None,
+    plans: Sequence[ModelPlan], networks: Mapping[str, Network], teachers: FrozenTeachers, around: Surroundings,
+    total_steps: int, conditions: Mapping[str, Condition | None],
 ) -> Group:  # fmt: skip
-    """The group of one that a plan's section describes; every option is checked here, before anything compiles.
+    """The group of a model and its peers, or of one alone; every option is checked here, before anything compiles.
+
+    Its batches are those that the first member would see alone.
+
+    Args:
+      plans: the members' sections, which agree in `kd_jax.teaching.SHARED`.
+      networks: the members', by name.
+      teachers: frozen teachers of any of them.
+      around: data and seed.
+      total_steps: of the training.
+      conditions: the members', by name.
 
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
-    source = around.datasets.training_source(plan.data)
-    seen = next(iter(around.datasets.evaluation_batches(source, [plan.view, *teachers.views], around.processes)))
-    student = jax.eval_shape(lambda batch: network(network.init(jax.random.key(0), batch), batch), seen)
-    tokens = seen.views[network.view].get("input_ids")
-    taught, views = teachers.shapes(seen), dict(teachers.view_names)
-    if plan.decay is not None:
-        taught[f"{EMA}{plan.name}"], views[f"{EMA}{plan.name}"] = student, network.view
-    site = Site(network.view, student, taught, None if tokens is None else tokens.shape[1], views, source.labels,
-                around.datasets.num_classes, jax.eval_shape(dict, seen.views), plan.cached)  # fmt: skip
-    try:
-        for name, output in site.teachers.items():
-            classes = output.logits.shape[-1]
-            if classes != around.datasets.num_classes:
-                raise ValueError(f"teacher {name!r} has {classes} classes, the data has {around.datasets.num_classes}")
-        mixing = make_mixing(plan.training.get("mixing"), around.datasets.modality, around.datasets.num_classes)
-        if mixing is not None and mixing.candidates > 1 and not teachers.networks:
-            raise ValueError("training.mixing.candidates must be 1 without a teacher to choose among them")
-        objective = make_objective(plan.objective, site)
-        labelled = [name for name, term in objective.terms.items() if term.labelled]
-        if labelled and not (source.labels >= 0).any():
-            raise ValueError(f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none")
-        if mixing is not None and (kept := jax.eval_shape(objective.init, jax.random.key(0))[1]):
-            raise ValueError(f"{', '.join(kept)} remembers each example as it is: training.mixing must be None")
-        update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
-    except ValueError as error:
-        raise ValueError(f"models.{plan.name}: {error}") from None
-    learners = {plan.name: Learner(network, objective, update, plan.decay, condition)}
-    return Group(learners, teachers.networks, derived_seed(around.seed, "train", plan.kin), mixing)
+    source = around.datasets.training_source(plans[0].data)
+    views = [*(plan.view for plan in plans), *teachers.views]
+    seen = next(iter(around.datasets.evaluation_batches(source, views, around.processes)))
+    outputs = {name: jax.eval_shape(lambda x, n=n: n(n.init(jax.random.key(0), x), x), seen)
+               for name, n in networks.items()}  # fmt: skip
+    cached = tuple(name for plan in plans for name in plan.cached)
+    learners, mixing = {}, None
+    for plan in plans:
+        site = _site(plan, networks, outputs, teachers, seen, source, around, cached)
+        try:
+            mixing = make_mixing(plan.training.get("mixing"), around.datasets.modality, around.datasets.num_classes)
+            if mixing is not None and mixing.candidates > 1 and not teachers.networks:
+                raise ValueError("training.mixing.candidates must be 1 without a teacher to choose among them")
+            objective = make_objective(plan.objective, site)
+            labelled = [name for name, term in objective.terms.items() if term.labelled]
+            if labelled and not (source.labels >= 0).any():
+                raise ValueError(f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none")
+            if mixing is not None and (kept := jax.eval_shape(objective.init, jax.random.key(0))[1]):
+                raise ValueError(f"{', '.join(kept)} remembers each example as it is: training.mixing must be None")
+            update, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], total_steps)
+        except ValueError as error:
+            raise ValueError(f"models.{plan.name}: {error}") from None
+        learners[plan.name] = Learner(
+            networks[plan.name], objective, update, plan.decay, conditions[plan.name], plan.peers
+        )
+    return Group(learners, teachers.networks, derived_seed(around.seed, "train", plans[0].kin), mixing)
+
+
+def _site(
+    plan: ModelPlan, networks: Mapping[str, Network], outputs: Mapping[str, ModelOutput], teachers: FrozenTeachers,
+    seen: Batch, source: Source, around: Surroundings, cached: tuple[str, ...],
+) -> Site:  # fmt: skip
+    """What the terms of one member may read: its own teachers only, whoever else teaches in its group."""
+    shapes, view, classes = teachers.shapes(seen), networks[plan.name].view, around.datasets.num_classes
+    taught = {name: shapes[name] for name in plan.teachers}
+    views = {name: teachers.view_names[name] for name in plan.teachers}
+    live = {f"{PEER}{peer}": peer for peer in plan.peers}
+    live |= {f"{EMA}{plan.name}": plan.name} if plan.decay is not None else {}
+    for name, member in live.items():
+        taught[name], views[name] = outputs[member], networks[member].view
+    for name, output in taught.items():
+        if (found := output.logits.shape[-1]) != classes:
+            raise ValueError(f"models.{plan.name}: teacher {name!r} has {found} classes, the data has {classes}")
+    tokens = seen.views[view].get("input_ids")
+    return Site(view, outputs[plan.name], taught, None if tokens is None else tokens.shape[1], views,
+                source.labels, classes, jax.eval_shape(dict, seen.views), cached)  # fmt: skip
 
 
 def total_steps(examples: int, training: Mapping[str, Any]) -> int:

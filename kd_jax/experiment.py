@@ -17,7 +17,7 @@ from kd_jax.records import write_json
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
-from kd_jax.teaching import EMA
+from kd_jax.teaching import EMA, PEER
 from kd_jax.training import obtain, score
 from kd_jax.transfer.making import make as make_transfer_set
 from kd_jax.workdir import Workdir
@@ -84,23 +84,43 @@ def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model],
     """The finished models, and what each transfer set that one of them learns from was made of."""
     models: dict[str, Model] = {}
     provenance: dict[str, Any] = {}
-    for model in plan.models:
-        for name in [name for name in model.data if name in plan.transfer_sets and name not in provenance]:
-            spec = plan.transfer_sets[name]
-            cached = any(name in other.data and spec["teacher"] in other.cached for other in plan.models)
-            made = make_transfer_set(name, spec, models[spec["teacher"]], around, keep_outputs=cached)
-            around.datasets.add_transfer_set(name, made.source)
-            provenance[name] = made.provenance
-        log.info("%s: %s", model.name, f"learns from {', '.join(model.teachers)}" if model.teachers else "no teacher")
+    for group in plan.groups:
+        for model in group:
+            _add_transfer_sets(model, plan, models, provenance, around)
+            log.info(
+                "%s: %s",
+                model.name,
+                f"learns from {', '.join(found)}" if (found := _taught_by(model)) else "no teacher",
+            )
+        model, teachers = group[0], [name for model in group for name in model.teachers]
         if model.members:
             models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)
         else:
-            models[model.name] = obtain(model, _teachers(model, models), around)
+            models |= obtain(group, {name: models[name] for name in teachers}, around)
     return models, provenance
 
 
+def _add_transfer_sets(
+    model: ModelPlan, plan: Plan, models: Mapping[str, Model], provenance: dict[str, Any], around: Surroundings
+) -> None:
+    """Makes those that a model learns from and that aren't there yet, and notes what they were made of."""
+    for name in [name for name in model.data if name in plan.transfer_sets and name not in provenance]:
+        spec = plan.transfer_sets[name]
+        cached = any(name in other.data and spec["teacher"] in other.cached for other in plan.models)
+        made = make_transfer_set(name, spec, models[spec["teacher"]], around, keep_outputs=cached)
+        around.datasets.add_transfer_set(name, made.source)
+        provenance[name] = made.provenance
+
+
+def _taught_by(model: ModelPlan) -> list[str]:
+    """Whom a model learns from, as its section names them."""
+    average = [f"{EMA}{model.name}"] if model.decay is not None else []
+    return [*model.teachers, *(f"{PEER}{peer}" for peer in model.peers), *average]
+
+
 def _teachers(model: ModelPlan, models: Mapping[str, Model]) -> dict[str, Model]:
-    return {name: models[name] for name in model.teachers}
+    """The finished models that a model learned from."""
+    return {name: models[name.removeprefix(PEER)] for name in _taught_by(model) if not name.startswith(EMA)}
 
 
 def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> dict[str, Any]:
@@ -140,7 +160,7 @@ def _report(plan: Plan, models: Mapping[str, Model], around: Surroundings) -> di
 
 def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
-        "teachers": [*model.plan.teachers, *([f"{EMA}{model.plan.name}"] if model.plan.decay is not None else [])],
+        "teachers": _taught_by(model.plan),
         "data": list(model.plan.data),
         "parameters": model.parameters,
         "accuracy": scores["accuracy"],
@@ -152,7 +172,7 @@ def _entry(model: Model, scores: Mapping[str, Any]) -> dict[str, Any]:
         "selection_accuracy": model.description.get("selection_accuracy"),
     }
     entry |= {key: model.description[key] for key in ("members", "weights") if key in model.description}
-    return entry | ({key: scores[key] for key in ("agreement", "teacher_kl")} if model.plan.teachers else {})
+    return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
 
 
 def _speedup(teacher: Model, student: Model, around: Surroundings) -> dict[str, float]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from kd_jax.teaching import PEER
+
 FROM_EXPERIMENT = ("view", "dtype", "training")
 NAMED = ("optimizer", "schedule")
 """Sections that `name` an algorithm: another name replaces the section, the same name merges into it."""
@@ -41,8 +43,11 @@ def _open_nones(section: ConfigDict) -> None:
 
 
 def root_of_likeness(models: Mapping[str, Any], name: str) -> str:
-    """The model at the end of a chain of `like`s; its name seeds all of the chain."""
-    while "like" in models[name]:
+    """The model at the end of a chain of `like`s; its name seeds all of the chain.
+
+    The chain ends before a peer: two that started alike and see the same batches would have nothing to tell each other.
+    """
+    while "like" in models[name] and f"{PEER}{models[name]['like']}" not in models[name].get("teachers", ()):
         name = models[name]["like"]
     return name
 

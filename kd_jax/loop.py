@@ -2,6 +2,7 @@
 
 import math
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -117,7 +118,7 @@ def train(
     advance: Callable[[TrainState, Batch], tuple[TrainState, PyTree]],
     batches: TrainingBatches,
     rhythm: Rhythm,
-    evaluate: Callable[[TrainState], Mapping[str, float]],
+    evaluate: Callable[[TrainState], Mapping[str, Mapping[str, float]]],
     checkpoints: Checkpoints,
     records: Mapping[str, Records],
     progress: StepProgress,
@@ -131,7 +132,8 @@ def train(
       advance: one compiled step.
       batches: positioned at `state.step`.
       rhythm: intervals in steps.
-      evaluate: "accuracy", "loss" and more on the selection split; "accuracy" and "loss" rank the checkpoints.
+      evaluate: by member, "accuracy", "loss" and more on the selection split; checkpoints are ranked by the members'
+        mean "accuracy" and "loss", and their meta holds each member's under "selection".
       checkpoints: where states go.
       records: by member, where metrics go.
       progress: what people see.
@@ -152,9 +154,9 @@ def train(
         if pending is not None:
             window.add(*pending, checkpoints.last_good())
 
-    def save(metrics):
-        meta = {"position": batches.get_state(), "seconds": time.perf_counter() - began}
-        checkpoints.save(step, state, meta, metrics)
+    def save(scores):
+        meta = {"position": batches.get_state(), "seconds": time.perf_counter() - began, "selection": scores}
+        checkpoints.save(step, state, meta, scores and _means(scores))
 
     while step < rhythm.total:
         state, metrics = advance(state, next(batches))
@@ -170,8 +172,9 @@ def train(
             report(step, window.close(), records, progress)
         if due:
             scores = evaluate(state)
-            report(step, {name: {f"selection/{k}": v for k, v in scores.items()} for name in records}, records, None)
-            save({"accuracy": scores["accuracy"], "loss": scores["loss"]})
+            selection = {name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()}
+            report(step, selection, records, None)
+            save(scores)
         elif ending:
             # Unranked: the choice of the best checkpoint must not depend on where a run happened to be stopped.
             save(None)
@@ -182,6 +185,11 @@ def train(
     return time.perf_counter() - began
 
 
+def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What ranks a checkpoint: the mean over the members."""
+    return {key: statistics.fmean(own[key] for own in scores.values()) for key in ("accuracy", "loss")}
+
+
 def at_interval(step: int, every: int, total: int) -> bool:
     """True every so many steps, and at the last one."""
     return step % every == 0 or step == total
@@ -190,9 +198,11 @@ def at_interval(step: int, every: int, total: int) -> bool:
 def report(
     step: int, values: Mapping[str, Mapping[str, float]], records: Mapping[str, Records], progress: StepProgress | None
 ) -> None:
-    """Writes values by model, and shows them."""
+    """Writes values by model, and shows them; those of several models under the models' names."""
+    shown = {}
     for name, record in records.items():
         finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
         record.write(step, finite)
-        if progress is not None:
-            progress.report(step, finite)
+        shown |= finite if len(records) == 1 else {f"{name}/{key}": value for key, value in finite.items()}
+    if progress is not None:
+        progress.report(step, shown)

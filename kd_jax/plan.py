@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from kd_jax.evaluations import expand
 from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
-from kd_jax.teaching import EMA, condition_of, members_of, own_average
+from kd_jax.order import groups_in_order
+from kd_jax.teaching import EMA, PEER, condition_of, members_of, own_average, peers_of
 from kd_jax.transfer.options import check as check_transfer_set
 
 SECTIONS: dict[str, dict[str, bool]] = {
@@ -61,6 +63,7 @@ class ModelPlan:
       decay: of the moving average of itself that it learns from too, or None.
       condition: which teacher's output is part of its input, and how, or None.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
+      peers: names of models that it learns from, and they from it, while all of them are trained.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ModelPlan:
     data: tuple[str, ...] = (TRAIN,)
     decay: float | None = None
     condition: dict[str, Any] | None = None
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,18 @@ class Plan:
 
     Attributes:
       config: the resolved config, plain Python values.
-      models: in the order of training.
+      groups: in the order of training; a group's models are trained together, by name.
       transfer_sets: name -> section, checked.
     """
 
     config: dict[str, Any]
-    models: tuple[ModelPlan, ...]
+    groups: tuple[tuple[ModelPlan, ...], ...]
     transfer_sets: dict[str, Any]
+
+    @property
+    def models(self) -> tuple[ModelPlan, ...]:
+        """All models, in the order of training."""
+        return tuple(model for group in self.groups for model in group)
 
     def __getitem__(self, name: str) -> ModelPlan:
         return next(model for model in self.models if model.name == name)
@@ -118,7 +127,13 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         check_transfer_set(name, section, models)
     _check_data(models, sets)
     _check_comparison(config["compare"], models)
-    return Plan(dict(config), _in_order(models, sets), sets)
+    needed = {name: _needed(model, sets) for name, model in models.items()}
+    order = groups_in_order(needed, {name: model.peers for name, model in models.items()})
+    for one, other in (pair for group in order for pair in combinations(group, 2)):
+        if (models[one].kin, models[one].model) == (models[other].kin, models[other].model):
+            raise ValueError(f"models.{one} and models.{other} train together and would start from the same weights, as"
+                             f" models `like` {models[one].kin} do: make one `like` the other, its peer")  # fmt: skip
+    return Plan(dict(config), tuple(tuple(models[name] for name in group) for group in order), sets)
 
 
 def _check_data(models: Mapping[str, ModelPlan], sets: Mapping[str, Any]) -> None:
@@ -133,9 +148,9 @@ def _check_data(models: Mapping[str, ModelPlan], sets: Mapping[str, Any]) -> Non
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
     check_keys(section, SECTIONS["model"], f"models.{name}")
-    decay = own_average(name, section)
+    decay, peers = own_average(name, section), peers_of(name, section, sections)
     teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective", {}))
-    teachers = tuple(teacher for teacher in teachers if teacher != f"{EMA}{name}")
+    teachers = tuple(teacher for teacher in teachers if not teacher.startswith((EMA, PEER)))
     for teacher in teachers:
         if teacher not in sections:
             raise ValueError(f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}")
@@ -161,20 +176,8 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
         training,
         section.get("restore"), root_of_likeness(sections, name), members,
         tuple(section.get("data", (TRAIN,))), decay,
-        condition_of(name, section, teachers),
+        condition_of(name, section, teachers), peers,
     )  # fmt: skip
-
-
-def _in_order(models: Mapping[str, ModelPlan], sets: Mapping[str, Any]) -> tuple[ModelPlan, ...]:
-    """Teachers before those that learn from them; among equals by name."""
-    ordered: dict[str, ModelPlan] = {}
-    while len(ordered) < len(models):
-        ready = [n for n in sorted(models) if n not in ordered and all(t in ordered for t in _needed(models[n], sets))]
-        if not ready:
-            stuck = ", ".join(sorted(models.keys() - ordered.keys()))
-            raise ValueError(f"models.{stuck}: their teachers, or the models they start from, form a circle")
-        ordered[ready[0]] = models[ready[0]]
-    return tuple(ordered.values())
 
 
 def _needed(model: ModelPlan, sets: Mapping[str, Any]) -> tuple[str, ...]:

@@ -35,25 +35,23 @@ class Records:
     """
 
     def __init__(self, workdir: Path, model: str, *, resumed_at: int):
-        self._model, self._file, self._events = model, None, None
+        self._model, self._path, self._events = model, workdir / "metrics.jsonl", None
         if jax.process_index() == 0:
-            path = workdir / "metrics.jsonl"
-            _forget_after(path, model, resumed_at)
-            self._file = path.open("a")
+            _forget_after(self._path, model, resumed_at)
             self._events = SummaryWriter(str(workdir / model / "events"), purge_step=resumed_at + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One JSON object: model, step, values."""
-        if self._file is not None and self._events is not None:
-            self._file.write(json.dumps({"model": self._model, "step": step, **values}) + "\n")
-            self._file.flush()
+        if self._events is not None:
+            # Opened anew, since the records of another member of the group may have replaced the file meanwhile.
+            with self._path.open("a") as file:
+                file.write(json.dumps({"model": self._model, "step": step, **values}) + "\n")
             for name, value in values.items():
                 self._events.add_scalar(f"{self._model}/{name}", value, step)
 
     def close(self) -> None:
-        """Flushes both."""
-        if self._file is not None and self._events is not None:
-            self._file.close()
+        """Flushes the events."""
+        if self._events is not None:
             self._events.close()
 
 

@@ -12,8 +12,8 @@ from kd_jax.condition import Condition, init_map, training_signal
 from kd_jax.data.mixing import Mixing
 from kd_jax.network import Network
 from kd_jax.objective import Objective
-from kd_jax.randomness import stream
-from kd_jax.teaching import EMA
+from kd_jax.randomness import fold_name, stream
+from kd_jax.teaching import EMA, PEER
 from kd_jax.types import Batch, Mean, Member, ModelOutput, PyTree, TrainState, Variables
 
 
@@ -27,6 +27,7 @@ class Learner:
       update: the optimizer over `{"model": params, "objective": its terms' params}`.
       decay: of the moving average of its variables, which then teaches it as "ema:NAME"; None: there is none.
       condition: a teacher's output that is part of its input; its map is trained beside the objective's terms.
+      peers: members of its group that teach it, each by its output in the same step, as "peer:NAME".
     """
 
     network: Network
@@ -34,6 +35,7 @@ class Learner:
     update: optax.GradientTransformation
     decay: float | None = None
     condition: Condition | None = None
+    peers: tuple[str, ...] = ()
 
     def init(self, variables: Variables, key: jax.Array) -> Member:
         """A member before its first step, from the model's variables."""
@@ -97,23 +99,28 @@ def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_
     teachers = group.all_teachers()
     taught = {name: jax.lax.stop_gradient(network(frozen[name], batch)) for name, network in teachers.items()}
     asked = {name: _logits_of(network, jax.lax.stop_gradient(frozen[name])) for name, network in teachers.items()}
-    # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
-    dropout_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    # The first member draws as it would alone, each further one by its name.
+    keys = {name: fold_name(key, name) if number else key for number, name in enumerate(group.learners)}
+    outputs, statistics, held = {}, {}, {}
+    for name, learner in group.learners.items():
+        # Replicas draw dropout of their own; what the objective draws must be the same on all of them.
+        drop = keys[name] if axis_name is None else jax.random.fold_in(keys[name], jax.lax.axis_index(axis_name))
+        held[name] = {"params": trained[name]["model"]} | ({"batch_stats": rest[name][0]} if rest[name][0] else {})
+        signal = training_signal(learner.condition, trained[name]["objective"], taught, keys[name], axis_name)
+        outputs[name], statistics[name] = learner.network.train(
+            held[name], batch, dropout_key=drop, axis_name=axis_name, signal=signal
+        )
+        asked[f"{PEER}{name}"] = _logits_of(learner.network, jax.lax.stop_gradient(held[name]))
     loss, logs, kept = jnp.zeros(()), {}, {}
     for name, learner in group.learners.items():
-        variables = {"params": trained[name]["model"]}
-        variables |= {"batch_stats": rest[name][0]} if rest[name][0] else {}
-        signal = training_signal(learner.condition, trained[name]["objective"], taught, key, axis_name)
-        output, statistics = learner.network.train(
-            variables, batch, dropout_key=dropout_key, axis_name=axis_name, signal=signal
-        )
+        peers = {f"{PEER}{peer}": jax.lax.stop_gradient(outputs[peer]) for peer in learner.peers}
         means, memory = learner.objective(
-            trained[name]["objective"], rest[name][1], output, taught, batch, step=step, key=key, axis_name=axis_name,
-            student_logits=_logits_of(learner.network, variables), teacher_logits=asked,
+            trained[name]["objective"], rest[name][1], outputs[name], taught | peers, batch, step=step, key=keys[name],
+            axis_name=axis_name, student_logits=_logits_of(learner.network, held[name]), teacher_logits=asked,
         )  # fmt: skip
         loss += learner.objective.total(means, counts[name], step)
-        logs[name] = means | {"accuracy": accuracy(output.logits, batch)}
-        kept[name] = (statistics, memory)
+        logs[name] = means | {"accuracy": accuracy(outputs[name].logits, batch)}
+        kept[name] = (statistics[name], memory)
     return loss, (logs, kept)
 
 

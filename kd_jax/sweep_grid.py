@@ -149,7 +149,7 @@ def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[
     teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
     teaching |= {section["teacher"] for section in plan.transfer_sets.values()}
     for model in plan.models:
-        if model.name in teaching and model.objective and not model.teachers and not model.restore:
+        if model.name in teaching and model.objective and not (model.teachers or model.peers or model.restore):
             # All that a teacher depends on but the seed.
             facts = [asdict(model), plan.config["data"], plan.config["checkpoint"]]
             owner = trained.setdefault(json.dumps(facts, sort_keys=True), name)

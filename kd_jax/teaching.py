@@ -1,4 +1,7 @@
-"""Whom a model's section names beside its frozen teachers: its own average, its members, whom it is conditioned on."""
+"""Whom a model's section names beside its frozen teachers.
+
+Its own moving average, the peers that are trained with it, the members it is made of, whom it is conditioned on.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +10,12 @@ from kd_jax.options import check_keys
 
 EMA = "ema:"
 """Before a model's own name among its teachers: its moving average."""
+
+PEER = "peer:"
+"""Before another model's name among a model's teachers: that model as it is in the same step of training."""
+
+SHARED = ("batch_size", "epochs", "accumulate", "mixing")
+"""What the `training` sections of peers must agree in, since they share batches and steps."""
 
 ENSEMBLE = "ensemble"
 """Name of a model that is made of others."""
@@ -58,6 +67,35 @@ def condition_of(name: str, section: Mapping[str, Any], teachers: Sequence[str])
     if not section.get("objective"):
         raise ValueError(f"{owner} is learned in training, and the model has no objective")
     return dict(condition)
+
+
+def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models that a model and they learn from each other, while all of them are trained.
+
+    Raises:
+      ValueError: for one that is unknown, the model itself, not trained here, doesn't name it back, or is trained in
+        other batches or steps.
+    """
+    named, owner = [teacher for teacher in section.get("teachers", ()) if teacher.startswith(PEER)], f"models.{name}"
+    peers = tuple(teacher.removeprefix(PEER) for teacher in named)
+    if changing := sorted({*named} & {*section.get("cached", ())}):
+        raise ValueError(f"{owner}.cached names {changing[0]!r}, whose outputs change in every step")
+    for peer in peers:
+        if peer not in sections or peer == name:
+            others = ", ".join(sorted(sections.keys() - {name}))
+            raise ValueError(f"{owner}.teachers names {PEER + peer!r}; there are {others}")
+        if PEER + name not in sections[peer].get("teachers", ()):
+            raise ValueError(
+                f"{owner}.teachers names {PEER + peer!r}; models.{peer}.teachers must name {PEER + name!r}"
+            )
+        if sections[peer].get("restore") or not sections[peer].get("objective"):
+            raise ValueError(f"models.{peer} has a peer, {name!r}: it needs an objective and can't be restored")
+        ours, theirs = (each.get("training", {}) for each in (section, sections[peer]))
+        if differing := [key for key in SHARED if ours.get(key) != theirs.get(key)]:
+            raise ValueError(f"{owner} and its peer {peer!r} differ in training ({', '.join(differing)})")
+        if tuple(section.get("data", ())) != tuple(sections[peer].get("data", ())):
+            raise ValueError(f"{owner} and its peer {peer!r} differ in data")
+    return peers
 
 
 def members_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:

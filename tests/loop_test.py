@@ -31,6 +31,7 @@ class Notes:
     def save(self, step, state, meta, metrics):
         assert int(state.step) == step
         self.saved.append((step, meta["position"]["next"], metrics))
+        self.meta = meta
 
     def wait(self):
         self.waits += 1
@@ -69,19 +70,24 @@ def metrics_of(batch):
     return {"student": {"hard": Mean(np.float32(batch * batch), np.int32(batch)), "loss": np.float32(batch)}}
 
 
+def metrics_of_two(batch):
+    return metrics_of(batch) | {"peer": metrics_of(batch)["student"]}
+
+
 def run(notes, *, total=10, save=4, log=5, stop=None, start=0, metrics=metrics_of, **other):
     def advance(state, batch):
         return TrainState(state.step + 1, {}), metrics(batch)
 
     def evaluate(state):
         notes.written.append(("evaluated", int(state.step)))
-        return {"accuracy": 0.5, "loss": 2.0, "ece": 0.1}
+        return {"student": {"accuracy": 0.5, "loss": 2.0, "ece": 0.1}}
 
     batches = Batches()
     batches.position = start
     return train(
         TrainState(np.int32(start), {}), advance=advance, batches=batches, rhythm=Rhythm(total, save, log),
-        evaluate=evaluate, checkpoints=notes, records={"student": notes}, progress=notes, stop=stop or Never(),
+        evaluate=other.get("evaluate", evaluate), checkpoints=notes,
+        records=dict.fromkeys(other.get("members", ("student",)), notes), progress=notes, stop=stop or Never(),
         seconds=other.get("seconds", 0.0),
     )  # fmt: skip
 
@@ -92,6 +98,17 @@ def notes():
 
 
 # Rhythm
+
+
+def test_a_checkpoint_of_a_group_is_ranked_by_the_mean_of_its_members(notes):
+    def evaluate(_state):
+        return {"student": {"accuracy": 0.5, "loss": 2.0}, "peer": {"accuracy": 0.7, "loss": 1.0}}
+
+    run(notes, members=("student", "peer"), evaluate=evaluate, metrics=metrics_of_two)
+    assert [metrics for *_, metrics in notes.saved] == [{"accuracy": pytest.approx(0.6), "loss": 1.5}] * 3
+    assert notes.meta["selection"]["peer"] == {"accuracy": 0.7, "loss": 1.0}
+    shown = next(values for entry in notes.shown if isinstance(entry, tuple) for values in [entry[1]])
+    assert {"student/hard", "peer/hard"} <= shown.keys()
 
 
 def test_checkpoints_come_at_their_interval_and_at_the_end_with_the_data_position(notes):

@@ -143,6 +143,24 @@ def conditioned(make, batch, output):
     return dataclasses.replace(group, learners={"s": learner}), state, frozen
 
 
+def mutual(make):
+    """The case's student and another of its kind that it learns from, and which learns from it."""
+    group, state, frozen = make()
+    learner = group.learners["s"]
+    student = jax.eval_shape(learner.network, state.members["s"].variables(), image_batch(0))
+    site = Site("v", student, {"peer": student}, None, {"peer": "v"}, np.arange(ROWS) % 3, 3)
+    learners = {}
+    for name, other in (("s", "p"), ("p", "s")):
+        objective = make_objective(
+            dict(hard=HARD, soft=SOFT), dataclasses.replace(site, teachers={f"peer:{other}": student})
+        )
+        learners[name] = dataclasses.replace(learner, objective=objective, peers=(other,))
+    fresh = learner.network.init(jax.random.key(4), image_batch(0))
+    starts = {"s": state.members["s"].variables(), "p": fresh}
+    members = {name: learners[name].init(starts[name], jax.random.key(9)) for name in learners}
+    return dataclasses.replace(group, learners=learners), TrainState(state.step, members), frozen
+
+
 def encoder_case():
     """Every kind of term that reads tokens, at once."""
     return make_case(
@@ -176,6 +194,12 @@ CASES = {
         lambda: conditioned(functools.partial(mixed, text_case, kind="mixup"), text_batch(0), "pooled"),
         text_batch,
         1,
+        5,
+    ),
+    "images, peers, accumulation": (
+        lambda: mutual(image_case),
+        functools.partial(image_batch, valid_rows=21),
+        2,
         5,
     ),
     "every term on images": (resnet_case, functools.partial(image_batch, valid_rows=21), 1, 3),

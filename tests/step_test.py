@@ -263,3 +263,47 @@ def test_a_member_learns_from_its_average_as_from_a_frozen_teacher_of_the_same_w
 def test_without_a_decay_nothing_is_averaged(texts):
     after, _ = advance(make_case(texts, BAG, BAG, dict(hard=HARD)), texts)
     assert after.members["s"].average == {}
+
+
+# Peers
+
+
+def make_peers(batch, names=("a", "b")):
+    """Two bags that start differently and learn from the labels and from each other, as a group and each by itself."""
+    network = Network(models.build(BAG), "v", jnp.float32)
+    starts = {name: network.init(jax.random.key(i), batch) for i, name in enumerate(names)}
+    shape = jax.eval_shape(network, starts[names[0]], batch)
+    learners, alone = {}, {}
+    for name, other in (names, names[::-1]):
+        site = Site(
+            "v", shape, {f"peer:{other}": shape}, None, {f"peer:{other}": "v"}, np.asarray(batch.labels), CLASSES
+        )
+        learners[name] = Learner(
+            network, make_objective(dict(hard=HARD, soft=SOFT), site), optax.sgd(RATE), peers=(other,)
+        )
+        frozen = dataclasses.replace(site, teachers={"t": shape}, teacher_views={"t": "v"})
+        learner = Learner(network, make_objective(dict(hard=HARD, soft=SOFT), frozen), optax.sgd(RATE))
+        state = TrainState(jnp.zeros((), jnp.int32), {name: learner.init(starts[name], jax.random.key(2))})
+        alone[name] = Group({name: learner}, {"t": network}, 5), state, {"t": starts[other]}
+    members = {name: learners[name].init(starts[name], jax.random.key(2)) for name in names}
+    return (Group(learners, {}, 5), TrainState(jnp.zeros((), jnp.int32), members), {}), alone
+
+
+def test_each_peer_moves_as_if_the_other_s_weights_before_the_step_were_a_frozen_teacher(texts):
+    together, alone = make_peers(texts)
+    found = advance(together, texts)[0].members
+    for name, case in alone.items():
+        want = advance(case, texts)[0].members[name]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), found[name].params, want.params)
+        assert not np.allclose(
+            found[name].params["classifier"]["bias"], case[1].members[name].params["classifier"]["bias"]
+        )
+
+
+def test_members_of_a_group_draw_dropout_of_their_own(texts):
+    """Else two that start alike would stay alike; the first draws as it would alone."""
+    group, state, frozen = make_case(texts, DROPPING, BAG, dict(hard=HARD), names=("a", "b"))
+    after = advance((group, state, frozen), texts)[0].members
+    single = advance(make_case(texts, DROPPING, BAG, dict(hard=HARD), names=("a",)), texts)[0].members
+    assert checksums(after["a"].params) == checksums(single["a"].params)
+    assert checksums(after["a"].params) != checksums(after["b"].params)

@@ -77,7 +77,7 @@ class Run:
                 if finished.load(self.path / plan.name) is None:
                     raise ValueError(f"{plan.name!r} in {self.path} is damaged; start the run again and it is remade")
                 alone = replace(plan, condition=None)  # What it would be given, it is explained without.
-                found[plan.name] = obtain(alone, {}, self.around)
+                found |= obtain([alone], {}, self.around)
         return found
 
 

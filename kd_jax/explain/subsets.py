@@ -49,6 +49,8 @@ def value_training(run: Run, model: str, players: Players, permutations: int | N
     plan, count = run.plan[model], len(players.names)
     if plan.restore or not plan.objective:
         raise ValueError(f"models.{model} wasn't trained in this run: explain the one that trained it")
+    if plan.peers:
+        raise ValueError(f"models.{model} was trained together with {', '.join(plan.peers)}, not by itself")
     if permutations is None and count > EXACT_PLAYERS:
         raise ValueError(
             f"{count} {players.kind} have {2**count - 2} subsets to train, and exact values are limited to"
@@ -98,7 +100,7 @@ class _Accuracy:
         folder.mkdir(parents=True, exist_ok=True)
         self._teachers = self._teachers or run.models(plan.teachers)
         teachers = {name: self._teachers[name] for name in plan.teachers}
-        model = obtain(_from_here(plan, run.path), teachers, around)
+        model = obtain([_from_here(plan, run.path)], teachers, around)[plan.name]
         source = around.datasets.splits["evaluation"]
         return score(model, {}, source, around, plan.training["batch_size"])["accuracy"]
 
