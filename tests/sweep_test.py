@@ -170,6 +170,14 @@ def test_baselines_assistants_and_teachers_that_are_restored_already_are_left_al
         assert not run.needs
 
 
+def test_a_baseline_that_teaches_is_still_one_of_each_seed(config, tmp_path):
+    with config.unlocked():
+        config.models.born_again = copy.deepcopy(config.models.student)
+        config.models.born_again.teachers = ("baseline",)
+    _, second = laid_out(config, tmp_path, seeds=[0, 1])
+    assert set(restored(second)) == {"teacher"}
+
+
 # What is refused.
 
 
