@@ -24,6 +24,7 @@ def test_mixup_is_a_weighted_mean_of_two_images():
     shares = shares[shares < 1]  # The rest met themselves.
     assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
     assert np.std(shares) == pytest.approx(np.sqrt(1 / 12), abs=0.05)
+    assert max(mix(pure, seed=seed)[0, 0, 0, 0] for seed in range(20)) > 100  # The dark one, mixed with the bright one.
 
 
 def test_cutmix_puts_one_rectangle_of_a_second_image_into_the_first():
@@ -34,6 +35,13 @@ def test_cutmix_puts_one_rectangle_of_a_second_image_into_the_first():
         assert len(np.unique(new[inside])) <= 1
         for line in (rows, columns):
             assert (np.diff(np.flatnonzero(line)) == 1).all()
+
+
+def test_cutmix_s_rectangles_have_the_drawn_area_but_for_the_border():
+    """Uniform shares: half of the area where nothing is cut off, and less where it is."""
+    pure = np.concatenate([np.zeros((500, 16, 16, 1), np.uint8), np.full((500, 16, 16, 1), 200, np.uint8)])
+    share = np.mean(mix(pure, kind="cutmix") != pure)
+    assert 0.12 < share < 0.25  # Half of them meet their like, in which nothing shows.
 
 
 def test_a_large_concentration_halves():
