@@ -110,7 +110,7 @@ IN_THE_STUDENT = [False] * 10 + [True]
     [
         ("digits.py", TWICE),
         ("docstrings.py", TWICE),
-        ("digits_conditioned.py", [False] * 12 + [True]),  # In the student: the map.
+        ("digits_conditioned.py", IN_THE_STUDENT),  # The map of the condition.
         ("digits_peers.py", TWICE),
         ("cifar10_resnet56.py:crd", IN_THE_STUDENT),  # Banks and embeddings of the loss.
         ("cifar10_resnet56.py:factor_transfer", IN_THE_STUDENT),  # Networks of the loss.
