@@ -151,11 +151,11 @@ def test_an_odd_number_of_permutations_is_refused(valued):
 
 def test_a_model_that_was_not_trained_here_is_refused(valued):
     run = open_run(valued)
-    restored = tuple(replace(plan, restore="elsewhere") for plan in run.plan.models)
+    restored = tuple((replace(plan, restore="elsewhere"),) for plan in run.plan.models)
     with pytest.raises(
         ValueError, match=r"models\.student wasn't trained in this run: explain the one that trained it"
     ):
-        value_training(replace(run, plan=replace(run.plan, models=restored)), "student", game(("a",)), None)
+        value_training(replace(run, plan=replace(run.plan, groups=restored)), "student", game(("a",)), None)
 
 
 def test_sources_of_a_run_without_any_are_refused(valued):
