@@ -208,7 +208,7 @@ def _log_to_stderr(*, debug: bool) -> None:
 
 
 def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
-    from kd_jax.plan import config_hash
+    from kd_jax.identity import config_hash
 
     default = f"runs/{config['name']}-{'sweep-' if sweep else ''}{config_hash(config)}"
     return Path(FLAGS.workdir or default)

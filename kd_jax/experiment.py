@@ -14,11 +14,12 @@ from kd_jax.loop import StopSignal
 from kd_jax.parallel import make_parallel, set_precision
 from kd_jax.plan import ModelPlan, Plan, make_plan
 from kd_jax.records import write_json
+from kd_jax.scoring import score
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
 from kd_jax.teaching import EMA, PEER
-from kd_jax.training import obtain, score
+from kd_jax.training import obtain
 from kd_jax.transfer.making import make as make_transfer_set
 from kd_jax.workdir import Workdir
 
@@ -87,11 +88,8 @@ def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model],
     for group in plan.groups:
         for model in group:
             _add_transfer_sets(model, plan, models, provenance, around)
-            log.info(
-                "%s: %s",
-                model.name,
-                f"learns from {', '.join(found)}" if (found := _taught_by(model)) else "no teacher",
-            )
+            taught_by = ", ".join(_taught_by(model))
+            log.info("%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher")
         model, teachers = group[0], [name for model in group for name in model.teachers]
         if model.members:
             models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)

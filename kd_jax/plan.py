@@ -1,13 +1,12 @@
 """A config checked and laid out: which models there are, what each learns from, in which order they are trained."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from kd_jax.evaluations import expand
+from kd_jax.identity import difference
 from kd_jax.inheritance import root_of_likeness
 from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
@@ -39,9 +38,6 @@ FROM_MODEL = "from_model"
 
 TRAIN = "train"
 """Among a model's `data`: the training split."""
-
-FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
-"""What may change between the starts of one run."""
 
 
 @dataclass(frozen=True)
@@ -197,30 +193,5 @@ def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan
         if ours != theirs:
             raise ValueError(
                 f"compare: student {student.name!r} and baseline {baseline.name!r} differ in {aspect}"
-                f" ({_difference(ours, theirs)}); the comparison would not be fair"
+                f" ({difference(ours, theirs)}); the comparison would not be fair"
             )
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
-    if isinstance(value, Mapping) and (value or not prefix):
-        return {path: leaf for key, inner in value.items() for path, leaf in flatten(inner, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): list(value) if isinstance(value, tuple) else value}
-
-
-def _difference(ours: Any, theirs: Any) -> str:
-    if not isinstance(ours, Mapping):
-        return f"{ours!r} and {theirs!r}"
-    left, right = flatten(ours), flatten(theirs)
-    return ", ".join(sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path)))
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat config without what may change between two starts of one run."""
-    flat = flatten(config)
-    return {path: flat[path] for path in sorted(flat) if not any(f"{path}.".startswith(f"{free}.") for free in FREE)}
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that name a config in a default workdir."""
-    return hashlib.sha256(json.dumps(identity(config)).encode()).hexdigest()[:8]

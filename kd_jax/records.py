@@ -23,6 +23,13 @@ def write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
 
 
+def as_json(value: Any) -> Any:
+    """A value with dicts and lists for its mappings and sequences, as it comes back from JSON."""
+    if isinstance(value, Mapping):
+        return {key: as_json(inner) for key, inner in value.items()}
+    return [as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 class Records:
     """One model's metrics, appended to the workdir's metrics.jsonl and to TensorBoard events.
 

@@ -13,8 +13,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kd_jax.command import plain
+from kd_jax.identity import config_hash, flatten
 from kd_jax.options import check_keys
-from kd_jax.plan import config_hash, flatten, make_plan
+from kd_jax.plan import make_plan
 
 KEYS = {"seeds": True, "grid": False, "devices": False}
 LONGEST_LABEL = 100  # Characters; file systems allow 255 in a name.

@@ -15,8 +15,6 @@ from kd_jax import conditioned, finished
 from kd_jax.assembly import build, example, input_shapes, make_group, total_steps
 from kd_jax.checkpoint import Checkpoints
 from kd_jax.condition import CONDITION, Condition
-from kd_jax.data.sources import Source
-from kd_jax.evaluate import eval_step, evaluate
 from kd_jax.finished import Finished
 from kd_jax.loop import Rhythm, train
 from kd_jax.models import describe
@@ -24,10 +22,10 @@ from kd_jax.network import Network
 from kd_jax.plan import ModelPlan
 from kd_jax.progress import StepProgress
 from kd_jax.randomness import fold_name, stream
-from kd_jax.records import Records
+from kd_jax.records import Records, as_json
+from kd_jax.scoring import Selection
 from kd_jax.step import Group, train_step
 from kd_jax.surroundings import Model, Surroundings
-from kd_jax.teachers.ensemble import without_labels
 from kd_jax.teachers.frozen import FrozenTeachers, freeze
 from kd_jax.tree import count_parameters, fingerprint
 from kd_jax.types import TrainState, Variables
@@ -109,19 +107,13 @@ def _description(
 ) -> dict[str, Any]:
     plain = {"spec": plan.model, "view": plan.view, "dtype": plan.dtype, "architecture": describe(network.module),
              "inputs": input_shapes(plan, around), "columns": around.datasets.columns}  # fmt: skip
-    return {key: _as_json(value) for key, value in plain.items()} | {
+    return {key: as_json(value) for key, value in plain.items()} | {
         "class_names": list(around.datasets.splits["train"].class_names),
         "parameters": count_parameters(variables["params"]),
         "fingerprint": fingerprint(variables),
         "step": step,
         "train_seconds": seconds,
     }
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _as_json(inner) for key, inner in value.items()}
-    return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _fit(
@@ -183,7 +175,7 @@ def _train(
     if "position" in meta:
         batches.set_state(meta["position"])
         log.info("%s: resumed at step %d of %d", names, meta["step"], steps)
-    selections = {plan.name: _Selection(group.learners[plan.name].network, plan, around) for plan in plans}
+    selections = {plan.name: Selection(group.learners[plan.name].network, plan, around) for plan in plans}
     with ExitStack() as stack:
         records = {name: Records(around.workdir, name, resumed_at=meta["step"]) for name in group.learners}
         progress = StepProgress(names, total_steps=steps, start=meta["step"], batch_size=training["batch_size"])
@@ -195,26 +187,3 @@ def _train(
             evaluate=lambda state: {name: each(state.members[name].variables()) for name, each in selections.items()},
             checkpoints=checkpoints, records=records, progress=progress, stop=around.stop, seconds=meta["seconds"],
         )  # fmt: skip
-
-
-class _Selection:
-    """Evaluates variables on the selection split; compiled once."""
-
-    def __init__(self, network: Network, plan: ModelPlan, around: Surroundings):
-        self._compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers={}))
-        source = around.datasets.splits["selection"]
-        self._batches = around.datasets.evaluation_batches(source, [plan.view], plan.training["batch_size"])
-
-    def __call__(self, variables: Variables) -> dict[str, float]:
-        metrics = evaluate(self._compiled, variables, {}, self._batches)
-        return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
-
-
-def score(model: Model, teachers: Mapping[str, Model], source: Source, around: Surroundings, batch_size: int):
-    """A model's metrics on a whole split, and how far it agrees with its teachers."""
-    frozen = freeze(teachers, (), source, around, mixed=False)
-    network, *others = (without_labels(network) for network in (model.network, *frozen.networks.values()))
-    taught = dict(zip(frozen.networks, others, strict=True))
-    compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers=taught))
-    batches = around.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
-    return evaluate(compiled, model.variables, frozen.variables, batches)

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import jax
 
-from kd_jax.plan import identity
+from kd_jax.identity import identity
 from kd_jax.records import write_json
 
 

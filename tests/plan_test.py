@@ -1,11 +1,10 @@
 import copy
-import json
 from pathlib import Path
 
 import pytest
 
 from kd_jax.command import load_config, plain
-from kd_jax.plan import config_hash, flatten, identity, make_plan
+from kd_jax.plan import make_plan
 
 DIGITS = plain(load_config(str(Path(__file__).parent / "configs" / "shared.py")))
 
@@ -183,41 +182,3 @@ def test_an_unfair_comparison_is_refused_naming_what_differs(config, path, value
 def test_the_teacher_may_differ_from_the_student(config):
     put(config, "models.teacher.training.epochs", 1.0)
     assert make_plan(config)["teacher"].training["epochs"] == 1.0
-
-
-# Identity of a run
-
-
-def test_flatten_gives_leaves_by_dotted_path_and_lists_as_in_json():
-    nested = {"a": {"b": 1, "c": {"d": (1, 2)}}, "empty": {}, "none": None}
-    assert flatten(nested) == {"a.b": 1, "a.c.d": [1, 2], "empty": {}, "none": None}
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [("parallel.backend", "pmap"), ("logging.every_steps", 7), ("checkpoint.every_steps", 7),
-     ("evaluations", {"extra": {"evaluation": "test"}})],
-)  # fmt: skip
-def test_what_may_change_between_two_starts_is_not_part_of_a_runs_identity(config, path, value):
-    before, hashed = identity(config), config_hash(config)
-    put(config, path, value)
-    assert (identity(config), config_hash(config)) == (before, hashed)
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [("seed", 1), ("checkpoint.use", "latest"), ("checkpoint.keep_best", 2), ("data.train", "train"),
-     ("models.student.objective.soft.temperature", 2.0), ("models.student.model.widths", (4, 9))],
-)  # fmt: skip
-def test_everything_else_is(config, path, value):
-    before, hashed = identity(config), config_hash(config)
-    put(config, path, value)
-    after = identity(config)
-    assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} == {path}
-    assert config_hash(config) != hashed
-
-
-def test_the_identity_survives_json_and_the_order_of_the_keys(config):
-    stored = json.loads(json.dumps(config))
-    assert identity(stored) == identity(config)
-    assert config_hash(dict(reversed(config.items()))) == config_hash(stored) == config_hash(config)

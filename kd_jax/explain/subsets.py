@@ -14,8 +14,9 @@ from kd_jax.explain.run import Run
 from kd_jax.loop import Interrupted
 from kd_jax.plan import FROM_MODEL, ModelPlan, make_plan
 from kd_jax.records import write_json
+from kd_jax.scoring import score
 from kd_jax.surroundings import Model
-from kd_jax.training import obtain, score
+from kd_jax.training import obtain
 from kd_jax.workdir import Workdir
 
 log = logging.getLogger("kd_jax")

@@ -15,6 +15,7 @@ from kd_jax.data.cleaning.quarantine import Limits
 from kd_jax.data.sources import Source, fingerprint, text_contents
 from kd_jax.network import Network
 from kd_jax.randomness import derived_seed
+from kd_jax.records import as_json
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers import cache
 from kd_jax.teachers.ensemble import without_labels
@@ -79,30 +80,23 @@ def make(
         "teacher_fingerprint": teacher.description["fingerprint"],
         "training_data": train.fingerprint,
         "seed": derived_seed(around.seed, "transfer", name),
-        "options": _plain({key: value for key, value in spec.items() if key != "teacher"}),
+        "options": as_json({key: value for key, value in spec.items() if key != "teacher"}),
     }
     found = storage.provenance(root, name)
     if found is None or {key: found.get(key) for key in facts} != facts:
         if found is not None:
             log.warning("transfer_sets.%s was made from something else; it is made again", name)
         try:
-            found, outputs = _make(name, spec, teacher, around, facts, keep_outputs)
+            return _make(name, spec, teacher, around, facts, keep_outputs)
         except ValueError as error:
             raise ValueError(f"transfer_sets.{name}: {error}") from None
-    else:
-        outputs = None
-    source = load(name, around.workdir, train)
-    if outputs is not None and isinstance(teacher.network, Network):
-        cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), outputs)
-    return TransferSet(source, found)
+    return TransferSet(load(name, around.workdir, train), found)
 
 
 def _make(
     name: str, spec: Mapping[str, Any], teacher: Model, around: Surroundings, facts: dict, keep_outputs: bool
-) -> tuple[dict[str, Any], cache.Table | None]:
-    """Makes and writes a set; its provenance, and the teacher's outputs if they are to be kept."""
-    datasets = around.datasets
-    train = datasets.splits["train"]
+) -> TransferSet:
+    train = around.datasets.splits["train"]
     candidates = find_candidates(spec["source"], train, facts["seed"])
     sound = _sift(candidates, spec, around)
     inputs = _pick(candidates, sound.rows)
@@ -126,7 +120,12 @@ def _make(
         storage.write(around.workdir / FOLDER, name, labelled, train.modality, train.class_names, facts | counts)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"transfer set {name} written")
-    return facts | counts, {key: column[rows] for key, column in outputs.items()} if keep_outputs else None
+    source = load(name, around.workdir, train)
+    # What an ensemble says may depend on the label, which its students are taught with.
+    if keep_outputs and isinstance(teacher.network, Network):
+        kept = {key: column[rows] for key, column in outputs.items()}
+        cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), kept)
+    return TransferSet(source, facts | counts)
 
 
 def _sift(candidates: Any, spec: Mapping[str, Any], around: Surroundings) -> Sound:
@@ -158,10 +157,3 @@ def _logits_only(network: Any, variables: Variables, batch: Batch) -> ModelOutpu
 
 def _pick(values: Any, rows: np.ndarray) -> Any:
     return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from kd_jax.data import open_source
-from kd_jax.data.builders import quiet
+from kd_jax.data.preparation import prepare_whole
 from kd_jax.data.prepared import SOFT_LABELS
 from kd_jax.data.sources import Source
 
@@ -56,19 +54,12 @@ def write(root: Path, name: str, labelled: Labelled, modality: str, classes: Seq
       classes: [K].
       facts: JSON, written beside the records as provenance.json.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".preparing-", dir=root))
-    try:
-        with quiet():
-            builder = _Builder(name, labelled, modality, classes, data_dir=scratch, file_format="array_record")
-            builder.download_and_prepare()
-        made, target = scratch / name / VERSION, root / name / VERSION
-        (made / PROVENANCE).write_text(json.dumps(facts, indent=1))
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(made, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(root / name / VERSION, ignore_errors=True)
+    prepare_whole(
+        root, Path(name, VERSION),
+        lambda at: _Builder(name, labelled, modality, classes, data_dir=at, file_format="array_record"),
+        {PROVENANCE: json.dumps(facts, indent=1)},
+    )  # fmt: skip
 
 
 def provenance(root: Path, name: str) -> dict[str, Any] | None:

@@ -1,0 +1,40 @@
+"""How good a model is: on the selection split while it is trained, and on whole splits when it is finished."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from kd_jax.data.sources import Source
+from kd_jax.evaluate import eval_step, evaluate
+from kd_jax.network import Network
+from kd_jax.plan import ModelPlan
+from kd_jax.surroundings import Model, Surroundings
+from kd_jax.teachers.ensemble import without_labels
+from kd_jax.teachers.frozen import freeze
+from kd_jax.types import Variables
+
+
+class Selection:
+    """Evaluates variables on the selection split; compiled once."""
+
+    def __init__(self, network: Network, plan: ModelPlan, around: Surroundings):
+        self._compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers={}))
+        source = around.datasets.splits["selection"]
+        self._batches = around.datasets.evaluation_batches(source, [plan.view], plan.training["batch_size"])
+
+    def __call__(self, variables: Variables) -> dict[str, float]:
+        """ "accuracy", "loss" and "ece"."""
+        metrics = evaluate(self._compiled, variables, {}, self._batches)
+        return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
+
+
+def score(
+    model: Model, teachers: Mapping[str, Model], source: Source, around: Surroundings, batch_size: int
+) -> dict[str, Any]:
+    """A model's metrics on a whole split, and how far it agrees with its teachers."""
+    frozen = freeze(teachers, (), source, around, mixed=False)
+    network, *others = (without_labels(network) for network in (model.network, *frozen.networks.values()))
+    taught = dict(zip(frozen.networks, others, strict=True))
+    compiled = around.parallel.evaluate(partial(eval_step, network=network, teachers=taught))
+    batches = around.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
+    return evaluate(compiled, model.variables, frozen.variables, batches)
