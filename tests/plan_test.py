@@ -64,6 +64,57 @@ def test_an_unknown_teacher_is_refused_with_the_models_there_are(config):
         make_plan(config)
 
 
+# Peers
+
+
+def add_peer(config, name, **changes):
+    """Adds a model of its own kind that learns from the student, and the student from it."""
+    add(config, name, "peer:student")
+    model = dict(name="cnn", widths=(5, 8), batch_norm=False)
+    config["models"][name] |= {"model": model} | changes
+    put(config, "models.student.teachers", ("teacher", f"peer:{name}"))
+
+
+def test_peers_are_one_group_beside_each_other_after_the_teachers_of_both(config):
+    add_peer(config, "a")
+    plan = make_plan(config)
+    assert [[model.name for model in group] for group in plan.groups] == [["baseline"], ["teacher"], ["a", "student"]]
+    assert [(model.teachers, model.peers) for model in plan.groups[-1]] == [((), ("student",)), (("teacher",), ("a",))]
+
+
+def test_a_peer_that_is_like_the_other_is_seeded_by_its_own_name(config):
+    """Two that started from the same weights, on the same batches, would never differ."""
+    add_peer(config, "twin", like="student", model=config["models"]["student"]["model"])
+    add(config, "twins_baseline")
+    put(config, "models.twins_baseline.like", "twin")
+    plan = make_plan(config)
+    kin = [plan[name].kin for name in ("student", "baseline", "twin", "twins_baseline")]
+    assert kin == ["student", "student", "twin", "twin"]
+
+
+def test_peers_that_would_start_from_the_same_weights_are_refused(config):
+    add_peer(config, "twin", like="baseline", model=config["models"]["student"]["model"])
+    del config["models"]["baseline"]["like"]
+    put(config, "models.student.like", "baseline")
+    message = r"^models.student and models.twin train together and would start from the same weights, as models `like`"
+    with pytest.raises(ValueError, match=message):
+        make_plan(config)
+
+
+def test_a_peer_that_is_also_a_finished_teacher_is_a_circle(config):
+    add_peer(config, "a")
+    put(config, "models.a.teachers", ("peer:student", "student"))
+    with pytest.raises(ValueError, match="form a circle"):
+        make_plan(config)
+
+
+def test_peers_are_checked_where_a_plan_is_made(config):
+    add_peer(config, "a")
+    put(config, "models.student.teachers", ("teacher",))
+    with pytest.raises(ValueError, match=r"^models.a.teachers names 'peer:student'; models.student.teachers must name"):
+        make_plan(config)
+
+
 # What a model's plan holds
 
 

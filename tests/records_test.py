@@ -56,6 +56,20 @@ def test_lines_of_other_models_stay_whatever_their_step(tmp_path):
     assert steps(tmp_path) == [1, 2]
 
 
+def test_members_of_a_group_write_side_by_side_and_resume_together(tmp_path):
+    for start, stop in ((0, 3), (2, 4)):
+        with (
+            closing(Records(tmp_path, "student", resumed_at=start)) as one,
+            closing(Records(tmp_path, "wide", resumed_at=start)) as other,
+        ):
+            for step in range(start + 1, stop + 1):
+                one.write(step, {"loss": start})
+                other.write(step, {"loss": start})
+    assert [(entry["model"], entry["step"], entry["loss"]) for entry in lines(tmp_path)] == [
+        (model, step, 0 if step < 3 else 2) for step in (1, 2, 3, 4) for model in ("student", "wide")
+    ]
+
+
 @pytest.mark.parametrize("kept", [1, 10, 40])
 def test_a_last_line_that_a_kill_cut_short_is_dropped(tmp_path, kept):
     train(tmp_path, 0, 3)

@@ -157,6 +157,15 @@ def test_each_version_of_a_teacher_is_trained_once(config, tmp_path, path, value
     assert [run.needs for run in runs] == [set(), {runs[0].name}, set(), {runs[2].name}]
 
 
+def test_a_teacher_that_is_trained_with_a_peer_is_trained_in_every_run(config, tmp_path):
+    with config.unlocked():
+        config.models.other = copy.deepcopy(config.models.teacher)
+        config.models.other.model.width = 0.125
+        config.models.other.teachers, config.models.teacher.teachers = ("peer:teacher",), ("peer:other",)
+    for run in laid_out(config, tmp_path, seeds=[0, 1], grid={TEMPERATURE: [1.0, 4.0]}):
+        assert (restored(run), run.needs) == ({}, frozenset())
+
+
 def test_baselines_assistants_and_teachers_that_are_restored_already_are_left_alone(config, tmp_path):
     with config.unlocked():
         config.models.assistant = copy.deepcopy(config.models.student)

@@ -158,6 +158,13 @@ def test_a_model_that_was_not_trained_here_is_refused(valued):
         value_training(replace(run, plan=replace(run.plan, groups=restored)), "student", game(("a",)), None)
 
 
+def test_a_model_that_was_trained_with_a_peer_is_refused(valued):
+    run = open_run(valued)
+    groups = ((replace(run.plan["student"], peers=("wide",)),),)
+    with pytest.raises(ValueError, match=r"^models\.student was trained together with wide, not by itself$"):
+        value_training(replace(run, plan=replace(run.plan, groups=groups)), "student", game(("a",)), None)
+
+
 def test_sources_of_a_run_without_any_are_refused(valued):
     with pytest.raises(ValueError, match=r"models\.student\.data names no source\(s\) of training data"):
         explain_training(valued, None, "sources", None)
