@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from kd_jax.data.image import ImageView
 from kd_jax.data.pipeline import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
 from kd_jax.data.sources import Source, is_own, open_source
 from kd_jax.data.text import TextView, load_tokenizer
-from kd_jax.data.union import unite
+from kd_jax.data.union import TRAIN, unite
 from kd_jax.evaluations import Evaluation, open_evaluations
 from kd_jax.options import call_with_options
 from kd_jax.types import Batch
@@ -62,7 +61,8 @@ class Datasets:
         inputs = self.splits["train"].inputs
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
         self.limits = make_limits(data["cleaning"])
-        self._transfer_sets: dict[str, Source] = {}
+        self._sets: dict[str, Source] = {}
+        self._doubted: list[dict[str, Any]] = []
         self._unions: dict[tuple[str, ...], Source] = {}
         self._augmentation = make_augmentation(data["augmentation"], size)
         self._tokenizers: dict[str, Tokenizer] = {}
@@ -83,13 +83,19 @@ class Datasets:
         """Whether a training example looks different each time."""
         return self._augmentation is not None
 
-    def add_transfer_set(self, name: str, source: Source) -> None:
-        """Makes a set known under its name."""
-        self._transfer_sets[name] = source
+    def add_set(self, name: str, source: Source, quarantined: Iterable[dict[str, Any]] = ()) -> None:
+        """Makes a transfer set or a trusted set known under its name, and what was quarantined for it."""
+        self._sets[name] = source
+        self._doubted += quarantined
+
+    def remove_set(self, name: str) -> None:
+        """Frees a set that no model learns from any more."""
+        self.forget(self._sets.pop(name))
+        self._unions = {names: union for names, union in self._unions.items() if name not in names}
 
     def training_source(self, names: tuple[str, ...]) -> Source:
-        """What a model learns from: "train", the training split, and transfer sets, as one source."""
-        known = {"train": self.splits["train"]} | self._transfer_sets
+        """What a model learns from: "train" and named sets, as one source."""
+        known = {TRAIN: self.splits["train"]} | self._sets
         if names not in self._unions:
             self._unions[names] = unite([known[name] for name in names])
         return self._unions[names]
@@ -110,8 +116,9 @@ class Datasets:
         return list(rows.values())
 
     def quarantined(self) -> list[dict[str, Any]]:
-        """Every training row that cleaning found something wrong with, and what."""
-        return [{"dataset": self.splits["train"].name, **entry} for entry in self._cleaned.quarantined]
+        """Every training row that cleaning or the judge of a trusted set found something wrong with, and what."""
+        name = self.splits["train"].name
+        return [{"dataset": name, **entry} for entry in (*self._cleaned.quarantined, *self._doubted)]
 
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
         """The tokenizer that a text view names; "trained" learns one from the training texts."""
@@ -179,12 +186,6 @@ class Datasets:
             source, prepared, batch_size=batch_size, buckets=bucket_lengths(max(lengths)) if lengths else (),
             process_index=jax.process_index(), process_count=jax.process_count(), **options,
         )  # fmt: skip
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Lists rejected or quarantined rows as JSON lines; no file when there are none."""
-    if rows and jax.process_index() == 0:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None = None) -> Tokenizer:

@@ -8,19 +8,21 @@ from typing import Any
 
 from kd_jax import results, robustness
 from kd_jax.conditioned import score_with_teacher
-from kd_jax.datasets import Datasets, write_rows
+from kd_jax.datasets import Datasets
 from kd_jax.evaluations import expand
 from kd_jax.loop import StopSignal
 from kd_jax.parallel import make_parallel, set_precision
 from kd_jax.plan import ModelPlan, Plan, make_plan
-from kd_jax.records import write_json
+from kd_jax.records import write_json, write_rows
 from kd_jax.scoring import score
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
 from kd_jax.teaching import EMA, PEER
 from kd_jax.training import obtain
+from kd_jax.training_data import TRANSFER, TRUSTED
 from kd_jax.transfer.making import make as make_transfer_set
+from kd_jax.trusted.making import make as make_trusted_set
 from kd_jax.workdir import Workdir
 
 log = logging.getLogger("kd_jax")
@@ -59,8 +61,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     around = Surroundings(
         folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop
     )
-    models, transfer_sets = _train_in_order(plan, around)
-    found = _report(plan, models, around) | {"transfer_sets": transfer_sets}
+    models, sets = _train_in_order(plan, around)
+    found = _report(plan, models, around) | sets
     write_json(folder.path / "results.json", found)
     results.show(found, folder.path)
     return found
@@ -81,13 +83,13 @@ def _evaluated_on(plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
-def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model], dict[str, Any]]:
-    """The finished models, and what each transfer set that one of them learns from was made of."""
+def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model], dict[str, dict[str, Any]]]:
+    """The finished models, and of what each set that one of them learns from was made, by kind and name."""
     models: dict[str, Model] = {}
-    provenance: dict[str, Any] = {}
+    sets: dict[str, dict[str, Any]] = {TRANSFER: {}, TRUSTED: {}}
     for group in plan.groups:
         for model in group:
-            _add_transfer_sets(model, plan, models, provenance, around)
+            _add_sets(model, plan, models, sets, around)
             taught_by = ", ".join(_taught_by(model))
             log.info("%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher")
         model, teachers = group[0], [name for model in group for name in model.teachers]
@@ -95,19 +97,25 @@ def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model],
             models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)
         else:
             models |= obtain(group, {name: models[name] for name in teachers}, around)
-    return models, provenance
+    return models, sets
 
 
-def _add_transfer_sets(
-    model: ModelPlan, plan: Plan, models: Mapping[str, Model], provenance: dict[str, Any], around: Surroundings
+def _add_sets(
+    model: ModelPlan, plan: Plan, models: Mapping[str, Model], sets: Mapping[str, dict[str, Any]], around: Surroundings
 ) -> None:
     """Makes those that a model learns from and that aren't there yet, and notes what they were made of."""
-    for name in [name for name in model.data if name in plan.transfer_sets and name not in provenance]:
-        spec = plan.transfer_sets[name]
-        cached = any(name in other.data and spec["teacher"] in other.cached for other in plan.models)
-        made = make_transfer_set(name, spec, models[spec["teacher"]], around, keep_outputs=cached)
-        around.datasets.add_transfer_set(name, made.source)
-        provenance[name] = made.provenance
+    for name in model.data:
+        if name in plan.transfer_sets and name not in sets[TRANSFER]:
+            spec = plan.transfer_sets[name]
+            cached = any(name in other.data and spec["teacher"] in other.cached for other in plan.models)
+            made = make_transfer_set(name, spec, models[spec["teacher"]], around, keep_outputs=cached)
+            around.datasets.add_set(name, made.source)
+            sets[TRANSFER][name] = made.provenance
+        if name in plan.trusted_sets and name not in sets[TRUSTED]:
+            trusted = make_trusted_set(name, plan.trusted_sets[name], models[plan.trusted_sets[name]["judge"]], around)
+            around.datasets.add_set(name, trusted.source, trusted.quarantined)
+            write_rows(around.workdir / "quarantine.jsonl", around.datasets.quarantined())
+            sets[TRUSTED][name] = trusted.facts
 
 
 def _taught_by(model: ModelPlan) -> list[str]:

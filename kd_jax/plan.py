@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from kd_jax.data.union import TRAIN
 from kd_jax.evaluations import expand
 from kd_jax.identity import difference
 from kd_jax.inheritance import root_of_likeness
@@ -12,10 +13,10 @@ from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
 from kd_jax.order import groups_in_order
 from kd_jax.teaching import EMA, PEER, condition_of, members_of, own_average, peers_of
-from kd_jax.transfer.options import check as check_transfer_set
+from kd_jax.training_data import TRANSFER, TRUSTED, check_sets
 
 SECTIONS: dict[str, dict[str, bool]] = {
-    "": {"transfer_sets": False} | dict.fromkeys(
+    "": {TRANSFER: False, TRUSTED: False} | dict.fromkeys(
         ("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations", "parallel",
          "checkpoint", "logging"), True),
     "data": dict.fromkeys(("name", "dir", "train", "selection", "evaluation", "inputs", "label", "max_rejected",
@@ -36,9 +37,6 @@ SECTIONS: dict[str, dict[str, bool]] = {
 FROM_MODEL = "from_model"
 """Key of a model's `model` that names an earlier model, whose weights it starts from in place of random ones."""
 
-TRAIN = "train"
-"""Among a model's `data`: the training split."""
-
 
 @dataclass(frozen=True)
 class ModelPlan:
@@ -55,7 +53,7 @@ class ModelPlan:
       training: batch size, epochs, optimizer, ...
       restore: folder of a finished model to use instead of training one, or None.
       members: names of earlier models, if this one is their ensemble.
-      data: what it learns from: "train", the training split, and names of transfer sets.
+      data: what it learns from: "train", the training split, and names of sets.
       decay: of the moving average of itself that it learns from too, or None.
       condition: which teacher's output is part of its input, and how, or None.
       kin: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
@@ -78,6 +76,11 @@ class ModelPlan:
     condition: dict[str, Any] | None = None
     peers: tuple[str, ...] = ()
 
+    @property
+    def start(self) -> str | None:
+        """The earlier model whose weights it starts from, or None."""
+        return self.model.get(FROM_MODEL)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -87,11 +90,13 @@ class Plan:
       config: the resolved config, plain Python values.
       groups: in the order of training; a group's models are trained together, by name.
       transfer_sets: name -> section, checked.
+      trusted_sets: name -> section, checked.
     """
 
     config: dict[str, Any]
     groups: tuple[tuple[ModelPlan, ...], ...]
     transfer_sets: dict[str, Any]
+    trusted_sets: dict[str, Any]
 
     @property
     def models(self) -> tuple[ModelPlan, ...]:
@@ -118,28 +123,17 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     if config["checkpoint"]["use"] not in ("best", "latest"):
         raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
     models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}
-    sets = dict(config.get("transfer_sets", {}))
-    for name, section in sets.items():
-        check_transfer_set(name, section, models)
-    _check_data(models, sets)
+    transfer, trusted = check_sets(config, models)
+    makers = {name: spec["teacher"] for name, spec in transfer.items()}
+    makers |= {name: spec["judge"] for name, spec in trusted.items()}
     _check_comparison(config["compare"], models)
-    needed = {name: _needed(model, sets) for name, model in models.items()}
+    needed = {name: _needed(model, makers) for name, model in models.items()}
     order = groups_in_order(needed, {name: model.peers for name, model in models.items()})
     for one, other in (pair for group in order for pair in combinations(group, 2)):
         if (models[one].kin, models[one].model) == (models[other].kin, models[other].model):
             raise ValueError(f"models.{one} and models.{other} train together and would start from the same weights, as"
                              f" models `like` {models[one].kin} do: make one `like` the other, its peer")  # fmt: skip
-    return Plan(dict(config), tuple(tuple(models[name] for name in group) for group in order), sets)
-
-
-def _check_data(models: Mapping[str, ModelPlan], sets: Mapping[str, Any]) -> None:
-    for model in models.values():
-        if not model.data or len(set(model.data)) < len(model.data):
-            raise ValueError(f"models.{model.name}.data names one or more different sets, got {model.data}")
-        if unknown := [name for name in model.data if name not in (TRAIN, *sets)]:
-            raise ValueError(
-                f"models.{model.name}.data names {unknown[0]!r}; there are {', '.join((TRAIN, *sorted(sets)))}"
-            )
+    return Plan(dict(config), tuple(tuple(models[name] for name in group) for group in order), transfer, trusted)
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
@@ -176,10 +170,10 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     )  # fmt: skip
 
 
-def _needed(model: ModelPlan, sets: Mapping[str, Any]) -> tuple[str, ...]:
-    """The models that must be finished before this one begins."""
-    start = [model.model[FROM_MODEL]] if FROM_MODEL in model.model else ()
-    return (*model.teachers, *model.members, *start, *(sets[name]["teacher"] for name in model.data if name in sets))
+def _needed(model: ModelPlan, makers: Mapping[str, str]) -> tuple[str, ...]:
+    """The models that must be finished before this one begins; `makers` are who labels or judges each set."""
+    start = () if model.start is None else (model.start,)
+    return (*model.teachers, *model.members, *start, *(makers[name] for name in model.data if name in makers))
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:

@@ -23,6 +23,12 @@ def write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
 
 
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Lists rejected or quarantined rows as JSON lines; no file when there are none."""
+    if rows and jax.process_index() == 0:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def as_json(value: Any) -> Any:
     """A value with dicts and lists for its mappings and sequences, as it comes back from JSON."""
     if isinstance(value, Mapping):

@@ -149,6 +149,7 @@ def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[
     plan, needs = make_plan(plain(config)), set()
     teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
     teaching |= {section["teacher"] for section in plan.transfer_sets.values()}
+    teaching |= {section["judge"] for section in plan.trusted_sets.values()}
     # What the seeds compare is made anew for each of them, also where it teaches somebody.
     teaching -= {plan.config["compare"][role] for role in ("student", "baseline")}
     for model in plan.models:

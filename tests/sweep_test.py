@@ -187,6 +187,23 @@ def test_a_baseline_that_teaches_is_still_one_of_each_seed(config, tmp_path):
     assert set(restored(second)) == {"teacher"}
 
 
+@pytest.mark.parametrize("kind", ["transfer", "trusted"])
+def test_who_labels_or_judges_what_others_learn_from_is_trained_once(kind, tmp_path):
+    """Without being anyone's teacher."""
+    config = load_config(str(Path(__file__).parents[1] / "configs" / "digits_trusted.py") + ":smoke")
+    with config.unlocked():
+        del config.models.unsifted
+        if kind == "transfer":
+            config.trusted_sets = {}
+            source = {"name": "mixes", "rounds": 1, "kind": "mixup", "concentration": 1.0}
+            config.transfer_sets = {"trusted": {
+                "teacher": "judge", "source": source, "labels": "soft", "temperature": 1.0, "confidence": 0.0,
+                "per_class": None, "near_duplicate": 0.0, "max_overlap": 0.0,
+            }}  # fmt: skip
+    _, second = laid_out(config, tmp_path, seeds=[0, 1])
+    assert restored(second)["judge"] == str(tmp_path / "seed0" / "judge")
+
+
 # What is refused.
 
 

@@ -1,10 +1,13 @@
-"""Several sources read as one: the training split and the transfer sets that a model learns from beside it."""
+"""Several sources read as one: the training split, or what is trusted of it, and transfer sets beside it."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from kd_jax.data.sources import Source, fingerprint
+
+TRAIN = "train"
+"""The training split's name among what a model learns from."""
 
 
 class Joined(Sequence):

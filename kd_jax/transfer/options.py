@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kd_jax.data.union import TRAIN
 from kd_jax.options import check_keys
 
 OPTIONS = ("teacher", "source", "labels", "temperature", "confidence", "per_class", "near_duplicate", "max_overlap")
@@ -24,8 +25,8 @@ def check(name: str, spec: Mapping[str, Any], models: Mapping[str, Any]) -> None
     """
     owner = f"transfer_sets.{name}"
     check_keys(spec, dict.fromkeys(OPTIONS, True), owner)
-    if not (name.isascii() and name.isidentifier() and name.islower()) or name == "train":
-        raise ValueError(f"{owner}: a set's name is made of small letters, digits and _, and isn't 'train'")
+    if not (name.isascii() and name.isidentifier() and name.islower()) or name == TRAIN:
+        raise ValueError(f"{owner}: a set's name is made of small letters, digits and _, and isn't {TRAIN!r}")
     if spec["teacher"] not in models:
         raise ValueError(f"{owner}.teacher names {spec['teacher']!r}; there are {', '.join(sorted(models))}")
     if spec["labels"] not in ("soft", "hard"):

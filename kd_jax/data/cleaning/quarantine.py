@@ -1,7 +1,7 @@
 """Training rows checked: which are kept, which set aside and why, which repaired."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,18 +97,23 @@ def clean(
     bad = [row for row, reasons in enumerate(found.reasons) if reasons]
     counts = Counter(reason for reasons in found.reasons for reason in reasons)
     if mode != "report":
-        _check_left(len(bad), len(labels) - len(bad), counts)
+        check_left(len(bad), len(labels) - len(bad), counts)
     rows = rows if len(rows) else range(1, len(labels) + 1)
-    entries = [_entry(row, inputs[row], found.reasons[row], repeats.get(row), rows) for row in bad]
+    entries = [entry(row, inputs[row], found.reasons[row], rows, repeats.get(row)) for row in bad]
     kept = np.delete(np.arange(len(labels)), [] if mode == "report" else bad)
     changes = {row: value for row, (value, _) in found.changes.items() if not found.reasons[row]}
     repaired = Counter(reason for row in changes for reason in found.changes[row][1])
     return Cleaned(kept, changes, entries, dict(counts), dict(repaired))
 
 
-def _check_left(bad: int, left: int, counts: Counter[str]) -> None:
+def check_left(bad: int, left: int, counts: Mapping[str, int]) -> None:
+    """Refuses to set aside more rows than are left; `counts` are the reasons why.
+
+    Raises:
+      ValueError: with these numbers.
+    """
     if bad > left:
-        listed = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+        listed = ", ".join(f"{reason} {count}" for reason, count in Counter(counts).most_common())
         raise ValueError(
             f"cleaning would set aside {bad} rows, more than the {left} that are left ({listed});"
             " look at the data, or at the limits"
@@ -175,10 +180,12 @@ def _add_duplicates(
     return repeats
 
 
-def _entry(row: int, value: Any, reasons: list[str], repeats: int | None, rows: Sequence[int] | np.ndarray) -> dict:
-    """What is told of a row; `rows` [N] is what the user calls each."""
-    entry = {"row": int(rows[row]), "reasons": reasons, "value": _show(value)}
-    return entry if repeats is None else entry | {"repeats": int(rows[repeats])}
+def entry(
+    row: int, value: Any, reasons: list[str], rows: Sequence[int] | np.ndarray, repeats: int | None = None
+) -> dict[str, Any]:
+    """What is told of the row at a position; `rows` [N] is what the user calls each, `repeats` another's position."""
+    told = {"row": int(rows[row]), "reasons": reasons, "value": _show(value)}
+    return told if repeats is None else told | {"repeats": int(rows[repeats])}
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,47 @@
+"""What models learn from: the training split, transfer sets, trusted sets; their sections checked together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_jax.data.union import TRAIN
+from kd_jax.transfer.options import check as check_transfer_set
+from kd_jax.trusted.options import check as check_trusted_set
+
+TRANSFER, TRUSTED = "transfer_sets", "trusted_sets"
+"""Keys of the config: name of a set -> its section."""
+
+
+def check_sets(config: Mapping[str, Any], models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Checks the sets and what models name of them.
+
+    Args:
+      config: the experiment's.
+      models: its plans, by name.
+
+    Returns:
+      The sections of the transfer sets and of the trusted sets, by name.
+
+    Raises:
+      ValueError: in one line, naming the set or model, and what there is.
+    """
+    transfer, trusted = dict(config.get(TRANSFER, {})), dict(config.get(TRUSTED, {}))
+    if both := sorted(transfer.keys() & trusted.keys()):
+        raise ValueError(f"{TRANSFER} and {TRUSTED} both have a set {both[0]!r}; give each its own name")
+    for name, section in transfer.items():
+        check_transfer_set(name, section, models)
+    for name, section in trusted.items():
+        check_trusted_set(name, section, models)
+    for model in models.values():
+        _check_data(f"models.{model.name}.data", model.data, transfer, trusted)
+    return transfer, trusted
+
+
+def _check_data(owner: str, data: tuple[str, ...], transfer: Mapping[str, Any], trusted: Mapping[str, Any]) -> None:
+    known = (TRAIN, *sorted(transfer.keys() | trusted.keys()))
+    if not data or len(set(data)) < len(data):
+        raise ValueError(f"{owner} names one or more different sets, got {data}")
+    if unknown := [name for name in data if name not in known]:
+        raise ValueError(f"{owner} names {unknown[0]!r}; there are {', '.join(known)}")
+    overlapping = [name for name in data if name == TRAIN or name in trusted]
+    if len(overlapping) > 1:
+        raise ValueError(f"{owner} names {' and '.join(overlapping)}, which share training rows; name one of them")

@@ -1,0 +1,156 @@
+"""Who judges which rows, by what, and what of it survives an interruption."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from planted_labels import (
+    TRAIN,
+    WRONG,
+    fingerprint,
+    of_the_set,
+    open_train,
+    picture_config,
+    planted_rows,
+    quarantine,
+    write_pictures,
+)
+
+from kd_jax import experiment, finished
+from kd_jax.loop import Interrupted
+from kd_jax.trusted import judging
+
+
+def test_no_row_is_judged_by_a_model_that_learned_from_it(judged, pictures, monkeypatch, tmp_path):
+    """Every fold's model is given the other rows, each row is asked about once, by the model that wasn't given it."""
+    config, results, _ = judged
+    given, asked = [], []
+    obtain, outputs = judging.obtain, judging.cache.outputs
+
+    def watched_obtain(plans, teachers, around):
+        source = around.datasets.training_source(plans[0].data)
+        given.append({image.tobytes() for image in np.asarray(source.inputs)})
+        return obtain(plans, teachers, around)
+
+    def watched_outputs(model, source, around, **options):
+        if "fold" in source.name:
+            asked.append({image.tobytes() for image in np.asarray(source.inputs)})
+        return outputs(model, source, around, **options)
+
+    monkeypatch.setattr(judging, "obtain", watched_obtain)
+    monkeypatch.setattr(judging.cache, "outputs", watched_outputs)
+    found = experiment.run(config, tmp_path)
+    assert found["trusted_sets"] == results["trusted_sets"]
+    everything = {image.tobytes() for image in np.asarray(open_train(pictures).inputs)}
+    assert len(given) == len(asked) == config["trusted_sets"]["trusted"]["folds"]
+    assert set.union(*asked) == everything
+    assert sum(map(len, asked)) == len(everything)
+    assert all(learned == everything - held_out for learned, held_out in zip(given, asked, strict=True))
+
+
+def test_an_interrupted_judgement_goes_on_where_it_was(judged, monkeypatch, tmp_path):
+    """What the second start finds finished isn't trained again, and the end is the same."""
+    config, results, _ = judged
+    obtain, trained = judging.obtain, []
+
+    def stops_at_the_second(plans, teachers, around):
+        if trained:
+            raise Interrupted("stopped")
+        trained.append(around.workdir)
+        return obtain(plans, teachers, around)
+
+    monkeypatch.setattr(judging, "obtain", stops_at_the_second)
+    with pytest.raises(Interrupted):
+        experiment.run(config, tmp_path)
+    monkeypatch.setattr(judging, "obtain", obtain)
+    first = trained[0] / "judge" / "finished.json"
+    before = json.loads(first.read_text())
+    (trained[0] / "judge" / "checkpoints").rename(tmp_path / "out_of_reach")
+    seen = []
+    outputs = judging.cache.outputs
+
+    def watched(model, *rest, **options):
+        seen.append(model.description["fingerprint"])
+        return outputs(model, *rest, **options)
+
+    monkeypatch.setattr(judging.cache, "outputs", watched)
+    again = experiment.run(config, tmp_path)
+    assert before["fingerprint"] in seen
+    assert fingerprint(again) == fingerprint(results)
+    assert again["trusted_sets"] == results["trusted_sets"]
+
+
+def test_poison_is_the_share_of_each_class_that_stands_out_in_the_judge_s_features(pictures, tmp_path):
+    """The light pictures among the dark ones do; of the other class as many rows are doubted."""
+    options = {"label_errors": False, "label_share": None, "poison": 0.075, "folds": 0}
+    results = experiment.run(picture_config(pictures, **options), tmp_path)
+    told = results["trusted_sets"]["trusted"]
+    assert told["doubted"] == {"poison": 2 * WRONG}
+    assert told["kept"] == 2 * TRAIN - 2 * WRONG
+    assert planted_rows(pictures) <= of_the_set(tmp_path, "poison")
+
+
+def test_sentences_are_judged_like_pictures_and_shown_where_they_are_listed(tmp_path):
+    """Two sentences of praise are labelled bad; the row is the line of the file."""
+    subjects = ("film", "plot", "cast", "score", "script", "scene", "joke", "ending", "hero", "villain")
+    said = ("wonderful and warm,good", "dreadful and dull,bad")
+    rows = [f"{where} {subject} was {words}" for where in ("the", "its") for subject in subjects for words in said]
+    planted = [8, 22]
+    for line in planted:
+        assert "good" in rows[line - 2]
+        rows[line - 2] = rows[line - 2].replace(",good", ",bad")
+    for split, lines in (("train", rows), ("test", rows[1::2] + rows[0:1])):
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    config = picture_config(tmp_path, label_share=len(planted) / len(rows), folds=4)
+    config["data"] |= {"inputs": "text", "cleaning": config["data"]["cleaning"] | {"mode": "off"}}
+    view = {"tokenizer": "trained", "vocabulary_size": 200, "max_length": 48}
+    for model in config["models"].values():
+        model["model"] = {"name": "bag_of_embeddings", "width": 16, "hidden": (), "dropout": 0.0}
+        model["view"], model["training"]["epochs"] = view, 60.0
+    experiment.run(config | {"view": view}, tmp_path / "run")
+    assert of_the_set(tmp_path / "run", "label_error") == set(planted)
+    assert quarantine(tmp_path / "run")[0]["value"] == repr(rows[planted[0] - 2].removesuffix(",bad"))
+
+
+def test_confident_learning_picks_by_itself_how_many_labels_it_doubts(pictures, tmp_path):
+    """Fewer than are wrong, here; none that is right."""
+    results = experiment.run(picture_config(pictures, label_share=None), tmp_path)
+    found = of_the_set(tmp_path, "label_error")
+    assert found
+    assert found < planted_rows(pictures)
+    assert results["trusted_sets"]["trusted"]["kept"] == 2 * TRAIN - len(found)
+
+
+def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about(pictures, tmp_path, caplog):
+    """The restored one learned from the same pictures with the right labels."""
+    clean = tmp_path / "clean"
+    write_pictures(clean, flip=False)
+    elsewhere = picture_config(clean)
+    experiment.run(elsewhere, tmp_path / "elsewhere")
+    config = picture_config(pictures, folds=0)
+    config["models"]["judge"]["restore"] = str(tmp_path / "elsewhere" / "judge")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        results = experiment.run(config, tmp_path / "run")
+    assert of_the_set(tmp_path / "run", "label_error") == planted_rows(pictures)
+    assert "will doubt few" not in caplog.text
+    assert results["models"]["judge"]["fingerprint"] == finished.load_required(
+        tmp_path / "elsewhere" / "judge").description["fingerprint"]  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        experiment.run(picture_config(pictures, folds=0), tmp_path / "own")
+    assert "judge judges labels that it learned from, and will doubt few: give it folds" in caplog.text
+
+
+def test_more_folds_than_rows_are_refused(pictures, tmp_path):
+    with pytest.raises(ValueError, match=r"trusted_sets.trusted: folds 81 are more than the 80 training rows"):
+        experiment.run(picture_config(pictures, folds=81), tmp_path)
+
+
+def test_a_judge_without_the_feature_that_shows_poison_is_refused_by_name(pictures, monkeypatch, tmp_path):
+    monkeypatch.setattr("kd_jax.trusted.making.ask", lambda *_: {"logits": np.zeros((2 * TRAIN, 2))})
+    config = picture_config(pictures, label_errors=False, label_share=None, poison=0.1)
+    with pytest.raises(
+        ValueError, match=r"trusted_sets.trusted: the judge 'judge' has no feature 'pooled'; it has log"
+    ):
+        experiment.run(config, tmp_path)

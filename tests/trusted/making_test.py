@@ -1,0 +1,96 @@
+"""Trusted sets made in whole experiments: planted rows are set aside, and nobody who trusts the rest learns them."""
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+from planted_labels import TRAIN, WRONG, fingerprint, of_the_set, open_train, picture_config, planted_rows, quarantine
+
+from kd_jax import experiment
+from kd_jax.explain.run import open_run
+
+
+def test_planted_labels_are_set_aside_with_row_and_reason_and_counted(judged, pictures):
+    _, results, folder = judged
+    planted = planted_rows(pictures)
+    assert len(planted) == WRONG
+    assert of_the_set(folder, "label_error") == planted
+    told = results["trusted_sets"]["trusted"]
+    assert (told["rows"], told["kept"]) == (2 * TRAIN, 2 * TRAIN - WRONG)
+    assert told["doubted"] == {"label_error": WRONG}
+    assert told["judge_fingerprint"] == fingerprint(results, "judge")
+    assert results["models"]["student"]["data"] == ["trusted"]
+
+
+def test_those_who_trust_the_rest_learn_as_if_the_planted_pictures_had_never_been(judged, pictures):
+    """The training source that a model gets has exactly the other rows, with their own numbers."""
+    _, _, folder = judged
+    run = open_run(folder)
+    trusted, train = run.around.datasets.training_source(("trusted",)), open_train(pictures)
+    kept = [row not in planted_rows(pictures) for row in train.rows]
+    np.testing.assert_array_equal(trusted.inputs, np.asarray(train.inputs)[kept])
+    np.testing.assert_array_equal(trusted.labels, train.labels[kept])
+    assert list(trusted.rows) == [row for row, keep in zip(train.rows, kept, strict=True) if keep]
+    assert trusted.fingerprint != train.fingerprint
+
+
+def test_report_lists_the_same_rows_and_keeps_them(judged, pictures, tmp_path):
+    config, results, folder = judged
+    results_of = experiment.run(picture_config(pictures, mode="report"), tmp_path)
+    assert quarantine(tmp_path) == quarantine(folder)
+    told = results_of["trusted_sets"]["trusted"]
+    assert (told["kept"], told["doubted"]) == (2 * TRAIN, {"label_error": WRONG})
+    assert fingerprint(results_of, "judge") == fingerprint(results, "judge")
+    assert fingerprint(results_of) != fingerprint(results)
+    config = copy.deepcopy(config)
+    config["models"]["teacher"]["data"] = config["models"]["student"]["data"] = ("train",)
+    config["models"]["baseline"]["data"] = ("train",)
+    del config["trusted_sets"]
+    assert fingerprint(experiment.run(config, tmp_path / "train")) == fingerprint(results_of)
+
+
+def test_a_set_that_is_there_is_not_judged_again_unless_the_judge_is_another(judged, monkeypatch, caplog):
+    config, results, folder = judged
+    monkeypatch.setattr("kd_jax.trusted.making.ask_held_out", None)
+    (folder / "results.json").unlink()
+    assert fingerprint(experiment.run(config, folder)) == fingerprint(results)
+    monkeypatch.undo()
+    record = folder / "trusted_sets" / "trusted" / "doubts.json"
+    record.write_text(record.read_text().replace(fingerprint(results, "judge"), "sha256:other"))
+    (folder / "results.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        again = experiment.run(config, folder)
+    assert "trusted_sets.trusted was made from something else; it is made again" in caplog.text
+    assert again["trusted_sets"] == results["trusted_sets"]
+
+
+@pytest.mark.parametrize("damage", ["{", None])
+def test_an_explanation_refuses_a_damaged_set(judged, damage):
+    _, results, folder = judged
+    record = folder / "trusted_sets" / "trusted" / "doubts.json"
+    whole = record.read_text()
+    if damage is None:
+        record.unlink()
+    else:
+        record.write_text(damage)
+    with pytest.raises(ValueError, match="has no whole trusted set 'trusted'"):
+        open_run(folder)
+    record.write_text(whole)
+    assert open_run(folder).results["trusted_sets"] == results["trusted_sets"]
+
+
+def test_a_row_may_be_doubted_for_two_reasons_and_is_listed_once(pictures, tmp_path):
+    results = experiment.run(picture_config(pictures, poison=0.075), tmp_path)
+    assert results["trusted_sets"]["trusted"]["doubted"] == {"label_error": WRONG, "poison": 2 * WRONG}
+    both = [entry for entry in quarantine(tmp_path) if entry["reasons"] == ["label_error", "poison"]]
+    assert {entry["row"] for entry in both} == planted_rows(pictures)
+    assert len(quarantine(tmp_path)) == results["trusted_sets"]["trusted"]["rows"] - 2 * TRAIN + 2 * WRONG
+
+
+def test_more_doubted_than_left_is_refused_with_both_numbers(pictures, tmp_path):
+    config = picture_config(pictures, label_errors=False, label_share=None, poison=0.6)
+    with pytest.raises(
+        ValueError, match=r"trusted_sets.trusted: .* set aside 48 rows, more than the 32 .* \(poison 48"
+    ):
+        experiment.run(config, tmp_path)
