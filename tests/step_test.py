@@ -10,7 +10,7 @@ from scipy import special
 
 from kd_jax import models, terms
 from kd_jax.network import Network
-from kd_jax.objective import make_objective
+from kd_jax.objective import Objective, make_objective
 from kd_jax.step import Group, Learner, accuracy, train_step
 from kd_jax.terms import Site, Term
 from kd_jax.tree import checksums
@@ -298,6 +298,28 @@ def test_each_peer_moves_as_if_the_other_s_weights_before_the_step_were_a_frozen
         assert not np.allclose(
             found[name].params["classifier"]["bias"], case[1].members[name].params["classifier"]["bias"]
         )
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_no_gradient_reaches_a_peer_through_a_term_that_would_let_it(texts, asked):
+    """`a` learns from nothing but a term that grows with the logits of `b`, who has nothing to learn from."""
+
+    def grows(_params, memory, seen):
+        logits = seen.teacher_logits["peer:b"](seen.batch) if asked else seen.teachers["peer:b"].logits
+        return logits.sum(axis=-1) + seen.student.logits.sum(axis=-1), memory
+
+    def nothing(_params, memory, seen):
+        return jnp.zeros(seen.batch.valid.shape), memory
+
+    (group, state, _), _ = make_peers(texts)
+    weights = {"only": lambda _: jnp.ones(())}
+    learners = {}
+    for name, values in (("a", grows), ("b", nothing)):
+        objective = Objective({"only": Term("example", values, "v")}, weights)
+        learners[name] = dataclasses.replace(group.learners[name], objective=objective)
+    after = advance((Group(learners, {}, 5), state, {}), texts)[0].members
+    assert checksums(after["b"].params) == checksums(state.members["b"].params)
+    assert checksums(after["a"].params) != checksums(state.members["a"].params)
 
 
 def test_members_of_a_group_draw_dropout_of_their_own(texts):

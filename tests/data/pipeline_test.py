@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import itertools
 import json
 
@@ -62,6 +63,20 @@ def evaluate(made, *, batch_size=8, process_index=0, process_count=1):
 def assert_same(got, want):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@MAKERS
+@pytest.mark.parametrize(
+    "batches", [lambda made: itertools.islice(train(made), 8), evaluate], ids=["train", "evaluate"]
+)
+def test_soft_labels_go_where_their_examples_go(make, batches):
+    """Row `index` of the source's."""
+    source, views, buckets = make()
+    soft = np.random.default_rng(0).dirichlet(np.ones(4), COUNT).astype(np.float32)
+    made = dataclasses.replace(source, soft_labels=soft), views, buckets
+    for batch in batches(made):
+        rows = np.asarray(batch.valid).nonzero()
+        np.testing.assert_array_equal(np.asarray(batch.labels)[rows], soft[np.asarray(batch.index)[rows]])
 
 
 def test_bucket_lengths_end_in_the_longest():

@@ -94,16 +94,21 @@ def test_provenance_says_what_the_set_was_made_from_and_by_whom(planted):
     assert results["models"]["student"]["data"] == ["train", "more"]
 
 
-def test_soft_labels_are_the_teacher_s_probabilities(planted):
+def logits_of_teacher(workdir, source):
     """By the teacher's own weights, from the module up."""
     from kd_jax import models
     from kd_jax.data.text import TextView, load_tokenizer
 
-    _, _, workdir = planted
-    source, teacher = open_set(workdir), finished.load_required(workdir / "teacher")
+    teacher = finished.load_required(workdir / "teacher")
     module = models.build(teacher.description["architecture"])
     view = TextView(load_tokenizer(str(workdir / "teacher")), 32).prepare(source)
-    logits = module.apply(teacher.variables, **view.gather(np.arange(len(source)), 32), train=False).logits
+    return module.apply(teacher.variables, **view.gather(np.arange(len(source)), 32), train=False).logits
+
+
+def test_soft_labels_are_the_teacher_s_probabilities(planted):
+    _, _, workdir = planted
+    source = open_set(workdir)
+    logits = logits_of_teacher(workdir, source)
     assert source.soft_labels is not None
     np.testing.assert_allclose(source.soft_labels, jax.nn.softmax(logits), atol=1e-5)
     assert source.labels.tolist() == np.argmax(logits, axis=-1).tolist()
@@ -129,27 +134,37 @@ def fingerprint(results):
     return results["models"]["student"]["fingerprint"]
 
 
-def test_a_live_teacher_and_one_whose_outputs_are_cached_teach_the_same(planted, tmp_path):
-    config, results, workdir = planted
-    live = config | {"models": json.loads(json.dumps(config["models"]))}
+def test_of_a_chosen_part_a_live_teacher_and_a_cached_one_teach_the_same(planted, tmp_path):
+    """The rows that the teacher is surest of are scattered over the source; its labels are softened."""
+    config, _, workdir = planted
+    config = json.loads(json.dumps(config))
+    config["transfer_sets"]["more"] |= {"per_class": 9, "temperature": 3.0}
+    config["models"]["teacher"]["restore"] = str(workdir / "teacher")
+    live = json.loads(json.dumps(config))
     live["models"]["student"]["cached"] = live["models"]["baseline"]["cached"] = ()
-    found = experiment.run(live, tmp_path)
-    cached, taught = (finished.load_required(at / "student").variables for at in (workdir, tmp_path))
+    found, again = (experiment.run(each, tmp_path / name) for each, name in ((config, "cached"), (live, "live")))
+    cached, taught = (finished.load_required(tmp_path / name / "student").variables for name in ("cached", "live"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), cached, taught)
-    assert found["transfer_sets"] == results["transfer_sets"]
+    assert found["transfer_sets"] == again["transfer_sets"]
+    source = open_set(tmp_path / "cached")
+    assert 0 < len(source) < len(NEW)
+    labels = jax.nn.softmax(logits_of_teacher(tmp_path / "cached", source) / 3.0)
+    np.testing.assert_allclose(source.soft_labels, labels, atol=1e-5)
 
 
 def test_the_set_teaches_something_else_than_the_training_split_in_as_many_steps(planted, tmp_path):
-    config, results, _ = planted
+    config, results, workdir = planted
     without = config | {"models": json.loads(json.dumps(config["models"]))}
     without["models"]["student"]["data"] = ("train",)
     found = experiment.run(without, tmp_path)
     assert fingerprint(found) != fingerprint(results)
     assert found["transfer_sets"] == {}
-    last = [
-        json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if "student" in line
-    ]
-    assert max(last) == 4 * 32 // 16
+    assert last_step(tmp_path) == last_step(workdir) == 4 * 32 // 16
+
+
+def last_step(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return max(line["step"] for line in lines if line["model"] == "student")
 
 
 def test_images_mixed_and_labelled_hard_by_the_most_confident_of_each_class(tmp_path):

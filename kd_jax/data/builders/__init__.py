@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kd_jax.data.preparation import prepare_whole
 
-BUILDERS = ("digits", "docstrings")
+BUILDERS = ("digits", "docstrings", "hostile_docstrings")
 """Names of our datasets; each is a module here with `Builder`, `PACKAGES` and `VERSION`."""
 
 

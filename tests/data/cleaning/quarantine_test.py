@@ -3,15 +3,16 @@
 import json
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_rows import MAX_CHARACTERS, plant
 from jaccard import alike_pairs
 
 from kd_jax.data import open_source
 from kd_jax.data.cleaning import duplicates, text
+from kd_jax.data.cleaning.planting import MAX_CHARACTERS, plant
 from kd_jax.data.cleaning.quarantine import MODES, Limits, clean
 
 SHARED = Path(os.environ.get("KD_JAX_TFDS_DATA", Path(__file__).parents[3] / ".." / "shared" / "tfds_data"))
@@ -57,6 +58,8 @@ def check_planted(real, seed):
     reasons = {entry["row"] - 1: entry["reasons"] for entry in found.quarantined}
     assert len(planted.inputs) == ROWS
     assert len(planted.wanted) == HOSTILE
+    kinds = Counter(planted.wanted.values())
+    assert min(kinds.values()) >= HOSTILE // (len(kinds) + 1)
     missed = {
         row: (want, planted.inputs[row]) for row, want in planted.wanted.items() if want not in reasons.get(row, ())
     }

@@ -1,0 +1,51 @@
+"""The docstrings with 300 hostile texts planted among those to train on, of every kind that cleaning finds in texts.
+
+`planted` says for each text what it was planted for. Classes, validation and test are those of `docstrings`.
+"""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from kd_jax.data.builders import docstrings
+from kd_jax.data.builders.docstrings import PACKAGES, choose_split
+from kd_jax.data.cleaning.planting import Planted, plant
+
+VERSION = "1.0.0"
+HOSTILE, SEED = 300, 0
+
+
+class Builder(docstrings.Builder):
+    """Splits train, validation and test, each in an order of its own, in which a repetition follows its original."""
+
+    name = "hostile_docstrings"
+    VERSION = tfds.core.Version(VERSION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "id": np.int32,
+                "text": tfds.features.Text(),
+                "label": tfds.features.ClassLabel(names=list(PACKAGES)),
+                "planted": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features, disable_shuffling=True)
+
+    def _generate_examples(self, labelled: dict[str, str], split: str) -> Iterator:
+        texts = [text for text in labelled if choose_split(text) == split]
+        random.Random(SEED).shuffle(texts)
+        found = Planted([*texts], [PACKAGES.index(labelled[text]) for text in texts])
+        if split == "train":
+            held_out = [text for text in labelled if choose_split(text) != split]
+            found = plant(texts, found.labels, held_out, SEED, HOSTILE, len(PACKAGES))
+        for index, (text, label) in enumerate(zip(found.inputs, found.labels, strict=True)):
+            yield index, {"id": index, "text": _storable(text), "label": label, "planted": found.wanted.get(index, "")}
+
+
+def _storable(text: str | bytes) -> str:
+    """What is no UTF-8 as readers show it: U+FFFD in its place."""
+    found = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return found.decode("utf-8", "replace")
