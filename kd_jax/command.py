@@ -21,12 +21,14 @@ flags.DEFINE_string("model", None, "Of the run, to export, predict with or expla
 flags.DEFINE_list("formats", [], "To export, of kd_jax, huggingface, stablehlo, onnx; default: all that can hold it.")
 flags.DEFINE_string("input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images.")
 flags.DEFINE_string("output", "-", "The file that predictions go to, JSON lines; '-' for stdout.")
-flags.DEFINE_enum("players", "members", ["members", "terms", "sources"], "To explain: the members of ensembles and the "
-                  "parts of examples; or the terms of the model's objective, or the sources of its training data, for "
-                  "each subset of which it is trained anew.")  # fmt: skip
+flags.DEFINE_enum("players", "members", ["members", "features", "terms", "sources"], "To explain: the members of "
+                  "ensembles and the parts of examples; or blocks of the features that the classifier reads; or the "
+                  "terms of the model's objective, or the sources of its training data, for each subset of which it is "
+                  "trained anew.")  # fmt: skip
 flags.DEFINE_integer("examples", None, "To explain by their parts, the first of the evaluation split; default: 8.")
+flags.DEFINE_integer("blocks", None, "To explain the features by, of neighbouring dimensions; default: up to 8.")
 flags.DEFINE_integer("permutations", None, "To sample, an even number, at least 4; default: 64 for each example, and "
-                     "exact values of terms and sources.")  # fmt: skip
+                     "exact values of features, terms and sources.")  # fmt: skip
 flags.DEFINE_bool("debug", False, "Show tracebacks.")
 flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process of a cluster.")
@@ -155,7 +157,8 @@ def _run(argv: list[str]) -> int:
 
     if FLAGS.stage == "explain":
         return _until_stopped(lambda: stages.explain(
-            Path(FLAGS.workdir), FLAGS.model, FLAGS.players, FLAGS.examples, FLAGS.permutations))  # fmt: skip
+            Path(FLAGS.workdir), FLAGS.model, FLAGS.players, FLAGS.examples, FLAGS.blocks,
+            FLAGS.permutations))  # fmt: skip
     if FLAGS.stage == "export":
         return stages.export(Path(FLAGS.workdir), FLAGS.model, FLAGS.formats)
     return stages.predict(Path(FLAGS.workdir), FLAGS.model, FLAGS.input, FLAGS.output)

@@ -26,14 +26,20 @@ def predict(workdir: Path, model: str | None, source: str | None, output: str) -
     return 0
 
 
-def explain(workdir: Path, model: str | None, players: str, examples: int | None, permutations: int | None) -> int:
+def explain(
+    workdir: Path, model: str | None, players: str, examples: int | None, blocks: int | None, permutations: int | None
+) -> int:
     """Explains a run, or a model of it, and says where to; the exit status."""
     from kd_jax import explain as explanation  # Only this stage waits for the plotting library.
 
+    if blocks is not None and players != "features":
+        raise ValueError(f"--blocks are of features, with --players=features, not {players}")
     if players == "members":
         folder = explanation.explain_members(workdir, model, examples, permutations)
     elif examples is not None:
         raise ValueError(f"--examples are explained by their parts, with --players=members, not {players}")
+    elif players == "features":
+        folder = explanation.explain_features(workdir, model, blocks, permutations)
     else:
         folder = explanation.explain_training(workdir, model, players, permutations)
     print(f"explained: {folder}")

@@ -1,4 +1,4 @@
-"""What a finished run rests on: members of ensembles, parts of examples, terms and sources of a student's training.
+"""What a finished run rests on: members, parts of examples, features, terms and sources of a student's training.
 
 Each call adds its sections to `RUN/explain/explain.json`, prints them as tables and draws them beside it.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from kd_jax.explain import report
 from kd_jax.explain.attributions import attribute_examples
+from kd_jax.explain.features import value_features
 from kd_jax.explain.players import PLAYERS
 from kd_jax.explain.run import ONE_DEVICE, Run, open_run
 from kd_jax.explain.subsets import value_training
@@ -52,6 +53,30 @@ def explain_members(workdir: Path, model: str | None, examples: int | None, perm
     report.show_attributions(found)
     plots += report.plot_attributions(found, run)
     return _keep(run, {"members": ensembles, "attributions": found}, plots)
+
+
+def explain_features(workdir: Path, model: str | None, blocks: int | None, permutations: int | None) -> Path:
+    """What the dimensions of the features are worth to teacher and student, block by block.
+
+    Args:
+      workdir: of a finished run.
+      model: whom to set beside the compared teacher; None: the compared student.
+      blocks: of neighbouring dimensions; None: 8, or as many as there are dimensions.
+      permutations: to sample; None: exact values, of up to 16 blocks.
+
+    Returns:
+      The folder that holds explain.json, and a picture for each model.
+
+    Raises:
+      ValueError: in one line, if the run isn't finished, or something asked for doesn't exist.
+    """
+    run, plots = open_run(workdir, ONE_DEVICE), []
+    found = value_features(run, run.choose(model), blocks, permutations)
+    for name, worths in found.items():
+        title = f"what the features of {name} are worth"
+        report.show_worths(worths, title)
+        plots.append(report.plot_worths(worths, title, run.folder / f"features_{name}.png"))
+    return _keep(run, {"features": found}, plots)
 
 
 def explain_training(workdir: Path, model: str | None, kind: str, permutations: int | None) -> Path:

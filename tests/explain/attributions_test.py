@@ -203,7 +203,7 @@ def test_changed_data_is_refused(tmp_path):
 
 def test_examples_are_not_dropped_silently_where_terms_are_the_players():
     with pytest.raises(ValueError, match="--examples are explained by their parts, with --players=members, not terms"):
-        stages.explain(images(), None, "terms", 3, None)
+        stages.explain(images(), None, "terms", 3, None, None)
 
 
 def test_the_command_line_explains_and_refuses_in_one_line(tmp_path):

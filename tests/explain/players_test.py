@@ -54,4 +54,4 @@ def test_a_model_without_an_objective_has_no_terms(config):
 def test_the_flag_offers_all_kinds_of_players():
     from kd_jax.command import FLAGS
 
-    assert set(FLAGS["players"].parser.enum_values) == {"members", *PLAYERS}
+    assert set(FLAGS["players"].parser.enum_values) == {"members", "features", *PLAYERS}
