@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kd_jax.command import plain
+from kd_jax.data.union import TRAIN
 from kd_jax.identity import config_hash, flatten
 from kd_jax.options import check_keys
 from kd_jax.plan import make_plan
@@ -153,7 +154,8 @@ def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[
     # What the seeds compare is made anew for each of them, also where it teaches somebody.
     teaching -= {plan.config["compare"][role] for role in ("student", "baseline")}
     for model in plan.models:
-        if model.name in teaching and model.objective and not (model.teachers or model.peers or model.restore):
+        alone = not (model.teachers or model.peers or model.restore) and model.data == (TRAIN,)
+        if model.name in teaching and model.objective and alone:
             # All that a teacher depends on but the seed.
             facts = [asdict(model), plan.config["data"], plan.config["checkpoint"]]
             owner = trained.setdefault(json.dumps(facts, sort_keys=True), name)

@@ -24,7 +24,7 @@ def check_sets(config: Mapping[str, Any], models: Mapping[str, Any]) -> tuple[di
     Raises:
       ValueError: in one line, naming the set or model, and what there is.
     """
-    transfer, trusted = dict(config.get(TRANSFER, {})), dict(config.get(TRUSTED, {}))
+    transfer, trusted = dict(config.get(TRANSFER) or {}), dict(config.get(TRUSTED) or {})
     if both := sorted(transfer.keys() & trusted.keys()):
         raise ValueError(f"{TRANSFER} and {TRUSTED} both have a set {both[0]!r}; give each its own name")
     for name, section in transfer.items():

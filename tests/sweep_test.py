@@ -204,6 +204,13 @@ def test_who_labels_or_judges_what_others_learn_from_is_trained_once(kind, tmp_p
     assert restored(second)["judge"] == str(tmp_path / "seed0" / "judge")
 
 
+def test_a_teacher_that_learns_from_a_set_is_trained_in_every_run(tmp_path):
+    """Which rows it learns from may be what the grid varies."""
+    config = load_config(str(Path(__file__).parents[1] / "configs" / "digits_trusted.py") + ":smoke")
+    _, second = laid_out(config, tmp_path, seeds=[0], grid={"trusted_sets.trusted.folds": [2, 3]})
+    assert set(restored(second)) == {"judge"}
+
+
 # What is refused.
 
 

@@ -44,7 +44,9 @@ def relabel(source: Source, rows: np.ndarray, labels: np.ndarray, class_names: t
     else:
         inputs = LazyRows(source.inputs, rows)
     digest = fingerprint([source.fingerprint.encode(), rows.astype("<i8").tobytes()], labels, class_names)
-    return replace(source, inputs=inputs, labels=labels, class_names=class_names, fingerprint=digest)
+    # Soft labels are of the source's own classes, and mean nothing under others.
+    soft = None if source.soft_labels is None or class_names != source.class_names else source.soft_labels[rows]
+    return replace(source, inputs=inputs, labels=labels, class_names=class_names, fingerprint=digest, soft_labels=soft)
 
 
 def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:

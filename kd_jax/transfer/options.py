@@ -36,5 +36,6 @@ def check(name: str, spec: Mapping[str, Any], models: Mapping[str, Any]) -> None
     for key in ("confidence", "near_duplicate", "max_overlap"):
         if not 0 <= spec[key] <= 1:
             raise ValueError(f"{owner}.{key} lies between 0 and 1, got {spec[key]}")
-    if spec["per_class"] is not None and not spec["per_class"] >= 1:
-        raise ValueError(f"{owner}.per_class must be None or a whole number from 1 on, got {spec['per_class']}")
+    count = spec["per_class"]
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ValueError(f"{owner}.per_class must be None or a whole number from 1 on, got {count}")

@@ -152,7 +152,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict) or not {"training_data", "doubted"} <= found.keys():
+            raise ValueError("it says nothing of what was doubted")
+        return found
     except (OSError, ValueError) as error:
         log.warning("%s can't be read (%s); the trusted set is made again", path, error)
         return None

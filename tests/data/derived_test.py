@@ -54,3 +54,12 @@ def test_images_are_corrupted_by_their_position_in_the_split(kind):
         np.testing.assert_array_equal(found.inputs[position], corruption(IMAGES[row], int(row)))
     assert found.name == "photos test gaussian_noise 3"
     assert found.fingerprint != kept.fingerprint
+
+
+def test_soft_labels_go_with_their_rows_and_mean_nothing_under_other_classes():
+    soft = np.random.default_rng(0).dirichlet(np.ones(2), 4).astype(np.float32)
+    source = Source("made up", "text", list("abcd"), np.array([0, 1, 0, 1], np.int32), ("x", "y"), "sha256:0",
+                    soft_labels=soft)  # fmt: skip
+    rows = np.array([1, 3])
+    np.testing.assert_array_equal(relabel(source, rows, source.labels[rows], ("x", "y")).soft_labels, soft[rows])
+    assert relabel(source, rows, source.labels[rows], ("one", "two")).soft_labels is None

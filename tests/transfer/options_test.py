@@ -41,6 +41,7 @@ def test_a_model_that_labels_what_it_learns_from_is_a_circle(config):
         ("near_duplicate", -0.1, "near_duplicate lies between 0 and 1"),
         ("max_overlap", 2, "max_overlap lies between 0 and 1"),
         ("per_class", 0, "per_class must be None or a whole number"),
+        ("per_class", 2.5, "per_class must be None or a whole number"),
         ("shuffle", True, "has no option 'shuffle'; its options are confidence, "),
     ],
 )

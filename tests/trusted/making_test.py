@@ -65,7 +65,7 @@ def test_a_set_that_is_there_is_not_judged_again_unless_the_judge_is_another(jud
     assert again["trusted_sets"] == results["trusted_sets"]
 
 
-@pytest.mark.parametrize("damage", ["{", None])
+@pytest.mark.parametrize("damage", ["{", "{}", "[1]", None])
 def test_an_explanation_refuses_a_damaged_set(judged, damage):
     _, results, folder = judged
     record = folder / "trusted_sets" / "trusted" / "doubts.json"

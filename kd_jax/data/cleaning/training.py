@@ -84,7 +84,8 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
         contents = (source.fingerprint.encode(), cleaned.kept.astype("<i8").tobytes())
     rows = [source.rows[row] for row in cleaned.kept] if len(source.rows) else cleaned.kept + 1
     digest = fingerprint(contents, labels, source.class_names)
-    return replace(source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows)
+    soft = None if source.soft_labels is None else source.soft_labels[cleaned.kept]
+    return replace(source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows, soft_labels=soft)
 
 
 class Kept(Sequence):
