@@ -20,9 +20,7 @@ from kd_jax.teachers.members import assemble
 from kd_jax.teachers.worth import members_worth
 from kd_jax.teaching import EMA, PEER
 from kd_jax.training import obtain
-from kd_jax.training_data import TRANSFER, TRUSTED
-from kd_jax.transfer.making import make as make_transfer_set
-from kd_jax.trusted.making import make as make_trusted_set
+from kd_jax.training_sets import TrainingSets, check_sizes
 from kd_jax.workdir import Workdir
 
 log = logging.getLogger("kd_jax")
@@ -54,6 +52,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         results.show(found, folder.path)
         return found
     datasets = Datasets(plan.config["data"], plan.config["evaluations"])
+    check_sizes(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
     log.info("cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s", datasets.cleaning)
@@ -84,12 +83,12 @@ def _evaluated_on(plan: Plan) -> dict[str, Any]:
 
 
 def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model], dict[str, dict[str, Any]]]:
-    """The finished models, and of what each set that one of them learns from was made, by kind and name."""
+    """The finished models, and of what each set was made, by kind and name."""
     models: dict[str, Model] = {}
-    sets: dict[str, dict[str, Any]] = {TRANSFER: {}, TRUSTED: {}}
+    sets = TrainingSets(plan, around)
     for group in plan.groups:
         for model in group:
-            _add_sets(model, plan, models, sets, around)
+            sets.make(model.data, models)
             taught_by = ", ".join(_taught_by(model))
             log.info("%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher")
         model, teachers = group[0], [name for model in group for name in model.teachers]
@@ -97,25 +96,8 @@ def _train_in_order(plan: Plan, around: Surroundings) -> tuple[dict[str, Model],
             models[model.name] = assemble(model, {name: models[name] for name in model.members}, around)
         else:
             models |= obtain(group, {name: models[name] for name in teachers}, around)
-    return models, sets
-
-
-def _add_sets(
-    model: ModelPlan, plan: Plan, models: Mapping[str, Model], sets: Mapping[str, dict[str, Any]], around: Surroundings
-) -> None:
-    """Makes those that a model learns from and that aren't there yet, and notes what they were made of."""
-    for name in model.data:
-        if name in plan.transfer_sets and name not in sets[TRANSFER]:
-            spec = plan.transfer_sets[name]
-            cached = any(name in other.data and spec["teacher"] in other.cached for other in plan.models)
-            made = make_transfer_set(name, spec, models[spec["teacher"]], around, keep_outputs=cached)
-            around.datasets.add_set(name, made.source)
-            sets[TRANSFER][name] = made.provenance
-        if name in plan.trusted_sets and name not in sets[TRUSTED]:
-            trusted = make_trusted_set(name, plan.trusted_sets[name], models[plan.trusted_sets[name]["judge"]], around)
-            around.datasets.add_set(name, trusted.source, trusted.quarantined)
-            write_rows(around.workdir / "quarantine.jsonl", around.datasets.quarantined())
-            sets[TRUSTED][name] = trusted.facts
+    sets.make_the_rest(models)
+    return models, sets.facts
 
 
 def _taught_by(model: ModelPlan) -> list[str]:

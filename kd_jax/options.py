@@ -27,11 +27,30 @@ def call_with_options(
     Raises:
       ValueError: for an option that the function doesn't have, or one it needs and doesn't get; lists its options.
     """
+    return function(*arguments, **options_of(function, spec, kind, key))
+
+
+def options_of(function: Callable[..., Any], spec: Mapping[str, Any], kind: str, key: str = "name") -> dict[str, Any]:
+    """The options of `spec`, all but `key`, if they are those of `function`.
+
+    Raises:
+      ValueError: as in `call_with_options`.
+    """
     parameters = inspect.signature(function).parameters.values()
     known = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
     options = {name: value for name, value in spec.items() if name != key}
     check_keys(options, known, f"{kind} {spec.get(key)!r}")
-    return function(*arguments, **options)
+    return options
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an int or float; True and False aren't."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a value is an int from `least` on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def check_keys(options: Mapping[str, Any], known: Mapping[str, bool], owner: str) -> None:

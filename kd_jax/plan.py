@@ -13,7 +13,7 @@ from kd_jax.network import DTYPES
 from kd_jax.options import check_keys
 from kd_jax.order import groups_in_order
 from kd_jax.teaching import EMA, PEER, condition_of, members_of, own_average, peers_of
-from kd_jax.training_data import TRANSFER, TRUSTED, check_sets
+from kd_jax.training_data import TRANSFER, TRUSTED, check_sets, makers_of
 
 SECTIONS: dict[str, dict[str, bool]] = {
     "": {TRANSFER: False, TRUSTED: False} | dict.fromkeys(
@@ -124,10 +124,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
     models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}
     transfer, trusted = check_sets(config, models)
-    makers = {name: spec["teacher"] for name, spec in transfer.items()}
-    makers |= {name: spec["judge"] for name, spec in trusted.items()}
     _check_comparison(config["compare"], models)
-    needed = {name: _needed(model, makers) for name, model in models.items()}
+    needed = {name: _needed(model, makers_of(transfer, trusted)) for name, model in models.items()}
     order = groups_in_order(needed, {name: model.peers for name, model in models.items()})
     for one, other in (pair for group in order for pair in combinations(group, 2)):
         if (models[one].kin, models[one].model) == (models[other].kin, models[other].model):
@@ -170,10 +168,10 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     )  # fmt: skip
 
 
-def _needed(model: ModelPlan, makers: Mapping[str, str]) -> tuple[str, ...]:
-    """The models that must be finished before this one begins; `makers` are who labels or judges each set."""
+def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The models that must be finished before this one begins; `makers` are those that each set waits for."""
     start = () if model.start is None else (model.start,)
-    return (*model.teachers, *model.members, *start, *(makers[name] for name in model.data if name in makers))
+    return (*model.teachers, *model.members, *start, *(maker for name in model.data for maker in makers.get(name, ())))
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:

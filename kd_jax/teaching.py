@@ -6,6 +6,7 @@ Its own moving average, the peers that are trained with it, the members it is ma
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kd_jax.data.union import TRAIN
 from kd_jax.options import check_keys
 
 EMA = "ema:"
@@ -93,7 +94,7 @@ def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any])
         ours, theirs = (each.get("training", {}) for each in (section, sections[peer]))
         if differing := [key for key in SHARED if ours.get(key) != theirs.get(key)]:
             raise ValueError(f"{owner} and its peer {peer!r} differ in training ({', '.join(differing)})")
-        if tuple(section.get("data", ())) != tuple(sections[peer].get("data", ())):
+        if tuple(section.get("data", (TRAIN,))) != tuple(sections[peer].get("data", (TRAIN,))):
             raise ValueError(f"{owner} and its peer {peer!r} differ in data")
     return peers
 

@@ -46,3 +46,30 @@ def test_two_kinds_of_sets_of_one_name_are_refused(config):
     config["transfer_sets"]["trusted"] = MORE
     with pytest.raises(ValueError, match="transfer_sets and trusted_sets both have a set 'trusted'"):
         make_plan(config)
+
+
+@pytest.mark.parametrize("kind", ["transfer_sets", "trusted_sets"])
+@pytest.mark.parametrize("name", ["train", "Trusted", "rows I trust"])
+def test_names_other_than_plain_words_are_refused(config, kind, name):
+    config[kind][name] = next(iter(config[kind].values()))
+    with pytest.raises(ValueError, match=f"{kind}.{name}: .*small letters, digits and _, and isn't 'train'"):
+        make_plan(config)
+
+
+@pytest.mark.parametrize("kind", ["transfer_sets", "trusted_sets"])
+def test_none_is_no_set_and_a_set_without_a_section_is_refused(config, kind):
+    for model in config["models"].values():
+        model["data"] = ("train",)
+    assert not getattr(make_plan(config | {kind: None}), kind)
+    with pytest.raises(ValueError, match=f"{kind}.other must be a section with the set's options, got None"):
+        make_plan(config | {kind: {"other": None}})
+
+
+def test_a_transfer_set_made_from_trusted_rows_waits_for_their_judge(config):
+    """Whoever else labels it."""
+    config["transfer_sets"]["more"] = MORE | {"teacher": "a", "base": "trusted"}
+    config["models"]["a"] = config["models"]["unsifted_baseline"]
+    config["models"]["b"] = config["models"]["unsifted_baseline"] | {"data": ("more",)}
+    order = [model.name for model in make_plan(config).models]
+    assert order.index("judge") < order.index("b")
+    assert order.index("a") < order.index("judge")

@@ -14,8 +14,7 @@ from kd_jax.plan import Plan, make_plan
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.teachers.members import assemble
 from kd_jax.training import obtain
-from kd_jax.transfer.making import load as load_transfer_set
-from kd_jax.trusted.making import load as load_trusted_set
+from kd_jax.training_sets import reopen
 
 ONE_DEVICE = {"backend": "jit", "data": 1, "fsdp": 1, "tensor": 1}
 
@@ -103,20 +102,10 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     datasets = Datasets(config["data"], {})
     if _read(workdir / "data.json") != datasets.fingerprint():
         raise ValueError(f"the data changed since the run in {workdir}")
-    _add_sets(plan, datasets, workdir)
+    reopen(plan, datasets, workdir)
     around = Surroundings(workdir, datasets, make_parallel(**(parallel or config["parallel"])), config["seed"],
                           config["checkpoint"], config["logging"], StopSignal())  # fmt: skip
     return Run(workdir, plan, _read(workdir / "results.json"), around)
-
-
-def _add_sets(plan: Plan, datasets: Datasets, workdir: Path) -> None:
-    """Makes known what the run's models learned from beside the training split, or in its place."""
-    train = datasets.splits["train"]
-    for name in {name for model in plan.models for name in model.data}:
-        if name in plan.transfer_sets:
-            datasets.add_set(name, load_transfer_set(name, workdir, train))
-        elif name in plan.trusted_sets:
-            datasets.add_set(name, load_trusted_set(name, plan.trusted_sets[name], workdir, train).source)
 
 
 def with_tuples(value: Any) -> Any:

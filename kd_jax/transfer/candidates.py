@@ -8,10 +8,21 @@ import numpy as np
 
 from kd_jax.data import open_source, unlabelled
 from kd_jax.data.sources import Source
-from kd_jax.options import call_with_options, choose
+from kd_jax.options import call_with_options, choose, is_number, is_whole, options_of
 from kd_jax.transfer.image_mixes import mix_images
 from kd_jax.transfer.masked_words import MaskedWords
 from kd_jax.transfer.text_augmentation import augment_sentences
+
+KIND = "source of a transfer set"
+
+
+def check_source(spec: Mapping[str, Any]) -> None:
+    """Checks the name of a section `source` and which options it gives.
+
+    Raises:
+      ValueError: naming what there is.
+    """
+    options_of(choose(SOURCES, spec, KIND), spec, "source")
 
 
 def find_candidates(spec: Mapping[str, Any], train: Source, seed: int) -> Sequence | np.ndarray:
@@ -19,13 +30,13 @@ def find_candidates(spec: Mapping[str, Any], train: Source, seed: int) -> Sequen
 
     Args:
       spec: `name`, one of `SOURCES`, and its options.
-      train: the training split.
+      train: the training split, or what is trusted of it.
       seed: of all draws.
 
     Raises:
       ValueError: for another name, an option out of range, or a source that the data can't have.
     """
-    find = choose(SOURCES, spec, "source of a transfer set")
+    find = choose(SOURCES, spec, KIND)
     return call_with_options(find, spec, "source", train, np.random.default_rng(seed))
 
 
@@ -64,7 +75,7 @@ def _mixes(train: Source, rng: np.random.Generator, *, rounds: int, kind: str, c
     """Training images mixed with one another, `rounds` times each."""
     _require("image", train, "mixes")
     _check_rounds(rounds)
-    if not concentration > 0:
+    if not (is_number(concentration) and concentration > 0):
         raise ValueError(f"concentration must be positive, got {concentration}")
     mixed = [mix_images(train.inputs, kind=kind, concentration=concentration, rng=rng) for _ in range(rounds)]
     return np.concatenate(mixed)
@@ -114,11 +125,11 @@ def _require(modality: str, source: Source, name: str) -> None:
 
 
 def _check_rounds(rounds: int) -> None:
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+    if not is_whole(rounds, 1):
         raise ValueError(f"rounds must be a whole number from 1 on, got {rounds!r}")
 
 
 def _check_shares(**shares: float) -> None:
     for name, share in shares.items():
-        if not 0 <= share <= 1:
+        if not (is_number(share) and 0 <= share <= 1):
             raise ValueError(f"{name} lies between 0 and 1, got {share}")

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from kd_jax.data.cleaning.quarantine import Limits
 from kd_jax.data.sources import Source, fingerprint, text_contents
+from kd_jax.data.union import TRAIN
 from kd_jax.network import Network
 from kd_jax.randomness import derived_seed
 from kd_jax.records import as_json
@@ -78,7 +79,7 @@ def make(
     facts = {
         "teacher": spec["teacher"],
         "teacher_fingerprint": teacher.description["fingerprint"],
-        "training_data": train.fingerprint,
+        "training_data": _base(spec, around).fingerprint,
         "seed": derived_seed(around.seed, "transfer", name),
         "options": as_json({key: value for key, value in spec.items() if key != "teacher"}),
     }
@@ -97,7 +98,7 @@ def _make(
     name: str, spec: Mapping[str, Any], teacher: Model, around: Surroundings, facts: dict, keep_outputs: bool
 ) -> TransferSet:
     train = around.datasets.splits["train"]
-    candidates = find_candidates(spec["source"], train, facts["seed"])
+    candidates = find_candidates(spec["source"], _base(spec, around), facts["seed"])
     sound = _sift(candidates, spec, around)
     inputs = _pick(candidates, sound.rows)
     outputs = _outputs(teacher, name, inputs, around, features=keep_outputs)
@@ -126,6 +127,11 @@ def _make(
         kept = {key: column[rows] for key, column in outputs.items()}
         cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), kept)
     return TransferSet(source, facts | counts)
+
+
+def _base(spec: Mapping[str, Any], around: Surroundings) -> Source:
+    """What the set's source may change."""
+    return around.datasets.training_source((spec.get("base", TRAIN),))
 
 
 def _sift(candidates: Any, spec: Mapping[str, Any], around: Surroundings) -> Sound:

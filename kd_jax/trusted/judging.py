@@ -30,7 +30,7 @@ def ask_held_out(judge: Model, folds: int, seed: int, folder: Path, around: Surr
 
     Args:
       judge: its plan is trained anew, `folds` times.
-      folds: how many parts the rows are divided into at random.
+      folds: how many parts the rows are divided into at random, at most as many as there are rows.
       seed: of the division.
       folder: where the models are trained; a model that is finished there isn't trained again.
       around: data and devices.
@@ -39,8 +39,6 @@ def ask_held_out(judge: Model, folds: int, seed: int, folder: Path, around: Surr
       Interrupted: after SIGTERM; the same call goes on.
     """
     train = around.datasets.splits["train"]
-    if folds > len(train):
-        raise ValueError(f"folds {folds} are more than the {len(train)} training rows")
     fold_of = np.random.default_rng(seed).permutation(len(train)) % folds
     logits = np.zeros((len(train), len(train.class_names)), np.float32)
     for fold in range(folds):

@@ -96,6 +96,8 @@ def _doubt(
     """Reason -> positions of the training rows that it speaks against, ascending."""
     labels = around.datasets.splits["train"].labels
     said = ask(judge, around) if spec["poison"] is not None or not spec["folds"] else {}
+    if spec["poison"] is not None and "pooled" not in said:
+        raise ValueError(f"the judge {judge.plan.name!r} has no feature 'pooled'; it has {', '.join(sorted(said))}")
     doubts = {}
     if spec["label_errors"]:
         if not spec["folds"] and judge.plan.objective and not judge.plan.restore:
@@ -107,8 +109,6 @@ def _doubt(
             suspects = highest_in_class(scores, labelled, spec["label_share"])
         doubts["label_error"] = suspects
     if spec["poison"] is not None:
-        if "pooled" not in said:
-            raise ValueError(f"the judge {judge.plan.name!r} has no feature 'pooled'; it has {', '.join(sorted(said))}")
         doubts["poison"] = highest_in_class(spectral_signatures(said["pooled"], labels), labels, spec["poison"])
     return {reason: np.flatnonzero(rows).tolist() for reason, rows in doubts.items()}
 
@@ -125,10 +125,8 @@ def _sift(name: str, mode: str, found: Mapping[str, Any], train: Source) -> Trus
     doubted = {reason: len(rows) for reason, rows in found["doubted"].items()}
     source = train
     if mode == "drop" and bad:
-        try:
-            check_left(len(bad), len(train) - len(bad), doubted)
-        except ValueError as error:
-            raise ValueError(f"trusted_sets.{name}: {error}") from None
+        advice = "the judge, or at the shares that are doubted"
+        check_left(len(bad), len(train) - len(bad), doubted, f"trusted_sets.{name}", advice)
         kept = np.delete(np.arange(len(train)), bad)
         source = replace(relabel(train, kept, train.labels[kept], train.class_names), name=f"{train.name} {name}",
                          rows=[numbers[row] for row in kept.tolist()])  # fmt: skip

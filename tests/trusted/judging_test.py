@@ -1,7 +1,10 @@
 """Who judges which rows, by what, and what of it survives an interruption."""
 
+import copy
+import gc
 import json
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -18,7 +21,9 @@ from planted_labels import (
 )
 
 from kd_jax import experiment, finished
+from kd_jax.explain.run import open_run
 from kd_jax.loop import Interrupted
+from kd_jax.teachers.ensemble import knows_labels
 from kd_jax.trusted import judging
 
 
@@ -142,9 +147,57 @@ def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about
     assert "judge judges labels that it learned from, and will doubt few: give it folds" in caplog.text
 
 
-def test_more_folds_than_rows_are_refused(pictures, tmp_path):
+def test_a_restored_judge_is_trained_anew_on_the_folds(judged, pictures, tmp_path):
+    """As a sweep's later runs have it; judged as in the run that trained it."""
+    _, results, folder = judged
+    config = picture_config(pictures)
+    config["models"]["judge"]["restore"] = str(folder / "judge")
+    again = experiment.run(config, tmp_path)
+    assert again["trusted_sets"] == results["trusted_sets"]
+    assert of_the_set(tmp_path, "label_error") == planted_rows(pictures)
+
+
+def test_a_judge_that_chooses_by_the_label_is_not_told_it(pictures, tmp_path):
+    """An ensemble that always picks the member that is right would find no label hard to believe."""
+    config = picture_config(pictures, folds=0)
+    config["models"]["second"] = copy.deepcopy(config["models"]["judge"])
+    config["models"]["both"] = config["models"]["judge"] | {
+        "objective": {}, "training": {},
+        "model": {"name": "ensemble", "members": ("judge", "second"), "combine": "least_loss", "weights": None,
+                  "temperatures": None},
+    }  # fmt: skip
+    config["trusted_sets"]["trusted"]["judge"] = "both"
+    asked, ask = [], judging.cache.outputs
+
+    def watched(model, source, around, *, network=None):
+        asked.append((model.plan.name, network))
+        return ask(model, source, around, network=network)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging.cache, "outputs", watched)
+        experiment.run(config, tmp_path)
+    (network,) = [network for name, network in asked if name == "both"]
+    assert not knows_labels(network)
+
+
+def test_a_fold_s_rows_are_forgotten_when_its_model_is_trained(judged, pictures):
+    """Or pictures would be held in memory once more for every fold."""
+    _, _, folder = judged
+    run = open_run(folder)
+    datasets, part = run.around.datasets, open_train(pictures)
+    datasets.add_set("part", part)
+    assert datasets.training_source(("part",)) is part
+    datasets.remove_set("part")
+    gone = weakref.ref(part)
+    del part
+    gc.collect()
+    assert gone() is None
+
+
+def test_more_folds_than_rows_are_refused_before_anything_is_trained(pictures, tmp_path):
     with pytest.raises(ValueError, match=r"trusted_sets.trusted: folds 81 are more than the 80 training rows"):
         experiment.run(picture_config(pictures, folds=81), tmp_path)
+    assert not (tmp_path / "judge").exists()
 
 
 def test_a_judge_without_the_feature_that_shows_poison_is_refused_by_name(pictures, monkeypatch, tmp_path):

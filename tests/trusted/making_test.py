@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,11 @@ from planted_labels import TRAIN, WRONG, fingerprint, of_the_set, open_train, pi
 
 from kd_jax import experiment
 from kd_jax.explain.run import open_run
+from kd_jax.plan import make_plan
+from kd_jax.trusted import making
+
+MORE = dict(teacher="teacher", source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0), labels="soft",
+            temperature=1.0, confidence=0.0, per_class=None, near_duplicate=0.0, max_overlap=0.0)  # fmt: skip
 
 
 def test_planted_labels_are_set_aside_with_row_and_reason_and_counted(judged, pictures):
@@ -91,6 +97,51 @@ def test_a_row_may_be_doubted_for_two_reasons_and_is_listed_once(pictures, tmp_p
 def test_more_doubted_than_left_is_refused_with_both_numbers(pictures, tmp_path):
     config = picture_config(pictures, label_errors=False, label_share=None, poison=0.6)
     with pytest.raises(
-        ValueError, match=r"trusted_sets.trusted: .* set aside 48 rows, more than the 32 .* \(poison 48"
+        ValueError, match=r"trusted_sets.trusted would set aside 48 rows, more than the 32 .*look at the judge"
     ):
         experiment.run(config, tmp_path)
+
+
+def test_a_set_of_other_training_rows_is_not_opened(judged):
+    _, _, folder = judged
+    run = open_run(folder)
+    spec = run.plan.trusted_sets["trusted"]
+    train = run.around.datasets.splits["train"]
+    with pytest.raises(ValueError, match="has no whole trusted set 'trusted'"):
+        making.load("trusted", spec, folder, replace(train, fingerprint="sha256:other"))
+
+
+def test_of_the_models_that_judged_nothing_is_left_but_what_they_said(judged):
+    _, _, folder = judged
+    assert [path.name for path in (folder / "trusted_sets" / "trusted").iterdir()] == ["doubts.json"]
+
+
+def test_a_set_that_nobody_learns_from_is_judged_and_reported_all_the_same(judged, pictures, tmp_path, caplog):
+    """A transfer set that nobody names is not made, and a line says so."""
+    _, _, folder = judged
+    config = picture_config(pictures, mode="report")
+    for model in config["models"].values():
+        model["data"] = ("train",)
+    config["transfer_sets"] = {"more": MORE}
+    results = experiment.run(config, tmp_path)
+    assert quarantine(tmp_path) == quarantine(folder)
+    assert results["trusted_sets"]["trusted"]["doubted"] == {"label_error": WRONG}
+    assert results["transfer_sets"] == {}
+    assert "transfer_sets.more is named by no model's data, and isn't made" in caplog.text
+
+
+@pytest.mark.parametrize("base", ["train", "trusted"])
+def test_a_transfer_set_is_made_from_the_rows_that_are_trusted_if_it_is_asked_to(pictures, base, tmp_path):
+    config = picture_config(pictures)
+    config["transfer_sets"] = {"more": MORE | ({} if base == "train" else {"base": base})}
+    config["models"]["student"]["data"] = ("trusted", "more")
+    results = experiment.run(config, tmp_path)
+    assert results["transfer_sets"]["more"]["candidates"] == 2 * TRAIN - (0 if base == "train" else WRONG)
+
+
+def test_a_peer_that_writes_out_what_the_other_takes_by_default_learns_from_the_same(pictures):
+    config = picture_config(pictures)
+    config["models"]["baseline"] |= {"data": ("train",), "teachers": ("peer:other",)}
+    other = {key: value for key, value in config["models"]["baseline"].items() if key not in ("data", "like")}
+    config["models"]["other"] = other | {"teachers": ("peer:baseline",)}
+    assert make_plan(config)["other"].data == ("train",)

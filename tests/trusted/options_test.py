@@ -79,8 +79,13 @@ def test_a_judge_that_may_know_labels_held_out_gets_no_folds(config, section):
     make_plan(config)
 
 
-@pytest.mark.parametrize("name", ["train", "Trusted", "rows I trust"])
-def test_names_other_than_plain_words_are_refused(config, name):
-    config["trusted_sets"][name] = config["trusted_sets"]["trusted"]
-    with pytest.raises(ValueError, match="made of small letters, digits and _, and isn't 'train'"):
+def test_a_judge_that_starts_from_a_model_of_ours_gets_no_folds(config, tmp_path):
+    """It was trained on labels; published weights of another task may start it."""
+    for name in ("published", "ours"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ours" / "finished.json").write_text("{}")
+    config["models"]["judge"]["model"] = {"pretrained": str(tmp_path / "ours")}
+    with pytest.raises(ValueError, match=r"folds: the judge 'judge' starts from .*ours, a model that was trained"):
         make_plan(config)
+    config["models"]["judge"]["model"] = {"pretrained": str(tmp_path / "published")}
+    make_plan(config)

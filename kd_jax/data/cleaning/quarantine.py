@@ -97,7 +97,7 @@ def clean(
     bad = [row for row, reasons in enumerate(found.reasons) if reasons]
     counts = Counter(reason for reasons in found.reasons for reason in reasons)
     if mode != "report":
-        check_left(len(bad), len(labels) - len(bad), counts)
+        check_left(len(bad), len(labels) - len(bad), counts, "cleaning", "the data, or at the limits")
     rows = rows if len(rows) else range(1, len(labels) + 1)
     entries = [entry(row, inputs[row], found.reasons[row], rows, repeats.get(row)) for row in bad]
     kept = np.delete(np.arange(len(labels)), [] if mode == "report" else bad)
@@ -106,8 +106,8 @@ def clean(
     return Cleaned(kept, changes, entries, dict(counts), dict(repaired))
 
 
-def check_left(bad: int, left: int, counts: Mapping[str, int]) -> None:
-    """Refuses to set aside more rows than are left; `counts` are the reasons why.
+def check_left(bad: int, left: int, counts: Mapping[str, int], owner: str, advice: str) -> None:
+    """Refuses to set aside more rows than are left; `counts` are the reasons why, `owner` who would, `advice` ends it.
 
     Raises:
       ValueError: with these numbers.
@@ -115,8 +115,7 @@ def check_left(bad: int, left: int, counts: Mapping[str, int]) -> None:
     if bad > left:
         listed = ", ".join(f"{reason} {count}" for reason, count in Counter(counts).most_common())
         raise ValueError(
-            f"cleaning would set aside {bad} rows, more than the {left} that are left ({listed});"
-            " look at the data, or at the limits"
+            f"{owner} would set aside {bad} rows, more than the {left} that are left ({listed}); look at {advice}"
         )
 
 
