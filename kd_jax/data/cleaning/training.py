@@ -83,8 +83,10 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
         )
         contents = (source.fingerprint.encode(), cleaned.kept.astype("<i8").tobytes())
     rows = [source.rows[row] for row in cleaned.kept] if len(source.rows) else cleaned.kept + 1
-    digest = fingerprint(contents, labels, source.class_names)
     soft = None if source.soft_labels is None else source.soft_labels[cleaned.kept]
+    if soft is not None:
+        contents = (*contents, soft.tobytes())
+    digest = fingerprint(contents, labels, source.class_names)
     return replace(source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows, soft_labels=soft)
 
 

@@ -34,6 +34,17 @@ def test_the_fingerprint_is_that_of_what_is_left():
     assert source.fingerprint == texts(source.inputs).fingerprint != texts(TEXTS).fingerprint
 
 
+def test_soft_labels_go_with_their_rows_and_are_part_of_what_is_left():
+    soft = np.random.default_rng(0).dirichlet(np.ones(2), 6).astype(np.float32)
+    labels = soft.argmax(axis=1)
+    source, _ = clean_texts("drop", texts([*TEXTS[:2], *TEXTS[3:], "six", "seven"], labels, soft_labels=soft))
+    np.testing.assert_array_equal(source.soft_labels, soft[[0, 2, 4, 5]])
+    surer = (soft + np.eye(2, dtype=np.float32)[labels]) / 2
+    other, _ = clean_texts("drop", texts([*TEXTS[:2], *TEXTS[3:], "six", "seven"], labels, soft_labels=surer))
+    assert other.labels.tolist() == source.labels.tolist()
+    assert other.fingerprint != source.fingerprint
+
+
 @pytest.mark.parametrize("mode", ["off", "report"])
 def test_where_nothing_is_taken_out_the_source_is_the_same(mode):
     source = texts(TEXTS)
