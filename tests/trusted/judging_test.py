@@ -147,14 +147,21 @@ def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about
     assert "judge judges labels that it learned from, and will doubt few: give it folds" in caplog.text
 
 
-def test_a_restored_judge_is_trained_anew_on_the_folds(judged, pictures, tmp_path):
-    """As a sweep's later runs have it; judged as in the run that trained it."""
+def test_a_restored_judge_is_trained_anew_on_the_folds(judged, pictures, monkeypatch, tmp_path):
+    """As a sweep's later runs have it: judged as in the run that trained it, not by the restored weights."""
     _, results, folder = judged
-    config = picture_config(pictures)
+    config, obtain, found = picture_config(pictures), judging.obtain, []
     config["models"]["judge"]["restore"] = str(folder / "judge")
+
+    def watched(plans, teachers, around):
+        models = obtain(plans, teachers, around)
+        found.extend(model.description["fingerprint"] for model in models.values())
+        return models
+
+    monkeypatch.setattr(judging, "obtain", watched)
     again = experiment.run(config, tmp_path)
+    assert len({*found, fingerprint(results, "judge")}) == 1 + config["trusted_sets"]["trusted"]["folds"]
     assert again["trusted_sets"] == results["trusted_sets"]
-    assert of_the_set(tmp_path, "label_error") == planted_rows(pictures)
 
 
 def test_a_judge_that_chooses_by_the_label_is_not_told_it(pictures, tmp_path):
