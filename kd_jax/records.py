@@ -1,13 +1,16 @@
 """What a run writes for people and programs: metrics.jsonl, TensorBoard events, and whole files at once."""
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter
+
+log = logging.getLogger("kd_jax")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -21,6 +24,26 @@ def write_json(path: Path, value: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def read_facts(path: Path, needed: Collection[str], consequence: str) -> dict[str, Any] | None:
+    """A JSON object that an earlier start wrote; None where there is none, or, with a warning, where it is damaged.
+
+    Args:
+      path: of the file.
+      needed: keys without which it isn't whole.
+      consequence: what happens if it is damaged, for the warning.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict) or not found.keys() >= {*needed}:
+            raise ValueError(f"{', '.join(sorted(needed))} should stand in it")
+        return found
+    except (OSError, ValueError) as error:
+        log.warning("%s can't be read (%s); %s", path, error, consequence)
+        return None
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

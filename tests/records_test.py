@@ -3,7 +3,7 @@ from contextlib import closing
 
 import pytest
 
-from kd_jax.records import Records, write_json
+from kd_jax.records import Records, read_facts, write_json
 
 
 def lines(workdir):
@@ -112,3 +112,20 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"finished": True, "accuracy": object()})
     assert json.loads(path.read_text()) == {"finished": False}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '"kept"', '{"kept": 3}', '{"teacher": "a"}'])
+def test_facts_that_are_not_whole_are_announced_and_taken_for_none(tmp_path, caplog, content):
+    file = tmp_path / "facts.json"
+    file.write_text(content)
+    assert read_facts(file, ("kept", "teacher"), "it is made again") is None
+    assert "facts.json can't be read" in caplog.text
+    assert caplog.text.rstrip().endswith("; it is made again")
+
+
+def test_facts_that_are_whole_or_absent_are_read_in_silence(tmp_path, caplog):
+    file = tmp_path / "facts.json"
+    assert read_facts(file, ("kept",), "it is made again") is None
+    write_json(file, {"kept": 3, "more": None})
+    assert read_facts(file, ("kept",), "it is made again") == {"kept": 3, "more": None}
+    assert not caplog.text

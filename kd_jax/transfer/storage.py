@@ -1,7 +1,6 @@
 """A transfer set on disk: a prepared TFDS dataset in array_record, with soft labels and where they come from."""
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from kd_jax.data import open_source
 from kd_jax.data.preparation import prepare_whole
 from kd_jax.data.prepared import SOFT_LABELS
 from kd_jax.data.sources import Source
+from kd_jax.records import read_facts
 
 VERSION = "1.0.0"
 PROVENANCE = "provenance.json"
-
-log = logging.getLogger("kd_jax")
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,7 @@ def write(root: Path, name: str, labelled: Labelled, modality: str, classes: Seq
 
 def provenance(root: Path, name: str) -> dict[str, Any] | None:
     """What provenance.json says; None, announced, where it can't be read, or where there is no such set."""
-    path = root / name / VERSION / PROVENANCE
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        log.warning("%s can't be read (%s); the transfer set is made again", path, error)
-        return None
+    return read_facts(root / name / VERSION / PROVENANCE, ("teacher",), "the transfer set is made again")
 
 
 def read(root: Path, name: str, modality: str, pairs: bool, classes: Sequence[str]) -> Source:

@@ -1,6 +1,5 @@
 """Trusted sets made, kept on disk and found again."""
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from kd_jax.data.cleaning.quarantine import check_left, entry
 from kd_jax.data.derived import relabel
 from kd_jax.data.sources import Source
 from kd_jax.randomness import derived_seed
-from kd_jax.records import as_json, write_json
+from kd_jax.records import as_json, read_facts, write_json
 from kd_jax.surroundings import Model, Surroundings
 from kd_jax.trusted.judging import ask, ask_held_out
 
@@ -48,7 +47,7 @@ def load(name: str, spec: Mapping[str, Any], workdir: Path, train: Source) -> Tr
     Raises:
       ValueError: if it isn't there.
     """
-    found = _read(workdir / FOLDER / name / DOUBTS)
+    found = _read(workdir / FOLDER / name)
     if found is None or found["training_data"] != train.fingerprint:
         raise ValueError(f"the run in {workdir} has no whole trusted set {name!r}")
     return _sift(name, spec["mode"], found, train)
@@ -75,7 +74,7 @@ def make(name: str, spec: Mapping[str, Any], judge: Model, around: Surroundings)
         "seed": derived_seed(around.seed, "trusted", name),
         "options": as_json({key: spec[key] for key in ("label_errors", "label_share", "folds", "poison")}),
     }
-    found = _read(folder / DOUBTS)
+    found = _read(folder)
     if found is None or {key: found.get(key) for key in facts} != facts:
         if found is not None:
             log.warning("trusted_sets.%s was made from something else; it is made again", name)
@@ -145,15 +144,5 @@ def _keep(found: Mapping[str, Any], folder: Path) -> None:
         multihost_utils.sync_global_devices(f"{folder.name} written")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The doubts of an earlier start; None, announced, where they can't be read, or where there are none."""
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict) or not {"training_data", "doubted"} <= found.keys():
-            raise ValueError("it says nothing of what was doubted")
-        return found
-    except (OSError, ValueError) as error:
-        log.warning("%s can't be read (%s); the trusted set is made again", path, error)
-        return None
+def _read(folder: Path) -> dict[str, Any] | None:
+    return read_facts(folder / DOUBTS, ("training_data", "doubted"), "the trusted set is made again")

@@ -65,6 +65,8 @@ def test_provenance_lies_beside_the_records_and_damage_is_announced(tmp_path, ca
 
 def test_writing_again_replaces_it(tmp_path):
     write(tmp_path, TEXTS, "text")
-    storage.write(tmp_path, "more", storage.Labelled(TEXTS[:2], SOFT[:2]), "text", CLASSES, {"kept": 2})
+    storage.write(
+        tmp_path, "more", storage.Labelled(TEXTS[:2], SOFT[:2]), "text", CLASSES, {"teacher": "big", "kept": 2}
+    )
     assert list(storage.read(tmp_path, "more", "text", False, CLASSES).inputs) == TEXTS[:2]
-    assert storage.provenance(tmp_path, "more") == {"kept": 2}
+    assert storage.provenance(tmp_path, "more") == {"teacher": "big", "kept": 2}

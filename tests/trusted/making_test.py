@@ -134,7 +134,8 @@ def test_a_set_that_nobody_learns_from_is_judged_and_reported_all_the_same(judge
 def test_a_transfer_set_is_made_from_the_rows_that_are_trusted_if_it_is_asked_to(pictures, base, tmp_path):
     config = picture_config(pictures)
     config["transfer_sets"] = {"more": MORE | ({} if base == "train" else {"base": base})}
-    config["models"]["student"]["data"] = ("trusted", "more")
+    for name, data in (("teacher", ("train",)), ("baseline", ("train",)), ("student", ("more",))):
+        config["models"][name]["data"] = data
     results = experiment.run(config, tmp_path)
     assert results["transfer_sets"]["more"]["candidates"] == 2 * TRAIN - (0 if base == "train" else WRONG)
 
