@@ -10,7 +10,7 @@ uv run launch.py --stage=explain --workdir=DIR                 what teacher and 
 uv run launch.py --stage=explain --workdir=DIR --players=terms what each term of the student's objective is worth
 """
 
-from kd_jax.command import main
+from kd_jax.cli import main
 
 if __name__ == "__main__":
     main()

@@ -14,8 +14,8 @@ import time
 
 import psutil
 
-from kd_jax.data import open_source
 from kd_jax.data.cleaning import Limits, clean
+from kd_jax.data.open import open_source
 
 LIMITS = Limits(max_characters=20_000, near_duplicate=0.8)
 WORDS = 10

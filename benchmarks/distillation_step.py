@@ -18,17 +18,17 @@ import optax
 from jax.experimental.compilation_cache import compilation_cache
 from pairs import interleave, show, timed
 
-from kd_jax import models
-from kd_jax.data.pipeline import training_batches
-from kd_jax.data.sources import open_source
-from kd_jax.data.text import TextView, load_tokenizer
-from kd_jax.network import Network
-from kd_jax.objective import make_objective
-from kd_jax.optimizer import make_optimizer
-from kd_jax.parallel import make_parallel
-from kd_jax.step import Group, Learner, train_step
-from kd_jax.terms import Site
-from kd_jax.types import TrainState
+from kd_jax.data.batches import training_batches
+from kd_jax.data.open import open_source
+from kd_jax.data.views.text import TextView, load_tokenizer
+from kd_jax.models import registry
+from kd_jax.models.network import Network
+from kd_jax.objective.objective import make_objective
+from kd_jax.objective.terms import TermSpec
+from kd_jax.training.optimizers import make_optimizer
+from kd_jax.training.sharding import make_parallel
+from kd_jax.training.state import TrainState
+from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
 BATCH, TOKENS, VOCABULARY = 32, 64, 30522
 STUDENT = dict(name="encoder", width=128, layers=2, heads=2, intermediate=512)
@@ -47,9 +47,9 @@ def make_batches():
 
 def make_case(teacher_spec, batch):
     rows = jax.tree.map(lambda leaf: leaf[0], batch)
-    student, teacher = (Network(models.build(spec | SHARED), "text", jnp.float32) for spec in (STUDENT, teacher_spec))
+    student, teacher = (Network(registry.build(spec | SHARED), "text", jnp.float32) for spec in (STUDENT, teacher_spec))
     variables, frozen = student.init(jax.random.key(0), rows), teacher.init(jax.random.key(1), rows)
-    site = Site("text", jax.eval_shape(student, variables, rows), {"t": jax.eval_shape(teacher, frozen, rows)}, TOKENS,
+    site = TermSpec("text", jax.eval_shape(student, variables, rows), {"t": jax.eval_shape(teacher, frozen, rows)}, TOKENS,
                 {"t": "text"}, np.zeros(1, np.int32), 8)  # fmt: skip
     objective = make_objective(
         dict(
@@ -61,20 +61,20 @@ def make_case(teacher_spec, batch):
         dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0),
         dict(name="constant", warmup_steps=0), 1000,
     )  # fmt: skip
-    learner = Learner(student, objective, update)
+    learner = ModelTraining(student, objective, update)
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(2))})
-    return Group({"s": learner}, {"t": teacher}, 0), state, {"t": frozen}
+    return PeerGroup({"s": learner}, {"t": teacher}, 0), state, {"t": frozen}
 
 
 def part_functions(group):
     """Teacher forward; student forward and backward; optimizer: each compiled alone."""
-    learner, teacher = group.learners["s"], group.teachers["t"]
+    learner, teacher = group.models["s"], group.teachers["t"]
 
     def loss(trained, taught, batch):
         variables = {"params": trained["model"]}
         output, _ = learner.network.train(variables, batch, dropout_key=jax.random.key(0), axis_name=None)
         means, _ = learner.objective({}, {}, output, {"t": taught}, batch, step=0, key=jax.random.key(0))
-        return learner.objective.total(means, learner.objective.counts(batch), 0)
+        return learner.objective.total(means, learner.objective.normalizers(batch), 0)
 
     def optimize(gradients, opt_state, trained):
         updates, opt_state = learner.update.update(gradients, opt_state, trained)
@@ -91,7 +91,7 @@ def whole_against_parts(case, batch, pairs):
     box = {"state": jax.tree.map(jnp.array, state)}
     teach, differentiate, optimize = part_functions(group)
     rows = jax.device_put(jax.tree.map(lambda leaf: leaf[0], batch))
-    member = state.members["s"]
+    member = state.models["s"]
     box["trained"], box["opt"] = jax.tree.map(jnp.array, ({"model": member.params, "objective": {}}, member.opt_state))
 
     def whole():

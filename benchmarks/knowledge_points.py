@@ -20,16 +20,16 @@ import numpy as np
 
 from kd_jax.analysis.knowledge import count_points, knowledge_points
 from kd_jax.analysis.noise import entropy, feature_variance, learn_noise
-from kd_jax.data.image import ImageView
-from kd_jax.data.sources import open_source
-from kd_jax.models import pretrained
+from kd_jax.data.open import open_source
+from kd_jax.data.views.image import ImageView
+from kd_jax.models.weights import load
 
 STEPS, THRESHOLD = 100, 0.2
 
 
 def learned_entropy(folder: Path, images: np.ndarray) -> np.ndarray:
     """[N, H, W] nats: of the noise that each pixel may carry before the pooled features change."""
-    module, variables = pretrained.load(folder)
+    module, variables = load.load(folder)
 
     @jax.jit
     def learn(variables, images):

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from pairs import interleave, show
 
-from kd_jax import losses, models
+from kd_jax import losses
+from kd_jax.models import registry
 
 TOKENS, WIDTH, VOCABULARY = 512, 256, 32_000
 BATCH, EXAMPLES, NEGATIVES, EMBEDDING, CLASSES = 64, 50_000, 16_384, 128, 10
@@ -58,7 +59,7 @@ def fused_against_plain(name: str, pairs: int) -> bool:
 
 
 def contrast_against_student(pairs: int) -> bool:
-    network = models.build(
+    network = registry.build(
         dict(name="cifar_resnet", num_classes=CLASSES, depth=8, stem=16, widths=(16, 32, 64), shortcut="pad")
     )
     images, labels = draw(4, BATCH, 32, 32, 3), jnp.arange(BATCH) % CLASSES

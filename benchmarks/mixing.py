@@ -17,14 +17,16 @@ import numpy as np
 import optax
 from pairs import interleave, show
 
-from kd_jax import compiler, models
-from kd_jax.data.mixing import Mixing
-from kd_jax.network import Network
-from kd_jax.objective import make_objective
-from kd_jax.step import Group, Learner, train_step
+from kd_jax.core.types import Batch
+from kd_jax.models import registry
+from kd_jax.models.network import Network
+from kd_jax.objective.objective import make_objective
+from kd_jax.objective.terms import TermSpec
 from kd_jax.teachers.ensemble import Ensemble
-from kd_jax.terms import Site
-from kd_jax.types import Batch, TrainState
+from kd_jax.training import xla_flags
+from kd_jax.training.mixup import Mixing
+from kd_jax.training.state import TrainState
+from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
 BATCH, CLASSES = 64, 10
 STUDENT = dict(name="cifar_resnet8", num_classes=CLASSES)
@@ -37,12 +39,12 @@ ROWS = Batch(np.arange(BATCH), {"v": {"images": IMAGES}}, RNG.integers(0, CLASSE
 
 def compiled_step(mixing: Mixing | None) -> Callable[[], None]:
     """One training step from labels, which keeps its state."""
-    network = Network(models.build(STUDENT), "v", jnp.float32)
+    network = Network(registry.build(STUDENT), "v", jnp.float32)
     variables = network.init(jax.random.key(0), ROWS)
-    site = Site("v", jax.eval_shape(network, variables, ROWS), {}, None, {}, np.asarray(ROWS.labels), CLASSES)
+    site = TermSpec("v", jax.eval_shape(network, variables, ROWS), {}, None, {}, np.asarray(ROWS.labels), CLASSES)
     objective = make_objective(dict(hard=dict(term="cross_entropy", weight=1.0)), site)
-    learner = Learner(network, objective, optax.sgd(0.05, momentum=0.9))
-    group = Group({"s": learner}, {}, 0, mixing)
+    learner = ModelTraining(network, objective, optax.sgd(0.05, momentum=0.9))
+    group = PeerGroup({"s": learner}, {}, 0, mixing)
     step = jax.jit(functools.partial(train_step, group=group), donate_argnums=0)
     batch = jax.device_put(jax.tree.map(lambda leaf: leaf[None], ROWS))
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(1))})
@@ -57,7 +59,7 @@ def compiled_step(mixing: Mixing | None) -> Callable[[], None]:
 
 def compiled_ensemble() -> tuple[Callable[[], None], Callable[[], None]]:
     """Logits of an ensemble in one call, and of its members in a call each."""
-    networks = {name: Network(models.build(dict(name=name, num_classes=CLASSES)), "v", jnp.float32) for name in MEMBERS}
+    networks = {name: Network(registry.build(dict(name=name, num_classes=CLASSES)), "v", jnp.float32) for name in MEMBERS}
     variables = {name: network.init(jax.random.key(0), ROWS) for name, network in networks.items()}
     equal = (1 / len(MEMBERS),) * len(MEMBERS)
     ensemble = Ensemble(networks, "mean_probabilities", equal, (1.0,) * len(MEMBERS), "v")
@@ -79,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20)
     pairs = parser.parse_args().pairs
-    compiler.prepare(text=False)
+    xla_flags.prepare(text=False)
     plain, held = compiled_step(None), []
     for kind in ("mixup", "cutmix"):
         mixed = compiled_step(Mixing(kind, 1.0, 1.0, 1.0, 1, CLASSES))

@@ -20,8 +20,10 @@ import torch
 import transformers
 from pairs import interleave, ratio
 
-from kd_jax import compiler, losses, models
-from kd_jax.models import pretrained
+from kd_jax import losses
+from kd_jax.models import registry
+from kd_jax.models.weights import load
+from kd_jax.training import xla_flags
 
 BATCH, TOKENS, IMAGES, CLASSES = 32, 64, 64, 10
 RNG = np.random.default_rng(0)
@@ -76,7 +78,7 @@ class ResNet(torch.nn.Module):
 
 def chosen(inputs: tuple[Any, ...]) -> dict[str, str]:
     """The compiler's options as a run has them."""
-    return compiler.options(text=inputs[0].ndim == 2) if jax.default_backend() == "cpu" else {}
+    return xla_flags.options(text=inputs[0].ndim == 2) if jax.default_backend() == "cpu" else {}
 
 
 def of_module(module: Any, variables: Any, *inputs: Any) -> Run:
@@ -144,8 +146,8 @@ def picture_tensor() -> torch.Tensor:
 
 
 def minilm() -> tuple[Run, Run]:
-    folder = pretrained.path_of("minilm")
-    module, variables = pretrained.load(folder, CLASSES)
+    folder = load.path_of("minilm")
+    module, variables = load.load(folder, CLASSES)
     theirs = transformers.BertModel.from_pretrained(folder)
     return of_module(module, variables, IDS, MASK), torch_forward(theirs, **text_tensors())
 
@@ -153,7 +155,7 @@ def minilm() -> tuple[Run, Run]:
 def bert_step() -> tuple[Run, Run]:
     config = transformers.BertConfig(**BERT, num_labels=CLASSES)
     theirs = transformers.BertForSequenceClassification(config).train()
-    module = models.build(
+    module = registry.build(
         dict(name="encoder", num_classes=CLASSES, vocabulary_size=30_522, width=128, layers=2, heads=2,
              intermediate=512, max_positions=512, type_vocabulary=2, dropout=0.1, pooling="cls")
     )  # fmt: skip
@@ -166,14 +168,14 @@ def bert_step() -> tuple[Run, Run]:
 
 
 def resnet56() -> tuple[Run, Run]:
-    module = models.build(dict(name="cifar_resnet56", num_classes=CLASSES))
+    module = registry.build(dict(name="cifar_resnet56", num_classes=CLASSES))
     variables = module.init(jax.random.key(0), PICTURES)
     theirs = ResNet(9, 16, (16, 32, 64), project=False).to(memory_format=torch.channels_last)
     return of_module(module, variables, PICTURES), torch_forward(theirs, x=picture_tensor())
 
 
 def resnet8x4_step() -> tuple[Run, Run]:
-    module = models.build(dict(name="resnet8x4", num_classes=CLASSES))
+    module = registry.build(dict(name="resnet8x4", num_classes=CLASSES))
     variables = module.init(jax.random.key(0), PICTURES)
     theirs = ResNet(1, 32, (64, 128, 256), project=True).to(memory_format=torch.channels_last).train()
     pictures, labels = picture_tensor(), torch.arange(IMAGES) % CLASSES

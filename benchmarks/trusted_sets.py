@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kd_jax import experiment
-from kd_jax.command import load_config, plain
-from kd_jax.data import open_source
+from kd_jax.config.load import load_config, plain
+from kd_jax.data.open import open_source
+from kd_jax.experiments.run import run_experiment
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits_trusted.py"
 FLIPPED = 0.1
@@ -50,7 +50,7 @@ def run(folder: Path, seed: int, label_share: float | None, workdir: Path) -> di
     config.seed, config.data.name = seed, str(folder)
     config.data.cleaning.mode = "report"
     config.trusted_sets.trusted.label_share = label_share
-    results = experiment.run(plain(config), workdir)
+    results = run_experiment(plain(config), workdir)
     entries = [json.loads(line) for line in (workdir / "quarantine.jsonl").read_text().splitlines()]
     doubted = {entry["row"] for entry in entries if "label_error" in entry["reasons"]}
     source = open_source(str(folder), config.data.train, dir=None, inputs="image", label="label", max_rejected=0)

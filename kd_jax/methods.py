@@ -10,8 +10,8 @@ from typing import Any
 
 from kd_jax import losses
 from kd_jax.analysis.attribution import attribution_matching
-from kd_jax.terms import TERMS
-from kd_jax.terms.hyperparameters import of_loss
+from kd_jax.objective.terms import TERMS
+from kd_jax.objective.terms.hyperparameters import of_loss
 
 REFERENCE = re.compile(r"`([^<`]+?) <(\S+?)>`_, (\d{4})")
 NETWORKS = {"review": "hierarchical_context"}

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_jax import predict as prediction
 from kd_jax.export import export as write_export
+from kd_jax.export import predict as prediction
 
 
 def export(workdir: Path, model: str | None, formats: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ def explain(
     workdir: Path, model: str | None, players: str, examples: int | None, blocks: int | None, permutations: int | None
 ) -> int:
     """Explains a run, or a model of it, and says where to; the exit status."""
-    from kd_jax import explain as explanation  # Only this stage waits for the plotting library.
+    from kd_jax import explain as explanation
 
     if blocks is not None and players != "features":
         raise ValueError(f"--blocks are of features, with --players=features, not {players}")

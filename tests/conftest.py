@@ -23,7 +23,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 @pytest.fixture
 def make_batch():
     """Builds a batch of what it is told: `make_batch(views, rows=6, classes=4, **other fields)`; all rows count."""
-    from kd_jax.types import Batch
+    from kd_jax.core.types import Batch
 
     def make(views, *, rows=6, classes=4, **fields):
         everyone = np.ones(rows, bool)

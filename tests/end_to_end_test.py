@@ -12,14 +12,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from paths import ROOT
 from safetensors.numpy import load_file
 
-from kd_jax import experiment, models
-from kd_jax.command import load_config, plain
-from kd_jax.loop import Interrupted, StopSignal
-from kd_jax.models.layouts import layout, single_file
+from kd_jax.config.load import load_config, plain
+from kd_jax.experiments.run import run_experiment
+from kd_jax.models import registry
+from kd_jax.models.weights.formats import torch_files, weight_format
+from kd_jax.training.interruption import Interrupted, StopSignal
 
-ROOT = Path(__file__).parents[1]
+ROOT = ROOT
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
 ENTRY = {"teachers", "parameters", "accuracy", "loss", "ece", "fingerprint", "train_seconds", "step"}
 ENVIRONMENT = {"jax", "backend", "device_count", "process_count", "commit", "data_fingerprint"}
@@ -67,7 +69,7 @@ def launched(*arguments):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_as_smoke_and_reports_every_promised_key(name, tmp_path):
     config = smoke(name)
-    results = experiment.run(config, tmp_path)
+    results = run_experiment(config, tmp_path)
     assert results == json.loads((tmp_path / "results.json").read_text())
     assert results["finished"] is True
     teacher = results["compare"]["teacher"]
@@ -77,10 +79,10 @@ def test_every_config_runs_as_smoke_and_reports_every_promised_key(name, tmp_pat
         assert 0 <= model["accuracy"] <= 1
         assert re.fullmatch("sha256:[0-9a-f]{64}", model["fingerprint"])
     assert results["models"]["student"].keys() >= {"agreement", "teacher_kl"}
-    models = results["models"]
-    assert results["gain"] == models["student"]["accuracy"] - models["baseline"]["accuracy"]
-    assert results["compression"] == models[teacher]["parameters"] / models["student"]["parameters"]
-    assert set(results["robustness"]) == (set(models) if config["evaluations"] else set())
+    registry = results["models"]
+    assert results["gain"] == registry["student"]["accuracy"] - registry["baseline"]["accuracy"]
+    assert results["compression"] == registry[teacher]["parameters"] / registry["student"]["parameters"]
+    assert set(results["robustness"]) == (set(registry) if config["evaluations"] else set())
     assert set(results["speedup"]) == {"batch_1", "batch_256"}
     assert results["environment"].keys() >= ENVIRONMENT
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -89,16 +91,16 @@ def test_every_config_runs_as_smoke_and_reports_every_promised_key(name, tmp_pat
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
-    first = experiment.run(smoke("digits.py"), tmp_path)
+    first = run_experiment(smoke("digits.py"), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert experiment.run(smoke("digits.py"), tmp_path) == first
+    assert run_experiment(smoke("digits.py"), tmp_path) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
 
 
 def test_a_workdir_of_another_config_is_refused_by_the_keys_that_differ(tmp_path):
-    experiment.run(smoke("digits.py"), tmp_path)
+    run_experiment(smoke("digits.py"), tmp_path)
     with pytest.raises(ValueError, match=r"belongs to another config; they differ in .*training\.batch_size"):
-        experiment.run(smoke("digits.py", **{"training.batch_size": 32}), tmp_path)
+        run_experiment(smoke("digits.py", **{"training.batch_size": 32}), tmp_path)
 
 
 TWICE = [False] * 3 + [True] + [False] * 5 + [True]
@@ -118,13 +120,13 @@ IN_THE_STUDENT = [False] * 10 + [True]
 )
 def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(name, stop_requests, tmp_path, monkeypatch):
     config = smoke(name, **{"checkpoint.every_steps": 2})
-    alone = experiment.run(config, tmp_path / "alone")
+    alone = run_experiment(config, tmp_path / "alone")
     asked = iter(stop_requests)
     monkeypatch.setattr(StopSignal, "asked", lambda _self, **_: next(asked, False))
     stops = 0
     while True:
         try:
-            resumed = experiment.run(config, tmp_path / "stopped")
+            resumed = run_experiment(config, tmp_path / "stopped")
             break
         except Interrupted:
             stops += 1
@@ -167,8 +169,8 @@ def free_port():
 def save_resnet8(path):
     """A CIFAR ResNet with random weights, as a published file; returns its number of parameters."""
     small = dict(name="cifar_resnet", num_classes=10, depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
-    variables = models.build(small).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
-    np.savez(path, **layout.write(single_file.AKAMASTER, variables))
+    variables = registry.build(small).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    np.savez(path, **weight_format.write(torch_files.AKAMASTER, variables))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
@@ -177,7 +179,7 @@ def test_a_published_network_teaches_as_it_is(tmp_path):
     config = smoke("cifar10_resnet56.py:kd")
     config["models"]["teacher"]["model"] = {"pretrained": str(tmp_path / "resnet8.npz")}
     del config["models"]["teacher"]["objective"]
-    results = experiment.run(config, tmp_path / "run")
+    results = run_experiment(config, tmp_path / "run")
     assert results["finished"] is True
     assert results["models"]["teacher"]["parameters"] == parameters
 
@@ -187,10 +189,10 @@ def test_a_published_image_network_refuses_texts(tmp_path):
     config = smoke("docstrings.py")
     config["models"]["teacher"]["model"] = {"pretrained": str(tmp_path / "resnet8.npz")}
     with pytest.raises(ValueError, match=r"^models\.teacher: .*resnet8\.npz is no npz file of arrays"):
-        experiment.run(config, tmp_path / "damaged")
+        run_experiment(config, tmp_path / "damaged")
     save_resnet8(tmp_path / "resnet8.npz")
     with pytest.raises(ValueError, match=r"^models\.teacher: it reads images and its view gives tokens$"):
-        experiment.run(config, tmp_path / "texts")
+        run_experiment(config, tmp_path / "texts")
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
@@ -235,7 +237,7 @@ def test_a_refusal_is_one_line_and_an_exit_status(arguments, message, tmp_path):
 
 def test_a_float64_run_and_a_float32_run_may_follow_each_other(tmp_path):
     for dtype in ("float64", "float32"):
-        experiment.run(smoke("digits.py", dtype=dtype), tmp_path / dtype)
+        run_experiment(smoke("digits.py", dtype=dtype), tmp_path / dtype)
         found = {str(leaf.dtype) for leaf in load_file(tmp_path / dtype / "student" / "model.safetensors").values()}
         assert found == {dtype}
 
@@ -260,7 +262,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_loses_nothing(tmp_path):
 
 
 def test_a_restored_teacher_of_other_classes_is_refused(tmp_path):
-    experiment.run(smoke("digits.py"), tmp_path / "digits")
+    run_experiment(smoke("digits.py"), tmp_path / "digits")
     make_pictures(tmp_path / "pictures")
     config = smoke(
         "digits.py",
@@ -269,7 +271,7 @@ def test_a_restored_teacher_of_other_classes_is_refused(tmp_path):
     )
     message = r"models.teacher: .*/digits/teacher has class_names \['0', .*'9'\], the config \['bright', 'dark'\]"
     with pytest.raises(ValueError, match=message):
-        experiment.run(config, tmp_path / "run")
+        run_experiment(config, tmp_path / "run")
 
 
 def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
@@ -280,8 +282,8 @@ def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
     data = {"data.name": str(table), "data.train": "train[:80%]", "data.selection": "train[80%:90%]",
             "data.evaluation": "train[90%:]"}  # fmt: skip
     with pytest.raises(ValueError, match="max_rejected"):
-        experiment.run(smoke("docstrings.py", **data), tmp_path / "refused")
-    results = experiment.run(smoke("docstrings.py", **data, **{"data.max_rejected": 1}), tmp_path / "run")
+        run_experiment(smoke("docstrings.py", **data), tmp_path / "refused")
+    results = run_experiment(smoke("docstrings.py", **data, **{"data.max_rejected": 1}), tmp_path / "run")
     assert results["rejected"] == 1
     assert "UTF-8" in json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["reason"]
 
@@ -302,7 +304,7 @@ def test_hostile_rows_of_the_users_own_are_repaired_or_quarantined_and_counted(t
         (tmp_path / "reviews" / f"{split}.csv").write_text("".join(["text,label\n"] * (split == "train") + content))
     data = {"data.name": str(tmp_path / "reviews"), "data.train": "train", "data.selection": "selection",
             "data.evaluation": "evaluation"}  # fmt: skip
-    results = experiment.run(smoke("docstrings.py", **data), tmp_path / "run")
+    results = run_experiment(smoke("docstrings.py", **data), tmp_path / "run")
     assert results["cleaning"] == {
         "mode": "repair", "rows": 85, "kept": 81, "repaired": {"markup": 1, "mixed_scripts": 1},
         "quarantined": {"conflicting_labels": 2, "duplicate": 1, "too_long": 1},
@@ -330,18 +332,18 @@ def test_a_folder_of_the_users_own_pictures_runs(tmp_path):
     config = smoke(
         "digits.py", **{"data.name": str(tmp_path / "pictures"), "view.channels": 3, "training.batch_size": 16}
     )
-    assert experiment.run(config, tmp_path / "run")["models"]["student"]["accuracy"] >= 0
+    assert run_experiment(config, tmp_path / "run")["models"]["student"]["accuracy"] >= 0
 
 
 def test_a_finished_run_is_evaluated_on_further_datasets_without_being_trained_again(tmp_path):
     make_pictures(tmp_path / "pictures")
-    first = experiment.run(smoke("digits.py"), tmp_path / "run")
+    first = run_experiment(smoke("digits.py"), tmp_path / "run")
     assert (first["evaluations"], first["robustness"]) == ({}, {})
     config = smoke("digits.py")
     pictures = {"name": str(tmp_path / "pictures"), "label_map": {"dark": "0", "bright": None}}
     corruption = {"kind": ("blur", "gaussian_noise"), "severity": (5,)}
     config["evaluations"] = {"same": {}, "pictures": pictures, "digits": {"corruption": corruption}}
-    found = experiment.run(config, tmp_path / "run")
+    found = run_experiment(config, tmp_path / "run")
     assert fingerprints(found) == fingerprints(first)
     assert set(found["evaluations"]) == {"same", "pictures", "digits_blur_5", "digits_gaussian_noise_5"}
     for name, model in found["models"].items():
@@ -354,7 +356,7 @@ def test_a_finished_run_is_evaluated_on_further_datasets_without_being_trained_a
         assert (dark["rows"], dark["left_out"]) == (10, 10)
         assert found["evaluations"]["digits_blur_5"][name]["loss"] != same["loss"]
     pictures["label_map"]["bright"] = "1"
-    again = experiment.run(config, tmp_path / "run")
+    again = run_experiment(config, tmp_path / "run")
     assert again["evaluations"]["pictures"]["student"]["rows"] == 20
 
 
@@ -363,4 +365,4 @@ def test_a_term_that_remembers_examples_refuses_mixed_ones(tmp_path):
     crd = dict(term="contrastive_representation", weight=0.8, negatives=32, width=16)
     config["models"]["student"]["objective"] = {"crd": crd}
     with pytest.raises(ValueError, match=r"^models.student: crd remembers each example as it is: training.mixing must"):
-        experiment.run(config, tmp_path)
+        run_experiment(config, tmp_path)

@@ -6,10 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from kd_jax import experiment
-from kd_jax.command import load_config, plain
+from paths import ROOT
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+from kd_jax.config.load import load_config, plain
+from kd_jax.experiments.run import run_experiment
+
+CONFIGS = ROOT / "configs"
 
 
 def _smoke(name, **overrides):
@@ -38,7 +40,7 @@ def texts():
 
 def _run(config):
     folder = Path(tempfile.mkdtemp(prefix="kd_jax-finished-"))
-    experiment.run(config, folder)
+    run_experiment(config, folder)
     return folder
 
 

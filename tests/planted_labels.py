@@ -1,15 +1,15 @@
 """Pictures of two shades of which some have the other's label, and experiments that doubt them."""
 
 import json
-from pathlib import Path
 
 import numpy as np
+from paths import ROOT
 from PIL import Image
 
-from kd_jax.command import load_config, plain
-from kd_jax.data import open_source
+from kd_jax.config.load import load_config, plain
+from kd_jax.data.open import open_source
 
-CONFIG = Path(__file__).parents[1] / "configs" / "digits_trusted.py"
+CONFIG = ROOT / "configs" / "digits_trusted.py"
 SHADES = {"dark": 60, "light": 200}
 TRAIN, TEST, WRONG = 40, 10, 3
 """Pictures of a class; the first three of "dark" in training show the other shade."""

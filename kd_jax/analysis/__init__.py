@@ -1,1 +1,4 @@
-"""What a network and its parts are worth: Shapley values, attributions of predictions, quantified knowledge."""
+"""Pure functions that explain models: Shapley and Banzhaf values, attribution, knowledge points.
+
+Imports nothing of ours but `core`, `losses`.
+"""

@@ -14,8 +14,8 @@ import numpy as np
 from jax.core import Tracer
 
 from kd_jax.analysis.masking import Masking
-from kd_jax.losses import numerics
-from kd_jax.types import Array, Batch, View
+from kd_jax.core.types import Array, Batch, View
+from kd_jax.losses import checks
 
 LogitsOf = Callable[[Any], jax.Array]
 """A network's logits `[N, K]` of a view, or a `Batch`, of `N` rows, each row by itself."""
@@ -79,7 +79,7 @@ def attribute(
     gains = jnp.diff(jnp.concatenate([nobody, between, everybody], axis=2), axis=2)
     marginals = jnp.take_along_axis(gains, jnp.broadcast_to(ranks[None], gains.shape), axis=2)
     draws = (marginals[:, :pairs] + marginals[:, pairs:]) / 2
-    errors = numerics.safe_sqrt(jnp.var(draws, axis=1, ddof=1) / pairs)
+    errors = checks.safe_sqrt(jnp.var(draws, axis=1, ddof=1) / pairs)
     return Attribution(jnp.mean(draws, axis=1), errors)
 
 
@@ -128,7 +128,7 @@ def value_coalitions(
         shown = mask(jax.tree.map(lambda leaf: jnp.asarray(leaf)[example], view), coalitions[row % count])
         logits = logits_of(shown)
         _require_logits(logits, rows, classes)
-        (logits,) = numerics.at_least_float32(logits)
+        (logits,) = checks.at_least_float32(logits)
         return jnp.take_along_axis(logits, jnp.asarray(classes)[example][:, None], axis=1)[:, 0]
 
     every = jnp.minimum(jnp.arange(passes * rows), examples * count - 1)
@@ -175,8 +175,8 @@ def attribution_matching(student: jax.Array, teacher: jax.Array, *, where: jax.A
       Wu et al. `AD-KD: Attribution-Driven Knowledge Distillation <https://arxiv.org/abs/2305.10010>`_, 2023, who match
       integrated gradients, scaled alike.
     """
-    student, teacher = numerics.prepare(student, teacher, "attributions")
-    numerics.require_equal_shapes(student, teacher, "attributions")
-    counts = numerics.as_where(where, student.shape, "player")
-    student, teacher = (numerics.normalize(jnp.where(counts, x, 0)) for x in (student, teacher))
-    return numerics.masked_mean(jnp.square(student - teacher), counts, -1)
+    student, teacher = checks.prepare(student, teacher, "attributions")
+    checks.require_equal_shapes(student, teacher, "attributions")
+    counts = checks.as_where(where, student.shape, "player")
+    student, teacher = (checks.normalize(jnp.where(counts, x, 0)) for x in (student, teacher))
+    return checks.masked_mean(jnp.square(student - teacher), counts, -1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from kd_jax.analysis.attribution import LogitsOf, value_coalitions
 from kd_jax.analysis.masking import Masking
-from kd_jax.types import Array, Batch, View
+from kd_jax.core.types import Array, Batch, View
 
 
 def draw_coins(key: jax.Array, players: int, rounds: int) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from kd_jax.types import Array, PyTree
+from kd_jax.core.types import Array, PyTree
 
 
 class KnowledgeCounts(NamedTuple):

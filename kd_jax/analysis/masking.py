@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kd_jax.types import Array, Batch, View
+from kd_jax.core.types import Array, Batch, View
 
 Masking = Callable[[Any, jax.Array], Any]
 """Hides players: a view, or a `Batch`, of `N` rows and which players stay, bool `[N, M]` -> the same with them hidden.

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from kd_jax.losses import numerics
-from kd_jax.types import Array
+from kd_jax.core.types import Array
+from kd_jax.losses import checks
 
 FeaturesOf = Callable[[jax.Array], jax.Array]
 """A network's features `[N, D]` of inputs `[N, ...]`, each row by itself."""
@@ -29,7 +29,7 @@ def feature_variance(features: Array) -> jax.Array:
     """
     if features.ndim != 2:
         raise ValueError(f"features must be [N, D], got {features.shape}")
-    (features,) = numerics.at_least_float32(jnp.asarray(features))
+    (features,) = checks.at_least_float32(jnp.asarray(features))
     variance = jnp.mean(jnp.sum(jnp.square(features - jnp.mean(features, axis=0, keepdims=True)), axis=1))
     if not isinstance(variance, Tracer) and not variance > 0:
         raise ValueError(f"the features of {features.shape[0]} inputs must differ, got variance {variance}")
@@ -123,13 +123,13 @@ def _require_options(*, initial_sigma: float, max_sigma: float, **others: float 
 
 
 def _as_inputs(inputs: Array, units: tuple[int, ...]) -> jax.Array:
-    numerics.require_floating(jnp.asarray(inputs), "inputs")
+    checks.require_floating(jnp.asarray(inputs), "inputs")
     positions = inputs.shape[1:-1]
     fits = bool(units) and len(units) == len(positions)
     if not fits or any(n < 1 or size % n for n, size in zip(units, positions, strict=True)):
         raise ValueError(f"units must divide the positions {positions} of inputs {inputs.shape}, got {units}")
     _require_finite(inputs, "inputs")
-    return numerics.at_least_float32(jnp.asarray(inputs))[0]
+    return checks.at_least_float32(jnp.asarray(inputs))[0]
 
 
 def _features(features_of: FeaturesOf, inputs: jax.Array) -> jax.Array:
@@ -137,7 +137,7 @@ def _features(features_of: FeaturesOf, inputs: jax.Array) -> jax.Array:
     if features.ndim != 2 or features.shape[0] != inputs.shape[0]:
         raise ValueError(f"features_of must give [N, D] for N = {inputs.shape[0]} inputs, got {features.shape}")
     _require_finite(features, "features")
-    return numerics.at_least_float32(features)[0]
+    return checks.at_least_float32(features)[0]
 
 
 def _spread(sigma: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_jax.types import Array
+from kd_jax.core.types import Array
 
 POSITIVE, NEGATIVE = "#b40426", "#3b4cc0"
 """The ends of the colour map "coolwarm"."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.options import check_keys, choose
+from kd_jax.core.options import check_keys, choose
 
 SEED = 1903
 SEVERITIES = range(1, 6)

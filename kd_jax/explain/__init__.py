@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kd_jax.core.json_files import write_json
 from kd_jax.explain import report
 from kd_jax.explain.attributions import attribute_examples
 from kd_jax.explain.features import value_features
-from kd_jax.explain.players import PLAYERS
+from kd_jax.explain.pieces_of_training import PIECES
+from kd_jax.explain.retrain_subsets import value_training
 from kd_jax.explain.run import ONE_DEVICE, Run, open_run
-from kd_jax.explain.subsets import value_training
-from kd_jax.records import write_json
 
 log = logging.getLogger("kd_jax")
 
@@ -85,7 +85,7 @@ def explain_training(workdir: Path, model: str | None, kind: str, permutations: 
     Args:
       workdir: of a finished run.
       model: the model; None: the compared student.
-      kind: of `kd_jax.explain.players.PLAYERS`.
+      kind: of `kd_jax.explain.pieces_of_training.PIECES`.
       permutations: to sample; None: exact values, of up to 6 players.
 
     Returns:
@@ -97,7 +97,7 @@ def explain_training(workdir: Path, model: str | None, kind: str, permutations: 
     """
     run = open_run(workdir)
     name = run.choose(model)
-    found = value_training(run, name, PLAYERS[kind](run.plan.config, name), permutations)
+    found = value_training(run, name, PIECES[kind](run.plan.config, name), permutations)
     title = f"what the {kind} of {name} are worth"
     report.show_worths(found, title)
     return _keep(run, {kind: found}, [report.plot_worths(found, title, run.folder / f"{kind}.png")])

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from kd_jax.analysis.attribution import Attribution, attribute, draw_permutations
-from kd_jax.datasets import Datasets
-from kd_jax.explain.parts import Parts, one_example, split, views_of
+from kd_jax.core.rng import stream
+from kd_jax.core.types import Array, Batch
+from kd_jax.data.run_datasets import Datasets
+from kd_jax.explain.patches_and_tokens import PatchesAndTokens, one_example, split, views_of
 from kd_jax.explain.run import Run
-from kd_jax.progress import StepProgress
-from kd_jax.randomness import stream
-from kd_jax.surroundings import Model
 from kd_jax.teachers.ensemble import without_labels
-from kd_jax.types import Array, Batch
+from kd_jax.training.progress import StepProgress
+from kd_jax.training.trained_model import TrainedModel
 
 ROWS = 64
 """Masked examples that go through a network at a time."""
@@ -27,8 +27,8 @@ APART = "they read other tokens (tokenizer or length), which can't be compared o
 class Piece:
     """A model that is asked, and the parts that it is asked about."""
 
-    model: Model
-    parts: Parts
+    model: TrainedModel
+    parts: PatchesAndTokens
     ask: Callable[..., Attribution]
 
 
@@ -49,7 +49,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
     Raises:
       ValueError: if there are fewer examples, an odd number or fewer than 4 of permutations, or only one model.
     """
-    teacher, source = run.results["compare"]["teacher"], run.around.datasets.splits["evaluation"]
+    teacher, source = run.results["compare"]["teacher"], run.context.datasets.splits["evaluation"]
     if name == teacher:
         raise ValueError(f"{name!r} is the compared teacher itself; --model names whom to set beside it")
     if not 1 <= examples <= len(source):
@@ -57,7 +57,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
     if permutations < 4 or permutations % 2:
         raise ValueError(f"--permutations come in pairs, of which an error needs two: got {permutations}")
     models = run.models((teacher, name))
-    sides = [_pieces(models[side], models, run.around.datasets) for side in (teacher, name)]
+    sides = [_pieces(models[side], models, run.context.datasets) for side in (teacher, name)]
     found = []
     with closing(StepProgress("attributions", total_steps=examples, start=0, batch_size=1)) as progress:
         for index in range(examples):
@@ -75,7 +75,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
     }  # fmt: skip
 
 
-def _pieces(model: Model, models: Mapping[str, Model], datasets: Datasets) -> dict[str, Piece]:
+def _pieces(model: TrainedModel, models: Mapping[str, TrainedModel], datasets: Datasets) -> dict[str, Piece]:
     """The model; in its place, if it is an ensemble of several tokenizers, its members."""
     if datasets.modality == "text" and len(views_of(model)) > 1:
         inner = [_pieces(models[member], models, datasets) for member in model.plan.members]
@@ -95,8 +95,8 @@ def _alike(one: Piece, other: Piece) -> bool:
     return one.parts.views.keys() == other.parts.views.keys()
 
 
-def _example(run: Run, index: int, pair: tuple[Model, Model], sides: list[dict[str, Piece]], permutations: int):
-    datasets, names = run.around.datasets, run.class_names
+def _example(run: Run, index: int, pair: tuple[TrainedModel, TrainedModel], sides: list[dict[str, Piece]], permutations: int):
+    datasets, names = run.context.datasets, run.class_names
     label = int(datasets.splits["evaluation"].labels[index])
     predicted = {model.plan.name: _predict(model, datasets, index) for model in pair}
     classes = np.array([predicted[pair[0].plan.name]])
@@ -105,7 +105,7 @@ def _example(run: Run, index: int, pair: tuple[Model, Model], sides: list[dict[s
         batch = one_example(datasets, piece.parts.views, index)
         # One key an example: where the parts are the same, so are the permutations.
         drawn = draw_permutations(
-            stream(run.around.seed, "explain", index), piece.parts.count(batch), permutations // 2
+            stream(run.context.seed, "explain", index), piece.parts.count(batch), permutations // 2
         )
         tokens = piece.parts.tokens(datasets, batch)
         shown = slice(None) if tokens is None else slice(len(tokens))
@@ -120,7 +120,7 @@ def _example(run: Run, index: int, pair: tuple[Model, Model], sides: list[dict[s
     }  # fmt: skip
 
 
-def _predict(model: Model, datasets: Datasets, index: int) -> int:
+def _predict(model: TrainedModel, datasets: Datasets, index: int) -> int:
     batch = one_example(datasets, views_of(model), index)
     return int(np.argmax(without_labels(model.network)(model.variables, batch).logits))
 

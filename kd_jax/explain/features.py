@@ -8,8 +8,8 @@ import numpy as np
 
 from kd_jax.analysis.shapley import EXACT_PLAYERS, shapley_values
 from kd_jax.explain.run import Run
-from kd_jax.surroundings import Model
 from kd_jax.teachers import cache
+from kd_jax.training.trained_model import TrainedModel
 
 BLOCKS = 8
 """Blocks of dimensions, where the caller doesn't say and there are as many."""
@@ -52,10 +52,10 @@ def _singles(run: Run, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _value(model: Model, run: Run, blocks: int | None, permutations: int | None) -> dict[str, Any]:
-    source = run.around.datasets.splits["evaluation"]
+def _value(model: TrainedModel, run: Run, blocks: int | None, permutations: int | None) -> dict[str, Any]:
+    source = run.context.datasets.splits["evaluation"]
     rows = np.flatnonzero(source.labels >= 0)
-    table = cache.outputs(model, source, replace(run.around, workdir=run.folder))
+    table = cache.outputs(model, source, replace(run.context, workdir=run.folder))
     pooled, weights, base = _linear(model, {key: column[rows] for key, column in table.items()})
     blocks = min(BLOCKS, pooled.shape[1]) if blocks is None else blocks
     if not 1 <= blocks <= pooled.shape[1]:
@@ -77,14 +77,14 @@ def _value(model: Model, run: Run, blocks: int | None, permutations: int | None)
         logits = sum((says[player] for player in players if player in subset), start=silent)
         return float(np.mean(logits.argmax(axis=1) == labels))
 
-    values, errors = shapley_values(value, players, permutations=permutations, seed=run.around.seed)
+    values, errors = shapley_values(value, players, permutations=permutations, seed=run.context.seed)
     return {
         "values": values, "standard_errors": errors, "all": value(frozenset(players)), "empty": value(frozenset()),
-        "dimensions": pooled.shape[1], "permutations": permutations, "seed": run.around.seed,
+        "dimensions": pooled.shape[1], "permutations": permutations, "seed": run.context.seed,
     }  # fmt: skip
 
 
-def _linear(model: Model, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _linear(model: TrainedModel, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`pooled` [N, D], and the kernel [D, K] and bias [K] that make the model's logits of it; in float64."""
     held = model.variables["params"].get("classifier", {})
     if "kernel" in held and "pooled" in table:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_jax.analysis import plots
-from kd_jax.data.sources import Source
+from kd_jax.data.source import Source
 from kd_jax.explain.run import Run
 
 UNIT = "share of the accuracy"
@@ -56,7 +56,7 @@ def show_attributions(found: Mapping[str, Any]) -> None:
 
 def plot_attributions(found: Mapping[str, Any], run: Run) -> list[str]:
     """A picture for each example; the files' names."""
-    source, names = run.around.datasets.splits["evaluation"], []
+    source, names = run.context.datasets.splits["evaluation"], []
     for each in found["examples"]:
         path = run.folder / f"attribution_{each['example']:03}.png"
         _plot_example(each, found["grid"], source, path)

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kd_jax import finished
-from kd_jax.datasets import Datasets
-from kd_jax.loop import StopSignal
-from kd_jax.parallel import make_parallel, set_precision
-from kd_jax.plan import Plan, make_plan
-from kd_jax.surroundings import Model, Surroundings
-from kd_jax.teachers.members import assemble
-from kd_jax.training import obtain
-from kd_jax.training_sets import reopen
+from kd_jax.config.load import with_tuples
+from kd_jax.config.schema import Plan
+from kd_jax.data.run_datasets import Datasets
+from kd_jax.experiments.plan import make_plan
+from kd_jax.experiments.train_models import obtain
+from kd_jax.experiments.training_sets import reopen
+from kd_jax.teachers.build_ensemble import assemble
+from kd_jax.training import saved_model
+from kd_jax.training.context import RunContext
+from kd_jax.training.interruption import StopSignal
+from kd_jax.training.sharding import make_parallel, set_precision
+from kd_jax.training.trained_model import TrainedModel
 
 ONE_DEVICE = {"backend": "jit", "data": 1, "fsdp": 1, "tensor": 1}
 
@@ -27,13 +30,13 @@ class Run:
       path: its folder.
       plan: its config, checked.
       results: its results.json.
-      around: its data, and the devices at hand.
+      context: its data, and the devices at hand.
     """
 
     path: Path
     plan: Plan
     results: Mapping[str, Any]
-    around: Surroundings
+    context: RunContext
 
     @property
     def folder(self) -> Path:
@@ -43,7 +46,7 @@ class Run:
     @property
     def class_names(self) -> tuple[str, ...]:
         """[K]."""
-        return self.around.datasets.splits["train"].class_names
+        return self.context.datasets.splits["train"].class_names
 
     def choose(self, name: str | None) -> str:
         """The model of that name; None: the compared student.
@@ -58,7 +61,7 @@ class Run:
             )
         return chosen
 
-    def models(self, names: Iterable[str]) -> dict[str, Model]:
+    def models(self, names: Iterable[str]) -> dict[str, TrainedModel]:
         """Models of the run by name, those of which an ensemble among them is made included.
 
         Raises:
@@ -67,17 +70,17 @@ class Run:
         wanted = set(names)
         for plan in reversed(self.plan.models):
             wanted |= set(plan.members) if plan.name in wanted else set()
-        found: dict[str, Model] = {}
+        found: dict[str, TrainedModel] = {}
         for plan in self.plan.models:
             if plan.name in wanted and plan.members:
                 # What an ensemble notes of itself goes beside the explanation: the run stays as it is.
-                elsewhere = replace(self.around, workdir=self.folder)
+                elsewhere = replace(self.context, workdir=self.folder)
                 found[plan.name] = assemble(plan, {member: found[member] for member in plan.members}, elsewhere)
             elif plan.name in wanted:
-                if finished.load(self.path / plan.name) is None:
+                if saved_model.load(self.path / plan.name) is None:
                     raise ValueError(f"{plan.name!r} in {self.path} is damaged; start the run again and it is remade")
                 alone = replace(plan, condition=None)  # What it would be given, it is explained without.
-                found |= obtain([alone], {}, self.around)
+                found |= obtain([alone], {}, self.context)
         return found
 
 
@@ -103,16 +106,11 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     if _read(workdir / "data.json") != datasets.fingerprint():
         raise ValueError(f"the data changed since the run in {workdir}")
     reopen(plan, datasets, workdir)
-    around = Surroundings(workdir, datasets, make_parallel(**(parallel or config["parallel"])), config["seed"],
+    context = RunContext(workdir, datasets, make_parallel(**(parallel or config["parallel"])), config["seed"],
                           config["checkpoint"], config["logging"], StopSignal())  # fmt: skip
-    return Run(workdir, plan, _read(workdir / "results.json"), around)
+    return Run(workdir, plan, _read(workdir / "results.json"), context)
 
 
-def with_tuples(value: Any) -> Any:
-    """A value read from JSON with tuples for its lists, as configs have them."""
-    if isinstance(value, Mapping):
-        return {key: with_tuples(inner) for key, inner in value.items()}
-    return tuple(with_tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
 def _read(path: Path) -> Any:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.export import compiled, hugging_face, onnx, own
-from kd_jax.export.comparison import BATCH_SIZES, TOLERANCE, largest_difference
+from kd_jax.export import hugging_face, kd_jax_format, onnx, stablehlo
 from kd_jax.export.student import Student, Unsupported, open_student
+from kd_jax.export.verify import BATCH_SIZES, TOLERANCE, largest_difference
 
 log = logging.getLogger("kd_jax")
 
 FORMATS: dict[str, Callable[[Student, Path], Callable[[dict[str, np.ndarray]], np.ndarray]]] = {
-    "kd_jax": own.write,
+    "kd_jax": kd_jax_format.write,
     "huggingface": hugging_face.write,
-    "stablehlo": compiled.write,
+    "stablehlo": stablehlo.write,
     "onnx": onnx.write,
 }
 """Name -> what writes a student to a folder and returns its logits `[B, K]` of given inputs, by what it wrote."""

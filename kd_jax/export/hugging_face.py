@@ -12,12 +12,12 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from kd_jax import models
-from kd_jax.data.text import padding_id
+from kd_jax.data.views.text import padding_id
 from kd_jax.export import model_card
 from kd_jax.export.student import Student, Unsupported, apply
-from kd_jax.models import layouts, pretrained
-from kd_jax.models.layouts import layout
+from kd_jax.models import registry
+from kd_jax.models.weights import formats, load
+from kd_jax.models.weights.formats import weight_format
 
 FOLDER = "huggingface"
 
@@ -40,10 +40,10 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     Raises:
       Unsupported: if transformers has no such architecture, or not with these options.
     """
-    options = models.describe(student.module)
+    options = registry.describe(student.module)
     try:
-        kind = layouts.model_type_of(options)
-        found = layouts.LAYOUTS[kind]
+        kind = formats.model_type_of(options)
+        found = formats.FORMATS[kind]
         assert found.config is not None
         config = found.config(options)
     except ValueError as error:
@@ -52,7 +52,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     target.mkdir(exist_ok=True)
     tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
     _write_config(student, target, kind, found.architecture, config, tokenizer)
-    tensors = {name: tensor.astype(np.float32) for name, tensor in layout.write(found, student.variables).items()}
+    tensors = {name: tensor.astype(np.float32) for name, tensor in weight_format.write(found, student.variables).items()}
     # PyTorch counts each BatchNorm's batches, and misses the counter where there is none.
     tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
                 for name in tensors if name.endswith("running_mean")}  # fmt: skip
@@ -68,7 +68,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
 def _auto_class(kind: str) -> str:
     """What people open a folder of this kind with; the automatic class knows no DeiT of two heads."""
     if kind == "deit":
-        return layouts.LAYOUTS[kind].architecture
+        return formats.FORMATS[kind].architecture
     return "AutoModelForImageClassification" if kind in ("vit", "resnet") else "AutoModelForSequenceClassification"
 
 
@@ -115,7 +115,7 @@ def _write_processor(student: Student, target: Path) -> None:
 def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     if importlib.util.find_spec("torch") is None:
         log.info("huggingface: PyTorch is not installed; read back by our own reader")
-        module, variables = pretrained.load(target, pooling="cls") if _is_text(target) else pretrained.load(target)
+        module, variables = load.load(target, pooling="cls") if _is_text(target) else load.load(target)
         run = jax.jit(lambda inputs: apply(module, variables, inputs))
         return lambda inputs: np.asarray(run(dict(inputs)))
     import torch

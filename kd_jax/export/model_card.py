@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kd_jax import models
+from kd_jax.core.pytree import count_parameters
 from kd_jax.export.student import Student
-from kd_jax.tree import count_parameters
+from kd_jax.models import registry
 
 
 def make(student: Student, *, transformers_class: str | None = None) -> str:
@@ -13,12 +13,12 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
 
     Args:
       student: the model.
-      transformers_class: what opens the folder that the card is for; None: `kd_jax.models.pretrained.load`.
+      transformers_class: what opens the folder that the card is for; None: `kd_jax.models.weights.load.load`.
     """
     head = "---\nlibrary_name: " + ("transformers" if transformers_class else "kd_jax") + "\ntags:\n"
     head += "- knowledge-distillation\n- jax\n---\n"
     experiment = student.results.get("experiment", "an unfinished run")
-    options = models.describe(student.module)
+    options = registry.describe(student.module)
     lines = [
         head, f"# {student.name}, of {experiment}", "",
         f"Model `{options['name']}`, {count_parameters(student.variables['params']):,} parameters, for the classes "

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import finished, models
-from kd_jax.models import transformer
-from kd_jax.types import Array, Variables
+from kd_jax.core.types import Array, Variables
+from kd_jax.models import registry
+from kd_jax.models.layers import transformer
+from kd_jax.training import saved_model
 
 ARGUMENTS = ("images", "input_ids", "attention_mask", "token_type_ids")
 """What modules take, in the order in which they take it."""
@@ -83,7 +84,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     name = str(name or config["compare"]["student"])
     if name not in config["models"]:
         raise ValueError(f"the run in {workdir} has no model {name!r}; it has {', '.join(sorted(config['models']))}")
-    found = finished.load(workdir / name)
+    found = saved_model.load(workdir / name)
     if found is None:
         raise ValueError(f"{name!r} in {workdir} is not finished; start the run again and it goes on")
     if "architecture" not in found.description:
@@ -97,9 +98,9 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
                    json.loads(results.read_text()) if results.is_file() else {})  # fmt: skip
 
 
-def _unscanned(found: finished.Finished) -> tuple[nn.Module, Variables]:
+def _unscanned(found: saved_model.SavedModel) -> tuple[nn.Module, Variables]:
     architecture, variables = dict(found.description["architecture"]), found.variables
     if architecture.get("scan"):
         architecture["scan"] = False
         variables = {**variables, "params": transformer.unstack_blocks(variables["params"])}
-    return models.build(architecture), jax.tree.map(jnp.asarray, variables)
+    return registry.build(architecture), jax.tree.map(jnp.asarray, variables)

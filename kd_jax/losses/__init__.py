@@ -1,7 +1,7 @@
 """Distillation losses: pure functions of arrays, student first, teacher second, results unreduced.
 
 Each computes in at least float32, stops the gradient at the teacher itself, and leaves masking and averaging to
-`kd_jax.objective`; one that must itself reduce over examples or positions takes `where`.
+`kd_jax.objective.objective`; one that must itself reduce over examples or positions takes `where`.
 """
 
 from kd_jax.losses.attention import attention_scores_mse, relation_kl
@@ -11,6 +11,14 @@ from kd_jax.losses.contrastive import (
     info_nce,
     init_contrast_memory,
     sample_negatives,
+)
+from kd_jax.losses.feature_distributions import VARIATIONAL_START, activation_boundary, overhaul, variational
+from kd_jax.losses.feature_maps import (
+    attention_transfer,
+    factor_transfer,
+    flow_of_solution,
+    hierarchical_context,
+    neuron_selectivity,
 )
 from kd_jax.losses.features import cosine_distance, hidden_mse, normalized_mse
 from kd_jax.losses.fused import Head, fused_jensen_shannon, fused_reverse_kl, fused_soft_target_kl
@@ -25,13 +33,6 @@ from kd_jax.losses.logits import (
     soft_target_kl,
     total_variation,
 )
-from kd_jax.losses.maps import (
-    attention_transfer,
-    factor_transfer,
-    flow_of_solution,
-    hierarchical_context,
-    neuron_selectivity,
-)
 from kd_jax.losses.relations import (
     correlation_congruence_adjacent,
     correlation_congruence_rbf,
@@ -40,7 +41,6 @@ from kd_jax.losses.relations import (
     rkd_distance,
     similarity_preserving,
 )
-from kd_jax.losses.responses import VARIATIONAL_START, activation_boundary, overhaul, variational
 from kd_jax.losses.vocabulary import topk_kl, universal_logit_distance
 
 __all__ = [

@@ -3,14 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import (
-    at_least_float32,
-    masked_mean,
-    masked_sum,
-    prepare,
-    require_equal_shapes,
-    require_rank,
-)
+from kd_jax.losses.checks import at_least_float32, masked_mean, masked_sum, prepare, require_equal_shapes, require_rank
 
 
 def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array):

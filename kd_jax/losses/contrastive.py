@@ -4,7 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import (
+from kd_jax.losses.checks import (
     as_where,
     at_least_float32,
     einsum,

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import normalize, prepare, require_equal_shapes
+from kd_jax.losses.checks import normalize, prepare, require_equal_shapes
 
 
 def hidden_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses import slopes
-from kd_jax.losses.numerics import at_least_float32, require_floating, require_positive, require_within
+from kd_jax.losses import fused_gradients
+from kd_jax.losses.checks import at_least_float32, require_floating, require_positive, require_within
 
 CHUNK = 128
 """Tokens whose logits are held at a time, at most, unless told otherwise."""
@@ -60,7 +60,7 @@ def fused_soft_target_kl(
       Hsu et al. `Liger Kernel <https://arxiv.org/abs/2410.10989>`_, 2024: the gradient in the forward pass, by chunks.
     """
     require_positive(temperature, "temperature")
-    return _fused(slopes.soft_target_kl, student, teacher, temperature, weights, chunk)
+    return _fused(fused_gradients.soft_target_kl, student, teacher, temperature, weights, chunk)
 
 
 def fused_reverse_kl(
@@ -69,7 +69,7 @@ def fused_reverse_kl(
 ) -> jax.Array:  # fmt: skip
     """`sum(weights * reverse_kl(...))` of the heads' logits; otherwise as `fused_soft_target_kl`."""
     require_positive(temperature, "temperature")
-    return _fused(slopes.reverse_kl, student, teacher, temperature, weights, chunk)
+    return _fused(fused_gradients.reverse_kl, student, teacher, temperature, weights, chunk)
 
 
 def fused_jensen_shannon(
@@ -78,10 +78,10 @@ def fused_jensen_shannon(
 ) -> jax.Array:  # fmt: skip
     """`sum(weights * jensen_shannon(...))` of the heads' logits; `beta` as there, else as `fused_soft_target_kl`."""
     require_within(beta, 0, 1, "beta")
-    return _fused(slopes.jensen_shannon, student, teacher, beta, weights, chunk)
+    return _fused(fused_gradients.jensen_shannon, student, teacher, beta, weights, chunk)
 
 
-def _fused(loss: Callable[..., slopes.Slope], student: Head, teacher: Head, setting: float | jax.Array,
+def _fused(loss: Callable[..., fused_gradients.Slope], student: Head, teacher: Head, setting: float | jax.Array,
            weights: jax.Array | None, chunk: int) -> jax.Array:  # fmt: skip
     _check(student, teacher, weights, chunk)
     tokens, dtype = student.hidden.shape[0], jnp.result_type(jnp.float32, student.hidden, student.kernel)

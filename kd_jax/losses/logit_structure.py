@@ -6,8 +6,7 @@
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.logits import divergence, log_predictions
-from kd_jax.losses.numerics import (
+from kd_jax.losses.checks import (
     as_where,
     einsum,
     masked_mean,
@@ -17,6 +16,7 @@ from kd_jax.losses.numerics import (
     safe_norm,
     safe_sqrt,
 )
+from kd_jax.losses.logits import divergence, log_predictions
 
 EPSILON = 1e-8
 """What DIST adds to the product of the norms."""

@@ -6,7 +6,7 @@ Shorthand of the formulas: `p` is the teacher's prediction `softmax(z_teacher / 
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import (
+from kd_jax.losses.checks import (
     at_least_float32,
     prepare,
     require_equal_shapes,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.losses.numerics import as_where, einsum, prepare, require_rank
+from kd_jax.losses.checks import as_where, einsum, prepare, require_rank
 
 
 def _bins(size: int, target: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.examples import differences, pairs_of, prepare_rows
-from kd_jax.losses.numerics import einsum, huber, masked_mean, normalize, safe_norm
+from kd_jax.losses.checks import einsum, huber, masked_mean, normalize, safe_norm
+from kd_jax.losses.pairs import differences, pairs_of, prepare_rows
 
 EPSILON = 1e-7
 """PKT's, in the logarithm's fraction."""

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.numerics import at_least_float32, prepare, require_floating, require_positive
+from kd_jax.losses.checks import at_least_float32, prepare, require_floating, require_positive
 
 
 def _log_complement(log_probability: jax.Array) -> jax.Array:

@@ -1,1 +1,4 @@
-"""Frozen teachers: how a student reads them other than by running them in every step."""
+"""Teachers: frozen models, ensembles, stored outputs, and students that are conditioned on a teacher.
+
+Each is a `ForwardFn`, so the step does not tell them apart.
+"""

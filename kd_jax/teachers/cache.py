@@ -18,12 +18,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from kd_jax.data.sources import Source
-from kd_jax.loop import Interrupted, StopSignal
-from kd_jax.network import Network
-from kd_jax.progress import StepProgress
-from kd_jax.surroundings import Model, Surroundings
-from kd_jax.types import Batch, ModelOutput, Variables
+from kd_jax.core.types import Batch, ModelOutput, Variables
+from kd_jax.data.source import Source
+from kd_jax.models.network import Network
+from kd_jax.training.context import RunContext
+from kd_jax.training.interruption import Interrupted, StopSignal
+from kd_jax.training.progress import StepProgress
+from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
 
@@ -50,12 +51,12 @@ def output_rows(
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
-def outputs(model: Model, source: Source, around: Surroundings, *, network: Any = None) -> Table:
+def outputs(model: TrainedModel, source: Source, context: RunContext, *, network: Any = None) -> Table:
     """The table of a finished model's outputs on a whole split, by `network` in place of its own if given."""
-    size = int(np.lcm(64, around.parallel.devices))
-    batches = around.datasets.evaluation_batches(source, list(model.views), size)
-    compiled = around.parallel.evaluate(partial(output_rows, network=network or model.network))
-    return compute(compiled, model.variables, batches, len(source), model.plan.name, around.stop)
+    size = int(np.lcm(64, context.parallel.devices))
+    batches = context.datasets.evaluation_batches(source, list(model.views), size)
+    compiled = context.parallel.evaluate(partial(output_rows, network=network or model.network))
+    return compute(compiled, model.variables, batches, len(source), model.plan.name, context.stop)
 
 
 def compute(
@@ -104,7 +105,7 @@ def path_of(folder: Path, *facts: str) -> Path:
     return folder / f"outputs-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:16]}.safetensors"
 
 
-def facts(model: Model, source: Source) -> tuple[str, ...]:
+def facts(model: TrainedModel, source: Source) -> tuple[str, ...]:
     """What a finished model's outputs on a source depend on."""
     return model.description["fingerprint"], source.fingerprint, model.network.view
 

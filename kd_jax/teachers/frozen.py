@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from kd_jax.data.sources import Source
-from kd_jax.surroundings import Model, Surroundings
+from kd_jax.core.types import Batch, ModelOutput, PyTree
+from kd_jax.data.source import Source
 from kd_jax.teachers import cache
-from kd_jax.types import Batch, ModelOutput, PyTree
+from kd_jax.training.context import RunContext
+from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
 
@@ -38,7 +39,7 @@ class FrozenTeachers:
 
 
 def freeze(
-    models: Mapping[str, Model], cached: Sequence[str], source: Source, around: Surroundings, *, mixed: bool
+    models: Mapping[str, TrainedModel], cached: Sequence[str], source: Source, context: RunContext, *, mixed: bool
 ) -> FrozenTeachers:
     """Makes finished models the teachers of a student.
 
@@ -46,13 +47,13 @@ def freeze(
       models: by name.
       cached: those whose outputs on the training data are computed once.
       source: what the student learns from.
-      around: the data and the devices.
+      context: the data and the devices.
       mixed: whether the student's examples are mixed.
 
     Raises:
       ValueError: if one is to be cached and the data looks different each time.
     """
-    if cached and (mixed or around.datasets.augmented):
+    if cached and (mixed or context.datasets.augmented):
         remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
         raise ValueError(f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}")
     networks: dict[str, Any] = {}
@@ -61,7 +62,7 @@ def freeze(
         if name in cached:
             networks[name], variables[name] = (
                 cache.CachedTeacher(),
-                around.parallel.place(_table(name, model, source, around)),
+                context.parallel.place(_table(name, model, source, context)),
             )
         else:
             networks[name], variables[name] = model.network, model.network.frozen(model.variables)
@@ -69,15 +70,15 @@ def freeze(
     return FrozenTeachers(networks, variables, views, {name: model.network.view for name, model in models.items()})
 
 
-def _table(name: str, model: Model, source: Source, around: Surroundings) -> cache.Table:
+def _table(name: str, model: TrainedModel, source: Source, context: RunContext) -> cache.Table:
     """The model's outputs on what a student learns from, read from the model's home or computed and kept there."""
     if source.parts:
-        tables = [_table(name, model, part, around) for part in source.parts]
+        tables = [_table(name, model, part, context) for part in source.parts]
         return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
     path = cache.path_of(model.home, *cache.facts(model, source))
     table = cache.load(path, len(source))
     if table is None:
         log.info("%s: its outputs on %d examples are computed once", name, len(source))
-        table = cache.outputs(model, source, around)
+        table = cache.outputs(model, source, context)
         cache.save(path, table)
     return table

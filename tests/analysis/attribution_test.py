@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kd_jax import models
 from kd_jax.analysis.attribution import attribute, attribution_matching, draw_permutations
 from kd_jax.analysis.masking import hide_tokens, replace_patches, replace_tokens
 from kd_jax.analysis.shapley import shapley_values
+from kd_jax.models import registry
 
 RNG = np.random.default_rng(0)
 IMAGES = {"images": RNG.normal(size=(3, 4, 6, 2)).astype(np.float32)}
@@ -133,7 +133,7 @@ def test_logits_of_bfloat16_are_subtracted_in_float32():
 @pytest.mark.parametrize("mask", [replace_tokens(baseline_id=1, fixed_ids=(2,)), hide_tokens(fixed_ids=(2,))])
 def test_tokens_of_a_text_network_add_up_and_padding_and_fixed_tokens_are_worth_nothing(mask):
     view = TEXTS | {"input_ids": np.where(np.arange(5) == 0, 2, TEXTS["input_ids"])}
-    module = models.build(
+    module = registry.build(
         dict(name="bag_of_embeddings", num_classes=3, vocabulary_size=20, width=6, hidden=(5,), dropout=0.0)
     )
     variables = module.init(jax.random.key(0), **view)

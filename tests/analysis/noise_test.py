@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import models
 from kd_jax.analysis.noise import entropy, feature_variance, learn_noise
+from kd_jax.models import registry
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
@@ -123,7 +123,7 @@ def test_one_compilation_serves_all_checkpoints(sigma):
 
 
 def test_the_background_of_an_image_bears_more_noise_than_what_a_network_reads():
-    module = models.build(dict(name="cnn", num_classes=3, widths=(4,), batch_norm=False))
+    module = registry.build(dict(name="cnn", num_classes=3, widths=(4,), batch_norm=False))
     variables = module.init(jax.random.key(0), IMAGES)
     # The network sees the upper half alone.
     features_of = lambda x: module.apply(variables, x[:, :2]).features["pooled"]  # noqa: E731

@@ -4,22 +4,22 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from finished_runs import copy, images, texts
+from paths import ROOT
 from PIL import Image
 
 from kd_jax import stages
-from kd_jax.data.sources import open_source
+from kd_jax.data.open import open_source
 from kd_jax.explain import attributions, explain_members
-from kd_jax.explain.parts import one_example, views_of
+from kd_jax.explain.patches_and_tokens import one_example, views_of
 from kd_jax.explain.run import ONE_DEVICE, open_run
 from kd_jax.export.student import open_student
 
-LAUNCH = Path(__file__).parents[2] / "launch.py"
+LAUNCH = ROOT / "launch.py"
 
 
 def explained(run):
@@ -84,7 +84,7 @@ def test_an_ensemble_of_three_image_sizes_is_attributed_as_one_model(of_images):
     run = open_run(of_images, ONE_DEVICE)
     ensemble = run.models(["ensemble"])["ensemble"]
     for each in explained(of_images)["attributions"]["examples"]:
-        batch = one_example(run.around.datasets, views_of(ensemble), each["example"])
+        batch = one_example(run.context.datasets, views_of(ensemble), each["example"])
         assert len({view["images"].shape for view in batch.views.values()}) == 2
         blank = batch.replace(views={n: {"images": 0 * v["images"]} for n, v in batch.views.items()})
         shown, hidden = (np.asarray(ensemble.network(ensemble.variables, x).logits)[0] for x in (batch, blank))
@@ -144,7 +144,7 @@ def test_an_ensemble_of_two_tokenizers_is_asked_member_by_member(of_texts):
 
 def test_tokens_add_up_and_those_that_begin_and_end_a_text_are_worth_nothing(of_texts):
     student, run = open_student(of_texts), open_run(of_texts, ONE_DEVICE)
-    tokenizer = run.around.datasets.tokenizer(run.plan["student"].view)
+    tokenizer = run.context.datasets.tokenizer(run.plan["student"].view)
     for each in explained(of_texts)["attributions"]["examples"]:
         entry = each["attributions"]["student"]
         tokens, values = entry["tokens"], np.array(entry["values"])

@@ -32,8 +32,8 @@ def valued(run):
 def accuracy_with(run, name, dimensions):
     """The accuracy of the model itself, run anew, with what its classifier reads replaced on the way."""
     model = run.models([name])[name]
-    source = run.around.datasets.splits["evaluation"]
-    batch = next(iter(run.around.datasets.evaluation_batches(source, list(model.views), len(source))))
+    source = run.context.datasets.splits["evaluation"]
+    batch = next(iter(run.context.datasets.evaluation_batches(source, list(model.views), len(source))))
     mean = model.network(model.variables, batch).features["pooled"][: len(source)].mean(axis=0)
     kept = jnp.zeros(mean.shape, bool).at[jnp.array(dimensions, int)].set(True)
 
@@ -97,7 +97,7 @@ def test_models_of_two_tokenizers_are_valued_side_by_side_and_kept_with_pictures
 
 
 def test_rows_without_a_label_do_not_count(run):
-    splits = run.around.datasets.splits
+    splits = run.context.datasets.splits
     held = splits["evaluation"]
     labels = np.where(np.arange(len(held)) % 2, held.labels, -1).astype(np.int32)
     splits["evaluation"] = replace(held, labels=labels)

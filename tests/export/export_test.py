@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 from export.finished_run import BAG, CNN, ENCODER, RESNET, TEXTS, VIT, is_text, make_run
 
-from kd_jax.export import FORMATS, Unsupported, comparison, export, onnx
+from kd_jax.export import FORMATS, Unsupported, export, onnx, verify
 from kd_jax.export.student import open_student
-from kd_jax.models import pretrained
+from kd_jax.models.weights import load
 
 STUDENTS = {
     "bag": BAG,
@@ -39,7 +39,7 @@ IN_TRANSFORMERS = ("bert", "scanned_bert", "roberta", "distilbert", "electra", "
 
 
 def differences(student, run):
-    return [comparison.largest_difference(student, run, rows) for rows in (1, 3, 64)]
+    return [verify.largest_difference(student, run, rows) for rows in (1, 3, 64)]
 
 
 @pytest.fixture(params=sorted(STUDENTS))
@@ -49,11 +49,11 @@ def workdir(request, tmp_path):
 
 def test_our_own_format_comes_back_to_the_bit(workdir):
     folder = export(workdir, formats=["kd_jax"])
-    module, variables = pretrained.load(folder)
+    module, variables = load.load(folder)
     student = open_student(workdir)
     assert module == student.module
     jax.tree.map(np.testing.assert_array_equal, dict(variables), dict(student.variables))
-    inputs = comparison.sample(student, 3)
+    inputs = verify.sample(student, 3)
     want = student.logits(*inputs.values())
     assert np.abs(want).max() > 0.05
     np.testing.assert_array_equal(module.apply(variables, **inputs).logits, want)
@@ -127,7 +127,7 @@ def test_the_tokenizer_goes_along(tmp_path):
 
 def test_the_image_processor_does_what_the_view_does(tmp_path):
     transformers = pytest.importorskip("transformers")
-    from kd_jax.data.image import ImageView
+    from kd_jax.data.views.image import ImageView
 
     view = {"size": [8, 8], "mean": [0.2, 0.4, 0.6], "std": [0.5, 0.25, 0.2], "channels": 3}
     workdir = make_run(tmp_path / "run", VIT, view=view)
@@ -218,12 +218,12 @@ def test_a_damaged_export_is_refused(tmp_path):
     tensors[name].flat[0] += 1
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     with pytest.raises(ValueError, match="the weights differ from their fingerprint"):
-        pretrained.load(folder)
+        load.load(folder)
 
 
 def test_an_export_starts_another_model_with_other_classes(tmp_path, caplog):
     folder = export(make_run(tmp_path / "run", CNN), formats=["kd_jax"])
-    module, variables = pretrained.load(folder, 5)
+    module, variables = load.load(folder, 5)
     assert "has no classifier for 5 classes; a random one takes its place" in caplog.text
     assert module.apply(variables, jnp.zeros((1, 8, 8, 3))).logits.shape == (1, 5)
 

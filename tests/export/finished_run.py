@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 
-from kd_jax import models
-from kd_jax.data.text import load_tokenizer
-from kd_jax.finished import Finished
-from kd_jax.tree import fingerprint
+from kd_jax.core.pytree import fingerprint
+from kd_jax.data.views.text import load_tokenizer
+from kd_jax.models import registry
+from kd_jax.training.saved_model import SavedModel
 
 TEXTS = ["a fine film", "a dull and long film", "fine acting , dull story", "one long bore", "the story of a film"] * 4
 ENCODER = {"name": "encoder", "width": 12, "layers": 2, "heads": 3, "intermediate": 20, "max_positions": 24}
@@ -27,7 +27,7 @@ def is_text(spec):
 
 def make_run(folder, spec, *, side=8, channels=3, pairs=False, finished=True, view=None):
     """Writes the folder and returns it."""
-    module = models.build(spec | {"num_classes": 3})
+    module = registry.build(spec | {"num_classes": 3})
     if is_text(spec):
         names = ("input_ids", "attention_mask", *(("token_type_ids",) if pairs else ()))
         inputs = {name: [16] for name in names}
@@ -44,7 +44,7 @@ def make_run(folder, spec, *, side=8, channels=3, pairs=False, finished=True, vi
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
     description = {
-        "spec": spec, "architecture": models.describe(module), "view": view, "inputs": inputs, "dtype": "float32",
+        "spec": spec, "architecture": registry.describe(module), "view": view, "inputs": inputs, "dtype": "float32",
         "columns": ["text", "other"] if pairs else "text", "class_names": ["bad", "fair", "good"],
         "fingerprint": fingerprint(variables), "step": 7, "train_seconds": 1.0, "parameters": 1,
     }  # fmt: skip
@@ -53,7 +53,7 @@ def make_run(folder, spec, *, side=8, channels=3, pairs=False, finished=True, vi
     if is_text(spec):
         tokenizer = load_tokenizer("trained", texts=TEXTS, vocabulary_size=19)
         tokenizer.save(str(folder / "student" / "tokenizer.json"))
-    Finished(variables, description).save(folder / "student")
+    SavedModel(variables, description).save(folder / "student")
     (folder / "config.json").write_text(json.dumps({"compare": {"student": "student"}, "models": {"student": {}}}))
     if finished:
         (folder / "results.json").write_text(json.dumps(results(folder)))

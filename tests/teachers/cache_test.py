@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.data.pipeline import evaluation_batches
-from kd_jax.data.sources import Source
-from kd_jax.loop import Interrupted
-from kd_jax.models import build
-from kd_jax.network import Network
-from kd_jax.parallel import make_parallel
+from kd_jax.data.batches import evaluation_batches
+from kd_jax.data.source import Source
+from kd_jax.models.network import Network
+from kd_jax.models.registry import build
 from kd_jax.teachers import cache
+from kd_jax.training.interruption import Interrupted
+from kd_jax.training.sharding import make_parallel
 
 EXAMPLES, LENGTH = 45, 20
 ENCODER = dict(
@@ -58,7 +58,7 @@ def teacher(words):
 
 
 def batch_of(words, indices, length):
-    from kd_jax.types import Batch
+    from kd_jax.core.types import Batch
 
     everyone = np.ones(len(indices), bool)
     return Batch(indices.astype(np.int32), {"v": words.gather(indices, length)}, np.zeros(len(indices), np.int32),

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from kd_jax.core.types import Batch, ModelOutput
 from kd_jax.teachers.ensemble import Ensemble, without_labels
-from kd_jax.types import Batch, ModelOutput
 
 B, K = 6, 4
 RNG = np.random.default_rng(0)

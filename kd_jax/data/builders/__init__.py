@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from kd_jax.data.preparation import prepare_whole
+from kd_jax.data.readers.tfds_writer import prepare_whole
 
 BUILDERS = ("digits", "docstrings", "hostile_docstrings")
 """Names of our datasets; each is a module here with `Builder`, `PACKAGES` and `VERSION`."""

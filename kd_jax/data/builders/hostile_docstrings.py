@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from kd_jax.data.builders import docstrings
 from kd_jax.data.builders.docstrings import PACKAGES, choose_split
-from kd_jax.data.cleaning.planting import Planted, plant
+from kd_jax.data.cleaning.hostile_examples import HostileExamples, add_hostile_examples
 
 VERSION = "1.0.0"
 HOSTILE, SEED = 300, 0
@@ -37,10 +37,10 @@ class Builder(docstrings.Builder):
     def _generate_examples(self, labelled: dict[str, str], split: str) -> Iterator:
         texts = [text for text in labelled if choose_split(text) == split]
         random.Random(SEED).shuffle(texts)
-        found = Planted([*texts], [PACKAGES.index(labelled[text]) for text in texts])
+        found = HostileExamples([*texts], [PACKAGES.index(labelled[text]) for text in texts])
         if split == "train":
             held_out = [text for text in labelled if choose_split(text) != split]
-            found = plant(texts, found.labels, held_out, SEED, HOSTILE, len(PACKAGES))
+            found = add_hostile_examples(texts, found.labels, held_out, SEED, HOSTILE, len(PACKAGES))
         for index, (text, label) in enumerate(zip(found.inputs, found.labels, strict=True)):
             yield index, {"id": index, "text": _storable(text), "label": label, "planted": found.wanted.get(index, "")}
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from kd_jax.data import decoding
+from kd_jax.data.readers import image_decoding
 
 REASONS = ("undecodable", "truncated", "decompression_bomb", "absurd_size", "not_finite", "constant")
 """What `check` may answer."""
@@ -39,10 +39,10 @@ def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[s
     try:
         if _is_bomb(image, max_pixels):
             return ["decompression_bomb"]
-        pixels = decoding.decode(image)
+        pixels = image_decoding.decode(image)
     except _BOMBS:
         return ["decompression_bomb"]
-    except (*decoding.UNREADABLE, EOFError):
+    except (*image_decoding.UNREADABLE, EOFError):
         return ["truncated" if _is_cut(image) else "undecodable"]
     return _check_pixels(pixels, None)
 
@@ -53,7 +53,7 @@ def pixel_hash(image: bytes | np.ndarray) -> bytes:
     Raises:
       One of `decoding.UNREADABLE` for a file that `check` finds undecodable.
     """
-    pixels = image if isinstance(image, np.ndarray) else decoding.decode(image)
+    pixels = image if isinstance(image, np.ndarray) else image_decoding.decode(image)
     digest = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16)
     digest.update(pixels.tobytes())
     return digest.digest()

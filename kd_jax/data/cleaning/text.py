@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from kd_jax.data.cleaning.homoglyphs import has_mixed_word, unmix
 from kd_jax.data.cleaning.markup import has_markup, strip_markup
-from kd_jax.data.cleaning.scripts import has_mixed_word, unmix
 
 Text = str | bytes | tuple[str | bytes, ...]
 """One text, or a pair, decoded or not."""

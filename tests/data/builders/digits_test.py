@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from kd_jax.data import open_source
 from kd_jax.data.builders import digits
+from kd_jax.data.open import open_source
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from kd_jax.data import open_source
 from kd_jax.data.builders import docstrings
+from kd_jax.data.open import open_source
 
 
 @pytest.fixture(scope="module")

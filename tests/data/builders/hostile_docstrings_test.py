@@ -2,18 +2,19 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
+from paths import ROOT
 
-from kd_jax import experiment
-from kd_jax.command import load_config, plain
-from kd_jax.data import builders, open_source
+from kd_jax.config.load import load_config, plain
+from kd_jax.data import builders
 from kd_jax.data.builders import hostile_docstrings
 from kd_jax.data.cleaning import duplicates, text
+from kd_jax.data.open import open_source
+from kd_jax.experiments.run import run_experiment
 
-CONFIG = Path(__file__).parents[3] / "configs" / "docstrings_hostile.py"
+CONFIG = ROOT / "configs" / "docstrings_hostile.py"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_the_config_sets_aside_or_repairs_what_was_planted(folder, planted, tmp_
     config.data.update(train="train", selection="validation", evaluation="test")
     config.data.cleaning.prepared = "drop"
     config.training.epochs = config.models.teacher.training.epochs = 0.005
-    results = experiment.run(plain(config), tmp_path)
+    results = run_experiment(plain(config), tmp_path)
     entries = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     reasons = {entry["row"]: entry["reasons"] for entry in entries}
     missed = {row: reason for row, reason in planted.items() if reason not in reasons.get(row, ())}

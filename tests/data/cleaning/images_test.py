@@ -46,7 +46,7 @@ def test_what_is_no_picture_or_a_broken_one_is_undecodable(blob):
 
 
 def test_a_bomb_is_judged_by_its_header_without_decoding(monkeypatch):
-    monkeypatch.setattr("kd_jax.data.decoding.decode", lambda *_: pytest.fail("was decoded"))
+    monkeypatch.setattr("kd_jax.data.readers.image_decoding.decode", lambda *_: pytest.fail("was decoded"))
     assert check(bomb(5_000, 5_000), max_pixels=24_999_999) == ["decompression_bomb"]
     assert check(bomb(60_000, 60_000)) == ["decompression_bomb"]
     assert check(bomb(60_000, 60_000), max_pixels=10**10) == ["decompression_bomb"]

@@ -1,0 +1,12 @@
+"""Names that configs use for training data and sets."""
+
+
+
+
+
+TRAIN = "train"
+"""The training split's name among what a model learns from."""
+
+
+TRANSFER, TRUSTED = "transfer_sets", "trusted_sets"
+"""Keys of the config: name of a set -> its section."""

@@ -1,0 +1,88 @@
+"""The vocabulary: what a batch, a model's output, a mean and a training state are.
+
+Every other room speaks in these types; none of them holds behaviour beyond merging and dividing.
+Shapes: `B` examples of a batch, `K` classes, `T` tokens, `H W C` an image's height, width and channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+PyTree = Any
+Count = Annotated[int, "0 or more"]
+"""An option of a model that counts something there may be none of."""
+Variables = Mapping[str, PyTree]
+"""A Linen module's variables: `{"params": ...}` and, for a net with BatchNorm, `{"batch_stats": ...}`."""
+
+View = dict[str, Array]
+"""What one model reads of a batch, by the name of the module's argument.
+
+Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [B, T] int32 (sentence pairs only).
+Images: `images` [B, H, W, C] float32.
+"""
+
+
+@flax.struct.dataclass
+class Batch:
+    """Examples, seen through every view that a model of the group or a teacher of theirs asks for.
+
+    Attributes:
+      index: [B] int32, the example's position in its source: its identity in caches and banks.
+      views: name -> `View`.
+      labels: [B] int32 class, or [B, K] float soft label.
+      label_valid: [B] bool, false where the example has no label.
+      valid: [B] bool, false for the rows that only fill an evaluation batch.
+    """
+
+    index: Array
+    views: dict[str, View]
+    labels: Array
+    label_valid: Array
+    valid: Array
+
+
+@flax.struct.dataclass
+class ModelOutput:
+    """What a model knows of a batch.
+
+    Attributes:
+      logits: [B, K] unnormalized log-probabilities.
+      features: name -> array with leading axis B, every intermediate that a distiller may want:
+        `pooled` [B, D] always (what the classifier reads), `embeddings` and `block_0`, `block_1`, ... [B, T, D] or
+        [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the softmax), `query_0`, `key_0`,
+        `value_0`, ... [B, heads, T, D / heads]. What no term uses costs nothing under jit.
+    """
+
+    logits: jax.Array
+    features: dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class Mean:
+    """A mean that merges exactly: over batches, microbatches, devices and processes.
+
+    Attributes:
+      total: [] sum over what counts.
+      count: [] how many counted.
+    """
+
+    total: Array
+    count: Array
+
+    def __add__(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.count + other.count)
+
+    def value(self) -> jax.Array:
+        """Total over count; 0 where nothing counted."""
+        return jnp.asarray(self.total) / jnp.maximum(jnp.asarray(self.count), 1)
+
+
+
+

@@ -1,0 +1,204 @@
+"""A source and its views -> batches: shuffled, bucketed by length, padded with a mask, sliced by process.
+
+The global batch is formed first and sliced after, so its rows and their order depend on neither the process count nor
+`accumulate`. The n-th batch is a function of the seed and n alone, so a position is one number.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import grain
+import jax
+import numpy as np
+
+from kd_jax.core.types import Batch, View
+from kd_jax.data.source import Source
+from kd_jax.data.views.augmentation import Augmentation, Draws
+
+
+class PreparedView(Protocol):
+    """A source as one model reads it.
+
+    Attributes:
+      lengths: [N] tokens of each example, None for images.
+    """
+
+    lengths: np.ndarray | None
+
+    def gather(self, indices: np.ndarray, length: int | None, draws: Any = None) -> dict[str, np.ndarray]:
+        """The view of the examples at `indices` [b], padded to `length` tokens, augmented: name -> [b, ...]."""
+        ...
+
+
+def bucket_lengths(max_length: int) -> tuple[int, ...]:
+    """The lengths that text is padded to: 16, 32, 48, 64, then multiples of 64, ending in `max_length`."""
+    steps = [*range(16, 64, 16), *range(64, max(max_length, 64), 64)]
+    return (*(step for step in steps if step < max_length), max_length)
+
+
+class TrainingBatches:
+    """An endless iterator of `Batch`, leaves [accumulate, microbatch // process_count, ...]."""
+
+    def __init__(self, dataset: grain.MapDataset[Batch]):
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+        self._iterator = iter(dataset.to_iter_dataset(options))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict:
+        """The position: a JSON object."""
+        return dict(self._iterator.get_state())
+
+    def set_state(self, state: dict) -> None:
+        """Goes to a position that `get_state` gave."""
+        self._iterator.set_state(state)
+
+
+def training_batches(
+    source: Source,
+    views: Mapping[str, PreparedView],
+    *,
+    batch_size: int,
+    accumulate: int,
+    seed: int,
+    process_index: int,
+    process_count: int,
+    buckets: tuple[int, ...],
+    augmentation: Augmentation | None = None,
+) -> TrainingBatches:
+    """Full batches for ever; each epoch is shuffled anew and flows into the next.
+
+    Args:
+      source: N examples; N may be less than `batch_size`.
+      views: name -> prepared view of `source`.
+      batch_size: examples of the global batch, of which each of `accumulate` microbatches gets an equal part.
+      accumulate: number of microbatches.
+      seed: of the shuffle.
+      process_index: which of the `process_count` equal slices of each microbatch to read.
+      process_count: number of processes.
+      buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for images.
+      augmentation: of images; None: they stay as they are.
+
+    Raises:
+      ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
+    """
+    parts = accumulate * process_count
+    if batch_size % parts:
+        raise ValueError(f"batch_size {batch_size} is not divisible by accumulate x process_count, {parts}")
+    microbatch = batch_size // accumulate
+    columns = _slice(microbatch, process_index, process_count)
+
+    def gather(item: tuple[int | None, np.ndarray], rng: np.random.Generator) -> Batch:
+        length, indices = item
+        positions = np.arange(batch_size).reshape(accumulate, microbatch)[:, columns]
+        mine = indices[positions]
+        draws = None if augmentation is None else augmentation.draw(rng, batch_size)[positions.reshape(-1)]
+        batch = _gather(source, views, mine.reshape(-1), length, np.ones(mine.size, bool), draws)
+        return jax.tree.map(lambda leaf: leaf.reshape(*mine.shape, *leaf.shape[1:]), batch)
+
+    groups = assign_buckets(views, len(source), buckets)
+    stream = shuffled_indices(groups, batch_size, seed)
+    # The generator that Grain hands out depends on the seed and the batch's number alone.
+    return TrainingBatches(stream.seed(seed % 2**32).random_map(gather))
+
+
+def shuffled_indices(groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int) -> grain.MapDataset:
+    """An endless dataset of pairs (bucket, indices [batch_size]); buckets alternate in proportion to their examples."""
+    streams = []
+    for number, (length, members) in enumerate(groups.items()):
+        # A seed of its own for each bucket, within the 32 bits that Grain takes.
+        stream_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        stream = (
+            grain.MapDataset.source(cast(Sequence, members)).seed(stream_seed).shuffle().repeat(None).batch(batch_size)
+        )
+        streams.append(stream.map(lambda indices, length=length: (length, indices)))
+    return grain.MapDataset.mix(streams, weights=[len(members) for members in groups.values()])
+
+
+def assign_buckets(
+    views: Mapping[str, PreparedView], count: int, buckets: tuple[int, ...]
+) -> dict[int | None, np.ndarray]:
+    """Bucket -> its examples' indices, int32 ascending; buckets without examples are left out.
+
+    An example's bucket is the smallest that holds it in every text view; without text or buckets all are under None.
+
+    Raises:
+      ValueError: if a text is longer than the last bucket.
+    """
+    lengths = [view.lengths for view in views.values() if view.lengths is not None]
+    if not lengths or not buckets:
+        return {None: np.arange(count, dtype=np.int32)}
+    longest = np.max(lengths, axis=0)
+    if longest.max() > buckets[-1]:
+        raise ValueError(f"a text of {longest.max()} tokens is longer than the last bucket, {buckets[-1]}")
+    numbers = np.searchsorted(buckets, longest)
+    return {buckets[number]: np.flatnonzero(numbers == number).astype(np.int32) for number in np.unique(numbers)}
+
+
+class EvaluationBatches:
+    """Every example once, in batches [batch_size // process_count, ...]; may be iterated again and again.
+
+    The rows that fill a bucket's last batch repeat its first example, with `valid` and `label_valid` false.
+    """
+
+    def __init__(
+        self, source: Source, views: Mapping[str, PreparedView], groups: Mapping, batch_size: int, columns: slice
+    ):
+        self._source, self._views, self._groups = source, views, groups
+        self._batch_size, self._columns = batch_size, columns
+
+    def __len__(self) -> int:
+        return sum(math.ceil(len(members) / self._batch_size) for members in self._groups.values())
+
+    def __iter__(self) -> Iterator[Batch]:
+        for length, members in self._groups.items():
+            for start in range(0, len(members), self._batch_size):
+                indices = members[start : start + self._batch_size]
+                fill = np.full(self._batch_size - len(indices), indices[0])
+                valid = np.arange(self._batch_size) < len(indices)
+                indices = np.concatenate([indices, fill])[self._columns]
+                yield _gather(self._source, self._views, indices, length, valid[self._columns])
+
+
+def evaluation_batches(
+    source: Source,
+    views: Mapping[str, PreparedView],
+    *,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    buckets: tuple[int, ...],
+) -> EvaluationBatches:
+    """Every example exactly once, the same number of batches on every process; arguments as in `training_batches`.
+
+    Raises:
+      ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} is not divisible by process_count {process_count}")
+    groups = assign_buckets(views, len(source), buckets)
+    return EvaluationBatches(source, views, groups, batch_size, _slice(batch_size, process_index, process_count))
+
+
+def _slice(size: int, process_index: int, process_count: int) -> slice:
+    share = size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
+
+
+def _gather(
+    source: Source, views: Mapping[str, PreparedView], indices: np.ndarray, length: int | None, valid: np.ndarray,
+    draws: Draws | None = None,
+) -> Batch:  # fmt: skip
+    labels = source.labels[indices]
+    return Batch(
+        index=indices.astype(np.int32),
+        views={name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()},
+        labels=labels if source.soft_labels is None else source.soft_labels[indices],
+        label_valid=(labels >= 0) & valid,
+        valid=valid,
+    )

@@ -1,0 +1,105 @@
+"""The training split of an experiment, cleaned as its config says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kd_jax.core.options import check_keys
+from kd_jax.data.cleaning.clean import MODES, Cleaned, Limits, clean
+from kd_jax.data.source import Source, fingerprint, text_contents
+
+OPTIONS = ("mode", "prepared", "max_characters", "max_pixels", "near_duplicate")
+
+
+def choose_mode(spec: Mapping[str, Any], own: bool) -> str:
+    """The mode that a config's section `data.cleaning` gives a dataset.
+
+    Args:
+      spec: `mode`, of the user's own files and folders; `prepared`, of TFDS datasets and ours; `max_characters` of a
+        text; `max_pixels` of a picture; `near_duplicate`, a Jaccard index, 0.0: only equal texts are duplicates.
+      own: whether the data lies in the user's own files.
+
+    Raises:
+      ValueError: for another option or a value out of range.
+    """
+    check_keys(spec, dict.fromkeys(OPTIONS, True), "data.cleaning")
+    for key in ("mode", "prepared"):
+        if spec[key] not in MODES:
+            raise ValueError(f"data.cleaning.{key} is one of {', '.join(MODES)}, got {spec[key]!r}")
+    for key in ("max_characters", "max_pixels"):
+        if isinstance(spec[key], bool) or not isinstance(spec[key], int) or spec[key] < 1:
+            raise ValueError(f"data.cleaning.{key} is a positive number, got {spec[key]!r}")
+    if not isinstance(spec["near_duplicate"], int | float) or not 0 <= spec["near_duplicate"] <= 1:
+        raise ValueError(f"data.cleaning.near_duplicate lies between 0 and 1, got {spec['near_duplicate']!r}")
+    return spec["mode" if own else "prepared"]
+
+
+def make_limits(spec: Mapping[str, Any]) -> Limits:
+    """The limits that a config's section `data.cleaning` sets."""
+    return Limits(spec["max_characters"], spec["max_pixels"], spec["near_duplicate"] or None)
+
+
+def clean_training(
+    source: Source, held_out: Sequence[Source], mode: str, spec: Mapping[str, Any]
+) -> tuple[Source, Cleaned]:
+    """Cleans a training split.
+
+    Args:
+      source: the training split.
+      held_out: the splits that select and evaluate; what repeats them is taken out of `source`, they stay whole.
+      mode: as `choose_mode` says.
+      spec: as in `choose_mode`.
+
+    Returns:
+      The source of the kept rows, whose fingerprint is that of what is left; and what cleaning came to.
+
+    Raises:
+      ValueError: if more rows would be set aside than are left.
+    """
+    limits = make_limits(spec)
+    others = [value for other in held_out for value in other.inputs] if mode != "off" else []
+    try:
+        cleaned = clean(
+            source.inputs, source.labels, modality=source.modality, mode=mode, limits=limits, held_out=others,
+            rows=source.rows,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{source.name!r}: {error}") from None
+    return _keep(source, cleaned), cleaned
+
+
+def _keep(source: Source, cleaned: Cleaned) -> Source:
+    if len(cleaned.kept) == len(source) and not cleaned.changes:
+        return source
+    labels = source.labels[cleaned.kept]
+    if source.modality == "text":
+        inputs = [cleaned.changes.get(row, source.inputs[row]) for row in cleaned.kept.tolist()]
+        contents = text_contents(inputs)
+    else:
+        inputs = (
+            source.inputs[cleaned.kept] if isinstance(source.inputs, np.ndarray) else Kept(source.inputs, cleaned.kept)
+        )
+        contents = (source.fingerprint.encode(), cleaned.kept.astype("<i8").tobytes())
+    rows = [source.rows[row] for row in cleaned.kept] if len(source.rows) else cleaned.kept + 1
+    soft = None if source.soft_labels is None else source.soft_labels[cleaned.kept]
+    if soft is not None:
+        contents = (*contents, soft.tobytes())
+    digest = fingerprint(contents, labels, source.class_names)
+    return replace(source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows, soft_labels=soft)
+
+
+class Kept(Sequence):
+    """Some of a sequence, looked up on access: pictures that don't fit in memory stay where they are."""
+
+    def __init__(self, values: Sequence, positions: np.ndarray):
+        self._values, self._positions = values, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Kept(self._values, self._positions[index])
+        return self._values[int(self._positions[index])]

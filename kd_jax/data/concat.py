@@ -1,0 +1,71 @@
+"""Several sources read as one: the training split, or what is trusted of it, and transfer sets beside it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kd_jax.data.source import Source, fingerprint
+
+
+class Concatenated(Sequence):
+    """Sequences one after the other, looked up on access."""
+
+    def __init__(self, parts: Sequence[Sequence]):
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
+
+
+def concatenate(sources: Sequence[Source]) -> Source:
+    """One source of all examples, in order; where one has soft labels, the others' labels become one-hot.
+
+    Args:
+      sources: of one modality and the same classes.
+
+    Raises:
+      ValueError: if they differ in these.
+    """
+    first = sources[0]
+    if len(sources) == 1:
+        return first
+    for other in sources[1:]:
+        for aspect in ("modality", "class_names"):
+            ours, theirs = getattr(first, aspect), getattr(other, aspect)
+            if ours != theirs:
+                raise ValueError(f"{first.name!r} has {aspect} {ours}, and {other.name!r} {theirs}")
+    labels = np.concatenate([source.labels for source in sources])
+    soft = None
+    if any(source.soft_labels is not None for source in sources):
+        soft = np.concatenate([_soft_labels(source) for source in sources])
+    digest = fingerprint([source.fingerprint.encode() for source in sources], labels, first.class_names)
+    name = " + ".join(source.name for source in sources)
+    inputs = _join([source.inputs for source in sources])
+    return Source(
+        name, first.modality, inputs, labels, first.class_names, digest, provenance=first.provenance, soft_labels=soft,
+        parts=tuple(sources),
+    )  # fmt: skip
+
+
+def _soft_labels(source: Source) -> np.ndarray:
+    """[N, K] float32; zeros where there is no label."""
+    if source.soft_labels is not None:
+        return source.soft_labels
+    return np.equal(source.labels[:, None], np.arange(len(source.class_names))).astype(np.float32)
+
+
+def _join(parts: list) -> Sequence | np.ndarray:
+    if all(isinstance(part, np.ndarray) for part in parts) and len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    if all(isinstance(part, list) for part in parts):
+        return [value for part in parts for value in part]
+    return Concatenated(parts)

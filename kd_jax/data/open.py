@@ -1,0 +1,56 @@
+"""Opens a dataset by its name: TFDS, a table, a folder of images, or one of ours."""
+
+from pathlib import Path
+
+from kd_jax.data.source import Source
+
+
+def open_source(
+    name: str,
+    split: str,
+    *,
+    dir: str | None,
+    inputs: str | tuple[str, str],
+    label: str,
+    max_rejected: int,
+    class_names: tuple[str, ...] | None = None,
+) -> Source:
+    """Opens one split of a dataset.
+
+    Args:
+      name: see the module. `digits` and `docstrings` always mean ours; write `./digits` for a folder of that name.
+      split: in TFDS's syntax; see `kd_jax.data.readers.splits`. A single file or a folder of classes is all "train".
+      dir: where TFDS datasets lie; None: the environment variable TFDS_DATA_DIR, else TFDS's default.
+      inputs: the column or feature to read, or two of them for sentence pairs. Image folders have none.
+      label: the column or feature that holds the class.
+      max_rejected: how many unreadable rows are left out before it is an error.
+      class_names: the classes the labels must belong to, such as the training data's; None: those of the dataset.
+
+    Raises:
+      ValueError: in one line, what is wrong and what would be right.
+    """
+    # These import this module's types.
+    from kd_jax.data import builders
+    from kd_jax.data.readers import image_folders, tables, tfds
+
+    columns, path = (inputs,) if isinstance(inputs, str) else tuple(inputs), Path(name).expanduser()
+    if name in builders.BUILDERS:
+        return tfds.open_prepared(name, split, dir, columns, label, class_names)
+    if path.is_file():
+        return tables.open_tables(name, {"train": path}, split, columns, label, max_rejected, class_names)
+    if path.is_dir():
+        files = tables.find_tables(path)
+        if files:
+            return tables.open_tables(name, files, split, columns, label, max_rejected, class_names)
+        return image_folders.open_folder(name, path, split, max_rejected, class_names)
+    if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
+        raise ValueError(f"there is no file or folder {name!r}")
+    return tfds.open_prepared(name, split, dir, columns, label, class_names)
+
+
+
+def is_own(name: str) -> bool:
+    """Whether a dataset's name means the user's own file or folder, not one of TFDS or ours."""
+    from kd_jax.data import builders
+
+    return name not in builders.BUILDERS and Path(name).expanduser().exists()

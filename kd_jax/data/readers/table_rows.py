@@ -1,0 +1,103 @@
+"""The rows of CSV, TSV and JSONL files, one bad row at a time set aside; files of any size are read as a stream.
+
+CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character. Both have a header.
+"""
+
+import csv
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from kd_jax.data.source import Rejected, shorten
+
+
+def read_json_rows(file: BinaryIO, rejected: list[Rejected]) -> Iterator:
+    """Yields an empty header, then pairs of line and object; broken lines are added to `rejected`."""
+    yield ()
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError("not a JSON object")
+        except UnicodeDecodeError:
+            rejected.append(Rejected(number, "not valid UTF-8", shorten(line)))
+        except (ValueError, RecursionError) as error:
+            rejected.append(Rejected(number, f"broken JSON: {error}", shorten(line)))
+        else:
+            yield number, record
+
+
+def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path) -> Iterator:
+    """Yields the header, then pairs of line and record; broken rows are added to `rejected`.
+
+    Raises:
+      ValueError: if there is no readable header.
+    """
+    # Bytes that are no UTF-8 become surrogates, which the row they stand in is later rejected for.
+    lines = _Lines(line.decode("utf-8" if i else "utf-8-sig", "surrogateescape") for i, line in enumerate(file))
+    tabs = suffix == ".tsv"
+    reader = csv.reader(
+        lines, delimiter="	" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=True
+    )
+    header: list[str] | None = None
+    while True:
+        start = lines.start_record()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            rejected.append(Rejected(start, f"broken row: {error}", shorten(lines.first())))
+            # A stray quote swallows the lines that follow; they get a chance of their own.
+            lines.resume_after_first()
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            if len(set(header)) < len(header):
+                raise ValueError(f"{str(path)!r} names a column twice: {', '.join(header)}")
+            yield header
+        elif len(cells) == len(header):
+            yield start, dict(zip(header, cells, strict=True))
+        elif cells:
+            reason = f"{len(cells)} columns instead of {len(header)}"
+            rejected.append(Rejected(start, reason, shorten(cells)))
+    if header is None:
+        raise ValueError(f"{str(path)!r} has no header")
+
+
+class _Lines:
+    """Lines for a csv.reader that can go back to the line after the current record's first; keeps one record only."""
+
+    def __init__(self, file: Iterable[str]):
+        self._coming = (line if line.endswith("\n") else line + "\n" for line in file)
+        self._again: deque[str] = deque()
+        self._record: list[str] = []
+        self._count = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._coming)
+        self._record.append(line)
+        self._count += 1
+        return line
+
+    def start_record(self) -> int:
+        """The number, from 1, of the line at which the next record starts."""
+        self._record = []
+        return self._count + 1
+
+    def first(self) -> str:
+        """The current record's first line."""
+        return self._record[0]
+
+    def resume_after_first(self) -> None:
+        """Goes back to the line after the current record's first."""
+        self._again.extendleft(reversed(self._record[1:]))
+        self._count -= len(self._record) - 1
+        self._record = []

@@ -1,0 +1,135 @@
+"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kd_jax.data.labels import name_classes, number_labels
+from kd_jax.data.readers import splits, table_rows
+from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass
+class Table:
+    """The rows of one file: [N] inputs, labels and lines, and what was left out."""
+
+    inputs: list = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """The tables of a folder by their stem, which names the split.
+
+    Raises:
+      ValueError: if two files have one stem.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            if path.stem in found:
+                raise ValueError(
+                    f"{found[path.stem].name} and {path.name} in {str(folder)!r} both name split {path.stem!r}"
+                )
+            found[path.stem] = path
+    return found
+
+
+def open_tables(
+    name: str,
+    files: Mapping[str, Path],
+    split: str,
+    columns: tuple[str, ...],
+    label: str,
+    max_rejected: int,
+    class_names: tuple[str, ...] | None,
+) -> Source:
+    """One split of a set of tables; arguments as in `open_source`, with files by split.
+
+    Raises:
+      ValueError: for a missing column, a bad split, too many bad rows or a label outside the classes.
+    """
+    wanted = splits.split_names(split, files, name)
+    # All files are read, since a slice need not hold every class.
+    found = {key: read_table(path, columns, label) for key, path in files.items()}
+    rejected = [row for key in sorted(wanted) for row in found[key].rejected]
+    check_rejected(rejected, max_rejected, name)
+    parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
+    inputs, labels, lines = [], [], []
+    for key, positions in parts:
+        order = splits.fixed_order(map(str, found[key].rows))
+        for position in (order[i] for i in positions):
+            inputs.append(found[key].inputs[position])
+            labels.append(found[key].labels[position])
+            lines.append(found[key].rows[position])
+    class_names = class_names or name_classes(text for table in found.values() for text in table.labels)
+    numbers = number_labels(labels, class_names, lines)
+    digest = fingerprint(text_contents(inputs), numbers, class_names)
+    return Source(f"{name} {split}", "text", inputs, numbers, tuple(class_names), digest, tuple(rejected), rows=lines)
+
+
+def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
+    """Reads a file row by row; a row that can't be read is rejected and the next one tried.
+
+    Raises:
+      ValueError: if the file is of another kind or lacks a column.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{str(path)!r} is not a table; its name must end in {', '.join(SUFFIXES)}")
+    table = Table()
+    with path.open("rb") as file:
+        bad = table.rejected
+        found = table_rows.read_json_rows(file, bad) if suffix == ".jsonl" else table_rows.read_rows(file, bad, suffix, path)
+        header, records = next(found), list(found)
+    keys = header or {key for _, record in records for key in record}
+    for column in (*columns, label):
+        if column not in keys:
+            raise ValueError(f"{str(path)!r} has no column {column!r}; it has {', '.join(sorted(keys)) or 'none'}")
+    for row, record in records:
+        try:
+            text = tuple(clean_text(record, column) for column in columns)
+            target = clean_label(record, label)
+        except ValueError as error:
+            table.rejected.append(Rejected(row, str(error), shorten(record)))
+        else:
+            table.inputs.append(text if len(columns) == 2 else text[0])
+            table.labels.append(target)
+            table.rows.append(row)
+    table.rejected.sort(key=lambda rejected: rejected.row)
+    return table
+
+
+def clean_text(record: Mapping, column: str) -> str:
+    """A row's text without space around it.
+
+    Raises:
+      ValueError: if it is missing, empty or not text.
+    """
+    text = record.get(column)
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise ValueError(f"empty text in column {column!r}")
+    if not isinstance(text, str):
+        raise ValueError(f"column {column!r} is no text")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"column {column!r} is not valid UTF-8")
+    return text.strip()
+
+
+def clean_label(record: Mapping, column: str) -> str:
+    """A row's label as text.
+
+    Raises:
+      ValueError: if it is missing or neither text nor an integer.
+    """
+    value = record.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"missing label in column {column!r}")
+    if not isinstance(value, str | int):
+        raise ValueError(f"label in column {column!r} is neither text nor an integer")
+    if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise ValueError(f"column {column!r} is not valid UTF-8")
+    return str(value).strip()

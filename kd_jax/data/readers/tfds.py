@@ -1,0 +1,149 @@
+"""Datasets that lie prepared in a TFDS data directory, in array_record, read without TensorFlow."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kd_jax.data import builders
+from kd_jax.data.labels import number_labels
+from kd_jax.data.readers import image_decoding, splits, tfds_folders
+from kd_jax.data.source import Source, fingerprint, text_contents
+
+SOFT_LABELS = "soft_labels"
+"""Feature [K] of a dataset that a teacher labelled, in the order of its classes."""
+
+_CHUNK = 1_000  # Records read at a time.
+
+
+def open_prepared(
+    name: str,
+    split: str,
+    dir: str | None,
+    columns: tuple[str, ...],
+    label: str,
+    class_names: tuple[str, ...] | None,
+) -> Source:
+    """One split of a TFDS dataset or one of ours, prepared first if need be; arguments as in `open_source`.
+
+    Raises:
+      ValueError: in one line, what is missing and how to get it.
+    """
+    import tensorflow_datasets as tfds
+
+    root, provenance = tfds_folders.find_root(dir), {}
+    if name in builders.BUILDERS:
+        folder, provenance = builders.prepare(name, root)
+    else:
+        folder = tfds_folders.find_folder(root, name) or tfds_folders.download(name, root)
+    builder: Any = tfds.builder_from_directory(folder)
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        advice = tfds_folders.advise(name, root)
+        raise ValueError(f"{name!r} in {folder} is in {file_format}, not array_record; {advice}")
+    for column in (*columns, label):
+        if column not in builder.info.features:
+            raise ValueError(f"{name!r} has no feature {column!r}; it has {', '.join(sorted(builder.info.features))}")
+    names = builder.info.features[label]
+    if not isinstance(names, tfds.features.ClassLabel):
+        raise ValueError(f"feature {label!r} of {name!r} is no class label but {names}")
+    parts = splits.select(split, {key: info.num_examples for key, info in builder.info.splits.items()}, name)
+    records = Records(builder, parts, columns)
+    inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
+    class_names = class_names or tuple(names.names)
+    numbers = _number(found, names.names, class_names)
+    digest = fingerprint(contents, numbers, class_names)
+    source = Source(f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance)
+    return _with_soft_labels(source, builder, parts, names.names) if SOFT_LABELS in builder.info.features else source
+
+
+def _with_soft_labels(source: Source, builder: Any, parts: list[tuple[str, range]], names: list[str]) -> Source:
+    soft = np.stack([record[SOFT_LABELS] for record in Records(builder, parts, ())])
+    if set(names) != set(source.class_names):
+        raise ValueError(f"{source.name!r} has soft labels of {', '.join(names)}, not {', '.join(source.class_names)}")
+    soft = soft[:, [names.index(name) for name in source.class_names]]
+    digest = fingerprint([source.fingerprint.encode(), soft.tobytes()], source.labels, source.class_names)
+    return replace(source, soft_labels=soft, fingerprint=digest)
+
+
+class Records:
+    """The records of a split's parts, pictures left encoded: an iterable with random access."""
+
+    def __init__(self, builder: Any, parts: list[tuple[str, range]], columns: tuple[str, ...]):
+        import tensorflow_datasets as tfds
+
+        pictures = [key for key in columns if isinstance(builder.info.features[key], tfds.features.Image)]
+        decoders = {key: tfds.decode.SkipDecoding() for key in pictures} or None
+        self._sources: dict[str, Any] = {key: builder.as_data_source(split=key, decoders=decoders) for key, _ in parts}
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self._parts)
+
+    def __iter__(self) -> Iterator[dict]:
+        for key, rows in self._parts:
+            for start in range(0, len(rows), _CHUNK):
+                yield from self._sources[key].__getitems__(list(rows[start : start + _CHUNK]))
+
+    def __getitem__(self, index: int) -> dict:
+        for key, rows in self._parts:
+            if index < len(rows):
+                return self._sources[key][rows[index]]
+            index -= len(rows)
+        raise IndexError(index)
+
+
+def read_records(
+    records: Records, columns: tuple[str, ...], label: str, features: Any
+) -> tuple[Any, list[int], Any, str]:
+    """Reads inputs and labels to memory.
+
+    Returns:
+      Inputs and modality as in `Source`, labels [N], and an iterable of each input's bytes.
+
+    Raises:
+      ValueError: if the feature is neither text nor pictures, or a picture is broken.
+    """
+    import tensorflow_datasets as tfds
+
+    kinds: list[Any] = [features[column] for column in columns]
+    labels: list[int] = []
+    if all(isinstance(kind, tfds.features.Text) for kind in kinds):
+        texts = []
+        for record in image_decoding.show_progress(records, len(records), "reading text"):
+            pair = tuple(record[column].decode("utf-8", "replace") for column in columns)
+            texts.append(pair if len(columns) == 2 else pair[0])
+            labels.append(int(record[label]))
+        return texts, labels, text_contents(texts), "text"
+    kind, column = kinds[0], columns[0]
+    if len(columns) > 1 or not (
+        isinstance(kind, tfds.features.Image) or (kind.np_dtype == np.uint8 and len(kind.shape) == 3)
+    ):
+        raise ValueError(f"feature {' and '.join(columns)!r} is neither text nor an image but {kinds}")
+    values = [record[column] for record in _collect_labels(records, label, labels)]
+    if not isinstance(kind, tfds.features.Image):
+        images = np.stack(values)
+        return images, labels, (image.tobytes() for image in images), "image"
+    shape: Any = kind.shape
+    channels = shape[-1] if shape[-1] in (1, 3) else None
+    images, bad = image_decoding.load_images(values, len(values), lambda i: records[i][column], channels)
+    if bad:
+        position, reason = next(iter(bad.items()))
+        raise ValueError(f"image {position} of the prepared dataset is broken: {reason}; prepare it anew")
+    return images, labels, iter(values), "image"
+
+
+def _collect_labels(records: Records, label: str, labels: list[int]) -> Iterator[dict]:
+    for record in image_decoding.show_progress(records, len(records), "reading images"):
+        labels.append(int(record[label]))
+        yield record
+
+
+def _number(found: list[int], names: list[str], class_names: tuple[str, ...]) -> np.ndarray:
+    for row, label in enumerate(found):
+        if not -1 <= label < len(names):
+            raise ValueError(f"label {label} (row {row}) is not among the {len(names)} classes")
+    return number_labels(
+        [None if label < 0 else names[label] for label in found], class_names, range(len(found))
+    )

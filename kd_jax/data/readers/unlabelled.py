@@ -1,0 +1,119 @@
+"""Inputs without labels, as a stream: lines of text, tables, images. A row that can't be read says why, in place."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kd_jax.data.readers import image_decoding, image_folders, table_rows, tables
+from kd_jax.data.source import Rejected
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input.
+
+    Attributes:
+      place: where it stands, `{"row": line from 1}` or `{"file": name}`.
+      value: a text, a pair of texts, or an image uint8 `[H, W, C]`; None where it can't be read.
+      error: why it can't be read, or None.
+    """
+
+    place: dict[str, Any]
+    value: Any
+    error: str | None = None
+
+
+def read(path: Path, modality: str, columns: Sequence[str], channels: int | None) -> Iterator[Row]:
+    """The rows of a file or folder, one at a time.
+
+    Args:
+      path: for text a .txt file of one text a line, or a .csv, .tsv or .jsonl file; for images a file or a folder,
+        searched through.
+      modality: "text" or "image".
+      columns: of a table, that hold the text: one, or two for pairs.
+      channels: of images, 1 or 3.
+
+    Raises:
+      ValueError: if there is nothing there, or it is of another kind, or lacks a column.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {str(path)!r} to predict")
+    if modality == "image":
+        return _read_images(path, channels)
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix == ".txt":
+        if len(columns) == 2:
+            raise ValueError(f"the model reads pairs of texts; give a table with the columns {' and '.join(columns)}")
+        return _read_lines(path)
+    if path.is_file() and suffix in tables.SUFFIXES:
+        return _read_table(path, columns)
+    raise ValueError(f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is none")
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                yield Row({"row": number}, None, "not valid UTF-8")
+                continue
+            yield Row({"row": number}, text or None, None if text else "empty text")
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    bad: list[Rejected] = []
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".jsonl":
+            found = table_rows.read_json_rows(file, bad)
+        else:
+            found = table_rows.read_rows(file, bad, path.suffix.lower(), path)
+        header = next(found)
+        if missing := [column for column in columns if header and column not in header]:
+            raise ValueError(f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(sorted(header))}")
+        for number, record in found:
+            yield from _take(bad)
+            try:
+                text = tuple(tables.clean_text(record, column) for column in columns)
+            except ValueError as error:
+                yield Row({"row": number}, None, str(error))
+            else:
+                yield Row({"row": number}, text if len(columns) == 2 else text[0])
+        yield from _take(bad)
+
+
+def _take(bad: list[Rejected]) -> Iterator[Row]:
+    """What was rejected since the last look."""
+    yield from (Row({"row": rejected.row}, None, rejected.reason) for rejected in bad)
+    bad.clear()
+
+
+def _read_images(path: Path, channels: int | None) -> Iterator[Row]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in image_folders.SUFFIXES)
+    if not files:
+        raise ValueError(f"{str(path)!r} holds no {', '.join(image_folders.SUFFIXES)} images")
+    root = path.parent if path.is_file() else path
+    for file in files:
+        place = {"file": file.relative_to(root).as_posix()}
+        try:
+            yield Row(place, image_decoding.decode(file.read_bytes(), channels))
+        except image_decoding.UNREADABLE as error:
+            yield Row(place, None, f"unreadable image: {error}".splitlines()[0])
+
+
+def show_progress(items: Iterable[Row]) -> Iterator[Row]:
+    """The items, counted on stderr if somebody watches."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    columns = TextColumn("predicting"), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("predicting", total=None)
+        for item in items:
+            progress.advance(task)
+            yield item

@@ -1,0 +1,103 @@
+"""A name -> a random-access source of examples.
+
+The name is a .csv, .tsv or .jsonl file, a folder of such files or of images, `digits` or `docstrings` (which need no
+download), or any TFDS dataset, read without TensorFlow.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that was left out.
+
+    Attributes:
+      row: the line in the file, from 1; for an image folder the position among its sorted files, from 1.
+      reason: what was wrong with it.
+      value: what stood there, shortened.
+    """
+
+    row: int
+    reason: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a dataset: random access, in a fixed order.
+
+    Attributes:
+      name: dataset and split, e.g. "glue/sst2 train[:95%]".
+      modality: "text" or "image".
+      inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8 [H, W, C] where
+        they differ in size or don't fit in memory.
+      labels: [N] int32, -1 where unlabelled.
+      class_names: [K].
+      fingerprint: "sha256:..." over inputs, labels and class names.
+      rejected: the rows left out.
+      provenance: what else the content depends on, such as package versions.
+      rows: [N] where each stands, as in `Rejected.row`; empty: counted from 1.
+      soft_labels: [N, K] float32, distributions that take the place of the labels in training; None: there are none.
+      parts: of a union, the sources that it is made of, in order.
+    """
+
+    name: str
+    modality: str
+    inputs: Sequence | np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    class_names: tuple[str, ...]
+    fingerprint: str
+    rejected: tuple[Rejected, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    rows: Sequence[int] | np.ndarray = field(default=(), repr=False)
+    soft_labels: np.ndarray | None = field(default=None, repr=False)
+    parts: "tuple[Source, ...]" = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+
+
+
+
+def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) -> None:
+    """Refuses a dataset of which too much could not be read.
+
+    Raises:
+      ValueError: with the count and the first reason.
+    """
+    if len(rejected) > max_rejected:
+        first = rejected[0]
+        raise ValueError(
+            f"{len(rejected)} rows of {owner!r} can't be read, more than data.max_rejected={max_rejected};"
+            f" the first is row {first.row}: {first.reason}: {first.value}"
+        )
+
+
+def shorten(value: Any, limit: int = 60) -> str:
+    """A value's repr in at most `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def fingerprint(contents: Iterable[bytes], labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """SHA-256 over each input's bytes, the labels [N] and the class names, each with its length."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    digest.update(np.asarray(labels, "<i4").tobytes())
+    digest.update(repr(tuple(class_names)).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def text_contents(inputs: Iterable[str | tuple[str, str]]) -> Iterable[bytes]:
+    """The bytes of texts and pairs that `fingerprint` reads."""
+    for text in inputs:
+        yield ("\0".join(text) if isinstance(text, tuple) else text).encode()

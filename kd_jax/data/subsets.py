@@ -1,0 +1,72 @@
+"""Sources made from others: some of the rows with other labels, or the same images corrupted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kd_jax.data.corruption import Corruption
+from kd_jax.data.source import Source, fingerprint
+
+
+class LazyRows(Sequence):
+    """Some elements of a sequence, each changed on access."""
+
+    def __init__(self, inputs: Sequence, rows: np.ndarray, change: Callable[[Any, int], Any] | None = None):
+        self._inputs, self._rows, self._change = inputs, rows, change
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        value = self._inputs[int(self._rows[index])]
+        return value if self._change is None else self._change(value, index)
+
+
+def relabel(source: Source, rows: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Source:
+    """Some rows of a source under other classes.
+
+    Args:
+      source: N examples.
+      rows: [n] positions in it, ascending.
+      labels: [n] int32.
+      class_names: [K] the classes that these number.
+    """
+    if len(rows) == len(source):
+        inputs = source.inputs
+    elif isinstance(source.inputs, np.ndarray):
+        inputs = source.inputs[rows]
+    elif isinstance(source.inputs, list):
+        inputs = [source.inputs[row] for row in rows]
+    else:
+        inputs = LazyRows(source.inputs, rows)
+    digest = fingerprint([source.fingerprint.encode(), rows.astype("<i8").tobytes()], labels, class_names)
+    # Soft labels are of the source's own classes, and mean nothing under others.
+    soft = None if source.soft_labels is None or class_names != source.class_names else source.soft_labels[rows]
+    return replace(source, inputs=inputs, labels=labels, class_names=class_names, fingerprint=digest, soft_labels=soft)
+
+
+def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:
+    """A source of images with every image corrupted, on access where they are not one array.
+
+    Args:
+      source: N images.
+      corruption: what is done to them.
+      rows: [N] the positions in their split that decide their noise.
+    """
+
+    def change(image: np.ndarray, index: int) -> np.ndarray:
+        return corruption(image, int(rows[index]))
+
+    inputs = source.inputs
+    if isinstance(inputs, np.ndarray):
+        inputs = np.stack([change(image, index) for index, image in enumerate(inputs)])
+    else:
+        inputs = LazyRows(inputs, np.arange(len(source)), change)
+    digest = fingerprint([source.fingerprint.encode(), repr(corruption).encode()], source.labels, source.class_names)
+    return replace(
+        source, name=f"{source.name} {corruption.kind} {corruption.severity}", inputs=inputs, fingerprint=digest
+    )

@@ -1,0 +1,136 @@
+"""What a run found: results.json and the table that people read."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from kd_jax.core.types import Batch
+from kd_jax.training.trained_model import TrainedModel
+
+
+def compare(models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float | None]:
+    """Gain, gap closed and compression of the compared student, as design promises them.
+
+    Args:
+      models: name -> its entry in results.json.
+      roles: "student", "baseline" and "teacher" -> name.
+
+    Returns:
+      "gain" (student minus baseline accuracy, 0..1), "gap_closed" (gain over teacher minus baseline; None where the
+      teacher isn't better than the baseline), "compression" (teacher's parameters over the student's).
+    """
+    student, baseline, teacher = (models[roles[role]] for role in ("student", "baseline", "teacher"))
+    gain, gap = student["accuracy"] - baseline["accuracy"], teacher["accuracy"] - baseline["accuracy"]
+    return {
+        "gain": gain,
+        "gap_closed": gain / gap if gap > 0 else None,
+        "compression": teacher["parameters"] / student["parameters"],
+    }
+
+
+def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> float:
+    """Median seconds of one compiled forward pass on the first device."""
+    device = jax.local_devices()[0]
+    variables, batch = jax.device_put((jax.tree.map(np.asarray, model.variables), batch), device)
+    forward = jax.jit(lambda variables, batch: model.network(variables, batch).logits)
+    jax.block_until_ready(forward(variables, batch))
+    seconds = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        jax.block_until_ready(forward(variables, batch))
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Where and on what the run was made."""
+    return {
+        "jax": jax.__version__,
+        "backend": jax.default_backend(),
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "commit": _commit(),
+        "data_fingerprint": data_fingerprint,
+        "data_provenance": dict(provenance),
+    }
+
+
+def _commit() -> str:
+    """The commit of the code that runs; "" where it isn't a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def show(results: Mapping[str, Any], workdir: Path) -> None:
+    """Prints the table of a finished run."""
+    if jax.process_index() != 0:
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(title=f"{results['experiment']}, seed {results['seed']}")
+    for column in ("model", "learned from", "accuracy %", "loss", "ECE", "agreement %", "parameters", "trained s"):
+        table.add_column(column, justify="left" if column in ("model", "learned from") else "right")
+    for name in results["order"]:
+        model = results["models"][name]
+        agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
+        learned_from = ", ".join(model["teachers"] or model.get("members", ())) or "labels"
+        if sets := [part for part in model.get("data", ()) if part != "train"]:
+            learned_from += f"; {', '.join(sets)}"
+        table.add_row(
+            name, learned_from, f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
+            f"{model['ece']:.4f}", agreement, f"{model['parameters']:,}", f"{model['train_seconds']:.1f}",
+        )  # fmt: skip
+    console.print(table)
+    if results["evaluations"]:
+        _show_evaluations(results, console)
+    for name, model in results["models"].items():
+        if "with_teacher" in model:
+            _show_with_teacher(name, model["with_teacher"], console)
+        if "shapley" in model:
+            shares = ", ".join(f"{member} {100 * share:+.2f}" for member, share in model["shapley"]["values"].items())
+            guess = 100 * model["shapley"]["empty"]
+            console.print(f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares} points")
+    closed = results["gap_closed"]
+    gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
+    speed = ", ".join(f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items())
+    console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
+    console.print(f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by {speed}")
+    console.print(f"results: {workdir / 'results.json'}")
+
+
+def _show_with_teacher(name: str, found: Mapping[str, Any], console: Console) -> None:
+    scores = f"{100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, ECE {found['ece']:.4f}"
+    further = f"by a map of {found['map_parameters']:,} further parameters"
+    console.print(f"{name} with {found['teacher']}'s {found['output']}: {scores}, {further}")
+
+
+def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
+    """Datasets as rows, since there may be many; the experiment's own comes first, the summary last."""
+    order, summary = results["order"], results["robustness"]
+    table = Table(title="accuracy %, by dataset")
+    for column in ("dataset", "rows", "left out", *order):
+        table.add_column(column, justify="left" if column == "dataset" else "right")
+
+    def percent(of: str) -> list[str]:
+        return [f"{100 * summary[name][of]:.2f}" for name in order]
+
+    table.add_row("in domain", "", "", *percent("in_domain"), end_section=True)
+    for dataset, scores in results["evaluations"].items():
+        counts = [f"{scores[order[0]][key]:,}" for key in ("rows", "left_out")]
+        table.add_row(dataset, *counts, *(f"{100 * scores[name]['accuracy']:.2f}" for name in order))
+    table.add_section()
+    table.add_row("mean of these", "", "", *percent("mean"))
+    table.add_row("drop from in domain", "", "", *percent("drop"))
+    table.add_row("worst", "", "", *percent("worst"))
+    table.add_row("", "", "", *(summary[name]["worst_dataset"] for name in order))
+    console.print(table)

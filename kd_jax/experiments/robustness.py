@@ -1,0 +1,64 @@
+"""How a run's models fare on further datasets: each one's metrics, and what becomes of the accuracy in domain."""
+
+import statistics
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from kd_jax.teachers.ensemble import without_labels
+from kd_jax.training.context import RunContext
+from kd_jax.training.evaluate import eval_step, evaluate
+from kd_jax.training.trained_model import TrainedModel
+
+METRICS = ("accuracy", "loss", "ece")
+
+
+def evaluate_all(
+    models: Mapping[str, TrainedModel], context: RunContext, batch_size: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Evaluates every model on every further dataset, one dataset after the other.
+
+    Returns:
+      Dataset -> model -> METRICS, "rows" that they are over, and "left_out", rows without a class of the experiment.
+    """
+    # Each model is compiled once, whatever the number of datasets.
+    steps = {
+        name: context.parallel.evaluate(partial(eval_step, network=without_labels(model.network), teachers={}))
+        for name, model in models.items()
+    }
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for dataset, evaluation, source in context.datasets.open_evaluations():
+        counts: dict[str, float] = {"rows": len(source), "left_out": evaluation.left_out}
+        found[dataset] = {}
+        for name, model in models.items():
+            batches = context.datasets.evaluation_batches(source, list(model.views), batch_size)
+            scores = evaluate(steps[name], model.variables, {}, batches)
+            found[dataset][name] = {metric: scores[metric] for metric in METRICS} | counts
+    return found
+
+
+def summarize(
+    in_domain: Mapping[str, float], evaluations: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> dict[str, dict[str, Any]]:
+    """Sets the accuracy on further datasets beside that in domain.
+
+    Args:
+      in_domain: model -> accuracy on the experiment's own evaluation split.
+      evaluations: as `evaluate_all` returns them.
+
+    Returns:
+      Model -> accuracies in 0..1: "in_domain", "mean" (each dataset counts once), "worst" and its "worst_dataset", and
+      "drop", "in_domain" minus "mean". Nothing where there are no further datasets.
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for name, accuracy in in_domain.items() if evaluations else ():
+        others = {dataset: scores[name]["accuracy"] for dataset, scores in evaluations.items()}
+        worst, mean = min(others, key=others.__getitem__), statistics.fmean(others.values())
+        summary[name] = {
+            "in_domain": accuracy,
+            "mean": mean,
+            "worst": others[worst],
+            "worst_dataset": worst,
+            "drop": accuracy - mean,
+        }
+    return summary

@@ -1,0 +1,177 @@
+"""An experiment: the config's models trained in order, each with earlier ones as its teachers, and what came of it."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_jax.config.schema import ModelPlan, Plan
+from kd_jax.config.teachers import EMA, PEER
+from kd_jax.core.json_files import write_json, write_rows
+from kd_jax.data.evaluation_sets import expand
+from kd_jax.data.run_datasets import Datasets
+from kd_jax.experiments import report, robustness
+from kd_jax.experiments.plan import make_plan
+from kd_jax.experiments.scoring import score
+from kd_jax.experiments.train_models import obtain
+from kd_jax.experiments.training_sets import TrainingSets, check_sizes
+from kd_jax.experiments.workdir import Workdir
+from kd_jax.teachers.build_ensemble import assemble
+from kd_jax.teachers.conditioned_student import score_with_teacher
+from kd_jax.teachers.member_values import member_values
+from kd_jax.training.context import RunContext
+from kd_jax.training.interruption import StopSignal
+from kd_jax.training.sharding import make_parallel, set_precision
+from kd_jax.training.trained_model import TrainedModel
+
+log = logging.getLogger("kd_jax")
+
+SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
+"""Name in results.json -> examples and repetitions of the inference that is timed."""
+
+
+def run_experiment(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
+    """Runs, or resumes, or finds finished, the experiment of a config.
+
+    Args:
+      config: the resolved config as plain Python values (`kd_jax.config.inherit` completes it).
+      workdir: the run's folder.
+
+    Returns:
+      What stands in `workdir/results.json`.
+
+    Raises:
+      ValueError: for a config that can't be run, in one line.
+      Interrupted: after SIGTERM; the same call resumes.
+    """
+    stop = StopSignal()
+    plan = make_plan(config)
+    set_precision([model.dtype for model in plan.models])
+    parallel = make_parallel(**plan.config["parallel"])
+    folder = Workdir(workdir, plan.config)
+    if (found := _finished(folder, plan)) is not None:
+        report.show(found, folder.path)
+        return found
+    datasets = Datasets(plan.config["data"], plan.config["evaluations"])
+    check_sizes(plan, datasets)
+    write_rows(folder.path / "rejected.jsonl", datasets.rejected())
+    write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
+    log.info("cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s", datasets.cleaning)
+    folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
+    context = RunContext(
+        folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop
+    )
+    models, sets = _train_in_order(plan, context)
+    found = _report(plan, models, context) | sets
+    write_json(folder.path / "results.json", found)
+    report.show(found, folder.path)
+    return found
+
+
+def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
+    """The results of an earlier run, if they are of the evaluations that are asked for now."""
+    found = folder.results()
+    if found is None:
+        return None
+    # Results that don't say what they were evaluated on are older than that entry.
+    there = found.get("evaluated_on", dict.fromkeys(found["evaluations"]))
+    return found if there == _evaluated_on(plan) else None
+
+
+def _evaluated_on(plan: Plan) -> dict[str, Any]:
+    """The sections of the further datasets, as JSON has them."""
+    return json.loads(json.dumps(expand(plan.config["evaluations"])))
+
+
+def _train_in_order(plan: Plan, context: RunContext) -> tuple[dict[str, TrainedModel], dict[str, dict[str, Any]]]:
+    """The finished models, and of what each set was made, by kind and name."""
+    models: dict[str, TrainedModel] = {}
+    sets = TrainingSets(plan, context)
+    for group in plan.groups:
+        for model in group:
+            sets.make(model.data, models)
+            taught_by = ", ".join(_taught_by(model))
+            log.info("%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher")
+        model, teachers = group[0], [name for model in group for name in model.teachers]
+        if model.members:
+            models[model.name] = assemble(model, {name: models[name] for name in model.members}, context)
+        else:
+            models |= obtain(group, {name: models[name] for name in teachers}, context)
+    sets.make_the_rest(models)
+    return models, sets.facts
+
+
+def _taught_by(model: ModelPlan) -> list[str]:
+    """Whom a model learns from, as its section names them."""
+    average = [f"{EMA}{model.name}"] if model.decay is not None else []
+    return [*model.teachers, *(f"{PEER}{peer}" for peer in model.peers), *average]
+
+
+def _teachers(model: ModelPlan, models: Mapping[str, TrainedModel]) -> dict[str, TrainedModel]:
+    """The finished models that a model learned from."""
+    return {name: models[name.removeprefix(PEER)] for name in _taught_by(model) if not name.startswith(EMA)}
+
+
+def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext) -> dict[str, Any]:
+    """Evaluates every model and sets the compared ones side by side."""
+    batch_size = max(plan.config["training"]["batch_size"], context.parallel.devices)
+    batch_size -= batch_size % context.parallel.devices
+    evaluation = context.datasets.splits["evaluation"]
+    entries = {}
+    for model in plan.models:
+        scores = score(models[model.name], _teachers(model, models), evaluation, context, batch_size)
+        entries[model.name] = _entry(models[model.name], scores)
+        entries[model.name] |= score_with_teacher(
+            models[model.name], _teachers(model, models), evaluation, context, batch_size
+        )
+        if model.members:
+            members = {name: models[name] for name in model.members}
+            entries[model.name]["shapley"] = member_values(models[model.name], members, evaluation, context)
+    roles = plan.config["compare"]
+    elsewhere = robustness.evaluate_all(models, context, batch_size)
+    return {
+        "experiment": plan.config["name"],
+        "seed": plan.config["seed"],
+        "finished": True,
+        "order": [model.name for model in plan.models],
+        "compare": dict(roles),
+        "models": entries,
+        **report.compare(entries, roles),
+        "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], context),
+        "evaluations": elsewhere,
+        "robustness": robustness.summarize({name: entry["accuracy"] for name, entry in entries.items()}, elsewhere),
+        "evaluated_on": _evaluated_on(plan),
+        "environment": report.environment(context.datasets.fingerprint(), context.datasets.splits["train"].provenance),
+        "rejected": len(context.datasets.rejected()),
+        "cleaning": context.datasets.cleaning,
+    }
+
+
+def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
+    entry = {
+        "teachers": _taught_by(model.plan),
+        "data": list(model.plan.data),
+        "parameters": model.parameters,
+        "accuracy": scores["accuracy"],
+        "loss": scores["loss"],
+        "ece": scores["ece"],
+        "fingerprint": model.description["fingerprint"],
+        "train_seconds": model.description["train_seconds"],
+        "step": model.description["step"],
+        "selection_accuracy": model.description.get("selection_accuracy"),
+    }
+    entry |= {key: model.description[key] for key in ("members", "weights") if key in model.description}
+    return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
+
+
+def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) -> dict[str, float]:
+    """How many times faster the student infers than the teacher, one device, compiled, median."""
+    speedups = {}
+    for name, (examples, repetitions) in SPEED_BATCHES.items():
+        views = [*teacher.views, *student.views]
+        source = context.datasets.splits["evaluation"]
+        batch = next(iter(context.datasets.evaluation_batches(source, views, examples * context.processes)))
+        times = [report.inference_seconds(model, batch, repetitions) for model in (teacher, student)]
+        speedups[name] = times[0] / times[1]
+    return speedups

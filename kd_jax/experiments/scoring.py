@@ -1,0 +1,41 @@
+"""How good a model is: on the selection split while it is trained, and on whole splits when it is finished."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from kd_jax.config.schema import ModelPlan
+from kd_jax.core.types import Variables
+from kd_jax.data.source import Source
+from kd_jax.models.network import Network
+from kd_jax.teachers.ensemble import without_labels
+from kd_jax.teachers.frozen import freeze
+from kd_jax.training.context import RunContext
+from kd_jax.training.evaluate import eval_step, evaluate
+from kd_jax.training.trained_model import TrainedModel
+
+
+class Selection:
+    """Evaluates variables on the selection split; compiled once."""
+
+    def __init__(self, network: Network, plan: ModelPlan, context: RunContext):
+        self._compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers={}))
+        source = context.datasets.splits["selection"]
+        self._batches = context.datasets.evaluation_batches(source, [plan.view], plan.training["batch_size"])
+
+    def __call__(self, variables: Variables) -> dict[str, float]:
+        """ "accuracy", "loss" and "ece"."""
+        metrics = evaluate(self._compiled, variables, {}, self._batches)
+        return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
+
+
+def score(
+    model: TrainedModel, teachers: Mapping[str, TrainedModel], source: Source, context: RunContext, batch_size: int
+) -> dict[str, Any]:
+    """A model's metrics on a whole split, and how far it agrees with its teachers."""
+    frozen = freeze(teachers, (), source, context, mixed=False)
+    network, *others = (without_labels(network) for network in (model.network, *frozen.networks.values()))
+    taught = dict(zip(frozen.networks, others, strict=True))
+    compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers=taught))
+    batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
+    return evaluate(compiled, model.variables, frozen.variables, batches)

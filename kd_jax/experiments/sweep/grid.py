@@ -1,0 +1,167 @@
+"""The sweep file, and the runs that it makes of a config: each a setting of the grid with a seed."""
+
+import copy
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kd_jax.config.hashing import config_hash, flatten
+from kd_jax.config.load import plain
+from kd_jax.config.names import TRAIN
+from kd_jax.core.options import check_keys
+from kd_jax.experiments.plan import make_plan
+
+KEYS = {"seeds": True, "grid": False, "devices": False}
+LONGEST_LABEL = 100  # Characters; file systems allow 255 in a name.
+
+
+@dataclass(frozen=True)
+class Run:
+    """One setting of the grid with one seed.
+
+    Attributes:
+      name: of its folder in the sweep's.
+      setting: path in the config -> value.
+      seed: the experiment's.
+      config: resolved, plain Python values.
+      needs: names of the runs whose teachers it restores.
+    """
+
+    name: str
+    setting: dict[str, Any]
+    seed: int
+    config: dict[str, Any]
+    needs: frozenset[str]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Reads and checks a sweep file: "seeds", and "grid" and "devices" where they are given.
+
+    Raises:
+      ValueError: saying what is wrong with it, in one line.
+    """
+    try:
+        spec = json.loads(file.read_text())
+    except OSError as error:
+        raise ValueError(f"the sweep file {file} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"the sweep file {file} is not JSON: {error}") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("grid", {}), dict):
+        raise ValueError(f'the sweep file {file} must look like {{"seeds": [0, 1], "grid": {{"PATH": [VALUE, ...]}}}}')
+    check_keys(spec, KEYS, f"the sweep file {file}")
+    for name, values in {key: spec[key] for key in KEYS if key != "grid" and key in spec}.items():
+        if not _is_list(values) or any(type(value) is not int or value < 0 for value in values):
+            raise ValueError(f"{name} in {file} must be a list of integers from 0 on, got {json.dumps(values)}")
+        if len(set(values)) != len(values):
+            raise ValueError(f"{name} in {file} must differ from one another, got {json.dumps(values)}")
+    for path, values in spec.get("grid", {}).items():
+        if not _is_list(values):
+            raise ValueError(f"grid {path!r} in {file} must be a list of values, got {json.dumps(values)}")
+    return spec
+
+
+def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[Run]:
+    """All runs of a sweep, checked before the first begins, each after those whose teachers it restores.
+
+    Args:
+      config: inherited, its references live; it isn't changed.
+      spec: the sweep file's content.
+      workdir: the sweep's folder.
+
+    Raises:
+      ValueError: for an override that the config doesn't have or take, or a run that can't be; in one line.
+    """
+    grid: Mapping[str, list[Any]] = spec.get("grid", {})
+    runs: dict[str, Run] = {}
+    trained: dict[str, str] = {}
+    for *values, seed in itertools.product(*grid.values(), spec["seeds"]):
+        version = copy.deepcopy(config)  # ConfigDict(config) would share its references, and with them all overrides.
+        setting = {path: _override(version, path, value) for path, value in zip(grid, values, strict=True)}
+        version.seed = seed
+        name = _name(setting, seed)
+        if name in runs and runs[name].setting != setting:
+            name += f"-{config_hash(setting)}"  # Values that differ only in characters that names don't have.
+        if name in runs:
+            raise ValueError(f"the sweep has two runs {name!r}; give each value of the grid once")
+        try:
+            needs = _share_teachers(version, name, workdir, trained)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{name}: {error}") from error
+        runs[name] = Run(name, setting, seed, plain(version), needs)
+    return list(runs.values())
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, list) and bool(values)
+
+
+def _override(config: ConfigDict, path: str, value: Any) -> Any:
+    """Sets one value in place and returns it as the config took it: its type is the config's."""
+    known = flatten(plain(config))
+    if path == "seed":
+        raise ValueError("grid 'seed': seeds are listed under \"seeds\"")
+    if any(other.startswith(f"{path}.") for other in known) or isinstance(value, dict):
+        raise ValueError(f"grid {path!r}: only single values can be overridden, not whole sections")
+    if path not in known:
+        close = difflib.get_close_matches(path, known, 1, 0.0)[0]
+        raise ValueError(f"grid {path!r}: the config has no such path; did you mean {close!r}?")
+    section, _, key = path.rpartition(".")
+    owner: Any = config[section] if section else config
+    if isinstance(value, bool) and isinstance(owner[key], (int, float)) and not isinstance(owner[key], bool):
+        raise ValueError(f"grid {path!r}: {json.dumps(value)} is not a number")
+    try:
+        owner[key] = value
+    except TypeError as error:
+        raise ValueError(f"grid {path!r}: {error}") from None
+    return owner[key]
+
+
+def label(setting: Mapping[str, Any]) -> str:
+    """A setting in short: the paths' ends, as long as it takes to tell them apart, and the values."""
+    return ",".join(f"{_end(path, setting)}={_as_word(value)}" for path, value in setting.items())
+
+
+def _name(setting: Mapping[str, Any], seed: int) -> str:
+    short = label(setting)
+    if len(short) > LONGEST_LABEL:
+        short = f"{short[:LONGEST_LABEL]}-{config_hash(setting)}"
+    return f"{short}-seed{seed}" if setting else f"seed{seed}"
+
+
+def _end(path: str, paths: Mapping[str, Any]) -> str:
+    parts = path.split(".")
+    ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+    return next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in paths) == 1 or end == path)
+
+
+def _as_word(value: Any) -> str:
+    return re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
+
+
+def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[str, str]) -> frozenset[str]:
+    """Lets a run restore the teachers that an earlier one trains, and notes in `trained` those that it trains."""
+    plan, needs = make_plan(plain(config)), set()
+    teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
+    teaching |= {section["teacher"] for section in plan.transfer_sets.values()}
+    teaching |= {section["judge"] for section in plan.trusted_sets.values()}
+    # What the seeds compare is made anew for each of them, also where it teaches somebody.
+    teaching -= {plan.config["compare"][role] for role in ("student", "baseline")}
+    for model in plan.models:
+        alone = not (model.teachers or model.peers or model.restore) and model.data == (TRAIN,)
+        if model.name in teaching and model.objective and alone:
+            # All that a teacher depends on but the seed.
+            facts = [asdict(model), plan.config["data"], plan.config["checkpoint"]]
+            owner = trained.setdefault(json.dumps(facts, sort_keys=True), name)
+            if owner != name:
+                needs.add(owner)
+                with config.unlocked():
+                    models: Any = config.models
+                    models[model.name].restore = str(workdir / owner / model.name)
+    return frozenset(needs)

@@ -1,0 +1,121 @@
+"""Runs of a sweep in processes of their own, each on one GPU."""
+
+import ast
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kd_jax.experiments.run import run_experiment
+from kd_jax.experiments.sweep.grid import Run
+from kd_jax.training.interruption import RESUMABLE, Diverged, Interrupted, StopSignal
+
+log = logging.getLogger("kd_jax")
+
+Outcomes = Generator[tuple[Run, Mapping[str, Any] | Diverged], None, None]
+"""A run and its results.json, or why it has none."""
+
+DIVERGED = 3
+"""Exit status of a run's own process after `Diverged`."""
+
+INHERITED = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_num_cpu_devices",
+)
+"""Settings of this process that the runs' take over, as environment variables."""
+
+
+def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> Outcomes:
+    """A process a run, one at a time on each device; whatever ends this early stops them so that they can resume.
+
+    Args:
+      runs: each after those it needs, and started when they have ended.
+      folder: the sweep's. What a run prints goes to `NAME.log` in it.
+      devices: numbers for CUDA_VISIBLE_DEVICES.
+
+    Yields:
+      Each run as it ends.
+
+    Raises:
+      ValueError: if a run fails.
+      Interrupted: after SIGTERM, to this process or to a run's.
+    """
+    StopSignal()
+    waiting, free, ended = list(runs), list(devices), set()
+    running: dict[str, tuple[Run, int, subprocess.Popen[bytes]]] = {}
+    try:
+        while waiting or running:
+            stop_if_asked()
+            for run in [run for run in waiting if run.needs <= ended][: len(free)]:
+                waiting.remove(run)
+                device = free.pop(0)
+                running[run.name] = run, device, _start(run, folder, device)
+            time.sleep(0.1)
+            for run, device, process in list(running.values()):
+                if process.poll() is not None:
+                    del running[run.name]
+                    free.append(device)
+                    ended.add(run.name)
+                    yield run, _outcome(run, folder, process.returncode)
+    finally:
+        for _, _, process in running.values():
+            process.terminate()
+        for _, _, process in running.values():
+            process.wait()
+
+
+def stop_if_asked() -> None:
+    """Raises Interrupted if SIGTERM came since the newest `StopSignal` was made, be it the sweep's or a run's."""
+    stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if isinstance(stop, StopSignal) and stop.asked(agree=True):
+        raise Interrupted("the sweep stopped before its last run had ended; the same command resumes it")
+
+
+def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
+    log.info("%s begins on device %s", run.name, device)
+    settings = {name.upper(): getattr(jax.config, name) for name in INHERITED}
+    environment = os.environ | {name: str(value) for name, value in settings.items() if value is not None}
+    # A config is plain Python values, so its repr is exact; JSON would turn tuples into lists.
+    command = [sys.executable, "-m", "kd_jax.experiments.sweep.workers", repr(run.config), str(folder / run.name)]
+    with (folder / f"{run.name}.log").open("a") as output:
+        environment["CUDA_VISIBLE_DEVICES"] = str(device)
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverged:
+    """The results of a run's process, or what became of it."""
+    if status == 0:
+        log.info("%s is finished", run.name)
+        return json.loads((folder / run.name / "results.json").read_text())
+    output = folder / f"{run.name}.log"
+    last = (output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+    if status == DIVERGED:
+        return Diverged(last)
+    if status == RESUMABLE:
+        raise Interrupted(f"{run.name}: {last}")
+    raise ValueError(f"{run.name} failed with status {status}: {last} ({output} holds all it printed)")
+
+
+def _main(config: str, workdir: str) -> int:
+    """A run's own process."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("kd_jax").setLevel(logging.INFO)
+    try:
+        run_experiment(ast.literal_eval(config), Path(workdir))
+    except (Diverged, Interrupted) as error:
+        print(error, file=sys.stderr)
+        return DIVERGED if isinstance(error, Diverged) else RESUMABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

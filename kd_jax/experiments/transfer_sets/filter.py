@@ -1,0 +1,121 @@
+"""Which new inputs a transfer set keeps: sound ones, unlike the evaluation data, of which the teacher is sure."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kd_jax.data.cleaning import clean, duplicates, images
+from kd_jax.data.cleaning.clean import Limits
+
+OF_EVALUATION = ("duplicate_of_evaluation", "near_duplicate_of_evaluation")
+OF_TRAINING = "duplicate_of_training"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What is left of the candidates before the teacher sees them.
+
+    Attributes:
+      rows: [M] int64, their positions, ascending.
+      dropped: reason -> candidates that were dropped for it.
+    """
+
+    rows: np.ndarray
+    dropped: dict[str, int]
+
+
+def sift(
+    candidates: Sequence | np.ndarray,
+    training: Sequence | np.ndarray,
+    held_out: Sequence,
+    *,
+    modality: str,
+    limits: Limits,
+    max_overlap: float,
+) -> Sound:
+    """Drops candidates that are broken, that repeat each other or a training input, or nearly repeat the evaluation.
+
+    Candidates that nearly repeat each other stay, since changing a sentence a little is what makes them; but one that
+    nearly repeats another which nearly repeats the evaluation goes with it.
+
+    Args:
+      candidates: [N] texts, pairs of texts or images.
+      training: the inputs that the student learns from anyway.
+      held_out: those that select and evaluate.
+      modality: "text" or "image".
+      limits: see `kd_jax.data.cleaning`.
+      max_overlap: share of the candidates, in [0, 1], that may repeat the evaluation.
+
+    Raises:
+      ValueError: if more repeat it, or nothing is left.
+    """
+    unlabelled = np.full(len(candidates), -1)
+    report = clean.clean(
+        candidates, unlabelled, modality=modality, mode="report", limits=limits, held_out=held_out
+    )
+    found = {entry["row"] - 1: entry for entry in report.quarantined}
+    known = {_key(value, modality) for value in training}
+    reasons: dict[int, str] = {}
+    for row in range(len(candidates)):
+        reason = _reason(row, found, reasons)
+        if reason is None and _key(candidates[row], modality) in known:
+            reason = OF_TRAINING
+        if reason is not None:
+            reasons[row] = reason
+    dropped = Counter(reasons.values())
+    overlap = sum(dropped[reason] for reason in OF_EVALUATION)
+    if overlap > max_overlap * len(candidates):
+        row = next(row for row, reason in reasons.items() if reason in OF_EVALUATION)
+        raise ValueError(
+            f"{overlap} of {len(candidates)} rows of its source repeat the evaluation data, more than"
+            f" max_overlap={max_overlap}; the first is row {row + 1}: {found[row]['value']}"
+        )
+    rows = np.array([row for row in range(len(candidates)) if row not in reasons], np.int64)
+    if not len(rows):
+        listed = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
+        raise ValueError(f"nothing is left of the {len(candidates)} rows of its source ({listed})")
+    return Sound(rows, dict(dropped))
+
+
+def _reason(row: int, found: dict[int, dict], earlier: dict[int, str]) -> str | None:
+    """Why a candidate is dropped; near duplicates of earlier ones share their fate if that is the evaluation's."""
+    if row not in found:
+        return None
+    reason = found[row]["reasons"][0]
+    if reason != "near_duplicate":
+        return reason
+    return OF_EVALUATION[1] if earlier.get(found[row]["repeats"] - 1) in OF_EVALUATION else None
+
+
+def _key(value, modality: str) -> Hashable:
+    return duplicates.normalize(value) if modality == "text" else images.pixel_hash(value)
+
+
+def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | None) -> np.ndarray:
+    """The rows of whose class the teacher is sure enough.
+
+    Args:
+      probabilities: [N, K] of the teacher.
+      confidence: least probability of the likeliest class, in [0, 1].
+      per_class: at most so many rows of each predicted class, the most confident ones; None: any number.
+
+    Returns:
+      [M] int64, ascending.
+
+    Raises:
+      ValueError: if none is left.
+    """
+    likeliest, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    sure = np.flatnonzero(likeliest >= confidence)
+    if not len(sure):
+        raise ValueError(
+            f"confidence {confidence} keeps none of {len(probabilities)} rows; the teacher's most confident prediction"
+            f" has {likeliest.max():.4f}"
+        )
+    if per_class is None:
+        return sure
+    order = sure[np.argsort(-likeliest[sure], kind="stable")]
+    first = [order[predicted[order] == label][:per_class] for label in range(probabilities.shape[1])]
+    return np.sort(np.concatenate(first))

@@ -1,0 +1,136 @@
+"""Where a transfer set's inputs come from: the training data changed at random, or data without labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_jax.core.options import call_with_options, choose, is_number, is_whole, options_of
+from kd_jax.data.open import open_source
+from kd_jax.data.readers import unlabelled
+from kd_jax.data.source import Source
+from kd_jax.experiments.transfer_sets.image_mixes import mix_images
+from kd_jax.experiments.transfer_sets.masked_words import MaskedWords
+from kd_jax.experiments.transfer_sets.text_augmentation import augment_sentences
+
+KIND = "source of a transfer set"
+
+
+def check_source(spec: Mapping[str, Any]) -> None:
+    """Checks the name of a section `source` and which options it gives.
+
+    Raises:
+      ValueError: naming what there is.
+    """
+    options_of(choose(SOURCES, spec, KIND), spec, "source")
+
+
+def find_candidates(spec: Mapping[str, Any], train: Source, seed: int) -> Sequence | np.ndarray:
+    """New inputs [N], as the config's section `source` of a transfer set says.
+
+    Args:
+      spec: `name`, one of `SOURCES`, and its options.
+      train: the training split, or what is trusted of it.
+      seed: of all draws.
+
+    Raises:
+      ValueError: for another name, an option out of range, or a source that the data can't have.
+    """
+    find = choose(SOURCES, spec, KIND)
+    return call_with_options(find, spec, "source", train, np.random.default_rng(seed))
+
+
+def _augmented(
+    train: Source, rng: np.random.Generator, *, rounds: int, mask: float, swap: float, ngram: float, mask_token: str
+) -> list:
+    """Training texts changed `rounds` times each, see `augment_sentences`."""
+    _require("text", train, "augmented")
+    _check_rounds(rounds)
+    _check_shares(mask=mask, swap=swap, ngram=ngram)
+    if mask + swap > 1:
+        raise ValueError(f"mask and swap are shares of the words and sum to at most 1, got {mask} and {swap}")
+    options = {"mask": mask, "swap": swap, "ngram": ngram, "mask_token": mask_token, "rng": rng}
+    return _by_part(list(train.inputs), rounds, lambda texts: augment_sentences(texts, **options))
+
+
+def _masked_words(
+    train: Source,
+    rng: np.random.Generator,
+    *,
+    rounds: int,
+    model: str,
+    replace: float,
+    candidates: int,
+    max_length: int,
+) -> list:
+    """Training texts, words of which a masked language model replaced, `rounds` times each, see `MaskedWords`."""
+    _require("text", train, "masked_words")
+    _check_rounds(rounds)
+    _check_shares(replace=replace)
+    language = MaskedWords.load(model, candidates=candidates, max_length=max_length)
+    return _by_part(list(train.inputs), rounds, lambda texts: language.augment(texts, replace=replace, rng=rng))
+
+
+def _mixes(train: Source, rng: np.random.Generator, *, rounds: int, kind: str, concentration: float) -> np.ndarray:
+    """Training images mixed with one another, `rounds` times each."""
+    _require("image", train, "mixes")
+    _check_rounds(rounds)
+    if not (is_number(concentration) and concentration > 0):
+        raise ValueError(f"concentration must be positive, got {concentration}")
+    mixed = [mix_images(train.inputs, kind=kind, concentration=concentration, rng=rng) for _ in range(rounds)]
+    return np.concatenate(mixed)
+
+
+def _unlabelled(
+    train: Source, _rng: np.random.Generator, *, dataset: str, split: str | None, dir: str | None, inputs: Any,
+    label: str | None,
+) -> Sequence | np.ndarray:  # fmt: skip
+    """A file or folder (rows that can't be read are left out), or a split of TFDS, whose labels aren't looked at."""
+    columns = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
+    path = Path(dataset).expanduser()
+    if path.exists():
+        channels = train.inputs[0].shape[-1] if train.modality == "image" else None
+        rows = unlabelled.read(path, train.modality, columns, channels)
+        found = [row.value for row in rows if row.error is None]
+        if not found:
+            raise ValueError(f"{dataset!r} holds nothing that can be read")
+        return found
+    if split is None or label is None:
+        raise ValueError(f"there is no file or folder {dataset!r}; a TFDS dataset needs split and label")
+    source = open_source(dataset, split, dir=dir, inputs=inputs, label=label, max_rejected=0)
+    _require(train.modality, source, "unlabelled")
+    return source.inputs
+
+
+SOURCES: dict[str, Callable[..., Any]] = {
+    "augmented": _augmented,
+    "masked_words": _masked_words,
+    "mixes": _mixes,
+    "unlabelled": _unlabelled,
+}
+"""Name -> inputs, from the training split, a random generator and the section's options."""
+
+
+def _by_part(inputs: Sequence, rounds: int, augment: Callable[[Sequence[str]], list[str]]) -> list:
+    """Texts, or pairs of which both parts are changed."""
+    if not isinstance(inputs[0], tuple):
+        return [text for _ in range(rounds) for text in augment(inputs)]
+    firsts, seconds = zip(*inputs, strict=True)
+    return [pair for _ in range(rounds) for pair in zip(augment(firsts), augment(seconds), strict=True)]
+
+
+def _require(modality: str, source: Source, name: str) -> None:
+    if source.modality != modality:
+        raise ValueError(f"source {name!r} is of {modality}s, and {source.name!r} holds {source.modality}s")
+
+
+def _check_rounds(rounds: int) -> None:
+    if not is_whole(rounds, 1):
+        raise ValueError(f"rounds must be a whole number from 1 on, got {rounds!r}")
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not (is_number(share) and 0 <= share <= 1):
+            raise ValueError(f"{name} lies between 0 and 1, got {share}")

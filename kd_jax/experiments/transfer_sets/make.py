@@ -1,0 +1,166 @@
+"""Transfer sets: new inputs that a trained teacher labels, for students to learn from beside the training data."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kd_jax.config.names import TRAIN
+from kd_jax.core.json_files import as_json
+from kd_jax.core.rng import derived_seed
+from kd_jax.core.types import Batch, ModelOutput, Variables
+from kd_jax.data.cleaning.clean import Limits
+from kd_jax.data.source import Source, fingerprint, text_contents
+from kd_jax.experiments.transfer_sets import storage
+from kd_jax.experiments.transfer_sets.filter import Sound, choose, sift
+from kd_jax.experiments.transfer_sets.generate import find_candidates
+from kd_jax.models.network import Network
+from kd_jax.teachers import cache
+from kd_jax.teachers.ensemble import without_labels
+from kd_jax.training.context import RunContext
+from kd_jax.training.trained_model import TrainedModel
+
+FOLDER = "transfer_sets"
+
+log = logging.getLogger("kd_jax")
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """A finished transfer set.
+
+    Attributes:
+      source: its examples.
+      provenance: JSON: what it was made from, and how much of that was dropped and kept.
+    """
+
+    source: Source
+    provenance: dict[str, Any]
+
+
+def load(name: str, workdir: Path, train: Source) -> Source:
+    """A transfer set of a finished run.
+
+    Args:
+      name: of the set.
+      workdir: the run's folder.
+      train: its training split, whose inputs and classes are of the same kind.
+
+    Raises:
+      ValueError: if it isn't there.
+    """
+    if storage.provenance(workdir / FOLDER, name) is None:
+        raise ValueError(f"the run in {workdir} has no whole transfer set {name!r}")
+    pairs = isinstance(train.inputs[0], tuple)
+    return storage.read(workdir / FOLDER, name, train.modality, pairs, train.class_names)
+
+
+def make(
+    name: str, spec: Mapping[str, Any], teacher: TrainedModel, context: RunContext, *, keep_outputs: bool
+) -> TransferSet:
+    """Makes a transfer set, or finds the one that was made from the same teacher, data and options.
+
+    Args:
+      name: of the set.
+      spec: its section, checked.
+      teacher: who labels it.
+      context: the data and the devices.
+      keep_outputs: whether the teacher's outputs on it are kept for a student that learns from them too.
+
+    Raises:
+      ValueError: if nothing is left of its source, or too much of it repeats the evaluation data.
+    """
+    root, train = context.workdir / FOLDER, context.datasets.splits["train"]
+    facts = {
+        "teacher": spec["teacher"],
+        "teacher_fingerprint": teacher.description["fingerprint"],
+        "training_data": _base(spec, context).fingerprint,
+        "seed": derived_seed(context.seed, "transfer", name),
+        "options": as_json({key: value for key, value in spec.items() if key != "teacher"}),
+    }
+    found = storage.provenance(root, name)
+    if found is None or {key: found.get(key) for key in facts} != facts:
+        if found is not None:
+            log.warning("transfer_sets.%s was made from something else; it is made again", name)
+        try:
+            return _make(name, spec, teacher, context, facts, keep_outputs)
+        except ValueError as error:
+            raise ValueError(f"transfer_sets.{name}: {error}") from None
+    return TransferSet(load(name, context.workdir, train), found)
+
+
+def _make(
+    name: str, spec: Mapping[str, Any], teacher: TrainedModel, context: RunContext, facts: dict, keep_outputs: bool
+) -> TransferSet:
+    train = context.datasets.splits["train"]
+    candidates = find_candidates(spec["source"], _base(spec, context), facts["seed"])
+    sound = _sift(candidates, spec, context)
+    inputs = _pick(candidates, sound.rows)
+    outputs = _outputs(teacher, name, inputs, context, features=keep_outputs)
+    logits = outputs["logits"]
+    probabilities = np.asarray(jax.nn.softmax(logits / spec["temperature"]), np.float32)
+    rows = choose(np.asarray(jax.nn.softmax(logits)), confidence=spec["confidence"], per_class=spec["per_class"])
+    soft = probabilities[rows]
+    if spec["labels"] == "hard":
+        soft = np.eye(soft.shape[1], dtype=np.float32)[soft.argmax(axis=1)]
+    counts = {
+        "candidates": len(candidates),
+        "dropped": sound.dropped,
+        "not_chosen": len(sound.rows) - len(rows),
+        "kept": len(rows),
+        "by_class": {name: int(np.sum(soft.argmax(axis=1) == k)) for k, name in enumerate(train.class_names)},
+    }
+    log.info("transfer_sets.%s: %d of %d candidates kept; dropped: %s", name, len(rows), len(candidates), sound.dropped)
+    if jax.process_index() == 0:
+        labelled = storage.Labelled(_pick(inputs, rows), soft)
+        storage.write(context.workdir / FOLDER, name, labelled, train.modality, train.class_names, facts | counts)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"transfer set {name} written")
+    source = load(name, context.workdir, train)
+    # What an ensemble says may depend on the label, which its students are taught with.
+    if keep_outputs and isinstance(teacher.network, Network):
+        kept = {key: column[rows] for key, column in outputs.items()}
+        cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), kept)
+    return TransferSet(source, facts | counts)
+
+
+def _base(spec: Mapping[str, Any], context: RunContext) -> Source:
+    """What the set's source may change."""
+    return context.datasets.training_source((spec.get("base", TRAIN),))
+
+
+def _sift(candidates: Any, spec: Mapping[str, Any], context: RunContext) -> Sound:
+    datasets = context.datasets
+    held_out = [value for role in ("selection", "evaluation") for value in datasets.splits[role].inputs]
+    limits = Limits(datasets.limits.max_characters, datasets.limits.max_pixels, spec["near_duplicate"] or None)
+    train = datasets.splits["train"]
+    return sift(candidates, train.inputs, held_out, modality=train.modality, limits=limits,
+                max_overlap=spec["max_overlap"])  # fmt: skip
+
+
+def _outputs(teacher: TrainedModel, name: str, inputs: Any, context: RunContext, *, features: bool) -> cache.Table:
+    """The teacher's logits [N, K], and what else of one vector an example it gives."""
+    train = context.datasets.splits["train"]
+    contents = text_contents(inputs) if train.modality == "text" else (np.asarray(image).tobytes() for image in inputs)
+    labels = np.full(len(inputs), -1, np.int32)
+    source = Source(f"transfer set {name}", train.modality, inputs, labels, train.class_names,
+                    fingerprint(contents, labels, train.class_names))  # fmt: skip
+    network = without_labels(teacher.network)
+    table = cache.outputs(teacher, source, context, network=network if features else partial(_logits_only, network))
+    context.datasets.forget(source)
+    return table
+
+
+def _logits_only(network: Any, variables: Variables, batch: Batch) -> ModelOutput:
+    """Features aren't kept, so they need not be computed or fetched."""
+    return ModelOutput(network(variables, batch).logits, {})
+
+
+def _pick(values: Any, rows: np.ndarray) -> Any:
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]

@@ -1,0 +1,99 @@
+"""The parts of an example whose presence is attributed: a grid of patches, or the tokens of a tokenizer."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kd_jax.analysis.masking import Masking, hide_tokens, mask_batch, replace_patches, replace_tokens
+from kd_jax.core.types import Batch
+from kd_jax.data.batches import bucket_lengths
+from kd_jax.data.run_datasets import Datasets, view_name
+from kd_jax.data.views.text import padding_id
+from kd_jax.training.trained_model import TrainedModel
+
+SIDE = 8
+"""Patches along each side of a picture, or the next smaller number that divides it."""
+
+
+@dataclass(frozen=True)
+class PatchesAndTokens:
+    """How examples fall into parts, and how models see them.
+
+    Attributes:
+      grid: rows and columns of patches; None for tokens.
+      masking: hides parts in every view.
+      views: name -> section of the views that are read.
+    """
+
+    grid: tuple[int, int] | None
+    masking: Masking
+    views: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """ "patches" or "tokens"."""
+        return "tokens" if self.grid is None else "patches"
+
+    def count(self, batch: Batch) -> int:
+        """How many parts an example has, those that only fill a text up included."""
+        if self.grid is not None:
+            return math.prod(self.grid)
+        return next(iter(batch.views.values()))["input_ids"].shape[1]
+
+    def tokens(self, datasets: Datasets, batch: Batch) -> list[str] | None:
+        """The tokens of an example without those that only fill; None for pictures."""
+        if self.grid is not None:
+            return None
+        ((name, spec),) = self.views.items()
+        view, tokenizer = batch.views[name], datasets.tokenizer(spec)
+        ids = np.asarray(view["input_ids"])[0][np.asarray(view["attention_mask"])[0]]
+        return [str(tokenizer.id_to_token(int(number))) for number in ids]
+
+
+def one_example(datasets: Datasets, views: Mapping[str, Any], index: int) -> Batch:
+    """A batch of one example of the evaluation split, a text padded to its bucket's length."""
+    source, seen = datasets.splits["evaluation"], {}
+    for name, spec in views.items():
+        prepared, length = datasets.prepared(source, spec), None
+        if "max_length" in spec:
+            length = next(step for step in bucket_lengths(spec["max_length"]) if step >= prepared.lengths[index])
+        seen[name] = prepared.gather(np.array([index]), length)
+    everyone = np.ones(1, bool)
+    # Its label doesn't count: nobody is told the answer.
+    return Batch(np.array([index], np.int32), seen, source.labels[[index]], ~everyone, everyone)
+
+
+def views_of(*models: TrainedModel) -> dict[str, Any]:
+    """Name -> section of all that the models read."""
+    return {view_name(spec): spec for model in models for spec in model.views}
+
+
+def split(views: dict[str, Any], datasets: Datasets) -> PatchesAndTokens:
+    """The parts of examples in views that show the same: pictures of any sizes, or one view of texts."""
+    if datasets.modality == "image":
+        grid = _grid(datasets.prepared(datasets.splits["evaluation"], spec) for spec in views.values())
+        # Zero is the view's mean, and so the colour that says least.
+        maskings = {name: replace_patches(grid=grid, baseline=0.0) for name in views}
+        return PatchesAndTokens(grid, mask_batch(maskings), views)
+    ((name, spec),) = views.items()
+    tokenizer = datasets.tokenizer(spec)
+    always = tuple(dict.fromkeys(tokenizer.encode("").ids))
+    # A text needs something that stays; one without special tokens keeps its length instead.
+    masking = hide_tokens(fixed_ids=always) if always else replace_tokens(
+        baseline_id=padding_id(tokenizer), fixed_ids=())  # fmt: skip
+    return PatchesAndTokens(None, mask_batch({name: masking}), views)
+
+
+def _grid(prepared: Iterable[Any]) -> tuple[int, int]:
+    """Rows and columns that divide the pictures of all views."""
+    sizes = np.array([each.gather(np.array([0]), None)["images"].shape[1:3] for each in prepared])
+    return _patches(math.gcd(*sizes[:, 0].tolist())), _patches(math.gcd(*sizes[:, 1].tolist()))
+
+
+def _patches(side: int) -> int:
+    """The largest divisor up to `SIDE`; of a side that has none but 1, the smallest beyond."""
+    divisors = [count for count in range(2, side + 1) if side % count == 0]
+    return max((count for count in divisors if count <= SIDE), default=min(divisors, default=1))

@@ -1,0 +1,33 @@
+"""Our own format: safetensors, a JSON of the architecture, the tokenizer, and the model card."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kd_jax.core.json_files import write_json
+from kd_jax.core.pytree import fingerprint
+from kd_jax.export import model_card
+from kd_jax.export.student import Student, apply
+from kd_jax.models import registry
+from kd_jax.models.weights import load
+from kd_jax.training.saved_model import write_variables
+
+DESCRIPTION = "architecture.json"
+
+
+def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Writes model.safetensors, architecture.json, tokenizer.json and README.md; returns what reads them back."""
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # Its presence says that all of it is whole.
+    write_variables(folder / "model.safetensors", student.variables)
+    if student.tokenizer is not None:
+        shutil.copyfile(student.tokenizer, folder / "tokenizer.json")
+    (folder / "README.md").write_text(model_card.make(student), encoding="utf-8")
+    kept = {key: student.description[key] for key in ("inputs", "view", "columns", "class_names", "dtype")}
+    architecture = {"architecture": registry.describe(student.module), "fingerprint": fingerprint(student.variables)}
+    write_json(folder / DESCRIPTION, architecture | kept)
+    module, variables = load.load(folder)
+    run = jax.jit(lambda inputs: apply(module, variables, inputs))
+    return lambda inputs: np.asarray(run(dict(inputs)))

@@ -1,0 +1,130 @@
+"""Labels and probabilities of new inputs, from an exported student alone, as a stream of JSON lines."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from kd_jax.data.batches import bucket_lengths
+from kd_jax.data.readers import unlabelled
+from kd_jax.data.readers.unlabelled import Row
+from kd_jax.data.source import Source
+from kd_jax.data.views.image import ImageView
+from kd_jax.data.views.text import PreparedText, TextView
+from kd_jax.export.kd_jax_format import DESCRIPTION
+from kd_jax.export.student import apply
+from kd_jax.models.weights import files, load
+
+BATCH_SIZE = 64
+"""Rows that are predicted at a time; what is in memory at once."""
+
+
+class Predictor:
+    """An exported student, ready to predict.
+
+    Args:
+      folder: the export, which holds architecture.json.
+
+    Raises:
+      ValueError: if it isn't one, or is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self.description = files.read_json(folder / DESCRIPTION)
+        module, variables = load.load(folder)
+        self._run = jax.jit(lambda inputs: jax.nn.softmax(apply(module, variables, inputs)))
+        self._view = self._make_view(folder)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table that hold a row's text."""
+        columns = self.description["columns"]
+        return (columns,) if isinstance(columns, str) else tuple(columns)
+
+    @property
+    def modality(self) -> str:
+        """ "text" or "image"."""
+        return "image" if "images" in self.description["inputs"] else "text"
+
+    def _make_view(self, folder: Path) -> TextView | ImageView:
+        view = self.description["view"]
+        if self.modality == "text":
+            return TextView(Tokenizer.from_file(str(folder / "tokenizer.json")), view["max_length"])
+        height, width, channels = self.description["inputs"]["images"]
+        size = (height, width) if view["size"] is None else tuple(view["size"])
+        return ImageView(size, tuple(view["mean"]), tuple(view["std"]), view["channels"] or channels)
+
+    def probabilities(self, values: list[Any]) -> np.ndarray:
+        """`[N, K]` of texts, pairs of texts, or images uint8 `[H, W, C]`; at most `BATCH_SIZE` of them."""
+        names = tuple(self.description["class_names"])
+        source = Source("input", self.modality, values, np.full(len(values), -1, np.int32), names, "")
+        prepared, length = self._view.prepare(source), None
+        if isinstance(prepared, PreparedText):
+            longest = int(prepared.lengths.max())
+            length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
+        # The last row fills the batch up, so that each length is compiled once.
+        rows = np.minimum(np.arange(BATCH_SIZE), len(values) - 1)
+        return np.asarray(self._run(prepared.gather(rows, length)))[: len(values)]
+
+    def answers(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        """One JSON object a row, in order: its place, and label and probabilities or what was wrong with it."""
+        iterator = iter(rows)
+        while chunk := list(islice(iterator, BATCH_SIZE)):
+            good = [row.value for row in chunk if row.error is None]
+            found = iter(self.probabilities(good) if good else ())
+            for row in chunk:
+                yield row.place | ({"error": row.error} if row.error is not None else self._answer(next(found)))
+
+    def _answer(self, probabilities: np.ndarray) -> dict[str, Any]:
+        names = self.description["class_names"]
+        shown = {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}
+        return {"label": names[int(np.argmax(probabilities))], "probabilities": shown}
+
+
+def find_export(workdir: Path, name: str | None = None) -> Path:
+    """The export in a run's folder, or the folder itself where it is one.
+
+    Raises:
+      ValueError: if nothing was exported yet, or several models were and none is named.
+    """
+    if (workdir / DESCRIPTION).is_file():
+        return workdir
+    found = sorted(path.parent for path in (workdir / "export").glob(f"*/{DESCRIPTION}"))
+    chosen = [folder for folder in found if name in (None, folder.name)]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(folder.name for folder in found) or "none"
+    if found:
+        raise ValueError(f"{workdir} has exports of {names}; say which with --model")
+    raise ValueError(f"{workdir} has no export; make one with: launch.py --stage=export --workdir={workdir}")
+
+
+def predict(workdir: Path, path: Path, output: TextIO, name: str | None = None) -> Mapping[str, int]:
+    """Predicts everything in a file or folder.
+
+    Args:
+      workdir: of a run with an export, or the export.
+      path: what to read, see `kd_jax.data.readers.unlabelled`.
+      output: gets one line of JSON for each row.
+      name: of the exported model where there are several.
+
+    Returns:
+      How many rows were "predicted" and how many "unreadable".
+
+    Raises:
+      ValueError: if there is no export, or the input is of a kind that it doesn't read.
+    """
+    predictor = Predictor(find_export(workdir, name))
+    counts = {"predicted": 0, "unreadable": 0}
+    channels = predictor.description["inputs"]["images"][-1] if predictor.modality == "image" else None
+    rows = unlabelled.read(path, predictor.modality, predictor.columns, channels)
+    for answer in predictor.answers(unlabelled.show_progress(rows)):
+        counts["unreadable" if "error" in answer else "predicted"] += 1
+        output.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    output.flush()
+    return counts

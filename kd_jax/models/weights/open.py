@@ -1,0 +1,114 @@
+"""Where published weights are opened: a folder or file -> what network it holds, and its tensors."""
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from kd_jax.core.pytree import fingerprint
+from kd_jax.models.layers import transformer
+from kd_jax.models.weights import files
+from kd_jax.models.weights.formats import FORMATS, torch_files, weight_format
+
+OWN = ("architecture.json", "finished.json")
+"""What tells that a folder is an export of ours or a finished model of a run."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """An opened folder or file.
+
+    Attributes:
+      owner: its path, for messages.
+      layout: how its tensors are named.
+      options: of `models.build`, without `num_classes`.
+      tensors: by the layout's names, without prefix.
+      num_classes: as many as it has a classifier for or says, None where it says nothing.
+      channels: of the images it reads; text models don't ask.
+    """
+
+    owner: str
+    layout: weight_format.WeightFormat
+    options: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    num_classes: int | None
+    channels: int = 3
+
+
+def open_weights(path: pathlib.Path) -> Published:
+    """Opens a folder of Hugging Face, an export or a finished model of ours, or one safetensors or npz file.
+
+    Raises:
+      ValueError: if it is absent, damaged or a pickle, or the network is not supported.
+    """
+    if any((path / name).is_file() for name in OWN):
+        return _open_own(path)
+    if path.is_file():
+        tensors = files.read_file(path)
+        try:
+            found, options = torch_files.recognise(tensors)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        channels = next(tensors[name].shape[1] for name in ("conv1.weight", "features.0.weight") if name in tensors)
+        return Published(str(path), found, options, dict(tensors), options.pop("num_classes"), channels)
+    return _open_hugging_face(path)
+
+
+def _open_own(folder: pathlib.Path) -> Published:
+    description = files.read_json(next(folder / name for name in OWN if (folder / name).is_file()))
+    if not isinstance(description.get("architecture"), dict):
+        raise ValueError(f"{folder} doesn't say its architecture; it was written by an older version")
+    tensors = files.read_folder(folder)
+    variables: Any = flax.traverse_util.unflatten_dict(tensors, sep="/")
+    if fingerprint(variables) != description.get("fingerprint"):
+        raise ValueError(f"{folder}: the weights differ from their fingerprint; they are damaged or not these")
+    options = dict(description["architecture"])
+    if options.pop("scan", False):
+        variables["params"] = transformer.unstack_blocks(variables["params"])
+        flat: Any = flax.traverse_util.flatten_dict(variables, sep="/")
+        tensors = flat
+        options["scan"] = True
+    images = description.get("inputs", {}).get("images")
+    return Published(str(folder), weight_format.Own(), options, tensors, options.pop("num_classes"),
+                     images[-1] if images else 3)  # fmt: skip
+
+
+def _open_hugging_face(folder: pathlib.Path) -> Published:
+    config = files.read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in FORMATS:
+        raise ValueError(f"{folder}: model_type {kind!r} is not supported; supported: {sorted(FORMATS)}")
+    found = FORMATS[kind]
+    assert found.options is not None
+    try:
+        options = found.options(config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    if options["name"] == "encoder":
+        pooling = folder / "1_Pooling" / "config.json"
+        mean = pooling.exists() and files.read_json(pooling).get("pooling_mode_mean_tokens") is True
+        options["pooling"] = "mean" if mean else "cls"
+    tensors = _normalised(folder, found, files.read_folder(folder))
+    classifier, labels = found.sources("params/classifier/kernel")[0], config.get("id2label")
+    classes = len(labels) if isinstance(labels, dict) and labels else None
+    if classifier in tensors and tensors[classifier].ndim == 2:
+        classes = tensors[classifier].shape[0]
+    return Published(str(folder), found, options, tensors, classes, config.get("num_channels", 3))
+
+
+def _normalised(folder: pathlib.Path, found: weight_format.WeightFormat, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors without prefix, `weight` and `bias` in LayerNorms, no counters of batches."""
+    renamed: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        # The first BERT checkpoints, bert-base-uncased among them, call a LayerNorm's weight and bias gamma and beta.
+        new = name.removeprefix(found.prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
+        new = new.replace("LayerNorm.beta", "LayerNorm.bias")
+        if new in renamed:
+            raise ValueError(f"{folder} has two tensors for {new!r}")
+        renamed[new] = tensor
+    return renamed

@@ -1,0 +1,47 @@
+"""Hyperparameters that change with the step: a term's weight, its temperature."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from kd_jax.core.options import call_with_options, choose
+
+Schedule = Callable[[Any], Any]
+
+
+def linear(*, start: float, stop: float, steps: int) -> Schedule:
+    """From `start` to `stop` in a straight line over `steps` training steps, then `stop`."""
+    return optax.linear_schedule(start, stop, steps)
+
+
+def cosine(*, start: float, stop: float, steps: int) -> Schedule:
+    """From `start` to `stop` along half a cosine over `steps` training steps, then `stop`."""
+    shape = optax.cosine_decay_schedule(1.0, steps)
+    return lambda step: stop + (start - stop) * shape(step)
+
+
+def switch(*, start: float, stop: float, at: int) -> Schedule:
+    """`start` until training step `at`, `stop` from there on."""
+    return optax.join_schedules([optax.constant_schedule(start), optax.constant_schedule(stop)], [at])
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {"cosine": cosine, "linear": linear, "switch": switch}
+
+
+def extremes(value: float | Mapping[str, Any]) -> tuple[float, ...]:
+    """The numbers between which a constant or scheduled value stays; for range checks."""
+    return (value["start"], value["stop"]) if isinstance(value, Mapping) else (value,)
+
+
+def make_value(value: float | Mapping[str, Any], owner: str) -> Schedule:
+    """A number, or `dict(name=..., start=..., stop=..., ...)`, as a function of the step.
+
+    Raises:
+      ValueError: for anything else, an unknown name or an unknown option.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, Mapping)):
+        raise ValueError(f"{owner} must be a number or a schedule, got {value!r}")
+    if not isinstance(value, Mapping):
+        return optax.constant_schedule(float(value))
+    return call_with_options(choose(SCHEDULES, value, f"schedule for {owner}"), value, f"{owner}: schedule")

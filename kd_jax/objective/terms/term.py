@@ -1,0 +1,157 @@
+"""What a term of an objective is, where it stands and what it sees."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.core.types import Batch, Mean, ModelOutput, PyTree, View
+
+LogitsOf = Callable[[Batch], jax.Array]
+"""A model as it is evaluated: a batch of any number of rows -> logits `[N, K]`."""
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """Where a term stands: what it may read, known before anything runs.
+
+    Attributes:
+      view: name of the student's view.
+      student: the student's output as `jax.ShapeDtypeStruct`s.
+      teachers: teacher's name -> its output, likewise.
+      tokens: length `T` of the student's view for text, None for images.
+      teacher_views: teacher's name -> name of its view.
+      labels: [N] int, the classes of the training examples, -1 where unlabelled; an example's position is its
+        `Batch.index`.
+      num_classes: of the data.
+      inputs: name -> view of one example, likewise.
+      cached: teachers whose outputs on the training data are all there is of them.
+    """
+
+    view: str
+    student: ModelOutput
+    teachers: Mapping[str, ModelOutput]
+    tokens: int | None
+    teacher_views: Mapping[str, str]
+    labels: np.ndarray
+    num_classes: int
+    inputs: Mapping[str, View] = field(default_factory=dict)
+    cached: tuple[str, ...] = ()
+
+    def teacher(self, name: str | None) -> str:
+        """The teacher a term means: the one it names, or the only one there is."""
+        if not self.teachers:
+            raise ValueError("it needs a teacher and the model has none (teachers=())")
+        if name is None and len(self.teachers) == 1:
+            return next(iter(self.teachers))
+        if name is None or name not in self.teachers:
+            wanted = "it must say which teacher (source=...)" if name is None else f"unknown teacher {name!r}"
+            raise ValueError(f"{wanted}; there are {', '.join(sorted(self.teachers))}")
+        return name
+
+    def feature(self, output: ModelOutput, layer: str, owner: str) -> Any:
+        """A feature's shape, or an error that lists the layers."""
+        if layer not in output.features:
+            raise ValueError(f"{owner} has no layer {layer!r}; it has {', '.join(sorted(output.features))}")
+        return output.features[layer]
+
+    def is_by_token(self, shape: tuple[int, ...]) -> bool:
+        """Whether a feature `[B, T, D]` has a vector for each token of the student's view."""
+        return self.tokens is not None and len(shape) == 3 and shape[1] == self.tokens
+
+    def require_one_tokenizer(self, teacher: str) -> None:
+        """Refuses to compare tokens of two tokenizers.
+
+        Raises:
+          ValueError: if the teacher reads another view.
+        """
+        if self.teacher_views.get(teacher) != self.view:
+            raise ValueError(
+                f"token by token it can't be compared with {teacher!r}, which reads another view (tokenizer or length)"
+            )
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a term sees in one step.
+
+    Attributes:
+      student: the student's output on the microbatch.
+      teachers: each teacher's, by name.
+      batch: the microbatch.
+      step: [] training step, for schedules.
+      key: for what it draws; the same on all devices.
+      axis_name: pmap's axis where the rows are one device's, None where they are the whole microbatch.
+      student_logits: the student with the parameters that are trained, asked about other examples: no dropout, stored
+        statistics.
+      teacher_logits: each teacher's name -> the teacher, likewise, without gradient.
+    """
+
+    student: ModelOutput
+    teachers: Mapping[str, ModelOutput]
+    batch: Batch
+    step: Any
+    key: jax.Array
+    axis_name: str | None = None
+    student_logits: LogitsOf | None = None
+    teacher_logits: Mapping[str, LogitsOf] = field(default_factory=dict)
+
+    def gathered(self) -> "StepContext":
+        """The same with the rows of all devices, in the global batch's order."""
+        if self.axis_name is None:
+            return self
+        student, teachers, batch = jax.lax.all_gather(
+            (self.student, dict(self.teachers), self.batch), self.axis_name, tiled=True
+        )
+        return replace(self, student=student, teachers=teachers, batch=batch, axis_name=None)
+
+
+Compute = Callable[[PyTree, PyTree, StepContext], tuple[jax.Array, PyTree]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of an objective.
+
+    Attributes:
+      kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes are averaged first),
+        "token" [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts once, and
+        must itself leave out the rows that are not valid).
+      values: `(params, memory, seen) -> (unreduced values, new memory)`.
+      init: `key -> (params, memory)`; nothing trained and nothing kept unless a term says so.
+      labelled: whether examples without a label are left out.
+      view: the student's view, whose mask a "token" term uses.
+    """
+
+    kind: str
+    values: Compute
+    view: str
+    labelled: bool = False
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]] = field(default=lambda _: ({}, {}))
+
+    def mask(self, batch: Batch) -> jax.Array:
+        """Bool: what counts, with the batch's leading axes; [] for a "batch" term of one microbatch."""
+        valid = jnp.asarray(batch.valid)
+        if self.labelled:
+            valid = valid & batch.label_valid
+        if self.kind == "batch":
+            # Every device counts the microbatch, also one that holds none of its valid rows.
+            return jnp.ones(valid.shape[:-1], bool)
+        if self.kind == "token":
+            return valid[..., None] & (jnp.asarray(batch.views[self.view]["attention_mask"]) > 0)
+        return valid
+
+    def count(self, batch: Batch) -> jax.Array:
+        """[] how many values count; known before the models run, whatever the batch's leading axes."""
+        return jnp.sum(self.mask(batch))
+
+    def apply(self, params: PyTree, memory: PyTree, seen: StepContext) -> tuple[Mean, PyTree]:
+        """The term on one microbatch, as a mean over what counts, and the term's new memory."""
+        values, memory = self.values(params, memory, seen)
+        mask = self.mask(seen.batch)
+        if self.kind == "example":
+            values = values.reshape(*mask.shape, -1).mean(axis=-1)
+        return Mean(jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask)), memory

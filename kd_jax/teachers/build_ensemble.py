@@ -1,0 +1,138 @@
+"""Finished models made the members of an ensemble: their options, their classes, their weights given or learned."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.special import softmax
+
+from kd_jax.config.schema import ModelPlan
+from kd_jax.core.json_files import write_json
+from kd_jax.core.options import call_with_options
+from kd_jax.data.run_datasets import view_name
+from kd_jax.data.source import Source
+from kd_jax.teachers import cache
+from kd_jax.teachers.ensemble import AVERAGES, ROUTES, Ensemble, without_labels
+from kd_jax.training.context import RunContext
+from kd_jax.training.trained_model import TrainedModel
+
+LEARNED = "learned"
+
+
+def assemble(plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunContext) -> TrainedModel:
+    """The ensemble that a model's section describes: `dict(name="ensemble", members=..., combine=..., ...)`.
+
+    Args:
+      plan: its section; "members" are looked up in the next argument, `weights` is None (equal), one number a member,
+        or "learned", on the selection split; `temperatures` None (1) or one a member.
+      members: the finished models, by name, in order.
+      context: data and devices.
+
+    Raises:
+      ValueError: for an option that doesn't fit, or members that disagree on the classes.
+    """
+    options = {key: value for key, value in plan.model.items() if key != "members"}
+    try:
+        network = call_with_options(_make, options, "model", members, context)
+    except ValueError as error:
+        raise ValueError(f"models.{plan.name}: {error}") from None
+    facts = {
+        "members": {name: member.description["fingerprint"] for name, member in members.items()},
+        "combine": network.combine,
+        "weights": list(network.weights),
+        "temperatures": list(network.temperatures),
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    description = facts | {
+        "fingerprint": f"sha256:{digest}", "step": 0, "train_seconds": 0.0,
+        "parameters": sum(member.parameters for member in members.values()),
+    }  # fmt: skip
+    home = context.workdir / plan.name
+    if jax.process_index() == 0:
+        home.mkdir(parents=True, exist_ok=True)
+        write_json(home / "ensemble.json", description)
+    views = {view_name(view): view for member in members.values() for view in member.views}
+    variables = {name: member.variables for name, member in members.items()}
+    return TrainedModel(plan, network, variables, description, home, tuple(views.values()))
+
+
+def _make(
+    members: Mapping[str, TrainedModel], context: RunContext, *, combine: str, weights: Any, temperatures: Any
+) -> Ensemble:
+    if combine not in (*AVERAGES, *ROUTES):
+        raise ValueError(f"unknown combine {combine!r}; there are {', '.join((*AVERAGES, *ROUTES))}")
+    names = {member.network.view for member in members.values()}
+    networks = {name: member.network for name, member in members.items()}
+    _check_classes(members, context)
+    count = len(members)
+    ones = (1.0,) * count
+    equal = Ensemble(networks, combine, ones, _numbers(temperatures, count, "temperatures", ones),
+                     names.pop() if len(names) == 1 else "")  # fmt: skip
+    if weights is not None and combine in ROUTES:
+        raise ValueError(f"weights belong to a mean, and {combine!r} takes one member's logits: they must be None")
+    if weights == LEARNED:
+        if combine != "mean_probabilities":
+            raise ValueError("weights are learned for mean_probabilities only")
+        found = _learned(members, equal.temperatures, context)
+    else:
+        found = _numbers(weights, count, "weights", ones)
+    return replace(equal, weights=tuple(float(w) for w in np.asarray(found) / np.sum(found)))
+
+
+def _numbers(given: Any, count: int, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    if given is None:
+        return default
+    numbers = given if isinstance(given, list | tuple) else ()
+    if len(numbers) != count or not all(isinstance(number, int | float) and number > 0 for number in numbers):
+        raise ValueError(f"{name} must be None or {count} positive numbers, one a member, got {given}")
+    return tuple(float(number) for number in numbers)
+
+
+def _check_classes(members: Mapping[str, TrainedModel], context: RunContext) -> None:
+    known = {name: list(m.description["class_names"]) for name, m in members.items() if "class_names" in m.description}
+    wanted = list(context.datasets.splits["train"].class_names)
+    for name, classes in known.items():
+        if classes != wanted:
+            raise ValueError(f"member {name!r} knows the classes {classes}, the data has {wanted}")
+
+
+def _learned(members: Mapping[str, TrainedModel], temperatures: Sequence[float], context: RunContext) -> np.ndarray:
+    """[M] the mixture's weights by greatest likelihood of the selection split's labels."""
+    source = context.datasets.splits["selection"]
+    labelled = source.labels >= 0
+    logits = unlabelled_logits(members, source, context)[:, labelled].astype(np.float64)
+    probabilities = softmax(logits / np.reshape(temperatures, (-1, 1, 1)), axis=-1)
+    return mixture_weights(probabilities, source.labels[labelled])
+
+
+def unlabelled_logits(members: Mapping[str, TrainedModel], source: Source, context: RunContext) -> np.ndarray:
+    """`[M, N, K]`, what each member says of a whole split without knowing its labels."""
+    tables = (cache.outputs(x, source, context, network=without_labels(x.network)) for x in members.values())
+    return np.stack([table["logits"] for table in tables])
+
+
+def mixture_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights of a mean of probabilities under which the labels are most likely, by expectation maximisation.
+
+    The likelihood is concave in the weights, so what is found is the best there is.
+
+    Args:
+      probabilities: `[M, N, K]`.
+      labels: `[N]` int.
+
+    Returns:
+      `[M]`, at least 0, summing to 1.
+    """
+    likelihood = np.maximum(probabilities[:, np.arange(len(labels)), labels], 1e-300)
+    weights = np.full(len(likelihood), 1 / len(likelihood))
+    for _ in range(10_000):
+        shares = weights[:, None] * likelihood
+        new = np.mean(shares / shares.sum(axis=0), axis=1)
+        if np.abs(new - weights).max() < 1e-10:
+            break
+        weights = new
+    return np.maximum(weights, 1e-12)

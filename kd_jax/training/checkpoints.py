@@ -1,0 +1,247 @@
+"""Checkpoints: a state with a checksum for every leaf, verified on restore; damage is announced and stepped over.
+
+Orbax writes each one into a temporary folder and renames it, so a kill leaves either all of a checkpoint or none.
+What it doesn't notice, a flipped bit in array data, the checksums do.
+"""
+
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from kd_jax.core.pytree import checksums, describe
+from kd_jax.core.types import PyTree
+
+log = logging.getLogger("kd_jax")
+
+DAMAGE = (ValueError, KeyError, OSError, TypeError)
+"""What Orbax raises for files that are truncated, missing or altered; it has no type of its own for that."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint that can't be used or can't be written."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint whose files are incomplete or altered."""
+
+
+def ranking(metrics: Mapping[str, float]) -> tuple[float, float, float]:
+    """Best last: by selection accuracy, then by loss, then the earlier step."""
+    return metrics["accuracy"], -metrics["loss"], -metrics["step"]
+
+
+class Checkpoints:
+    """The checkpoints of one trained group, in one folder.
+
+    Args:
+      directory: where; created when missing.
+      keep_latest: how many of the newest stay.
+      keep_best: how many of the best by `ranking` stay as well.
+    """
+
+    def __init__(self, directory: Path, *, keep_latest: int, keep_best: int):
+        if keep_latest < 1 or keep_best < 1:
+            raise ValueError(f"checkpoint.keep_latest and keep_best must be at least 1, got {keep_latest}, {keep_best}")
+        policies = preservation_policy.AnyPreservationPolicy([
+            preservation_policy.LatestN(keep_latest),
+            preservation_policy.BestN(get_metric_fn=ranking, n=keep_best, keep_checkpoints_without_metrics=False),  # pyright: ignore[reportArgumentType]
+        ])  # fmt: skip
+        self.directory = directory.resolve()
+        options = ocp.CheckpointManagerOptions(preservation_policy=policies, best_fn=ranking, best_mode="max")  # pyright: ignore[reportArgumentType]
+        self._tidy()
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def _tidy(self) -> None:
+        """Removes what a kill inside a save left, and mends metrics, before Orbax reads anything."""
+        if jax.process_index() == 0:
+            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for path in self.directory.glob("*/metrics/metrics"):
+                _mend_metrics(path)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints tidied")
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: PyTree, meta: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+        """Begins to write a checkpoint; returns once the state may change.
+
+        Args:
+          step: training steps taken.
+          state: the state; it must be the same in every process.
+          meta: JSON values kept beside it (data position, seconds trained, ...).
+          metrics: "accuracy" and "loss" on the selection split, for `ranking`; None keeps it from being ranked.
+
+        Raises:
+          CheckpointError: if the one before could not be written (a full disk, say).
+        """
+        body = json.dumps(
+            {**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)}
+        )
+        sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
+        written = jax.tree.map(_writable, state)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed))
+        try:
+            begun = self._manager.save(step, args=args, metrics={**metrics, "step": step} if metrics else None)
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
+        if not begun:
+            raise self._not_written(ValueError(f"step {step} is there already, or a later one"))
+
+    def wait(self) -> None:
+        """Returns once everything is on disk.
+
+        Raises:
+          CheckpointError: if it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: Exception) -> CheckpointError:
+        # What the operating system said stands last, after the files' long names.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1].rpartition('": ')[2][:300]
+        kept = self.last_good() or "none"
+        return CheckpointError(f"a checkpoint could not be written to {self.directory}: {reason}; last good: {kept}")
+
+    def last_good(self) -> str | None:
+        """The newest complete checkpoint's folder, for messages."""
+        steps = self.steps()
+        return str(self.directory / str(steps[-1])) if steps else None
+
+    def restore_latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+        """The newest undamaged state and its meta; None when there is no checkpoint at all.
+
+        Damaged ones are announced and deleted, so that training may write those steps again.
+
+        Args:
+          template: a state of the wanted structure, shapes, dtypes and shardings.
+
+        Raises:
+          CheckpointError: if a checkpoint belongs to another model or config, or if all are damaged.
+        """
+        found = self.steps()
+        for step in reversed(found):
+            try:
+                restored = self.restore(step, template)
+            except DamagedCheckpoint as error:
+                older = [s for s in self.steps() if s < step]
+                following = f"falling back to step {older[-1]}" if older else "there is no older one"
+                log.warning("%s; %s", error, following)
+                if older:
+                    self._discard(step)
+                continue
+            return restored
+        if found:
+            raise CheckpointError(
+                f"every checkpoint in {self.directory} is damaged; delete that folder to train from the start"
+            )
+        return None
+
+    def _discard(self, step: int) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+        self._manager.reload()
+
+    def restore_best(self, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """The best undamaged state by `ranking`, and its meta; damage is announced and the next best taken.
+
+        Raises:
+          CheckpointError: as in `restore_latest`, and when there is none.
+        """
+        metrics = {step: found for step in self.steps() if (found := self._manager.metrics(step))}
+        order = sorted(metrics, key=lambda step: ranking(metrics[step]))
+        for step in reversed(order):
+            try:
+                return self.restore(step, template)
+            except DamagedCheckpoint as error:
+                log.warning("%s; taking the next best", error)
+        raise CheckpointError(f"there is no undamaged checkpoint in {self.directory}")
+
+    def restore(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """The state saved at `step`, on the template's shardings, and its meta.
+
+        Raises:
+          DamagedCheckpoint: if it can't be read whole or a checksum differs.
+          CheckpointError: if its leaves are not the template's, naming the first that differs.
+        """
+        where = f"checkpoint {self.directory / str(step)}"
+        meta = self._meta(step, where)
+        self._check_structure(meta["leaves"], describe(template), where)
+        abstract = jax.tree.map(_abstract, template)
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            state = self._manager.restore(step, args=args)["state"]
+        except DAMAGE as error:
+            raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
+        for path, checksum in checksums(state).items():
+            if checksum != meta["checksums"][path]:
+                raise DamagedCheckpoint(f"{where} is damaged: the checksum of {path} differs")
+        return state, meta
+
+    def _meta(self, step: int, where: str) -> dict[str, Any]:
+        try:
+            sealed = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            return _unsealed(sealed)
+        except DAMAGE as error:
+            raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
+
+    def _check_structure(self, stored: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
+        for path in sorted(stored.keys() | wanted.keys()):
+            if stored.get(path) != wanted.get(path):
+                raise CheckpointError(
+                    f"{where} doesn't fit the config: {path} is {stored.get(path, 'absent')} there and"
+                    f" {wanted.get(path, 'absent')} here"
+                )
+
+    def close(self) -> None:
+        """Waits for writes and releases the folder."""
+        self.wait()
+        self._manager.close()
+
+
+def _unsealed(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    if zlib.crc32(sealed["body"].encode()) != sealed["checksum"]:
+        raise ValueError("the checksum of its description differs")
+    return json.loads(sealed["body"])
+
+
+def _mend_metrics(path: Path) -> None:
+    """Replaces metrics that differ from their sealed copy: Orbax reads them unchecked, ranks by them, may trip over."""
+    try:
+        body = _unsealed(json.loads((path.parents[1] / "meta" / "metadata").read_text()))
+    except DAMAGE:
+        path.unlink()  # The checkpoint itself is damaged, which its restoration will say.
+        return
+    wanted = json.dumps({**body["metrics"], "step": body["step"]}).encode() if body.get("metrics") else None
+    if wanted is not None and path.read_bytes() != wanted:
+        log.warning("the metrics of checkpoint %s are damaged; their copy takes their place", path.parents[1])
+        path.write_bytes(wanted)
+
+
+def _writable(leaf: Any) -> Any:
+    """The leaf as Orbax takes it: of what pmap leaves in every process of a cluster, one copy in memory."""
+    return np.asarray(leaf) if jax.process_count() > 1 and leaf.is_fully_addressable else leaf
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,184 @@
+"""The outer loop: step, log, evaluate, checkpoint; stops on SIGTERM, on numbers that aren't finite, or when done."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from kd_jax.core.types import Batch, Mean, PyTree
+from kd_jax.data.batches import TrainingBatches
+from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
+from kd_jax.training.metrics_writer import MetricsWriter
+from kd_jax.training.progress import StepProgress
+from kd_jax.training.state import TrainState
+
+CONSEQUENCES = ("accuracy", "loss", "gradient_norm")
+"""What a step reports beside its terms."""
+
+
+
+
+
+
+
+
+
+@dataclass
+class Window:
+    """Metrics since the last log line, each step checked for numbers that aren't finite."""
+
+    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, step: int, metrics: Mapping[str, Mapping[str, Any]], last_good: str | None) -> None:
+        """Adds a step's metrics.
+
+        Raises:
+          Diverged: naming the model, the step and the term.
+        """
+        numbers: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics)))
+        for name, values in numbers.items():
+            # The terms first: they are the cause, the total and the gradient only follow.
+            for term in sorted(values, key=lambda term: (term in CONSEQUENCES, term)):
+                number = values[term].total if isinstance(values[term], Mean) else values[term]
+                if not np.isfinite(number):
+                    raise Diverged(
+                        f"{name}: {term} is {float(number)} at step {step}; a lower learning rate or weight may help;"
+                        f" last good checkpoint: {last_good or 'none yet'}"
+                    )
+        self.sums = jax.tree.map(np.add, self.sums, numbers) if self.sums else numbers
+        self.steps += 1
+
+    def close(self) -> dict[str, dict[str, float]]:
+        """Model -> metric -> mean over the window, which then begins anew."""
+        means = {
+            name: {
+                term: float(value.value()) if isinstance(value, Mean) else float(value) / self.steps
+                for term, value in values.items()
+            }
+            for name, values in self.sums.items()
+        }
+        self.sums, self.steps = {}, 0
+        return means
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When a training run does what, in steps.
+
+    Attributes:
+      total: of the whole training.
+      save: between evaluations on the selection split, each saved.
+      log: between log lines.
+    """
+
+    total: int
+    save: int
+    log: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("save", self.save), ("log", self.log)):
+            if value < 1:
+                raise ValueError(f"{name} interval must be at least 1 step, got {value}")
+
+
+def train(
+    state: TrainState,
+    *,
+    advance: Callable[[TrainState, Batch], tuple[TrainState, PyTree]],
+    batches: TrainingBatches,
+    rhythm: Intervals,
+    evaluate: Callable[[TrainState], Mapping[str, Mapping[str, float]]],
+    checkpoints: Checkpoints,
+    records: Mapping[str, MetricsWriter],
+    progress: StepProgress,
+    stop: StopSignal,
+    seconds: float,
+) -> float:
+    """Trains from `state` to the last step; what it learned is in the checkpoints.
+
+    Args:
+      state: fresh or restored; it is donated.
+      advance: one compiled step.
+      batches: positioned at `state.step`.
+      rhythm: intervals in steps.
+      evaluate: by member, "accuracy", "loss" and more on the selection split; checkpoints are ranked by the members'
+        mean "accuracy" and "loss", and their meta holds each member's under "selection".
+      checkpoints: where states go.
+      records: by member, where metrics go.
+      progress: what people see.
+      stop: whether to end early.
+      seconds: trained before this start.
+
+    Returns:
+      Seconds trained in all.
+
+    Raises:
+      Interrupted: after SIGTERM, with the state saved.
+      Diverged: on a loss or gradient that isn't finite; that state is never saved.
+    """
+    step, began, window, pending = int(state.step), time.perf_counter() - seconds, Window(), None
+
+    def settle():
+        # Metrics are fetched one step late, so that the device already works on the next step meanwhile.
+        if pending is not None:
+            window.add(*pending, checkpoints.last_good())
+
+    def save(scores):
+        meta = {"position": batches.get_state(), "seconds": time.perf_counter() - began, "selection": scores}
+        checkpoints.save(step, state, meta, scores and _means(scores))
+
+    while step < rhythm.total:
+        state, metrics = advance(state, next(batches))
+        settle()
+        step, pending = step + 1, (step + 1, metrics)
+        progress.advance(step)
+        due, log_due = at_interval(step, rhythm.save, rhythm.total), at_interval(step, rhythm.log, rhythm.total)
+        ending = step < rhythm.total and stop.asked(agree=log_due)
+        if due or log_due or ending:
+            settle()
+            pending = None
+        if log_due:
+            report(step, window.close(), records, progress)
+        if due:
+            scores = evaluate(state)
+            selection = {name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()}
+            report(step, selection, records, None)
+            save(scores)
+        elif ending:
+            # Unranked: the choice of the best checkpoint must not depend on where a run happened to be stopped.
+            save(None)
+        if ending:
+            checkpoints.wait()
+            raise Interrupted(f"stopped at step {step} of {rhythm.total}; the same command resumes it")
+    checkpoints.wait()
+    return time.perf_counter() - began
+
+
+def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What ranks a checkpoint: the mean over the members."""
+    return {key: statistics.fmean(own[key] for own in scores.values()) for key in ("accuracy", "loss")}
+
+
+def at_interval(step: int, every: int, total: int) -> bool:
+    """True every so many steps, and at the last one."""
+    return step % every == 0 or step == total
+
+
+def report(
+    step: int, values: Mapping[str, Mapping[str, float]], records: Mapping[str, MetricsWriter], progress: StepProgress | None
+) -> None:
+    """Writes values by model, and shows them; those of several models under the models' names."""
+    shown = {}
+    for name, record in records.items():
+        finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
+        record.write(step, finite)
+        shown |= finite if len(records) == 1 else {f"{name}/{key}": value for key, value in finite.items()}
+    if progress is not None:
+        progress.report(step, shown)

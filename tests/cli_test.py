@@ -1,0 +1,108 @@
+import subprocess
+import sys
+
+import pytest
+from paths import ROOT
+
+from kd_jax.cli import split_arguments
+from kd_jax.config.load import load_config, plain
+
+ROOT = ROOT
+
+
+def launch(*arguments):
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    def write(text):
+        file = tmp_path / "mine.py"
+        file.write_text(text)
+        return str(file)
+
+    return write
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "rest"),
+    [
+        ([], "configs/digits.py", []),
+        (["--config=a.py:smoke", "--workdir=x"], "a.py:smoke", ["--workdir=x"]),
+        (["-config", "a.py", "--debug"], "a.py", ["--debug"]),
+        (["--config.seed=1"], "configs/digits.py", ["--config.seed=1"]),
+        (["--config=a.py", "--config.seed=1", "--config=b.py"], "b.py", ["--config.seed=1"]),
+    ],
+)
+def test_the_config_file_is_told_from_overrides_of_it(arguments, config, rest):
+    assert split_arguments(arguments) == (config, rest)
+
+
+# Config files
+
+
+def test_a_config_keeps_tuples_and_resolves_references(config_file):
+    file = config_file(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    config = ConfigDict(dict(training=dict(epochs=2.0), view={}, dtype='float32'))\n"
+        "    config.models = dict(student=dict(model=dict(name='cnn', widths=(4, 8))), baseline=dict(like='student'))\n"
+        "    return config\n"
+    )
+    config = load_config(file)
+    config.training.epochs = 3.0
+    models = plain(config)["models"]
+    assert models["baseline"]["model"]["widths"] == (4, 8)
+    assert models["baseline"]["training"]["epochs"] == 3.0
+
+
+@pytest.mark.parametrize("name", ["nothing.py", "README.md", "configs"])
+def test_a_file_that_is_no_config_is_refused(name):
+    with pytest.raises(ValueError, match=f"there is no config file '{name}'; those of this project are in configs/"):
+        load_config(name)
+
+
+def test_a_file_without_get_config_is_refused(config_file):
+    with pytest.raises(ValueError, match=r"mine.py has no function get_config"):
+        load_config(config_file("x = 1\n"))
+
+
+# The process
+
+
+def test_help_lists_the_flags_and_ends_well():
+    found = launch("--help")
+    assert found.returncode == 0
+    assert found.stderr == ""
+    for flag in ("--workdir", "--config", "--sweep", "--[no]debug", "--simulate_devices", "--coordinator"):
+        assert flag in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "unexpected argument 'nonsense'; flags begin with --"),
+        (["--wrkdir=x"], "Unknown command line flag 'wrkdir'"),
+        (
+            ["--config.training.optimizer.learning_rte=1"],
+            """the config has no such option: 'learning_rte' Did you mean "learning_rate" instead of "learning_rte"?""",
+        ),
+        (["--config.training.epochs=many"], "could not convert string to float: 'many'"),
+        (["--num_processes=2"], "--coordinator, --num_processes and --process_id go together"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_on_stderr(arguments, message, tmp_path):
+    found = launch(*arguments, f"--workdir={tmp_path}")
+    assert found.returncode not in (0, 75)
+    assert message in found.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in found.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    found = launch("--config=nothing.py", "--debug", f"--workdir={tmp_path}")
+    assert found.returncode not in (0, 75)
+    assert "Traceback" in found.stderr

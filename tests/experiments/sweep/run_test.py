@@ -1,0 +1,276 @@
+"""A sweep as a whole: its table, how it stops and goes on, and a real one."""
+
+import json
+import os
+import signal
+import statistics
+from dataclasses import replace
+
+import jax
+import pytest
+from paths import TESTS
+
+from kd_jax.config.load import load_config
+from kd_jax.experiments.run import run_experiment
+from kd_jax.experiments.sweep import workers
+from kd_jax.experiments.sweep.grid import lay_out
+from kd_jax.experiments.sweep.run import run_sweep
+from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
+
+CONFIG = str(TESTS / "configs" / "shared.py") + ":smoke"
+TEMPERATURE = "models.student.objective.soft.temperature"
+
+# A workdir's lock is held until the workdir is forgotten.
+pytestmark = pytest.mark.filterwarnings(r"ignore:.*\.lock:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def config():
+    config = load_config(CONFIG)
+    config.parallel.data = 1
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    def write(**spec):
+        file = tmp_path / "sweep_file.json"
+        file.write_text(json.dumps(spec))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def fake_runs(monkeypatch):
+    """Stands in for the experiment: its calls are recorded; the student's accuracy is 0.1 x its seed."""
+    calls = []
+
+    def run(config, workdir):
+        calls.append((workdir.name, config))
+        restored = config["models"]["teacher"].get("restore")
+        teacher = restored or str(workdir / "teacher")
+        accuracies = {"baseline": 0.0, "teacher": 0.9, "student": 0.1 * config["seed"]}
+        models = {
+            name: {
+                "accuracy": accuracy, "loss": 1.0, "ece": 0.5, "agreement": {}, "parameters": 3,
+                "fingerprint": teacher if name == "teacher" else f"{name} {config['seed']}",
+                "selection_accuracy": None if name == "teacher" else accuracy / 2,
+            }
+            for name, accuracy in accuracies.items()
+        }  # fmt: skip
+        elsewhere = {name: {"accuracy": accuracy / 4} for name, accuracy in accuracies.items()}
+        evaluations = dict.fromkeys(config["evaluations"], elsewhere)
+        return {"order": list(models), "models": models, "gain": accuracies["student"], "evaluations": evaluations}
+
+    monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"training.epoch": [1]}, r"no such path; did you mean 'training\.epochs'"),
+        ({"config.training.epochs": [1]}, r"no such path; did you mean 'training\.epochs'"),
+        ({"training.epochs": ["x"]}, "training.epochs.*x is of original type"),
+        ({"training.batch_size": [True]}, "true is not a number"),
+        ({"training.optimizer": [{"name": "sgd"}]}, "not whole sections"),
+        ({"training": [1]}, "not whole sections"),
+        ({"seed": [1]}, "seeds are listed under"),
+        ({"training.epochs": [1, 1.0]}, r"two runs 'epochs=1\.0-seed0'"),
+        ({"training.epochs": [1.0, -1.0]}, r"epochs=-1\.0-seed0: .* must be positive"),
+        ({"models.student.teachers": [["tutor"]]}, "teachers=tutor-seed0: .* names 'tutor'"),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_anything_runs(config, tmp_path, spec_file, fake_runs, grid, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        run_sweep(config, spec_file(seeds=[0], grid=grid), tmp_path / "sweep")
+    assert "\n" not in str(caught.value)
+    assert not fake_runs
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_folder_of_another_sweep_or_config_is_refused(config, tmp_path, spec_file, fake_runs):
+    run_sweep(config, spec_file(seeds=[0], grid={TEMPERATURE: [1.0]}), tmp_path / "sweep")
+    with pytest.raises(ValueError, match=r"differ in sweep\.grid\..*temperature, sweep\.seeds$"):
+        run_sweep(config, spec_file(seeds=[1], grid={TEMPERATURE: [2.0]}), tmp_path / "sweep")
+    config.data.train = "train[:10%]"
+    with pytest.raises(ValueError, match=r"differ in data\.train$"):
+        run_sweep(config, spec_file(seeds=[0], grid={TEMPERATURE: [1.0]}), tmp_path / "sweep")
+    assert len(fake_runs) == 1
+
+
+# What comes of it.
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_the_table_has_mean_and_sample_deviation_of_each_setting(config, tmp_path, spec_file, capsys):
+    found = run_sweep(config, spec_file(seeds=[1, 2, 4], grid={TEMPERATURE: [1.0, 4.0]}), tmp_path / "sweep")
+    assert found == json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert found["finished"]
+    assert [entry["seed"] for entry in found["runs"]] == [1, 2, 4, 1, 2, 4]
+    assert found["runs"][0]["workdir"] == str(tmp_path / "sweep" / "temperature=1.0-seed1")
+    assert [setting["setting"] for setting in found["settings"]] == [{TEMPERATURE: 1.0}, {TEMPERATURE: 4.0}]
+    wanted = {"mean": pytest.approx(0.7 / 3), "std": pytest.approx(statistics.stdev([0.1, 0.2, 0.4])), "n": 3}
+    for setting in found["settings"]:
+        assert setting["seeds"] == [1, 2, 4]
+        assert setting["models"]["student"]["accuracy"] == setting["gain"] == wanted
+        assert setting["models"]["student"]["selection_accuracy"]["mean"] == pytest.approx(0.35 / 3)
+        assert setting["models"]["teacher"]["selection_accuracy"] is None
+    assert "23.33 ± 15.28" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_further_datasets_have_a_table_of_their_own_in_domain_first(config, tmp_path, spec_file, capsys):
+    run_sweep(config, spec_file(seeds=[1, 3]), tmp_path / "none")
+    assert "by dataset" not in capsys.readouterr().out
+    with config.unlocked():
+        config.evaluations = {"scans": {}}
+    models = run_sweep(config, spec_file(seeds=[1, 3]), tmp_path / "some")["settings"][0]["models"]
+    wanted = {"mean": pytest.approx(0.05), "std": pytest.approx(statistics.stdev([0.025, 0.075])), "n": 2}
+    assert models["student"]["evaluations"] == {"scans": wanted}
+    assert models["teacher"]["evaluations"] == {"scans": {"mean": 0.225, "std": None, "n": 1}}
+    table = capsys.readouterr().out.partition("by dataset: the config")[2]
+    lines = [line.strip("│").split("│") for line in table.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["in domain", "0.00 ± 0.00", "90.00", "20.00 ± 14.14"],
+        ["scans", "0.00 ± 0.00", "22.50", "5.00 ± 3.54"],
+    ]
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_one_seed_or_one_shared_teacher_has_no_deviation(config, tmp_path, spec_file):
+    single = run_sweep(config, spec_file(seeds=[1]), tmp_path / "single")
+    assert single["settings"][0]["gain"] == {"mean": 0.1, "std": None, "n": 1}
+    several = run_sweep(config, spec_file(seeds=[1, 2]), tmp_path / "several")
+    assert several["settings"][0]["models"]["teacher"]["accuracy"] == {"mean": 0.9, "std": None, "n": 1}
+
+
+def test_a_diverged_run_is_noted_and_left_out(config, tmp_path, spec_file, fake_runs, monkeypatch, capsys):
+    usual = run_experiment
+
+    def run(config, workdir):
+        if config["seed"] == 2 or config["training"]["epochs"] == 9.0:
+            raise Diverged("student: loss is nan at step 3")
+        return usual(config, workdir)
+
+    monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
+    found = run_sweep(config, spec_file(seeds=[1, 2, 3], grid={"training.epochs": [1.0, 9.0]}), tmp_path / "sweep")
+    assert found["runs"][1]["diverged"] == "student: loss is nan at step 3"
+    good, bad = found["settings"]
+    assert (good["seeds"], good["diverged"], good["gain"]["n"]) == ([1, 3], [2], 2)
+    assert (bad["seeds"], bad["diverged"], bad["models"], bad["gain"]) == ([], [1, 2, 3], {}, None)
+    assert "seed 2 diverged" in capsys.readouterr().out
+    assert len(fake_runs) == 2
+
+
+# How it stops and goes on.
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(config, tmp_path, spec_file, fake_runs, monkeypatch):
+    file, usual = spec_file(seeds=[0, 1, 2]), run_experiment
+
+    def run(config, workdir):
+        if config["seed"] == 1:
+            raise Interrupted("stopped at step 3 of 5")
+        return usual(config, workdir)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
+        with pytest.raises(Interrupted, match="step 3"):
+            run_sweep(config, file, tmp_path / "sweep")
+    kept = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert not kept["finished"]
+    assert [entry["seed"] for entry in kept["runs"]] == [0]
+    assert [entry["seed"] for entry in run_sweep(config, file, tmp_path / "sweep")["runs"]] == [0, 1, 2]
+    assert [name for name, _ in fake_runs] == ["seed0", "seed0", "seed1", "seed2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
+        with pytest.raises(Interrupted):
+            run_sweep(config, file, tmp_path / "sweep")
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["finished"]
+
+
+def test_a_signal_after_a_run_s_last_step_stops_the_sweep_before_the_next(config, tmp_path, spec_file, monkeypatch):
+    started = []
+
+    def run(_config, workdir):
+        started.append(workdir.name)
+        StopSignal()  # As an experiment does; nobody asks it any more.
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"order": [], "models": {}, "gain": 0.0}
+
+    monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
+    with pytest.raises(Interrupted, match="the same command resumes it"):
+        run_sweep(config, spec_file(seeds=[0, 1]), tmp_path / "sweep")
+    assert started == ["seed0"]
+
+
+# Real runs.
+
+
+def fingerprints(found, name):
+    return [entry["models"][name]["fingerprint"] for entry in found["runs"]]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A sweep of two seeds with a teacher that compiles fast; where, of what, and what it found."""
+    folder = tmp_path_factory.mktemp("real")
+    cache = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config = load_config(CONFIG)
+    config.parallel.data = 1
+    config.models.teacher.model.width = 0.0625
+    (folder / "sweep_file.json").write_text('{"seeds": [0, 1]}')
+    yield folder, config, run_sweep(config, folder / "sweep_file.json", folder / "sweep")
+    jax.config.update("jax_compilation_cache_dir", cache[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", cache[1])
+
+
+def test_a_real_sweep_trains_its_teacher_once_and_is_found_finished(real):
+    folder, config, found = real
+    assert len(set(fingerprints(found, "teacher"))) == 1
+    assert len(set(fingerprints(found, "student"))) == 2
+    lines = (folder / "sweep" / "seed1" / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["model"] for line in lines} == {"baseline", "student"}
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("sweep/*/*/model.safetensors")}
+    assert len(times) == 6
+    assert run_sweep(config, folder / "sweep_file.json", folder / "sweep") == found
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_run_in_a_process_of_its_own_finds_the_same(real, tmp_path):
+    folder, config, found = real
+    _, second = lay_out(config, {"seeds": [0, 1]}, folder / "sweep")
+    ((_, alone),) = workers.over_devices([replace(second, needs=frozenset())], tmp_path, [0])
+    assert not isinstance(alone, Diverged)
+    assert {name: model["fingerprint"] for name, model in alone["models"].items()} == {
+        name: model["fingerprint"] for name, model in found["runs"][1]["models"].items()
+    }
+    assert "restored from" in (tmp_path / "seed1.log").read_text()
+
+
+def test_with_devices_the_sweep_leaves_them_to_its_processes(config, tmp_path, spec_file, monkeypatch):
+    updates, asked = [], []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: updates.append(setting))
+
+    def over_devices(runs, folder, devices):
+        asked.append((folder, devices))
+        yield runs[0], Diverged("nan")
+
+    monkeypatch.setattr("kd_jax.experiments.sweep.run.over_devices", over_devices)
+    run_sweep(config, spec_file(seeds=[0], devices=[4, 7]), tmp_path / "sweep")
+    assert updates == [("jax_platforms", "cpu")]
+    assert asked == [(tmp_path / "sweep", [4, 7])]
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ValueError, match="those of one machine"):
+        run_sweep(config, spec_file(seeds=[0], devices=[4, 7]), tmp_path / "sweep")
