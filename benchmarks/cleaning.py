@@ -1,10 +1,11 @@
-r"""How fast texts are cleaned, and in how much memory: all checks with the search for near duplicates, one process.
+r"""How fast texts are cleaned, and in how much memory: all checks with the search for near
+  duplicates, one process.
 
   uv run benchmarks/cleaning.py [--dir=TFDS_DATA_DIR] [--rows=16000,64000]
 
-Sentences of TFDS's `glue/sst2` where it lies prepared, else the docstrings cut to their first words. Each size runs in
-a process of its own that computes on one core; its memory is the most that it held beyond the texts themselves.
-"""
+Sentences of TFDS's `glue/sst2` where it lies prepared, else the docstrings cut to their first
+words. Each size runs in a process of its own that computes on one core; its memory is the most that
+it held beyond the texts themselves."""
 
 import argparse
 import multiprocessing
@@ -29,14 +30,25 @@ def read(dir: str | None) -> tuple[str, list[str], list[int]]:
         source = open_source("glue/sst2", "train", inputs="sentence", **options)
     except ValueError:
         source = open_source("docstrings", "train", inputs="text", **options)
-    return source.name, [" ".join(text.split()[:WORDS]) if "docstrings" in source.name else text for text in
-                         source.inputs], source.labels.tolist()  # fmt: skip
+    return (
+        source.name,
+        [
+            " ".join(text.split()[:WORDS]) if "docstrings" in source.name else text
+            for text in source.inputs
+        ],
+        source.labels.tolist(),
+    )
 
 
 def measure(texts: list[str], labels: list[int], mode: str) -> tuple[float, float, float, int]:
-    """Seconds on the clock and of the processor, peak MB beyond the start, and rows that something was found in."""
+    """Seconds on the clock and of the processor, peak MB beyond the start, and rows that something
+    was found in."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    before, began, worked = psutil.Process().memory_info().rss, time.perf_counter(), time.process_time()
+    before, began, worked = (
+        psutil.Process().memory_info().rss,
+        time.perf_counter(),
+        time.process_time(),
+    )
     found = clean(texts, labels, modality="text", mode=mode, limits=LIMITS)
     seconds, work = time.perf_counter() - began, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -44,7 +56,9 @@ def measure(texts: list[str], labels: list[int], mode: str) -> tuple[float, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dir", default=None)
     parser.add_argument("--rows", default="16000,64000")
     arguments = parser.parse_args()

@@ -1,10 +1,11 @@
-r"""What one distillation step costs beside the sum of its parts, a pipeline that feeds it, and a second start.
+r"""What one distillation step costs beside the sum of its parts, a pipeline that feeds it, and a
+second start.
 
   uv run benchmarks/distillation_step.py [--pairs=30] [--layers=6] [--width=384]
 
-Teacher: an encoder of MiniLM's size with random weights, run live. Student: an encoder of 2 layers and width 128.
-Batch 32, 64 tokens, docstrings. Contenders are interleaved; see `pairs.py` for what is kept and printed.
-"""
+Teacher: an encoder of MiniLM's size with random weights, run live. Student: an encoder of 2 layers
+and width 128. Batch 32, 64 tokens, docstrings. Contenders are interleaved; see `pairs.py` for what
+is kept and printed."""
 
 import argparse
 import functools
@@ -33,34 +34,61 @@ from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 BATCH, TOKENS, VOCABULARY = 32, 64, 30522
 STUDENT = dict(name="encoder", width=128, layers=2, heads=2, intermediate=512)
 SHARED = dict(
-    vocabulary_size=VOCABULARY, num_classes=8, max_positions=512, type_vocabulary=2, dropout=0.1, pooling="mean"
+    vocabulary_size=VOCABULARY,
+    num_classes=8,
+    max_positions=512,
+    type_vocabulary=2,
+    dropout=0.1,
+    pooling="mean",
 )
 
 
 def make_batches():
-    source = open_source("docstrings", "train", dir=None, inputs="text", label="label", max_rejected=0)
+    source = open_source(
+        "docstrings", "train", dir=None, inputs="text", label="label", max_rejected=0
+    )
     tokenizer = load_tokenizer("trained", texts=source.inputs, vocabulary_size=VOCABULARY)
     views = {"text": TextView(tokenizer, TOKENS).prepare(source)}
-    return training_batches(source, views, batch_size=BATCH, accumulate=1, seed=0, process_index=0, process_count=1,
-                            buckets=(TOKENS,))  # fmt: skip
+    return training_batches(
+        source,
+        views,
+        batch_size=BATCH,
+        accumulate=1,
+        seed=0,
+        process_index=0,
+        process_count=1,
+        buckets=(TOKENS,),
+    )
 
 
 def make_case(teacher_spec, batch):
     rows = jax.tree.map(lambda leaf: leaf[0], batch)
-    student, teacher = (Network(registry.build(spec | SHARED), "text", jnp.float32) for spec in (STUDENT, teacher_spec))
+    student, teacher = (
+        Network(registry.build(spec | SHARED), "text", jnp.float32)
+        for spec in (STUDENT, teacher_spec)
+    )
     variables, frozen = student.init(jax.random.key(0), rows), teacher.init(jax.random.key(1), rows)
-    site = TermSpec("text", jax.eval_shape(student, variables, rows), {"t": jax.eval_shape(teacher, frozen, rows)}, TOKENS,
-                {"t": "text"}, np.zeros(1, np.int32), 8)  # fmt: skip
+    site = TermSpec(
+        "text",
+        jax.eval_shape(student, variables, rows),
+        {"t": jax.eval_shape(teacher, frozen, rows)},
+        TOKENS,
+        {"t": "text"},
+        np.zeros(1, np.int32),
+        8,
+    )
     objective = make_objective(
         dict(
-            hard=dict(term="cross_entropy", weight=0.1), soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0)
+            hard=dict(term="cross_entropy", weight=0.1),
+            soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0),
         ),
         site,
     )
     update, _ = make_optimizer(
         dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0),
-        dict(name="constant", warmup_steps=0), 1000,
-    )  # fmt: skip
+        dict(name="constant", warmup_steps=0),
+        1000,
+    )
     learner = ModelTraining(student, objective, update)
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(2))})
     return PeerGroup({"s": learner}, {"t": teacher}, 0), state, {"t": frozen}
@@ -72,8 +100,12 @@ def part_functions(group):
 
     def loss(trained, taught, batch):
         variables = {"params": trained["model"]}
-        output, _ = learner.network.train(variables, batch, dropout_key=jax.random.key(0), axis_name=None)
-        means, _ = learner.objective({}, {}, output, {"t": taught}, batch, step=0, key=jax.random.key(0))
+        output, _ = learner.network.train(
+            variables, batch, dropout_key=jax.random.key(0), axis_name=None
+        )
+        means, _ = learner.objective(
+            {}, {}, output, {"t": taught}, batch, step=0, key=jax.random.key(0)
+        )
         return learner.objective.total(means, learner.objective.normalizers(batch), 0)
 
     def optimize(gradients, opt_state, trained):
@@ -92,7 +124,9 @@ def whole_against_parts(case, batch, pairs):
     teach, differentiate, optimize = part_functions(group)
     rows = jax.device_put(jax.tree.map(lambda leaf: leaf[0], batch))
     member = state.models["s"]
-    box["trained"], box["opt"] = jax.tree.map(jnp.array, ({"model": member.params, "objective": {}}, member.opt_state))
+    box["trained"], box["opt"] = jax.tree.map(
+        jnp.array, ({"model": member.params, "objective": {}}, member.opt_state)
+    )
 
     def whole():
         box["state"], metrics = step(box["state"], frozen, batch)
@@ -101,7 +135,9 @@ def whole_against_parts(case, batch, pairs):
     def parts():
         taught = jax.block_until_ready(teach(frozen["t"], rows))
         gradients = jax.block_until_ready(differentiate(box["trained"], taught, rows))
-        box["trained"], box["opt"] = jax.block_until_ready(optimize(gradients, box["opt"], box["trained"]))
+        box["trained"], box["opt"] = jax.block_until_ready(
+            optimize(gradients, box["opt"], box["trained"])
+        )
 
     for run in (whole, parts):
         run()
@@ -153,23 +189,41 @@ def second_against_first_start(case, batch, pairs):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
     arguments = parser.parse_args()
     teacher = dict(
-        name="encoder", width=arguments.width, layers=arguments.layers, heads=12, intermediate=4 * arguments.width
+        name="encoder",
+        width=arguments.width,
+        layers=arguments.layers,
+        heads=12,
+        intermediate=4 * arguments.width,
     )
     batches = make_batches()
     batch = next(batches)
     case = make_case(teacher, batch)
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores", flush=True)
-    show("whole step over the sum of its parts", whole_against_parts(case, batch, arguments.pairs), 1.05)
-    show(
-        "step fed by the pipeline over one fixed batch", fed_against_fixed(case, batches, batch, arguments.pairs), 1.03
+    print(
+        f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores", flush=True
     )
-    show("trace and compile, second start over first", second_against_first_start(case, batch, arguments.pairs), 0.5)
+    show(
+        "whole step over the sum of its parts",
+        whole_against_parts(case, batch, arguments.pairs),
+        1.05,
+    )
+    show(
+        "step fed by the pipeline over one fixed batch",
+        fed_against_fixed(case, batches, batch, arguments.pairs),
+        1.03,
+    )
+    show(
+        "trace and compile, second start over first",
+        second_against_first_start(case, batch, arguments.pairs),
+        0.5,
+    )
 
 
 if __name__ == "__main__":

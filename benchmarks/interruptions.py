@@ -1,11 +1,12 @@
 r"""Kills a run with SIGKILL again and again, resumes it each time, and compares what it ends with.
 
-  uv run benchmarks/interruptions.py --config=configs/digits.py --kills=10 --seed=0 [-- overrides of the config]
+  uv run benchmarks/interruptions.py --config=configs/digits.py --kills=10 --seed=0 [-- overrides of
+  the config]
 
-Each kill waits for a phase (data preparation, inside a save, between the first checkpoint and the end, between two
-models, anywhere), strikes after a random pause and records the phase the files show at that moment. The fingerprints
-of all models must then be those of a run that was left alone. Prints a table; exit status 1 if any differs.
-"""
+Each kill waits for a phase (data preparation, inside a save, between the first checkpoint and the
+end, between two models, anywhere), strikes after a random pause and records the phase the files
+show at that moment. The fingerprints of all models must then be those of a run that was left alone.
+Prints a table; exit status 1 if any differs."""
 
 import argparse
 import collections
@@ -32,7 +33,8 @@ PLAN = (
     "save",
     "training",
 )
-"""What the kills wait for, in turn; "training" is between the first checkpoint and the end, outside a save."""
+"""What the kills wait for, in turn; "training" is between the first checkpoint and the end, outside
+a save."""
 
 
 def models_of(workdir: Path) -> list[Path]:
@@ -73,9 +75,15 @@ def start(arguments, workdir: Path, data: Path, log) -> subprocess.Popen:
 
 
 def strike(
-    process: subprocess.Popen, wanted: str, workdir: Path, data: Path, rng: random.Random, since: float
+    process: subprocess.Popen,
+    wanted: str,
+    workdir: Path,
+    data: Path,
+    rng: random.Random,
+    since: float,
 ) -> str | None:
-    """Waits for the phase, then a moment, then kills; the phase at the kill, or None when the run ended first."""
+    """Waits for the phase, then a moment, then kills; the phase at the kill, or None when the run
+    ended first."""
     anywhere = time.monotonic() + rng.uniform(0.5, 15)
     while process.poll() is None:
         phase = phase_of(workdir, data)
@@ -86,7 +94,9 @@ def strike(
             if wanted == "training"
             else (workdir.exists() and time.time() - since > 3)
         )
-        if (wanted == "anywhere" and time.monotonic() > anywhere) or (phase == wanted and began_here):
+        if (wanted == "anywhere" and time.monotonic() > anywhere) or (
+            phase == wanted and began_here
+        ):
             pauses = {"save": 0.01, "between": 0.05, "preparation": 5.0, "training": 1.0}
             time.sleep(rng.uniform(0, pauses.get(wanted, 0)))
             phase = phase_of(workdir, data)
@@ -101,7 +111,9 @@ def strike(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -127,7 +139,9 @@ def main() -> None:
             if phase is None:
                 finished = process.wait() == 0
                 if not finished:
-                    sys.exit(f"a resumed run failed with status {process.returncode}; see {home}/log.txt")
+                    sys.exit(
+                        f"a resumed run failed with status {process.returncode}; see {home}/log.txt"
+                    )
             else:
                 phases[phase] += 1
                 plan.rotate(-1)
@@ -137,7 +151,8 @@ def main() -> None:
         if more:
             plan.rotate(-1)
         print(
-            f"run {runs}: fingerprints {'equal' if same else f'DIFFER: {fingerprints(workdir)} {expected}'}", flush=True
+            f"run {runs}: fingerprints {'equal' if same else f'DIFFER: {fingerprints(workdir)} {expected}'}",
+            flush=True,
         )
     print(dict(phases))
     print("all equal" if matches else "some differ")

@@ -1,13 +1,14 @@
-r"""Knowledge points of student and baseline: of how many ink and background pixels their features know anything.
+r"""Knowledge points of student and baseline: of how many ink and background pixels their features
+  know anything.
 
   uv run launch.py --config=configs/digits.py --sweep=FILE --workdir=runs/digits_sweep      # seeds 0, 1, 2
   uv run benchmarks/knowledge_points.py runs/digits_sweep [--models=teacher,student,baseline] [--images=64]
 
 Noise is learned for the first test digits of each finished model of a sweep (Cheng et al.,
-https://arxiv.org/abs/2003.03622): a pixel is a knowledge point where its entropy lies below the background's mean by
-more than the threshold. Ink is what is not black. Printed: mean and standard deviation over the seeds of the points per
-image in ink and in background, and lambda, the share of the points that lie in ink.
-"""
+https://arxiv.org/abs/2003.03622): a pixel is a knowledge point where its entropy lies below the
+background's mean by more than the threshold. Ink is what is not black. Printed: mean and standard
+deviation over the seeds of the points per image in ink and in background, and lambda, the share of
+the points that lie in ink."""
 
 import argparse
 import json
@@ -33,22 +34,43 @@ def learned_entropy(folder: Path, images: np.ndarray) -> np.ndarray:
 
     @jax.jit
     def learn(variables, images):
-        features_of = lambda x: module.apply(variables, x).features["pooled"]  # noqa: E731
-        noise = learn_noise(features_of, images, key=jax.random.key(0), units=images.shape[1:3],
-                            feature_variance=feature_variance(features_of(images)), entropy_weight=1e-3, steps=STEPS,
-                            learning_rate=0.2, samples=4, initial_sigma=0.1, max_sigma=10.0)  # fmt: skip
+        def features_of(x):
+            return module.apply(variables, x).features["pooled"]
+
+        noise = learn_noise(
+            features_of,
+            images,
+            key=jax.random.key(0),
+            units=images.shape[1:3],
+            feature_variance=feature_variance(features_of(images)),
+            entropy_weight=1e-3,
+            steps=STEPS,
+            learning_rate=0.2,
+            samples=4,
+            initial_sigma=0.1,
+            max_sigma=10.0,
+        )
         return entropy(noise)
 
     return np.asarray(learn(variables, jnp.asarray(images)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sweep", type=Path, help="a finished sweep of an experiment on digits")
     parser.add_argument("--models", default="teacher,student,baseline")
     parser.add_argument("--images", type=int, default=64)
     options = parser.parse_args()
-    source = open_source("digits", f"test[:{options.images}]", dir=None, inputs="image", label="label", max_rejected=0)
+    source = open_source(
+        "digits",
+        f"test[:{options.images}]",
+        dir=None,
+        inputs="image",
+        label="label",
+        max_rejected=0,
+    )
     ink = np.asarray(source.inputs)[..., 0] > 0
     runs = json.loads((options.sweep / "sweep.json").read_text())["runs"]
     for name in options.models.split(","):
@@ -56,15 +78,27 @@ def main() -> None:
         for run in runs:
             folder = Path(run["workdir"]) / name
             view = json.loads((folder / "finished.json").read_text())["view"]
-            images = ImageView(view["size"], tuple(view["mean"]), tuple(view["std"]), view["channels"]).prepare(source)
+            images = ImageView(
+                view["size"], tuple(view["mean"]), tuple(view["std"]), view["channels"]
+            ).prepare(source)
             pixels = images.gather(np.arange(len(source)), None)["images"]
-            found = count_points(knowledge_points(learned_entropy(folder, pixels), ink, threshold=THRESHOLD), ink)
-            rows.append([np.mean(found.foreground), np.mean(found.background), np.nanmean(found.ratio)])
-        mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(3)
-        shown = ", ".join(f"{what} {m:.2f} ± {s:.2f}" for what, m, s in
-                          zip(("in ink", "in background", "lambda"), mean, spread, strict=True))  # fmt: skip
+            found = count_points(
+                knowledge_points(learned_entropy(folder, pixels), ink, threshold=THRESHOLD), ink
+            )
+            rows.append(
+                [np.mean(found.foreground), np.mean(found.background), np.nanmean(found.ratio)]
+            )
+        mean, spread = (
+            np.mean(rows, axis=0),
+            np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(3),
+        )
+        shown = ", ".join(
+            f"{what} {m:.2f} ± {s:.2f}"
+            for what, m, s in zip(("in ink", "in background", "lambda"), mean, spread, strict=True)
+        )
         print(
-            f"{name} ({len(rows)} seeds, {(time.perf_counter() - began) / len(rows):.0f} s each): {shown}", flush=True
+            f"{name} ({len(rows)} seeds, {(time.perf_counter() - began) / len(rows):.0f} s each): {shown}",
+            flush=True,
         )
 
 

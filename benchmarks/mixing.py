@@ -1,10 +1,10 @@
-r"""What mixing adds to a training step of a ResNet-8, and an ensemble's forward pass beside those of its members.
+r"""What mixing adds to a training step of a ResNet-8, and an ensemble's forward pass beside those
+of its members.
 
   uv run benchmarks/mixing.py [--pairs=20]
 
-Batch 64, random images of 32x32, SGD. Bounds: 1.03 of the step without mixing; the sum of three members, one call
-each. Contenders are interleaved; see `pairs.py` for what is kept and printed.
-"""
+Batch 64, random images of 32x32, SGD. Bounds: 1.03 of the step without mixing; the sum of three
+members, one call each. Contenders are interleaved; see `pairs.py` for what is kept and printed."""
 
 import argparse
 import functools
@@ -33,15 +33,28 @@ STUDENT = dict(name="cifar_resnet8", num_classes=CLASSES)
 MEMBERS = ("cifar_resnet8", "cifar_resnet14", "vgg8_cifar")
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
-ROWS = Batch(np.arange(BATCH), {"v": {"images": IMAGES}}, RNG.integers(0, CLASSES, BATCH).astype(np.int32),
-             np.ones(BATCH, bool), np.ones(BATCH, bool))  # fmt: skip
+ROWS = Batch(
+    np.arange(BATCH),
+    {"v": {"images": IMAGES}},
+    RNG.integers(0, CLASSES, BATCH).astype(np.int32),
+    np.ones(BATCH, bool),
+    np.ones(BATCH, bool),
+)
 
 
 def compiled_step(mixing: Mixing | None) -> Callable[[], None]:
     """One training step from labels, which keeps its state."""
     network = Network(registry.build(STUDENT), "v", jnp.float32)
     variables = network.init(jax.random.key(0), ROWS)
-    site = TermSpec("v", jax.eval_shape(network, variables, ROWS), {}, None, {}, np.asarray(ROWS.labels), CLASSES)
+    site = TermSpec(
+        "v",
+        jax.eval_shape(network, variables, ROWS),
+        {},
+        None,
+        {},
+        np.asarray(ROWS.labels),
+        CLASSES,
+    )
     objective = make_objective(dict(hard=dict(term="cross_entropy", weight=1.0)), site)
     learner = ModelTraining(network, objective, optax.sgd(0.05, momentum=0.9))
     group = PeerGroup({"s": learner}, {}, 0, mixing)
@@ -59,7 +72,10 @@ def compiled_step(mixing: Mixing | None) -> Callable[[], None]:
 
 def compiled_ensemble() -> tuple[Callable[[], None], Callable[[], None]]:
     """Logits of an ensemble in one call, and of its members in a call each."""
-    networks = {name: Network(registry.build(dict(name=name, num_classes=CLASSES)), "v", jnp.float32) for name in MEMBERS}
+    networks = {
+        name: Network(registry.build(dict(name=name, num_classes=CLASSES)), "v", jnp.float32)
+        for name in MEMBERS
+    }
     variables = {name: network.init(jax.random.key(0), ROWS) for name, network in networks.items()}
     equal = (1 / len(MEMBERS),) * len(MEMBERS)
     ensemble = Ensemble(networks, "mean_probabilities", equal, (1.0,) * len(MEMBERS), "v")
@@ -78,7 +94,9 @@ def compiled_ensemble() -> tuple[Callable[[], None], Callable[[], None]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=20)
     pairs = parser.parse_args().pairs
     xla_flags.prepare(text=False)
@@ -92,8 +110,13 @@ def main() -> None:
     together, members = compiled_ensemble()
     for run in (together, members) * 3:
         run()
-    held.append(show("ensemble of three, of its members one by one",
-                     interleave(together, members, pairs=pairs, limit=6 * pairs), 1.0))  # fmt: skip
+    held.append(
+        show(
+            "ensemble of three, of its members one by one",
+            interleave(together, members, pairs=pairs, limit=6 * pairs),
+            1.0,
+        )
+    )
     sys.exit(0 if all(held) else 1)
 
 

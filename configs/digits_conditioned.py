@@ -1,11 +1,11 @@
-r"""A student that reads its teacher's logits beside each digit, every second time in training, and also works alone.
+r"""A student that reads its teacher's logits beside each digit, every second time in training, and
+also works alone.
 
 uv run launch.py --config=configs/digits_conditioned.py --workdir=runs/conditioned
 uv run launch.py --config=configs/digits_conditioned.py:smoke           # seconds
 
-`student` is evaluated alone, as any model, and with the logits (`with_teacher` in results.json); `unconditioned` is the
-same student, distilled without them.
-"""
+`student` is evaluated alone, as any model, and with the logits (`with_teacher` in results.json);
+`unconditioned` is the same student, distilled without them."""
 
 from ml_collections import ConfigDict
 
@@ -19,11 +19,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits_conditioned", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:75%]",
+        selection="train[75%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,

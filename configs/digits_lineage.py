@@ -1,13 +1,14 @@
-r"""Who teaches whom on digits: a chain through a teacher assistant, a born-again network, a model's own average.
+r"""Who teaches whom on digits: a chain through a teacher assistant, a born-again network, a model's
+  own average.
 
 uv run launch.py --config=configs/digits_lineage.py --workdir=runs/lineage
 uv run launch.py --config=configs/digits_lineage.py:smoke               # seconds
 
-`student` learns from the assistant, which learned from the teacher (Mirzadeh et al., https://arxiv.org/abs/1902.03393);
-`direct` learns from the teacher itself; `born_again` from the finished baseline, which is its own architecture
-(Furlanello et al., https://arxiv.org/abs/1805.04770); `averaged` from the labels and from its own moving average
-(Tarvainen and Valpola, https://arxiv.org/abs/1703.01780).
-"""
+`student` learns from the assistant, which learned from the teacher (Mirzadeh et al.,
+https://arxiv.org/abs/1902.03393); `direct` learns from the teacher itself; `born_again` from the
+finished baseline, which is its own architecture (Furlanello et al.,
+https://arxiv.org/abs/1805.04770); `averaged` from the labels and from its own moving average
+(Tarvainen and Valpola, https://arxiv.org/abs/1703.01780)."""
 
 from ml_collections import ConfigDict
 
@@ -21,11 +22,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits_lineage", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:75%]",
+        selection="train[75%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,
@@ -41,10 +54,14 @@ def get_config(variant: str = "") -> ConfigDict:
             training=dict(epochs=60.0, optimizer=dict(learning_rate=4e-3, weight_decay=1e-2)),
         ),
         assistant=dict(
-            model=dict(name="cnn", widths=(32, 64), batch_norm=False), teachers=("teacher",), objective=SOFT
+            model=dict(name="cnn", widths=(32, 64), batch_norm=False),
+            teachers=("teacher",),
+            objective=SOFT,
         ),
         student=dict(
-            model=dict(name="cnn", widths=(16, 32), batch_norm=False), teachers=("assistant",), objective=SOFT
+            model=dict(name="cnn", widths=(16, 32), batch_norm=False),
+            teachers=("assistant",),
+            objective=SOFT,
         ),
         direct=dict(like="student", teachers=("teacher",)),
         baseline=dict(like="student", teachers=(), objective=HARD),

@@ -1,11 +1,11 @@
-r"""A CNN distilled from a VGG on 1,797 digits of 8x8 pixels, and how both fare on MNIST and on corrupted digits.
+r"""A CNN distilled from a VGG on 1,797 digits of 8x8 pixels, and how both fare on MNIST and on
+corrupted digits.
 
   uv run launch.py --config=configs/digits_mnist.py --workdir=runs/digits_mnist
   uv run launch.py --config=configs/digits_mnist.py:smoke                 # seconds, built-in digits alone
 
-The models are those of configs/digits.py. MNIST, from other writers and another scanner, is TFDS's `mnist`, shrunk to
-8x8 pixels; set --config.evaluations.mnist.dir where it is prepared already.
-"""
+The models are those of configs/digits.py. MNIST, from other writers and another scanner, is TFDS's
+`mnist`, shrunk to 8x8 pixels; set --config.evaluations.mnist.dir where it is prepared already."""
 
 from ml_collections import ConfigDict
 
@@ -18,11 +18,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits_mnist", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:75%]",
+        selection="train[75%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,  # Global; a multiple of accumulate x devices.
@@ -48,7 +60,8 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
     corrupted = dict(kind=("gaussian_noise", "blur", "contrast"), severity=(1, 3, 5))
-    # Each takes over from `data` what it doesn't say. Both have the classes "0" to "9", so neither needs a label_map.
+    # Each takes over from `data` what it doesn't say. Both have the classes "0" to "9", so neither
+    # needs a label_map.
     config.evaluations = dict(
         mnist=dict(name="mnist", dir=None),
         digits=dict(corruption=corrupted),  # digits_gaussian_noise_1, digits_gaussian_noise_3, ...
@@ -59,7 +72,9 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         del config.evaluations.mnist
         # Half of the classes, to show a map at work.
-        config.evaluations.low = dict(label_map={str(digit): str(digit) if digit < 5 else None for digit in range(10)})
+        config.evaluations.low = dict(
+            label_map={str(digit): str(digit) if digit < 5 else None for digit in range(10)}
+        )
         config.evaluations.digits.corruption.severity = (5,)
         config.training.epochs = config.models.teacher.training.epochs = 0.25
         config.training.schedule.warmup_steps = 1

@@ -1,11 +1,11 @@
-r"""Three teachers of different architectures and image sizes, one by one and as an ensemble, on digits.
+r"""Three teachers of different architectures and image sizes, one by one and as an ensemble, on
+digits.
 
 uv run launch.py --config=configs/digits_three_teachers.py --workdir=runs/three
 uv run launch.py --config=configs/digits_three_teachers.py:smoke        # seconds
 
-The student learns from the ensemble, `of_vgg`, `of_resnet` and `of_vit` from one of its members each, the baseline from
-the labels. Ensemble and members are evaluated like any model.
-"""
+The student learns from the ensemble, `of_vgg`, `of_resnet` and `of_vit` from one of its members
+each, the baseline from the labels. Ensemble and members are evaluated like any model."""
 
 from ml_collections import ConfigDict
 
@@ -19,11 +19,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits_three_teachers", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:75%]",
+        selection="train[75%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,
@@ -40,19 +52,36 @@ def get_config(variant: str = "") -> ConfigDict:
             training=as_teacher,
         ),
         resnet=dict(
-            model=dict(name="cifar_resnet", depth=8, stem=8, widths=(8, 16, 32), shortcut="projection"),
+            model=dict(
+                name="cifar_resnet", depth=8, stem=8, widths=(8, 16, 32), shortcut="projection"
+            ),
             view=dict(size=(16, 16), channels=1, mean=(0.3,), std=(0.37,)),
             objective=HARD,
             training=as_teacher,
         ),
         vit=dict(
-            model=dict(name="vit", image_size=8, patch=2, width=32, layers=2, heads=4, intermediate=64, dropout=0.1,
-                       distillation=False),
+            model=dict(
+                name="vit",
+                image_size=8,
+                patch=2,
+                width=32,
+                layers=2,
+                heads=4,
+                intermediate=64,
+                dropout=0.1,
+                distillation=False,
+            ),
             objective=HARD,
             training=as_teacher,
         ),
         ensemble=dict(
-            model=dict(name="ensemble", members=MEMBERS, combine="mean_probabilities", weights=None, temperatures=None)
+            model=dict(
+                name="ensemble",
+                members=MEMBERS,
+                combine="mean_probabilities",
+                weights=None,
+                temperatures=None,
+            )
         ),
         student=dict(
             model=dict(name="cnn", widths=(16, 32), batch_norm=False),
@@ -60,7 +89,7 @@ def get_config(variant: str = "") -> ConfigDict:
             objective=dict(soft=dict(term="soft_target_kl", weight=1.0, temperature=4.0)),
         ),
         baseline=dict(like="student", teachers=(), objective=HARD),
-    )  # fmt: skip
+    )
     for member in MEMBERS:
         config.models[f"of_{member}"] = dict(like="student", teachers=(member,))
     config.compare = dict(student="student", baseline="baseline", teacher="ensemble")

@@ -3,12 +3,12 @@ r"""Rows whose label is hard to believe set aside before anyone else learns from
 uv run launch.py --config=configs/digits_trusted.py --workdir=runs/trusted
 uv run launch.py --config=configs/digits_trusted.py:smoke               # seconds
 
-Five models like the judge each look at the fifth of the training images that they haven't learned from; where they
-contradict a label by confident learning (Northcutt et al., https://arxiv.org/abs/1911.00068), its row goes to
-`quarantine.jsonl`. Teacher, student and baseline learn from what is left, `unsifted` from all images and from the
-judge, who learned from all of them as well. Poison (`trusted_sets.trusted.poison`) is looked for by spectral signatures
-(Tran et al., https://arxiv.org/abs/1811.00636).
-"""
+Five models like the judge each look at the fifth of the training images that they haven't learned
+from; where they contradict a label by confident learning (Northcutt et al.,
+https://arxiv.org/abs/1911.00068), its row goes to `quarantine.jsonl`. Teacher, student and baseline
+learn from what is left, `unsifted` from all images and from the judge, who learned from all of them
+as well. Poison (`trusted_sets.trusted.poison`) is looked for by spectral signatures (Tran et al.,
+https://arxiv.org/abs/1811.00636)."""
 
 from ml_collections import ConfigDict
 
@@ -21,11 +21,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits_trusted", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:75%]", selection="train[75%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:75%]",
+        selection="train[75%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,
@@ -35,7 +47,9 @@ def get_config(variant: str = "") -> ConfigDict:
         schedule=dict(name="cosine", warmup_steps=50),
     )
     config.trusted_sets = dict(
-        trusted=dict(judge="judge", label_errors=True, label_share=None, folds=5, poison=None, mode="drop")
+        trusted=dict(
+            judge="judge", label_errors=True, label_share=None, folds=5, poison=None, mode="drop"
+        )
     )
     config.models = dict(
         judge=dict(

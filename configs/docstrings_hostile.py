@@ -1,10 +1,11 @@
-r"""Docstrings with 300 hostile texts planted among those to train on: what cleaning catches, and what it is worth.
+r"""Docstrings with 300 hostile texts planted among those to train on: what cleaning catches, and
+what it is worth.
 
   uv run launch.py --config=configs/docstrings_hostile.py --workdir=runs/hostile
   uv run launch.py --config=configs/docstrings_hostile.py:smoke          # seconds
 
-What was set aside stands in `quarantine.jsonl`, row by row with the reasons, and in `results.json` as counts, beside
-what was repaired. `--config.data.cleaning.prepared=off` learns from all of it.
+What was set aside stands in `quarantine.jsonl`, row by row with the reasons, and in `results.json`
+as counts, beside what was repaired. `--config.data.cleaning.prepared=off` learns from all of it.
 """
 
 from ml_collections import ConfigDict
@@ -18,11 +19,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "docstrings_hostile", 0, "float32"
     config.data = dict(
-        name="hostile_docstrings", dir=None, train="train", selection="validation", evaluation="test",
-        inputs="text", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="repair", max_characters=2_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="hostile_docstrings",
+        dir=None,
+        train="train",
+        selection="validation",
+        evaluation="test",
+        inputs="text",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="repair",
+            max_characters=2_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(tokenizer="trained", vocabulary_size=8_000, max_length=64)
     config.training = dict(
         batch_size=64,

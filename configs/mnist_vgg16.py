@@ -1,4 +1,5 @@
-r"""VGG16 on MNIST, distilled into a small CNN, through soft targets and a hint (https://arxiv.org/abs/1412.6550).
+r"""VGG16 on MNIST, distilled into a small CNN, through soft targets and a hint
+(https://arxiv.org/abs/1412.6550).
 
   uv run launch.py --config=configs/mnist_vgg16.py --workdir=runs/mnist
   uv run launch.py --config=configs/mnist_vgg16.py:smoke                  # seconds, on digits
@@ -17,11 +18,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "mnist_vgg16", 0, "float32"
     config.data = dict(
-        name="mnist", dir=None, train="train[:95%]", selection="train[95%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="mnist",
+        dir=None,
+        train="train[:95%]",
+        selection="train[95%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.1307,), std=(0.3081,))
     config.training = dict(
         batch_size=128,
@@ -44,13 +57,16 @@ def get_config(variant: str = "") -> ConfigDict:
                 soft=dict(term="soft_target_kl", weight=0.9, temperature=4.0),
                 # The hint fades out, so that the student is free of it in the end.
                 hint=dict(
-                    term="hidden_mse", student="pooled", teacher="pooled", mapping="linear",
+                    term="hidden_mse",
+                    student="pooled",
+                    teacher="pooled",
+                    mapping="linear",
                     weight=dict(name="linear", start=1.0, stop=0.0, steps=1000),
                 ),
             ),
         ),
         baseline=dict(like="student", teachers=(), objective=HARD),
-    )  # fmt: skip
+    )
     config.compare = dict(student="student", baseline="baseline", teacher="teacher")
     config.evaluations = {}
     config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)

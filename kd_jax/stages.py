@@ -20,14 +20,23 @@ def predict(workdir: Path, model: str | None, source: str | None, output: str) -
     if source is None:
         raise ValueError("--stage=predict needs --input, a file or a folder of images")
     with contextlib.ExitStack() as stack:
-        stream = sys.stdout if output == "-" else stack.enter_context(Path(output).open("w", encoding="utf-8"))
+        stream = (
+            sys.stdout
+            if output == "-"
+            else stack.enter_context(Path(output).open("w", encoding="utf-8"))
+        )
         counts = prediction.predict(workdir, Path(source), stream, model)
     print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
     return 0
 
 
 def explain(
-    workdir: Path, model: str | None, players: str, examples: int | None, blocks: int | None, permutations: int | None
+    workdir: Path,
+    model: str | None,
+    players: str,
+    examples: int | None,
+    blocks: int | None,
+    permutations: int | None,
 ) -> int:
     """Explains a run, or a model of it, and says where to; the exit status."""
     from kd_jax import explain as explanation
@@ -37,7 +46,9 @@ def explain(
     if players == "members":
         folder = explanation.explain_members(workdir, model, examples, permutations)
     elif examples is not None:
-        raise ValueError(f"--examples are explained by their parts, with --players=members, not {players}")
+        raise ValueError(
+            f"--examples are explained by their parts, with --players=members, not {players}"
+        )
     elif players == "features":
         folder = explanation.explain_features(workdir, model, blocks, permutations)
     else:

@@ -12,7 +12,9 @@ ROOT = ROOT
 
 def launch(*arguments):
     command = [sys.executable, str(ROOT / "launch.py"), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 @pytest.fixture
@@ -62,7 +64,9 @@ def test_a_config_keeps_tuples_and_resolves_references(config_file):
 
 @pytest.mark.parametrize("name", ["nothing.py", "README.md", "configs"])
 def test_a_file_that_is_no_config_is_refused(name):
-    with pytest.raises(ValueError, match=f"there is no config file '{name}'; those of this project are in configs/"):
+    with pytest.raises(
+        ValueError, match=f"there is no config file '{name}'; those of this project are in configs/"
+    ):
         load_config(name)
 
 
@@ -78,7 +82,14 @@ def test_help_lists_the_flags_and_ends_well():
     found = launch("--help")
     assert found.returncode == 0
     assert found.stderr == ""
-    for flag in ("--workdir", "--config", "--sweep", "--[no]debug", "--simulate_devices", "--coordinator"):
+    for flag in (
+        "--workdir",
+        "--config",
+        "--sweep",
+        "--[no]debug",
+        "--simulate_devices",
+        "--coordinator",
+    ):
         assert flag in found.stdout
 
 

@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-# XLA's CPU collectives starve on a machine with fewer cores than devices unless its thread pool is larger than both.
+# XLA's CPU collectives starve on a machine with fewer cores than devices unless its thread pool is
+# larger than both.
 os.environ.setdefault("NPROC", "32")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -16,19 +17,27 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests train the same tiny models; each of them is compiled once.
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "kd_jax-tests-compiled"))
+jax.config.update(
+    "jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "kd_jax-tests-compiled")
+)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture
 def make_batch():
-    """Builds a batch of what it is told: `make_batch(views, rows=6, classes=4, **other fields)`; all rows count."""
+    """Builds a batch of what it is told: `make_batch(views, rows=6, classes=4, **other fields)`;
+    all rows count."""
     from kd_jax.core.types import Batch
 
     def make(views, *, rows=6, classes=4, **fields):
         everyone = np.ones(rows, bool)
         labels = np.random.default_rng(0).integers(0, classes, rows).astype(np.int32)
-        known = {"index": np.arange(rows, dtype=np.int32), "labels": labels, "label_valid": everyone, "valid": everyone}
+        known = {
+            "index": np.arange(rows, dtype=np.int32),
+            "labels": labels,
+            "label_valid": everyone,
+            "valid": everyone,
+        }
         return Batch(views=views, **(known | fields))
 
     return make

@@ -23,7 +23,8 @@ def _smoke(name, **overrides):
 
 @functools.cache
 def images():
-    """An ensemble of three image sizes and architectures; a student of labels and ensemble; the run's folder."""
+    """An ensemble of three image sizes and architectures; a student of labels and ensemble; the
+    run's folder."""
     config = _smoke("digits_three_teachers.py", **{"training.epochs": 1.0})
     student = config["models"]["student"]
     student["objective"] = {"hard": dict(term="cross_entropy", weight=1.0)} | student["objective"]

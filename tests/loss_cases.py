@@ -52,7 +52,11 @@ def is_teacher(name):
 
 LEADING = ((5,), (2, 4), (3, 1, 2))
 SIZES = ((4, 6, 6), (3, 8, 5), (2, 1, 7))
-PAIRED = {"student_map": "teacher_map", "student_first": "teacher_first", "student_second": "teacher_second"}
+PAIRED = {
+    "student_map": "teacher_map",
+    "student_first": "teacher_first",
+    "student_second": "teacher_second",
+}
 
 
 def equal(case, arrays):
@@ -77,12 +81,18 @@ def equal(case, arrays):
 
 def logits(rng, variant, classes=8):
     shape = (*LEADING[variant], classes)
-    return {"student_logits": normal(rng, *shape, scale=2), "teacher_logits": normal(rng, *shape, scale=2)}
+    return {
+        "student_logits": normal(rng, *shape, scale=2),
+        "teacher_logits": normal(rng, *shape, scale=2),
+    }
 
 
 def heads(rng, variant):
     found = logits(rng, variant)
-    return {"distillation_logits": found["student_logits"], "teacher_logits": found["teacher_logits"]}
+    return {
+        "distillation_logits": found["student_logits"],
+        "teacher_logits": found["teacher_logits"],
+    }
 
 
 def labelled(rng, variant):
@@ -92,14 +102,23 @@ def labelled(rng, variant):
 def kept(rng, variant):
     found = logits(rng, variant, 12)
     indices = np.argsort(-found["teacher_logits"], axis=-1)[..., :4]
-    log_p = np.take_along_axis(np.log(reference.softmax(found["teacher_logits"])), indices, -1).astype(np.float32)
-    return {"student_logits": found["student_logits"], "teacher_log_probs": log_p, "teacher_indices": indices}
+    log_p = np.take_along_axis(
+        np.log(reference.softmax(found["teacher_logits"])), indices, -1
+    ).astype(np.float32)
+    return {
+        "student_logits": found["student_logits"],
+        "teacher_log_probs": log_p,
+        "teacher_indices": indices,
+    }
 
 
 def foreign(rng, variant):
     ours, theirs = ((8, 11), (11, 8), (7, 7))[variant]
     leading = LEADING[variant]
-    return {"student_logits": normal(rng, *leading, ours), "teacher_logits": normal(rng, *leading, theirs)}
+    return {
+        "student_logits": normal(rng, *leading, ours),
+        "teacher_logits": normal(rng, *leading, theirs),
+    }
 
 
 def leading(arrays):
@@ -111,30 +130,62 @@ def scalar(_arrays):
 
 
 TEMPERATURES = ({}, {"temperature": 0.5}, {"temperature": 4.0})
-BAD_TEMPERATURE = (({"temperature": 0}, "temperature must be positive, got 0"),
-                   ({"temperature": -1.0}, "temperature must be positive, got -1.0"))  # fmt: skip
+BAD_TEMPERATURE = (
+    ({"temperature": 0}, "temperature must be positive, got 0"),
+    ({"temperature": -1.0}, "temperature must be positive, got -1.0"),
+)
 OF_LOGITS = (
     Case("soft_target_kl", logits, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
     Case("reverse_kl", logits, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
-    Case("jensen_shannon", logits, leading, tuple({"beta": b} for b in (0.0, 0.1, 0.5, 0.9, 1.0)),
-         bad=(({"beta": 1.5}, "beta must lie between 0 and 1, got 1.5"),)),
-    Case("skew_kl", logits, leading, ({}, {"alpha": 0.0}, {"alpha": 0.7}),
-         bad=(({"alpha": -0.1}, "alpha must lie between 0 and 1, got -0.1"),)),
-    Case("skew_reverse_kl", logits, leading, ({}, {"alpha": 0.0}, {"alpha": 0.7}),
-         bad=(({"alpha": 2}, "alpha must lie between 0 and 1, got 2"),)),
+    Case(
+        "jensen_shannon",
+        logits,
+        leading,
+        tuple({"beta": b} for b in (0.0, 0.1, 0.5, 0.9, 1.0)),
+        bad=(({"beta": 1.5}, "beta must lie between 0 and 1, got 1.5"),),
+    ),
+    Case(
+        "skew_kl",
+        logits,
+        leading,
+        ({}, {"alpha": 0.0}, {"alpha": 0.7}),
+        bad=(({"alpha": -0.1}, "alpha must lie between 0 and 1, got -0.1"),),
+    ),
+    Case(
+        "skew_reverse_kl",
+        logits,
+        leading,
+        ({}, {"alpha": 0.0}, {"alpha": 0.7}),
+        bad=(({"alpha": 2}, "alpha must lie between 0 and 1, got 2"),),
+    ),
     Case("total_variation", logits, leading),
-    Case("deit_hard", heads, leading,
-         least=lambda a: reference.deit_hard(a["distillation_logits"], a["teacher_logits"])),
-    Case("decoupled_kd", labelled, leading,
-         (*TEMPERATURES, {"target_weight": 0.3, "nontarget_weight": 2.0}), bad=BAD_TEMPERATURE),
+    Case(
+        "deit_hard",
+        heads,
+        leading,
+        least=lambda a: reference.deit_hard(a["distillation_logits"], a["teacher_logits"]),
+    ),
+    Case(
+        "decoupled_kd",
+        labelled,
+        leading,
+        (*TEMPERATURES, {"target_weight": 0.3, "nontarget_weight": 2.0}),
+        bad=BAD_TEMPERATURE,
+    ),
     Case("standardized_kl", logits, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
-    Case("dist", logits, scalar, (*TEMPERATURES, {"inter_weight": 0.2, "intra_weight": 3.0}), where="rows",
-         bad=BAD_TEMPERATURE),
+    Case(
+        "dist",
+        logits,
+        scalar,
+        (*TEMPERATURES, {"inter_weight": 0.2, "intra_weight": 3.0}),
+        where="rows",
+        bad=BAD_TEMPERATURE,
+    ),
     Case("class_correlation", logits, scalar, TEMPERATURES, where="rows", bad=BAD_TEMPERATURE),
     Case("batch_correlation", logits, scalar, TEMPERATURES, where="rows", bad=BAD_TEMPERATURE),
     Case("topk_kl", kept, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
     Case("universal_logit_distance", foreign, leading),
-)  # fmt: skip
+)
 
 
 # Vectors and maps
@@ -154,7 +205,8 @@ def maps(rng, variant, channels=(5, 5), shrink=(False, False)):
 
 
 def uneven(rng, variant):
-    """Maps of different channels; at variants 1 and 2 of different sizes, the student's or the teacher's the larger."""
+    """Maps of different channels; at variants 1 and 2 of different sizes, the student's or the
+    teacher's the larger."""
     return maps(rng, variant, (5, 3), ((False, False), (False, True), (True, False))[variant])
 
 
@@ -181,7 +233,11 @@ def with_margin(rng, variant):
 
 def with_scale(rng, variant):
     found = maps(rng, variant)
-    return {"student_mean": found["student_map"], "log_scale": normal(rng, 5) + 1, "teacher_map": found["teacher_map"]}
+    return {
+        "student_mean": found["student_map"],
+        "log_scale": normal(rng, 5) + 1,
+        "teacher_map": found["teacher_map"],
+    }
 
 
 def batch(arrays):
@@ -205,17 +261,30 @@ OF_FEATURES = (
     Case("hidden_mse", vectors, leading),
     Case("normalized_mse", vectors, leading),
     Case("cosine_distance", vectors, leading),
-    Case("attention_transfer", uneven, batch, ({}, {"p": 1}, {"p": 4}), where="positions",
-         bad=(({"p": 0.5}, "p must be at least 1, got 0.5"),)),
+    Case(
+        "attention_transfer",
+        uneven,
+        batch,
+        ({}, {"p": 1}, {"p": 4}),
+        where="positions",
+        bad=(({"p": 0.5}, "p must be at least 1, got 0.5"),),
+    ),
     Case("factor_transfer", uneven, batch, where="positions"),
     Case("hierarchical_context", maps, batch, where="positions"),
     Case("neuron_selectivity", uneven, batch, where="positions"),
     Case("flow_of_solution", flows, batch),
     Case("overhaul", with_margin, batch, where="positions", least=least_overhaul),
-    Case("activation_boundary", maps, batch, ({}, {"margin": 0.5}), where="positions", least=least_boundary,
-         bad=(({"margin": 0.0}, "margin must be positive, got 0.0"),)),
+    Case(
+        "activation_boundary",
+        maps,
+        batch,
+        ({}, {"margin": 0.5}),
+        where="positions",
+        least=least_boundary,
+        bad=(({"margin": 0.0}, "margin must be positive, got 0.0"),),
+    ),
     Case("variational", with_scale, batch, where="positions", least=least_variational),
-)  # fmt: skip
+)
 
 
 # Attention scores
@@ -225,7 +294,11 @@ def scores(rng, variant):
     rows, heads_, tokens = ((3, 2, 5), (2, 1, 7), (1, 3, 2))[variant]
     mask = np.arange(tokens) < rng.integers(1, tokens + 1, rows)[:, None]
     shape = (rows, heads_, tokens, tokens)
-    return {"student_scores": normal(rng, *shape), "teacher_scores": normal(rng, *shape), "mask": mask}
+    return {
+        "student_scores": normal(rng, *shape),
+        "teacher_scores": normal(rng, *shape),
+        "mask": mask,
+    }
 
 
 OF_SCORES = (Case("relation_kl", scores, batch), Case("attention_scores_mse", scores, batch))
@@ -237,7 +310,10 @@ OF_SCORES = (Case("relation_kl", scores, batch), Case("attention_scores_mse", sc
 def embeddings(rng, variant, same=False):
     rows = (5, 4, 6)[variant]
     ours, theirs = ((6,), (2, 3, 1), (4,))[variant], ((6,), (5,), (2, 2))[variant]
-    return {"student": normal(rng, rows, *ours), "teacher": normal(rng, rows, *(ours if same else theirs))}
+    return {
+        "student": normal(rng, rows, *ours),
+        "teacher": normal(rng, rows, *(ours if same else theirs)),
+    }
 
 
 def same_embeddings(rng, variant):
@@ -255,12 +331,26 @@ OF_RELATIONS = (
     Case("similarity_preserving", embeddings, scalar, where="rows"),
     Case("probabilistic_transfer", embeddings, scalar, where="rows"),
     Case("correlation_congruence_adjacent", same_embeddings, scalar, where="rows", permutes=False),
-    Case("correlation_congruence_rbf", embeddings, scalar, ({}, {"gamma": 1.0, "order": 3}), where="rows",
-         bad=(({"gamma": 0.0}, "gamma must be positive and order at least 1, got 0.0 and 2"),
-              ({"order": 0}, "gamma must be positive and order at least 1, got 0.4 and 0"))),
-    Case("info_nce", flat_embeddings, batch, ({}, {"temperature": 1.0}), where="rows",
-         least=lambda a: reference.info_nce(a["student"], a["teacher"]),
-         bad=(({"temperature": 0.0}, "temperature must be positive, got 0.0"),)),
-)  # fmt: skip
+    Case(
+        "correlation_congruence_rbf",
+        embeddings,
+        scalar,
+        ({}, {"gamma": 1.0, "order": 3}),
+        where="rows",
+        bad=(
+            ({"gamma": 0.0}, "gamma must be positive and order at least 1, got 0.0 and 2"),
+            ({"order": 0}, "gamma must be positive and order at least 1, got 0.4 and 0"),
+        ),
+    ),
+    Case(
+        "info_nce",
+        flat_embeddings,
+        batch,
+        ({}, {"temperature": 1.0}),
+        where="rows",
+        least=lambda a: reference.info_nce(a["student"], a["teacher"]),
+        bad=(({"temperature": 0.0}, "temperature must be positive, got 0.0"),),
+    ),
+)
 
 CASES = (*OF_LOGITS, *OF_FEATURES, *OF_SCORES, *OF_RELATIONS)

@@ -1,7 +1,8 @@
-"""Every loss once more, from its paper's formula: float64, NumPy and SciPy, loops where the paper has sums.
+"""Every loss once more, from its paper's formula: float64, NumPy and SciPy, loops where the paper
+  has sums.
 
-Nothing of the library is used. `where` arguments are handled by leaving rows or positions out before anything else.
-"""
+Nothing of the library is used. `where` arguments are handled by leaving rows or positions out
+before anything else."""
 
 import itertools
 import math
@@ -71,10 +72,16 @@ def deit_hard(head, teacher):
 # The structure of logits
 
 
-def decoupled_kd(student, teacher, labels, temperature=4.0, target_weight=1.0, nontarget_weight=8.0):
+def decoupled_kd(
+    student, teacher, labels, temperature=4.0, target_weight=1.0, nontarget_weight=8.0
+):
     found = np.zeros(labels.shape)
     for row in np.ndindex(labels.shape):
-        q, p, c = softmax(student[row], temperature), softmax(teacher[row], temperature), labels[row]
+        q, p, c = (
+            softmax(student[row], temperature),
+            softmax(teacher[row], temperature),
+            labels[row],
+        )
         others_q, others_p = np.delete(q, c), np.delete(p, c)
         target = kl(np.array([p[c], others_p.sum()]), np.array([q[c], others_q.sum()]))
         rest = kl(others_p / others_p.sum(), others_q / others_q.sum())
@@ -172,7 +179,11 @@ def _common(student, teacher, where):
     size = [min(a, b) for a, b in zip(student.shape[:2], teacher.shape[:2], strict=True)]
     maps, masks = [], []
     for x in (student, teacher):
-        mask = where if where.shape == x.shape[:2] else _pool(where[..., None] * 1.0, np.ones_like(where), *size)[0] > 0
+        mask = (
+            where
+            if where.shape == x.shape[:2]
+            else _pool(where[..., None] * 1.0, np.ones_like(where), *size)[0] > 0
+        )
         pooled, counts = _pool(np.float64(x), mask.reshape(x.shape[:2]), *size)
         maps.append(pooled)
         masks.append(counts)
@@ -182,7 +193,9 @@ def _common(student, teacher, where):
 
 def _each(function, first, second, where):
     where = np.ones(np.maximum(first.shape[:3], second.shape[:3]), bool) if where is None else where
-    return np.array([function(*_common(a, b, w)) for a, b, w in zip(first, second, where, strict=True)])
+    return np.array(
+        [function(*_common(a, b, w)) for a, b, w in zip(first, second, where, strict=True)]
+    )
 
 
 def attention_transfer(student, teacher, p=2, where=None):
@@ -190,7 +203,9 @@ def attention_transfer(student, teacher, p=2, where=None):
         found = np.mean(np.abs(x) ** p, axis=-1)
         return found / np.linalg.norm(found)
 
-    return _each(lambda s, t: np.square(attention(s) - attention(t)).mean(), student, teacher, where)
+    return _each(
+        lambda s, t: np.square(attention(s) - attention(t)).mean(), student, teacher, where
+    )
 
 
 def factor_transfer(student, teacher, where=None):
@@ -210,7 +225,9 @@ def hierarchical_context(student, teacher, where=None):
             if size >= s.shape[0]:
                 continue
             weight /= 2
-            (small_s, kept), (small_t, _) = (_pool(x, w, size, min(size, x.shape[1])) for x in (s, t))
+            (small_s, kept), (small_t, _) = (
+                _pool(x, w, size, min(size, x.shape[1])) for x in (s, t)
+            )
             loss += weight * np.square(small_s - small_t)[kept].mean()
             total += weight
         found.append(loss / total)
@@ -255,7 +272,12 @@ def activation_boundary(student, teacher, margin=1.0, where=None):
 
 def variational(student, log_scale, teacher, where=None):
     variance = np.log1p(np.exp(np.float64(log_scale))) + 1e-5
-    return _each(lambda s, t: 0.5 * ((s - t) ** 2 / variance + np.log(variance)).mean(), student, teacher, where)
+    return _each(
+        lambda s, t: 0.5 * ((s - t) ** 2 / variance + np.log(variance)).mean(),
+        student,
+        teacher,
+        where,
+    )
 
 
 # Attention scores
@@ -265,8 +287,11 @@ def relation_kl(student, teacher, mask):
     found = np.zeros(len(mask))
     for b, valid in enumerate(np.asarray(mask, bool)):
         kept = np.flatnonzero(valid)
-        rows = [kl(softmax(teacher[b, h, i, kept]), softmax(student[b, h, i, kept]))
-                for h in range(student.shape[1]) for i in kept]  # fmt: skip
+        rows = [
+            kl(softmax(teacher[b, h, i, kept]), softmax(student[b, h, i, kept]))
+            for h in range(student.shape[1])
+            for i in kept
+        ]
         found[b] = np.sum(rows) / (student.shape[1] * len(kept))
     return found
 
@@ -332,7 +357,10 @@ def correlation_congruence_adjacent(student, teacher):
 def correlation_congruence_rbf(student, teacher, gamma=0.4, order=2):
     def kernel(x):
         cosine = unit(x) @ unit(x).T
-        return sum(np.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1))
+        return sum(
+            np.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) * cosine**p
+            for p in range(order + 1)
+        )
 
     return np.square(kernel(_flat(student)) - kernel(_flat(teacher))).mean()
 
@@ -345,9 +373,16 @@ def info_nce(student, teacher, temperature=0.07):
     return np.array([-special.log_softmax(t @ s[b] / temperature)[b] for b in range(len(s))])
 
 
-def contrastive_representation(student, teacher, index, negatives, bank_s, bank_t, temperature=0.07, momentum=0.5):
+def contrastive_representation(
+    student, teacher, index, negatives, bank_s, bank_t, temperature=0.07, momentum=0.5
+):
     """Losses, banks and normalizers after a first batch."""
-    s, t, bank_s, bank_t = unit(np.float64(student)), unit(np.float64(teacher)), np.float64(bank_s), np.float64(bank_t)
+    s, t, bank_s, bank_t = (
+        unit(np.float64(student)),
+        unit(np.float64(teacher)),
+        np.float64(bank_s),
+        np.float64(bank_t),
+    )
     examples, noise = len(bank_s), negatives.shape[1] / len(bank_s)
     losses, normalizers = np.zeros(len(s)), []
     for anchors, bank in ((s, bank_t), (t, bank_s)):
@@ -355,7 +390,9 @@ def contrastive_representation(student, teacher, index, negatives, bank_s, bank_
         scores = np.exp(np.einsum("bd,bkd->bk", anchors, bank[rows]) / temperature)
         normalizers.append(scores.mean() * examples)
         p = scores / normalizers[-1]
-        losses += -np.log(p[:, 0] / (p[:, 0] + noise + 1e-7)) - np.log(noise / (p[:, 1:] + noise + 1e-7)).sum(1)
+        losses += -np.log(p[:, 0] / (p[:, 0] + noise + 1e-7)) - np.log(
+            noise / (p[:, 1:] + noise + 1e-7)
+        ).sum(1)
     old_s, old_t = bank_s.copy(), bank_t.copy()
     for b in reversed(range(len(s))):  # The first of equal indices is written last.
         bank_s[index[b]] = unit(momentum * old_s[index[b]] + (1 - momentum) * s[b])

@@ -31,7 +31,9 @@ def write_pictures(folder, flip):
 def picture_config(pictures, **options):
     """A judge, and models that learn from what it trusts; small ones."""
     config = load_config(f"{CONFIG}:smoke")
-    config.data.update(name=str(pictures), train="train", selection="test[:50%]", evaluation="test[50%:]")
+    config.data.update(
+        name=str(pictures), train="train", selection="test[:50%]", evaluation="test[50%:]"
+    )
     config.parallel.data, config.training.batch_size = 1, 16
     resolved = plain(config)
     for name in ("judge", "teacher"):
@@ -55,7 +57,9 @@ def planted_rows(pictures):
 
 
 def open_train(pictures):
-    return open_source(str(pictures), "train", dir=None, inputs="image", label="label", max_rejected=0)
+    return open_source(
+        str(pictures), "train", dir=None, inputs="image", label="label", max_rejected=0
+    )
 
 
 def quarantine(folder):
@@ -64,7 +68,9 @@ def quarantine(folder):
 
 def of_the_set(folder, reason):
     return {
-        entry["row"] for entry in quarantine(folder) if entry.get("set") == "trusted" and reason in entry["reasons"]
+        entry["row"]
+        for entry in quarantine(folder)
+        if entry.get("set") == "trusted" and reason in entry["reasons"]
     }
 
 

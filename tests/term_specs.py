@@ -1,14 +1,19 @@
-"""Every term once, as a config would name it: on the layers of `CifarResNet`s, or of encoders for attention scores."""
+"""Every term once, as a config would name it: on the layers of `CifarResNet`s, or of encoders for
+attention scores."""
 
 VECTORS = dict(student="pooled", teacher="pooled", mapping="linear")
 MAPS = dict(student=("block_0", "block_2"), teacher=("block_0", "block_2"))
-BEFORE = dict(student=("block_1_preact", "block_2_preact"), teacher=("block_1_preact", "block_2_preact"))
+BEFORE = dict(
+    student=("block_1_preact", "block_2_preact"), teacher=("block_1_preact", "block_2_preact")
+)
 STAGES = dict(student=("block_0", "block_1", "block_2"), teacher=("block_0", "block_1", "block_2"))
 
 ON_IMAGES = {
     "activation_boundary": BEFORE | dict(mapping="connector"),
     "attention_transfer": MAPS,
-    "attribution_matching": dict(players=(2, 2), value="shapley", draws=4, examples=None, baseline=0.5),
+    "attribution_matching": dict(
+        players=(2, 2), value="shapley", draws=4, examples=None, baseline=0.5
+    ),
     "batch_correlation": {},
     "class_correlation": {},
     "contrastive_representation": dict(width=4, negatives=16),
@@ -48,7 +53,9 @@ TOKENS = dict(student="block_0", teacher="block_0")
 ON_TEXTS = {
     "attention_scores_mse": SCORES,
     "attention_transfer": TOKENS,
-    "attribution_matching": dict(players="tokens", value="banzhaf", draws=2, examples=4, baseline=None),
+    "attribution_matching": dict(
+        players="tokens", value="banzhaf", draws=2, examples=4, baseline=None
+    ),
     "contrastive_representation": dict(width=4, negatives=16),
     "cosine_distance": TOKENS | dict(mapping="linear"),
     "hidden_mse": TOKENS | dict(mapping="mlp"),

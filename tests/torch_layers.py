@@ -5,9 +5,14 @@ import numpy as np
 
 
 def randomized(torch, network, seed=0):
-    """Weights that keep the signal, normalizations other than fresh ones; the network's layers in order."""
+    """Weights that keep the signal, normalizations other than fresh ones; the network's layers in
+    order."""
     torch.manual_seed(seed)
-    layers = [m for m in network.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.Linear))]
+    layers = [
+        m
+        for m in network.modules()
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.Linear))
+    ]
     for layer in layers:
         if isinstance(layer, torch.nn.BatchNorm2d):
             for tensor, low, high in (
@@ -32,7 +37,9 @@ def variables(layers, paths):
             flat[f"batch_stats/{path}/mean"] = layer.running_mean.numpy()
             flat[f"batch_stats/{path}/var"] = layer.running_var.numpy()
         else:
-            flat[f"params/{path}/kernel"] = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+            flat[f"params/{path}/kernel"] = (
+                kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+            )
         if layer.bias is not None:
             flat[f"params/{path}/bias"] = layer.bias.detach().numpy()
     return flax.traverse_util.unflatten_dict(flat, sep="/")

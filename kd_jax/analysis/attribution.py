@@ -1,8 +1,9 @@
-"""Which tokens or patches a prediction rests on: Shapley values of a network's logit, many coalitions a forward pass.
+"""Which tokens or patches a prediction rests on: Shapley values of a network's logit, many
+  coalitions a forward pass.
 
-The players of an example are its parts: a coalition of them is shown, the others are masked, and the coalition's value
-is the logit of one class. Everything here is traceable; the caller puts it under `jax.jit`.
-"""
+The players of an example are its parts: a coalition of them is shown, the others are masked, and
+the coalition's value is the logit of one class. Everything here is traceable; the caller puts it
+under `jax.jit`."""
 
 import math
 from collections.abc import Callable
@@ -25,8 +26,8 @@ class Attribution(NamedTuple):
     """What each player adds to the logit.
 
     Attributes:
-      values: `[B, M]`, in the logit's unit; over the players they add up to the logit of the whole example minus that
-        of the example with all players masked, but for rounding.
+      values: `[B, M]`, in the logit's unit; over the players they add up to the logit of the whole
+        example minus that of the example with all players masked, but for rounding.
       errors: `[B, M]` standard errors, from the spread over pairs of permutations.
     """
 
@@ -35,17 +36,27 @@ class Attribution(NamedTuple):
 
 
 def draw_permutations(key: jax.Array, players: int, pairs: int) -> jax.Array:
-    """`[pairs, players]` int32, random orders of joining, of which `attribute` takes the reverses too."""
-    return jax.vmap(lambda each: jax.random.permutation(each, players))(jax.random.split(key, pairs)).astype(jnp.int32)
+    """`[pairs, players]` int32, random orders of joining, of which `attribute` takes the reverses
+    too."""
+    return jax.vmap(lambda each: jax.random.permutation(each, players))(
+        jax.random.split(key, pairs)
+    ).astype(jnp.int32)
 
 
 def attribute(
-    logits_of: LogitsOf, mask: Masking, view: View | Batch, classes: Array | int, permutations: Array, *, rows: int
+    logits_of: LogitsOf,
+    mask: Masking,
+    view: View | Batch,
+    classes: Array | int,
+    permutations: Array,
+    *,
+    rows: int,
 ) -> Attribution:
     """Shapley values of the players of each example, by sampled permutations and their reverses.
 
-    All coalitions that a permutation builds up are rows of one batch. The same permutations serve every example; give
-    them to teacher and student, and the difference of the two isn't blurred by the draw.
+    All coalitions that a permutation builds up are rows of one batch. The same permutations serve
+    every example; give them to teacher and student, and the difference of the two isn't blurred by
+    the draw.
 
     Args:
       logits_of: the network; it takes views of `rows` rows.
@@ -53,18 +64,20 @@ def attribute(
       view: leaves `[B, ...]`; a `Batch` for a network that reads several views.
       classes: `[B]` int, whose logit is attributed, or one class for all.
       permutations: `[P, M]` int of the `M` players, from `draw_permutations`, at least 2.
-      rows: of a forward pass; of all `B (2 P (M - 1) + 2)` rows the last pass is filled up with repetitions.
+      rows: of a forward pass; of all `B (2 P (M - 1) + 2)` rows the last pass is filled up with
+        repetitions.
 
     Returns:
       The attribution, in at least float32.
 
     Raises:
-      ValueError: if shapes don't fit, a row of `permutations` isn't a permutation, or a class doesn't exist; traced
-        values can't be checked.
+      ValueError: if shapes don't fit, a row of `permutations` isn't a permutation, or a class
+        doesn't exist; traced values can't be checked.
 
     References:
-      Štrumbelj, Kononenko. Explaining Prediction Models and Individual Predictions with Feature Contributions, 2014.
-      Mitchell et al. `Sampling Permutations for Shapley Value Estimation <https://arxiv.org/abs/2104.12199>`_, 2022.
+      Štrumbelj, Kononenko. Explaining Prediction Models and Individual Predictions with Feature
+      Contributions, 2014. Mitchell et al. `Sampling Permutations for Shapley Value Estimation
+      <https://arxiv.org/abs/2104.12199>`_, 2022.
     """
     _require_permutations(permutations)
     examples = count_examples(view)
@@ -74,7 +87,9 @@ def attribute(
     # When each player joins, in every permutation and then in every reverse.
     ranks = jnp.concatenate([forward, players - 1 - forward])
     worths = value_coalitions(logits_of, mask, view, wanted, _coalitions(ranks), rows=rows)
-    nobody, everybody = (jnp.broadcast_to(worths[:, i, None, None], (examples, 2 * pairs, 1)) for i in range(2))
+    nobody, everybody = (
+        jnp.broadcast_to(worths[:, i, None, None], (examples, 2 * pairs, 1)) for i in range(2)
+    )
     between = worths[:, 2:].reshape(examples, 2 * pairs, players - 1)
     gains = jnp.diff(jnp.concatenate([nobody, between, everybody], axis=2), axis=2)
     marginals = jnp.take_along_axis(gains, jnp.broadcast_to(ranks[None], gains.shape), axis=2)
@@ -84,7 +99,8 @@ def attribute(
 
 
 def _coalitions(ranks: jax.Array) -> jax.Array:
-    """Bool `[Q, M]`: nobody, everybody, then for each row of `ranks` the first `1..M - 1` to join."""
+    """Bool `[Q, M]`: nobody, everybody, then for each row of `ranks` the first `1..M - 1` to
+    join."""
     players = ranks.shape[1]
     between = ranks[:, None, :] < jnp.arange(1, players)[None, :, None]
     ends = jnp.array([False, True])[:, None]
@@ -97,7 +113,13 @@ def count_examples(view: View | Batch) -> int:
 
 
 def value_coalitions(
-    logits_of: LogitsOf, mask: Masking, view: View | Batch, classes: Array, coalitions: jax.Array, *, rows: int
+    logits_of: LogitsOf,
+    mask: Masking,
+    view: View | Batch,
+    classes: Array,
+    coalitions: jax.Array,
+    *,
+    rows: int,
 ) -> jax.Array:
     """The logit of each example's class with each coalition shown.
 
@@ -125,24 +147,34 @@ def value_coalitions(
 
     def run(row: jax.Array) -> jax.Array:
         example = row // count
-        shown = mask(jax.tree.map(lambda leaf: jnp.asarray(leaf)[example], view), coalitions[row % count])
+        shown = mask(
+            jax.tree.map(lambda leaf: jnp.asarray(leaf)[example], view), coalitions[row % count]
+        )
         logits = logits_of(shown)
         _require_logits(logits, rows, classes)
         (logits,) = checks.at_least_float32(logits)
         return jnp.take_along_axis(logits, jnp.asarray(classes)[example][:, None], axis=1)[:, 0]
 
     every = jnp.minimum(jnp.arange(passes * rows), examples * count - 1)
-    return jax.lax.map(run, every.reshape(passes, rows)).reshape(-1)[: examples * count].reshape(examples, count)
+    return (
+        jax.lax.map(run, every.reshape(passes, rows))
+        .reshape(-1)[: examples * count]
+        .reshape(examples, count)
+    )
 
 
 def _require_permutations(permutations: Array) -> None:
     if permutations.ndim != 2 or permutations.shape[0] < 2 or not permutations.shape[1]:
-        raise ValueError(f"permutations must be [P, M], at least 2 of at least 1 player, got {permutations.shape}")
+        raise ValueError(
+            f"permutations must be [P, M], at least 2 of at least 1 player, got {permutations.shape}"
+        )
     if not isinstance(permutations, Tracer):
         players = np.arange(permutations.shape[1])
         for row in np.asarray(permutations):
             if not np.array_equal(np.sort(row), players):
-                raise ValueError(f"a permutation must hold each of 0..{players[-1]} once, got {row.tolist()}")
+                raise ValueError(
+                    f"a permutation must hold each of 0..{players[-1]} once, got {row.tolist()}"
+                )
 
 
 def _require_logits(logits: jax.Array, rows: int, classes: Array) -> None:
@@ -154,26 +186,31 @@ def _require_logits(logits: jax.Array, rows: int, classes: Array) -> None:
             raise ValueError(f"there are classes 0..{logits.shape[1] - 1}, got {wrong[0]}")
 
 
-def attribution_matching(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+def attribution_matching(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
     """Mean squared difference of two attributions, each scaled to length 1 over the players.
 
-    The L2 norm takes away the scale of the logits, which distillation needn't copy; an attribution of zero stays zero,
-    with a finite gradient. Computed in at least float32. No gradient reaches the teacher.
+    The L2 norm takes away the scale of the logits, which distillation needn't copy; an attribution
+    of zero stays zero, with a finite gradient. Computed in at least float32. No gradient reaches
+    the teacher.
 
     Args:
       student: `[..., M]` attributions.
       teacher: `[..., M]`, the same shape.
-      where: bool `[..., M]`, the players that count, in norm and mean, such as tokens that aren't padding; None: all.
+      where: bool `[..., M]`, the players that count, in norm and mean, such as tokens that aren't
+        padding; None: all.
 
     Returns:
-      `[...]` mean over the players that count, unreduced; zero where the two are proportional with a positive factor.
+      `[...]` mean over the players that count, unreduced; zero where the two are proportional with
+      a positive factor.
 
     Raises:
       ValueError: if shapes don't fit, or an argument holds integers.
 
     References:
-      Wu et al. `AD-KD: Attribution-Driven Knowledge Distillation <https://arxiv.org/abs/2305.10010>`_, 2023, who match
-      integrated gradients, scaled alike.
+      Wu et al. `AD-KD: Attribution-Driven Knowledge Distillation
+      <https://arxiv.org/abs/2305.10010>`_, 2023, who match integrated gradients, scaled alike.
     """
     student, teacher = checks.prepare(student, teacher, "attributions")
     checks.require_equal_shapes(student, teacher, "attributions")

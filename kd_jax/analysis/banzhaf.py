@@ -1,4 +1,5 @@
-"""Which tokens or patches a prediction rests on, by coin flips: Banzhaf values of a network's logit."""
+"""Which tokens or patches a prediction rests on, by coin flips: Banzhaf values of a network's
+logit."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,18 @@ def draw_coins(key: jax.Array, players: int, rounds: int) -> jax.Array:
 
 
 def attribute_by_coins(
-    logits_of: LogitsOf, mask: Masking, view: View | Batch, classes: Array, coins: Array, *, rows: int
+    logits_of: LogitsOf,
+    mask: Masking,
+    view: View | Batch,
+    classes: Array,
+    coins: Array,
+    *,
+    rows: int,
 ) -> jax.Array:
     """Banzhaf values of the players of each example: what each adds to those that a coin has kept.
 
-    In every round each player is added to the kept ones, or taken away from them, which takes `M + 1` coalitions.
-    Unlike Shapley values these need not add up to anything.
+    In every round each player is added to the kept ones, or taken away from them, which takes `M +
+    1` coalitions. Unlike Shapley values these need not add up to anything.
 
     Args:
       logits_of: the network; it takes views of `rows` rows.
@@ -43,7 +50,9 @@ def attribute_by_coins(
     kept, (rounds, players) = jnp.asarray(coins, bool), coins.shape
     changed = kept[:, None, :] ^ jnp.eye(players, dtype=bool)[None]
     coalitions = jnp.concatenate([kept[:, None], changed], axis=1).reshape(-1, players)
-    worths = value_coalitions(logits_of, mask, view, classes, coalitions, rows=rows).reshape(-1, rounds, players + 1)
+    worths = value_coalitions(logits_of, mask, view, classes, coalitions, rows=rows).reshape(
+        -1, rounds, players + 1
+    )
     # A kept player was taken away, so that its share is the other way round.
     signs = jnp.where(kept, 1, -1).astype(worths.dtype)[None]
     return jnp.mean(signs * (worths[:, :, :1] - worths[:, :, 1:]), axis=1)

@@ -1,8 +1,9 @@
-"""Knowledge points of a network: the units of an input that its feature rests on much more than on the background.
+"""Knowledge points of a network: the units of an input that its feature rests on much more than on
+  the background.
 
-Cheng et al. `Explaining Knowledge Distillation by Quantifying the Knowledge <https://arxiv.org/abs/2003.03622>`_, 2020.
-The entropies come from `kd_jax.analysis.noise`; `U` stands for the units of an example, such as `H W` or `T`.
-"""
+Cheng et al. `Explaining Knowledge Distillation by Quantifying the Knowledge
+<https://arxiv.org/abs/2003.03622>`_, 2020. The entropies come from `kd_jax.analysis.noise`; `U`
+stands for the units of an example, such as `H W` or `T`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +20,8 @@ class KnowledgeCounts(NamedTuple):
     Attributes:
       foreground: `[N]` int.
       background: `[N]` int.
-      ratio: `[N]`, the foreground's share of the points, in [0, 1]; NaN for an example without points. The paper's
-        lambda is its mean.
+      ratio: `[N]`, the foreground's share of the points, in [0, 1]; NaN for an example without
+        points. The paper's lambda is its mean.
     """
 
     foreground: np.ndarray
@@ -33,7 +34,8 @@ class LearningSpeed(NamedTuple):
 
     Attributes:
       mean: the paper's D_mean; small: learned fast.
-      variance: the paper's D_var, dividing by the number of examples; small: all learned at the same time.
+      variance: the paper's D_var, dividing by the number of examples; small: all learned at the
+        same time.
     """
 
     mean: float
@@ -41,11 +43,13 @@ class LearningSpeed(NamedTuple):
 
 
 def knowledge_points(entropy: Array, foreground: Array, *, threshold: float) -> np.ndarray:
-    """The units whose entropy is below the example's mean background entropy by more than `threshold`.
+    """The units whose entropy is below the example's mean background entropy by more than
+    `threshold`.
 
     Args:
       entropy: `[N, U]` nats, from `noise.entropy`.
-      foreground: bool `[N, U]`, which units show what the example is about; the others are its background.
+      foreground: bool `[N, U]`, which units show what the example is about; the others are its
+        background.
       threshold: the paper's `b`, in nats.
 
     Returns:
@@ -56,14 +60,20 @@ def knowledge_points(entropy: Array, foreground: Array, *, threshold: float) -> 
     """
     entropy, mask = np.asarray(entropy, np.float64), _as_mask(foreground, "foreground")
     if entropy.shape != mask.shape or entropy.ndim < 2:
-        raise ValueError(f"entropy and foreground must both be [N, U], got {entropy.shape} and {mask.shape}")
+        raise ValueError(
+            f"entropy and foreground must both be [N, U], got {entropy.shape} and {mask.shape}"
+        )
     if not np.isfinite(entropy).all():
-        raise ValueError(f"entropy of example {np.argwhere(~np.isfinite(entropy))[0, 0]} isn't finite")
+        raise ValueError(
+            f"entropy of example {np.argwhere(~np.isfinite(entropy))[0, 0]} isn't finite"
+        )
     background = _count(~mask)
     if not background.all():
         raise ValueError(f"example {np.argmin(background)} has no background to compare with")
     units = tuple(range(1, entropy.ndim))
-    mean = np.where(mask, 0, entropy).sum(axis=units, keepdims=True) / background.reshape(-1, *[1] * len(units))
+    mean = np.where(mask, 0, entropy).sum(axis=units, keepdims=True) / background.reshape(
+        -1, *[1] * len(units)
+    )
     return mean - entropy > threshold
 
 
@@ -79,7 +89,9 @@ def count_points(points: Array, foreground: Array) -> KnowledgeCounts:
     """
     found, mask = _as_mask(points, "points"), _as_mask(foreground, "foreground")
     if found.shape != mask.shape or found.ndim < 2:
-        raise ValueError(f"points and foreground must both be [N, U], got {found.shape} and {mask.shape}")
+        raise ValueError(
+            f"points and foreground must both be [N, U], got {found.shape} and {mask.shape}"
+        )
     inside, outside = _count(found & mask), _count(found & ~mask)
     return KnowledgeCounts(inside, outside, _share(inside, inside + outside))
 
@@ -88,17 +100,24 @@ def weight_distances(weights: Sequence[PyTree]) -> np.ndarray:
     """How far the weights have travelled by each checkpoint, in lengths of the initial ones.
 
     Args:
-      weights: `M + 1` trees of parameters: the initial ones, then each checkpoint's, in order of training.
+      weights: `M + 1` trees of parameters: the initial ones, then each checkpoint's, in order of
+        training.
 
     Returns:
       `[M]`, `sum_(k <= m) ||w_k - w_(k - 1)|| / ||w_0||`, in float64.
 
     Raises:
-      ValueError: if there is no checkpoint, the trees differ in structure or shapes, or the initial weights are zero.
+      ValueError: if there is no checkpoint, the trees differ in structure or shapes, or the initial
+        weights are zero.
     """
     if len(weights) < 2:
-        raise ValueError(f"a distance needs the initial weights and a checkpoint, got {len(weights)}")
-    structures = [(jax.tree.structure(each), [np.shape(leaf) for leaf in jax.tree.leaves(each)]) for each in weights]
+        raise ValueError(
+            f"a distance needs the initial weights and a checkpoint, got {len(weights)}"
+        )
+    structures = [
+        (jax.tree.structure(each), [np.shape(leaf) for leaf in jax.tree.leaves(each)])
+        for each in weights
+    ]
     for number, structure in enumerate(structures):
         if structure != structures[0]:
             raise ValueError(f"checkpoint {number} has other parameters than the initial weights")
@@ -106,7 +125,10 @@ def weight_distances(weights: Sequence[PyTree]) -> np.ndarray:
     if not start > 0:
         raise ValueError(f"the initial weights must have a length, got {start}")
     pairs = zip(weights[1:], weights[:-1], strict=True)
-    steps = [_norm(jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), new, old)) for new, old in pairs]
+    steps = [
+        _norm(jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), new, old))
+        for new, old in pairs
+    ]
     return np.cumsum(steps) / start
 
 
@@ -125,13 +147,16 @@ def learning_speed(foreground: Array, distances: Array) -> LearningSpeed:
     """
     counts, travelled = np.asarray(foreground), np.asarray(distances, np.float64)
     if counts.ndim != 2 or not counts.size or travelled.shape != counts.shape[:1]:
-        raise ValueError(f"foreground must be [M, N] and distances [M], got {counts.shape} and {travelled.shape}")
+        raise ValueError(
+            f"foreground must be [M, N] and distances [M], got {counts.shape} and {travelled.shape}"
+        )
     best = travelled[np.argmax(counts, axis=0)]
     return LearningSpeed(float(best.mean()), float(best.var()))
 
 
 def stability(points: Array) -> np.ndarray:
-    """The share of all points found at any checkpoint that the last one still has: their intersection over union.
+    """The share of all points found at any checkpoint that the last one still has: their
+    intersection over union.
 
     Points that were learned and given up again lower it.
 
@@ -167,4 +192,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _norm(tree: PyTree) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(np.float64(leaf))) for leaf in jax.tree.leaves(tree))))
+    return float(
+        np.sqrt(sum(np.sum(np.square(np.float64(leaf))) for leaf in jax.tree.leaves(tree)))
+    )

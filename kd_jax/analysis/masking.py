@@ -10,17 +10,18 @@ import jax.numpy as jnp
 from kd_jax.core.types import Array, Batch, View
 
 Masking = Callable[[Any, jax.Array], Any]
-"""Hides players: a view, or a `Batch`, of `N` rows and which players stay, bool `[N, M]` -> the same with them hidden.
-"""
+"""Hides players: a view, or a `Batch`, of `N` rows and which players stay, bool `[N, M]` -> the
+same with them hidden. """
 
 
 def replace_tokens(*, baseline_id: int, fixed_ids: tuple[int, ...]) -> Masking:
-    """Tokens become a baseline token, such as the tokenizer's mask or unknown token; the text keeps its length.
+    """Tokens become a baseline token, such as the tokenizer's mask or unknown token; the text keeps
+    its length.
 
     Args:
       baseline_id: the token shown in place of a hidden one.
-      fixed_ids: tokens that are always shown, such as those that begin and end a text; their attribution is 0, and so
-        is that of padding.
+      fixed_ids: tokens that are always shown, such as those that begin and end a text; their
+        attribution is 0, and so is that of padding.
 
     Returns:
       A masking of text views, whose players are the `T` positions.
@@ -37,8 +38,8 @@ def hide_tokens(*, fixed_ids: tuple[int, ...]) -> Masking:
     """Tokens leave the attention mask, as if they were padding; the others keep their positions.
 
     Args:
-      fixed_ids: as in `replace_tokens`. A text should have one of them, since with no token left at all a network
-        gives an arbitrary logit.
+      fixed_ids: as in `replace_tokens`. A text should have one of them, since with no token left at
+        all a network gives an arbitrary logit.
 
     Returns:
       A masking of text views, whose players are the `T` positions.
@@ -47,7 +48,9 @@ def hide_tokens(*, fixed_ids: tuple[int, ...]) -> Masking:
     def mask(view: View, kept: jax.Array) -> View:
         hidden = _hidden_tokens(view, kept, fixed_ids)
         attention_mask = jnp.asarray(view["attention_mask"])
-        return view | {"attention_mask": jnp.where(hidden, jnp.zeros((), attention_mask.dtype), attention_mask)}
+        return view | {
+            "attention_mask": jnp.where(hidden, jnp.zeros((), attention_mask.dtype), attention_mask)
+        }
 
     return mask
 
@@ -68,15 +71,23 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
         images = jnp.asarray(view["images"])
         count, height, width, channels = images.shape
         if height % grid[0] or width % grid[1]:
-            raise ValueError(f"a grid of {grid} patches doesn't divide images of {height} x {width}")
+            raise ValueError(
+                f"a grid of {grid} patches doesn't divide images of {height} x {width}"
+            )
         if kept.shape != (count, grid[0] * grid[1]):
-            raise ValueError(f"a grid of {grid} has {grid[0] * grid[1]} players, got permutations of {kept.shape[1]}")
+            raise ValueError(
+                f"a grid of {grid} has {grid[0] * grid[1]} players, got permutations of {kept.shape[1]}"
+            )
         value = jnp.asarray(baseline, images.dtype)
         if value.shape not in ((), (channels,), (height, width, channels)):
-            raise ValueError(f"baseline must be one value, [C] or [H, W, C] of {images.shape[1:]}, got {value.shape}")
+            raise ValueError(
+                f"baseline must be one value, [C] or [H, W, C] of {images.shape[1:]}, got {value.shape}"
+            )
         patches = kept.reshape(count, *grid)
         shown = jnp.repeat(jnp.repeat(patches, height // grid[0], axis=1), width // grid[1], axis=2)
-        return view | {"images": jnp.where(shown[..., None], images, jnp.broadcast_to(value, images.shape))}
+        return view | {
+            "images": jnp.where(shown[..., None], images, jnp.broadcast_to(value, images.shape))
+        }
 
     return mask
 
@@ -103,11 +114,15 @@ def _hidden_tokens(view: View, kept: jax.Array, fixed_ids: tuple[int, ...]) -> j
     _require_views(view, "input_ids", "attention_mask")
     input_ids = jnp.asarray(view["input_ids"])
     if kept.shape != input_ids.shape:
-        raise ValueError(f"texts of {input_ids.shape[1]} tokens have as many players, got {kept.shape[1]}")
+        raise ValueError(
+            f"texts of {input_ids.shape[1]} tokens have as many players, got {kept.shape[1]}"
+        )
     fixed = jnp.isin(input_ids, jnp.array(fixed_ids, input_ids.dtype))
     return jnp.asarray(view["attention_mask"]).astype(bool) & ~fixed & ~kept
 
 
 def _require_views(view: View, *names: str) -> None:
     if not set(names) <= set(view):
-        raise ValueError(f"the masking reads {' and '.join(names)}; the view has {', '.join(sorted(view))}")
+        raise ValueError(
+            f"the masking reads {' and '.join(names)}; the view has {', '.join(sorted(view))}"
+        )

@@ -14,7 +14,9 @@ POSITIVE, NEGATIVE = "#b40426", "#3b4cc0"
 """The ends of the colour map "coolwarm"."""
 
 
-def plot_worths(values: Mapping[str, float], errors: Mapping[str, float], path: Path, *, title: str, unit: str) -> None:
+def plot_worths(
+    values: Mapping[str, float], errors: Mapping[str, float], path: Path, *, title: str, unit: str
+) -> None:
     """Bars of what each player is worth, with standard errors.
 
     Args:
@@ -28,7 +30,9 @@ def plot_worths(values: Mapping[str, float], errors: Mapping[str, float], path: 
     axes, spots = figure.add_subplot(), np.arange(len(values))
     heights = [values[player] for player in values]
     spread = [errors[player] for player in values]
-    axes.bar(spots, heights, yerr=spread if any(spread) else None, capsize=4, color=_colours(heights))
+    axes.bar(
+        spots, heights, yerr=spread if any(spread) else None, capsize=4, color=_colours(heights)
+    )
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(spots, list(values), parse_math=False)
     axes.set_ylabel(unit, parse_math=False)
@@ -36,7 +40,9 @@ def plot_worths(values: Mapping[str, float], errors: Mapping[str, float], path: 
     _save(figure, path)
 
 
-def plot_patches(image: Array, attributions: Mapping[str, Array], path: Path, *, title: str) -> None:
+def plot_patches(
+    image: Array, attributions: Mapping[str, Array], path: Path, *, title: str
+) -> None:
     """A picture, and beside it for each model the picture under the attribution of its patches.
 
     Args:
@@ -56,13 +62,17 @@ def plot_patches(image: Array, attributions: Mapping[str, Array], path: Path, *,
     panels[0].set_title(title, parse_math=False)
     for panel, (name, values) in zip(panels[1:], attributions.items(), strict=True):
         largest = _largest(values)
-        shown = panel.imshow(values, extent=extent, cmap="coolwarm", vmin=-largest, vmax=largest, alpha=0.7)
+        shown = panel.imshow(
+            values, extent=extent, cmap="coolwarm", vmin=-largest, vmax=largest, alpha=0.7
+        )
         panel.set_title(name, parse_math=False)
         figure.colorbar(shown, ax=panel, shrink=0.8)
     _save(figure, path)
 
 
-def plot_tokens(attributions: Mapping[str, tuple[Sequence[str], Array]], path: Path, *, title: str) -> None:
+def plot_tokens(
+    attributions: Mapping[str, tuple[Sequence[str], Array]], path: Path, *, title: str
+) -> None:
     """For each model its tokens from top to bottom, with bars of their attributions.
 
     Args:
@@ -103,5 +113,7 @@ def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # A script that the font lacks is drawn as boxes; the numbers stand in the JSON.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=r"Glyph .* missing from font", category=UserWarning
+        )
         figure.savefig(path, format="png", dpi=120)

@@ -1,7 +1,7 @@
 """What each player of a cooperative game is worth: Shapley and Banzhaf values, exact or sampled.
 
-A game values every subset of its players; its values must not change between calls, since each subset is valued once.
-"""
+A game values every subset of its players; its values must not change between calls, since each
+subset is valued once."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -16,68 +16,88 @@ Worth = tuple[dict[Player, float], dict[Player, float]]
 EXACT_PLAYERS = 16
 """The most players of whom all subsets, 65,536, are valued."""
 LEAST_PAIRS = 16
-"""Pairs of permutations before a tolerance may end sampling; standard errors of fewer are unreliable."""
+"""Pairs of permutations before a tolerance may end sampling; standard errors of fewer are
+unreliable."""
 
 
 def shapley_values(
-    value: Callable[[frozenset], float], players: Iterable[Player], *, permutations: int | None = None, seed: int = 0,
+    value: Callable[[frozenset], float],
+    players: Iterable[Player],
+    *,
+    permutations: int | None = None,
+    seed: int = 0,
     tolerance: float | None = None,
-) -> Worth:  # fmt: skip
+) -> Worth:
     """Each player's marginal contribution, averaged over the orders in which the players may join.
 
-    Exact: `phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))`. Sampled: the mean over random
-    permutations, each followed by its reverse, of what `i` adds to those before it; the standard errors treat such a
-    pair as one draw. Either way the values add up to `v(all) - v({})`, but for rounding.
+    Exact: `phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))`. Sampled:
+    the mean over random permutations, each followed by its reverse, of what `i` adds to those
+    before it; the standard errors treat such a pair as one draw. Either way the values add up to
+    `v(all) - v({})`, but for rounding.
 
     Args:
       value: of a subset of the players, from the empty one to all of them.
       players: hashable and distinct; their order decides which permutations a seed draws.
-      permutations: how many to sample, even and at least 4; None: exact, valuing all `2^n` subsets of at most
-        `EXACT_PLAYERS` players.
+      permutations: how many to sample, even and at least 4; None: exact, valuing all `2^n` subsets
+        of at most `EXACT_PLAYERS` players.
       seed: of the permutations.
-      tolerance: in `value`'s unit; sampling ends once no standard error exceeds it, after `LEAST_PAIRS` pairs at the
-        earliest and `permutations` at the latest.
+      tolerance: in `value`'s unit; sampling ends once no standard error exceeds it, after
+        `LEAST_PAIRS` pairs at the earliest and `permutations` at the latest.
 
     Returns:
       Values and standard errors, by player; the errors are 0.0 when exact.
 
     Raises:
-      ValueError: if there are no players, duplicates or too many of them, if another argument is out of range, or if a
-        subset's value isn't finite.
+      ValueError: if there are no players, duplicates or too many of them, if another argument is
+        out of range, or if a subset's value isn't finite.
 
     References:
-      Shapley. A Value for n-Person Games, 1953.
-      Castro et al. Polynomial Calculation of the Shapley Value Based on Sampling, 2009.
-      Mitchell et al. `Sampling Permutations for Shapley Value Estimation <https://arxiv.org/abs/2104.12199>`_, 2022.
+      Shapley. A Value for n-Person Games, 1953. Castro et al. Polynomial Calculation of the Shapley
+      Value Based on Sampling, 2009. Mitchell et al. `Sampling Permutations for Shapley Value
+      Estimation <https://arxiv.org/abs/2104.12199>`_, 2022.
     """
     order = _distinct(players)
     valued = _valued_once(value, order)
     if permutations is None:
         if tolerance is not None:
             raise ValueError("tolerance ends sampling; give permutations too, the most to sample")
-        return _exact(valued, order, [1 / (len(order) * math.comb(len(order) - 1, s)) for s in range(len(order))])
+        return _exact(
+            valued,
+            order,
+            [1 / (len(order) * math.comb(len(order) - 1, s)) for s in range(len(order))],
+        )
     if permutations < 4 or permutations % 2:
-        raise ValueError(f"permutations come in pairs, of which an error needs two: got {permutations}")
+        raise ValueError(
+            f"permutations come in pairs, of which an error needs two: got {permutations}"
+        )
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     generator = np.random.default_rng(seed)
-    draws = (_marginals_of_pair(valued, order, generator.permutation(len(order))) for _ in range(permutations // 2))
+    draws = (
+        _marginals_of_pair(valued, order, generator.permutation(len(order)))
+        for _ in range(permutations // 2)
+    )
     return _averaged(draws, order, tolerance)
 
 
 def banzhaf_values(
-    value: Callable[[frozenset], float], players: Iterable[Player], *, samples: int | None = None, seed: int = 0
+    value: Callable[[frozenset], float],
+    players: Iterable[Player],
+    *,
+    samples: int | None = None,
+    seed: int = 0,
 ) -> Worth:
     """Each player's marginal contribution, averaged over all subsets of the others alike.
 
-    Exact: `2^(1 - n) sum over S without i of (v(S + i) - v(S))`. Sampled: a coin decides for each player whether it is
-    in, and every player is then added or taken away. Unlike Shapley values these need not add up to `v(all) - v({})`.
+    Exact: `2^(1 - n) sum over S without i of (v(S + i) - v(S))`. Sampled: a coin decides for each
+    player whether it is in, and every player is then added or taken away. Unlike Shapley values
+    these need not add up to `v(all) - v({})`.
 
     Args:
       value: of a subset of the players, from the empty one to all of them.
       players: hashable and distinct; their order decides which subsets a seed draws.
-      samples: how many subsets to draw, at least 2, each of which takes up to `n + 1` values; None: exact, valuing all
-        `2^n` subsets of at most `EXACT_PLAYERS` players.
+      samples: how many subsets to draw, at least 2, each of which takes up to `n + 1` values; None:
+        exact, valuing all `2^n` subsets of at most `EXACT_PLAYERS` players.
       seed: of the subsets.
 
     Returns:
@@ -97,7 +117,10 @@ def banzhaf_values(
     if samples < 2:
         raise ValueError(f"a standard error needs at least 2 samples, got {samples}")
     generator = np.random.default_rng(seed)
-    draws = (_marginals_of_coins(valued, order, generator.random(len(order)) < 0.5) for _ in range(samples))
+    draws = (
+        _marginals_of_coins(valued, order, generator.random(len(order)) < 0.5)
+        for _ in range(samples)
+    )
     return _averaged(draws, order, None)
 
 
@@ -116,7 +139,9 @@ def _distinct(players: Iterable[Player]) -> list[Player]:
     return order
 
 
-def _valued_once(value: Callable[[frozenset], float], order: list[Player]) -> Callable[[frozenset], float]:
+def _valued_once(
+    value: Callable[[frozenset], float], order: list[Player]
+) -> Callable[[frozenset], float]:
     """`value`, kept for each subset it was asked for, and refused where it isn't finite."""
     kept: dict[frozenset, float] = {}
 
@@ -132,8 +157,11 @@ def _valued_once(value: Callable[[frozenset], float], order: list[Player]) -> Ca
     return valued
 
 
-def _exact(valued: Callable[[frozenset], float], order: list[Player], weights: list[float]) -> Worth:
-    """Marginal contributions to all subsets of the others, one of size `s` weighing `weights[s]`."""
+def _exact(
+    valued: Callable[[frozenset], float], order: list[Player], weights: list[float]
+) -> Worth:
+    """Marginal contributions to all subsets of the others, one of size `s` weighing
+    `weights[s]`."""
     count = len(order)
     if count > EXACT_PLAYERS:
         raise ValueError(
@@ -147,11 +175,15 @@ def _exact(valued: Callable[[frozenset], float], order: list[Player], weights: l
     values = {}
     for i, player in enumerate(order):
         without = subsets[~present[:, i]]
-        values[player] = float(np.asarray(weights)[sizes[without]] @ (table[without | 1 << i] - table[without]))
+        values[player] = float(
+            np.asarray(weights)[sizes[without]] @ (table[without | 1 << i] - table[without])
+        )
     return values, dict.fromkeys(order, 0.0)
 
 
-def _marginals_of_pair(valued: Callable[[frozenset], float], order: list[Player], drawn: np.ndarray) -> np.ndarray:
+def _marginals_of_pair(
+    valued: Callable[[frozenset], float], order: list[Player], drawn: np.ndarray
+) -> np.ndarray:
     """`[n]`, what each player adds to those before it, mean over a permutation and its reverse."""
     marginals = np.zeros(len(order))
     for permutation in (drawn, drawn[::-1]):
@@ -162,7 +194,9 @@ def _marginals_of_pair(valued: Callable[[frozenset], float], order: list[Player]
     return marginals
 
 
-def _marginals_of_coins(valued: Callable[[frozenset], float], order: list[Player], present: np.ndarray) -> np.ndarray:
+def _marginals_of_coins(
+    valued: Callable[[frozenset], float], order: list[Player], present: np.ndarray
+) -> np.ndarray:
     """`[n]`, what each player adds to the others that are present."""
     subset = frozenset(player for player, here in zip(order, present, strict=True) if here)
     return np.array([valued(subset | {player}) - valued(subset - {player}) for player in order])
@@ -177,10 +211,16 @@ def _averaged(draws: Iterator[np.ndarray], order: list[Player], tolerance: float
         change = drawn - mean
         mean = mean + change / count
         squares = squares + change * (drawn - mean)
-        if tolerance is not None and count >= LEAST_PAIRS and (_standard_error(squares, count) <= tolerance).all():
+        if (
+            tolerance is not None
+            and count >= LEAST_PAIRS
+            and (_standard_error(squares, count) <= tolerance).all()
+        ):
             break
     errors = _standard_error(squares, count)
-    return dict(zip(order, mean.tolist(), strict=True)), dict(zip(order, errors.tolist(), strict=True))
+    return dict(zip(order, mean.tolist(), strict=True)), dict(
+        zip(order, errors.tolist(), strict=True)
+    )
 
 
 def _standard_error(squares: np.ndarray, count: int) -> np.ndarray:

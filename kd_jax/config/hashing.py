@@ -1,4 +1,5 @@
-"""What makes two configs the same experiment: their flat keys, without what may change between two starts of a run."""
+"""What makes two configs the same experiment: their flat keys, without what may change between two
+starts of a run."""
 
 import hashlib
 import json
@@ -12,7 +13,11 @@ FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
     if isinstance(value, Mapping) and (value or not prefix):
-        return {path: leaf for key, inner in value.items() for path, leaf in flatten(inner, f"{prefix}{key}.").items()}
+        return {
+            path: leaf
+            for key, inner in value.items()
+            for path, leaf in flatten(inner, f"{prefix}{key}.").items()
+        }
     return {prefix.rstrip("."): list(value) if isinstance(value, tuple) else value}
 
 
@@ -21,13 +26,19 @@ def difference(ours: Any, theirs: Any) -> str:
     if not isinstance(ours, Mapping):
         return f"{ours!r} and {theirs!r}"
     left, right = flatten(ours), flatten(theirs)
-    return ", ".join(sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path)))
+    return ", ".join(
+        sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
+    )
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flat config without what may change between two starts of one run."""
     flat = flatten(config)
-    return {path: flat[path] for path in sorted(flat) if not any(f"{path}.".startswith(f"{free}.") for free in FREE)}
+    return {
+        path: flat[path]
+        for path in sorted(flat)
+        if not any(f"{path}.".startswith(f"{free}.") for free in FREE)
+    }
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""What a model's section doesn't say it takes over: from the experiment, or from the model it is `like`.
+"""What a model's section doesn't say it takes over: from the experiment, or from the model it is
+  `like`.
 
-Inherited keys are one-way references of ml_collections, put in before the flags are read. So a flag can set an
-inherited key, and a later change of what was inherited still reaches everyone who inherits it.
-"""
+Inherited keys are one-way references of ml_collections, put in before the flags are read. So a flag
+can set an inherited key, and a later change of what was inherited still reaches everyone who
+inherits it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from kd_jax.config.teachers import PEER
 
 FROM_EXPERIMENT = ("view", "dtype", "training")
 NAMED = ("optimizer", "schedule")
-"""Sections that `name` an algorithm: another name replaces the section, the same name merges into it."""
+"""Sections that `name` an algorithm: another name replaces the section, the same name merges into
+  it."""
 
 
 def inherit(config: ConfigDict) -> ConfigDict:
@@ -33,7 +35,8 @@ def inherit(config: ConfigDict) -> ConfigDict:
 
 
 def _open_nones(section: ConfigDict) -> None:
-    """Lets every None become a value of any type; else no flag could set it and no reference could stand for it."""
+    """Lets every None become a value of any type; else no flag could set it and no reference could
+    stand for it."""
     for key in section:
         value = section[key]
         if isinstance(value, ConfigDict):
@@ -45,9 +48,11 @@ def _open_nones(section: ConfigDict) -> None:
 def seed_group_of(models: Mapping[str, Any], name: str) -> str:
     """The model at the end of a chain of `like`s; its name seeds all of the chain.
 
-    The chain ends before a peer: two that started alike and see the same batches would have nothing to tell each other.
-    """
-    while "like" in models[name] and f"{PEER}{models[name]['like']}" not in models[name].get("teachers", ()):
+    The chain ends before a peer: two that started alike and see the same batches would have nothing
+    to tell each other."""
+    while "like" in models[name] and f"{PEER}{models[name]['like']}" not in models[name].get(
+        "teachers", ()
+    ):
         name = models[name]["like"]
     return name
 
@@ -59,7 +64,9 @@ def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) ->
         if other not in models:
             raise ValueError(f"models.{name}.like names {other!r}; there are {', '.join(models)}")
         if other in (*asked_by, name):
-            raise ValueError(f"models.{name}.like goes in a circle: {' -> '.join((*asked_by, name, other))}")
+            raise ValueError(
+                f"models.{name}.like goes in a circle: {' -> '.join((*asked_by, name, other))}"
+            )
         _complete(models, other, config, (*asked_by, name))
         _take_over(section, models[other], deep=("training",))
     else:

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 
 def load_config(argument: str) -> ConfigDict:
-    """Loads `FILE.py` or `FILE.py:VARIANT` and completes what its models inherit; unlocked references stay live.
+    """Loads `FILE.py` or `FILE.py:VARIANT` and completes what its models inherit; unlocked
+    references stay live.
 
     Raises:
       ValueError: if there is no such file, it has no get_config, or no such variant.
@@ -17,7 +18,11 @@ def load_config(argument: str) -> ConfigDict:
     from kd_jax.config.inherit import inherit
 
     path, _, variant = argument.partition(":")
-    spec = importlib.util.spec_from_file_location("kd_jax_config", path) if path.endswith(".py") else None
+    spec = (
+        importlib.util.spec_from_file_location("kd_jax_config", path)
+        if path.endswith(".py")
+        else None
+    )
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise ValueError(f"there is no config file {path!r}; those of this project are in configs/")
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +30,6 @@ def load_config(argument: str) -> ConfigDict:
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no function get_config")
     return inherit(module.get_config(variant) if variant else module.get_config()).lock()
-
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

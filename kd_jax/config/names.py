@@ -1,9 +1,5 @@
 """Names that configs use for training data and sets."""
 
-
-
-
-
 TRAIN = "train"
 """The training split's name among what a model learns from."""
 

@@ -3,8 +3,11 @@
 from collections.abc import Collection, Mapping
 
 
-def groups_in_order(needed: Mapping[str, Collection[str]], peers: Mapping[str, Collection[str]]) -> list[list[str]]:
-    """Groups of models, each after all that any of its members needs; among equals by their first names.
+def groups_in_order(
+    needed: Mapping[str, Collection[str]], peers: Mapping[str, Collection[str]]
+) -> list[list[str]]:
+    """Groups of models, each after all that any of its members needs; among equals by their first
+    names.
 
     Args:
       needed: every model's name -> models that must be finished before it begins.
@@ -20,10 +23,14 @@ def groups_in_order(needed: Mapping[str, Collection[str]], peers: Mapping[str, C
     ordered: list[list[str]] = []
     finished: set[str] = set()
     while waiting:
-        ready = next((group for group in waiting if finished.issuperset(_needs(group, needed))), None)
+        ready = next(
+            (group for group in waiting if finished.issuperset(_needs(group, needed))), None
+        )
         if ready is None:
             stuck = ", ".join(sorted(needed.keys() - finished))
-            raise ValueError(f"models.{stuck}: their teachers, or the models they start from, form a circle")
+            raise ValueError(
+                f"models.{stuck}: their teachers, or the models they start from, form a circle"
+            )
         del waiting[ready]
         ordered.append(list(ready))
         finished |= {*ready}

@@ -6,29 +6,82 @@ from typing import Any
 from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
 
 SECTIONS: dict[str, dict[str, bool]] = {
-    "": {TRANSFER: False, TRUSTED: False} | dict.fromkeys(
-        ("name", "seed", "data", "view", "dtype", "training", "models", "compare", "evaluations", "parallel",
-         "checkpoint", "logging"), True),
-    "data": dict.fromkeys(("name", "dir", "train", "selection", "evaluation", "inputs", "label", "max_rejected",
-                           "augmentation", "cleaning"), True),
-    "training": {"mixing": False} | dict.fromkeys(
-        ("batch_size", "epochs", "accumulate", "optimizer", "schedule"), True),
+    "": {TRANSFER: False, TRUSTED: False}
+    | dict.fromkeys(
+        (
+            "name",
+            "seed",
+            "data",
+            "view",
+            "dtype",
+            "training",
+            "models",
+            "compare",
+            "evaluations",
+            "parallel",
+            "checkpoint",
+            "logging",
+        ),
+        True,
+    ),
+    "data": dict.fromkeys(
+        (
+            "name",
+            "dir",
+            "train",
+            "selection",
+            "evaluation",
+            "inputs",
+            "label",
+            "max_rejected",
+            "augmentation",
+            "cleaning",
+        ),
+        True,
+    ),
+    "training": {"mixing": False}
+    | dict.fromkeys(("batch_size", "epochs", "accumulate", "optimizer", "schedule"), True),
     "parallel": dict.fromkeys(("backend", "data", "fsdp", "tensor"), True),
     "checkpoint": dict.fromkeys(("every_steps", "keep_latest", "keep_best", "use"), True),
     "logging": {"every_steps": True},
     "compare": dict.fromkeys(("student", "baseline", "teacher"), True),
-    "evaluation": dict.fromkeys(("name", "dir", "evaluation", "inputs", "label", "max_rejected", "label_map",
-                                 "label_ranges", "corruption"), False),
-    "model": {"model": True, "view": True, "dtype": True} | dict.fromkeys(
-        ("like", "teachers", "cached", "objective", "training", "data", "restore", "ema", "condition"), False),
-}  # fmt: skip
-"""Section -> key -> whether it is required. A key that isn't here is refused, so none can go unread."""
-
+    "evaluation": dict.fromkeys(
+        (
+            "name",
+            "dir",
+            "evaluation",
+            "inputs",
+            "label",
+            "max_rejected",
+            "label_map",
+            "label_ranges",
+            "corruption",
+        ),
+        False,
+    ),
+    "model": {"model": True, "view": True, "dtype": True}
+    | dict.fromkeys(
+        (
+            "like",
+            "teachers",
+            "cached",
+            "objective",
+            "training",
+            "data",
+            "restore",
+            "ema",
+            "condition",
+        ),
+        False,
+    ),
+}
+"""Section -> key -> whether it is required. A key that isn't here is refused, so none can go
+unread."""
 
 
 FROM_MODEL = "from_model"
-"""Key of a model's `model` that names an earlier model, whose weights it starts from in place of random ones."""
-
+"""Key of a model's `model` that names an earlier model, whose weights it starts from in place of
+random ones."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +94,8 @@ class ModelPlan:
       view: how it sees the data.
       dtype: what it computes in.
       teachers: names of earlier models.
-      cached: those of the teachers whose outputs are computed once, before training, instead of in every step.
+      cached: those of the teachers whose outputs are computed once, before training, instead of in
+        every step.
       objective: name -> term; empty for a model that is used as it is.
       training: batch size, epochs, optimizer, ...
       restore: folder of a finished model to use instead of training one, or None.
@@ -49,7 +103,8 @@ class ModelPlan:
       data: what it learns from: "train", the training split, and names of sets.
       decay: of the moving average of itself that it learns from too, or None.
       condition: which teacher's output is part of its input, and how, or None.
-      seed_group: the model whose name seeds it: models that are `like` one another start alike and see the same batches.
+      seed_group: the model whose name seeds it: models that are `like` one another start alike and
+        see the same batches.
       peers: names of models that it learns from, and they from it, while all of them are trained.
     """
 
@@ -73,7 +128,6 @@ class ModelPlan:
     def start(self) -> str | None:
         """The earlier model whose weights it starts from, or None."""
         return self.model.get(FROM_MODEL)
-
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Whom a model's section names beside its frozen teachers.
 
-Its own moving average, the peers that are trained with it, the members it is made of, whom it is conditioned on.
-"""
+Its own moving average, the peers that are trained with it, the members it is made of, whom it is
+conditioned on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,8 @@ EMA = "ema:"
 """Before a model's own name among its teachers: its moving average."""
 
 PEER = "peer:"
-"""Before another model's name among a model's teachers: that model as it is in the same step of training."""
+"""Before another model's name among a model's teachers: that model as it is in the same step of
+  training."""
 
 SHARED = ("batch_size", "epochs", "accumulate", "mixing")
 """What the `training` sections of peers must agree in, since they share batches and steps."""
@@ -23,15 +24,19 @@ ENSEMBLE = "ensemble"
 
 
 def own_average(name: str, section: Mapping[str, Any]) -> float | None:
-    """The decay of the moving average that a model names among its teachers; None where it names none.
+    """The decay of the moving average that a model names among its teachers; None where it names
+    none.
 
     Raises:
-      ValueError: for another model's average, a decay without a teacher that needs it, or out of (0, 1).
+      ValueError: for another model's average, a decay without a teacher that needs it, or out of
+        (0, 1).
     """
     ema, own = section.get("ema"), f"{EMA}{name}"
     averages = [teacher for teacher in section.get("teachers", ()) if teacher.startswith(EMA)]
     if others := [average for average in averages if average != own]:
-        raise ValueError(f"models.{name}.teachers names {others[0]!r}; of the moving averages there is {own!r}")
+        raise ValueError(
+            f"models.{name}.teachers names {others[0]!r}; of the moving averages there is {own!r}"
+        )
     if bool(ema) != bool(averages):
         raise ValueError(f"models.{name}: ema=dict(decay=...) and the teacher {own!r} go together")
     if not ema:
@@ -42,7 +47,9 @@ def own_average(name: str, section: Mapping[str, Any]) -> float | None:
     return float(ema["decay"])
 
 
-def condition_of(name: str, section: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any] | None:
+def condition_of(
+    name: str, section: Mapping[str, Any], teachers: Sequence[str]
+) -> dict[str, Any] | None:
     """The checked `condition` of a model's section, or None.
 
     Args:
@@ -51,8 +58,8 @@ def condition_of(name: str, section: Mapping[str, Any], teachers: Sequence[str])
       teachers: its frozen teachers.
 
     Raises:
-      ValueError: for unknown or missing options, a model that isn't among the teachers, a `drop` out of [0, 1), or a
-        model that isn't trained.
+      ValueError: for unknown or missing options, a model that isn't among the teachers, a `drop`
+        out of [0, 1), or a model that isn't trained.
     """
     condition = section.get("condition")
     if not condition:
@@ -74,13 +81,18 @@ def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any])
     """The models that a model and they learn from each other, while all of them are trained.
 
     Raises:
-      ValueError: for one that is unknown, the model itself, not trained here, doesn't name it back, or is trained in
-        other batches or steps.
+      ValueError: for one that is unknown, the model itself, not trained here, doesn't name it back,
+        or is trained in other batches or steps.
     """
-    named, owner = [teacher for teacher in section.get("teachers", ()) if teacher.startswith(PEER)], f"models.{name}"
+    named, owner = (
+        [teacher for teacher in section.get("teachers", ()) if teacher.startswith(PEER)],
+        f"models.{name}",
+    )
     peers = tuple(teacher.removeprefix(PEER) for teacher in named)
     if changing := sorted({*named} & {*section.get("cached", ())}):
-        raise ValueError(f"{owner}.cached names {changing[0]!r}, whose outputs change in every step")
+        raise ValueError(
+            f"{owner}.cached names {changing[0]!r}, whose outputs change in every step"
+        )
     for peer in peers:
         if peer not in sections or peer == name:
             others = ", ".join(sorted(sections.keys() - {name}))
@@ -90,16 +102,22 @@ def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any])
                 f"{owner}.teachers names {PEER + peer!r}; models.{peer}.teachers must name {PEER + name!r}"
             )
         if sections[peer].get("restore") or not sections[peer].get("objective"):
-            raise ValueError(f"models.{peer} has a peer, {name!r}: it needs an objective and can't be restored")
+            raise ValueError(
+                f"models.{peer} has a peer, {name!r}: it needs an objective and can't be restored"
+            )
         ours, theirs = (each.get("training", {}) for each in (section, sections[peer]))
         if differing := [key for key in SHARED if ours.get(key) != theirs.get(key)]:
-            raise ValueError(f"{owner} and its peer {peer!r} differ in training ({', '.join(differing)})")
+            raise ValueError(
+                f"{owner} and its peer {peer!r} differ in training ({', '.join(differing)})"
+            )
         if tuple(section.get("data", (TRAIN,))) != tuple(sections[peer].get("data", (TRAIN,))):
             raise ValueError(f"{owner} and its peer {peer!r} differ in data")
     return peers
 
 
-def members_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:
+def members_of(
+    name: str, section: Mapping[str, Any], sections: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Of an ensemble, the models it is made of; of anything else, none.
 
     Raises:
@@ -110,10 +128,14 @@ def members_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any
     members = tuple(section["model"].get("members", ()))
     others = ", ".join(sorted(sections.keys() - {name}))
     if len(set(members)) < 2 or len(set(members)) < len(members):
-        raise ValueError(f"models.{name}.model.members must name two or more different models; there are {others}")
+        raise ValueError(
+            f"models.{name}.model.members must name two or more different models; there are {others}"
+        )
     for member in members:
         if member not in sections or member == name:
             raise ValueError(f"models.{name}.model.members names {member!r}; there are {others}")
     if section.get("objective") or section.get("teachers") or section.get("restore"):
-        raise ValueError(f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore")
+        raise ValueError(
+            f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore"
+        )
     return members

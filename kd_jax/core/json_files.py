@@ -1,4 +1,5 @@
-"""What a run writes for people and programs: metrics.jsonl, TensorBoard events, and whole files at once."""
+"""What a run writes for people and programs: metrics.jsonl, TensorBoard events, and whole files at
+once."""
 
 import json
 import logging
@@ -26,7 +27,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_facts(path: Path, needed: Collection[str], consequence: str) -> dict[str, Any] | None:
-    """A JSON object that an earlier start wrote; None where there is none, or, with a warning, where it is damaged.
+    """A JSON object that an earlier start wrote; None where there is none, or, with a warning,
+    where it is damaged.
 
     Args:
       path: of the file.
@@ -56,7 +58,3 @@ def as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: as_json(inner) for key, inner in value.items()}
     return [as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
-
-

@@ -1,4 +1,5 @@
-"""A config section that names something and gives its options: looked up and called, or refused in one line."""
+"""A config section that names something and gives its options: looked up and called, or refused in
+one line."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -7,7 +8,9 @@ from typing import Any, TypeVar
 Built = TypeVar("Built")
 
 
-def choose(registry: Mapping[str, Built], spec: Mapping[str, Any], kind: str, key: str = "name") -> Built:
+def choose(
+    registry: Mapping[str, Built], spec: Mapping[str, Any], kind: str, key: str = "name"
+) -> Built:
     """The registry's entry that `spec[key]` names.
 
     Raises:
@@ -20,17 +23,24 @@ def choose(registry: Mapping[str, Built], spec: Mapping[str, Any], kind: str, ke
 
 
 def call_with_options(
-    function: Callable[..., Built], spec: Mapping[str, Any], kind: str, *arguments: Any, key: str = "name"
+    function: Callable[..., Built],
+    spec: Mapping[str, Any],
+    kind: str,
+    *arguments: Any,
+    key: str = "name",
 ) -> Built:
     """Calls `function(*arguments, **options)` with the options of `spec`, all but `key`.
 
     Raises:
-      ValueError: for an option that the function doesn't have, or one it needs and doesn't get; lists its options.
+      ValueError: for an option that the function doesn't have, or one it needs and doesn't get;
+        lists its options.
     """
     return function(*arguments, **options_of(function, spec, kind, key))
 
 
-def options_of(function: Callable[..., Any], spec: Mapping[str, Any], kind: str, key: str = "name") -> dict[str, Any]:
+def options_of(
+    function: Callable[..., Any], spec: Mapping[str, Any], kind: str, key: str = "name"
+) -> dict[str, Any]:
     """The options of `spec`, all but `key`, if they are those of `function`.
 
     Raises:

@@ -27,14 +27,20 @@ def _key_name(key: Any) -> str:
 
 def on_host(leaf: Any) -> np.ndarray:
     """The whole leaf in this process's memory, gathered when it is spread over processes."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+    if (
+        isinstance(leaf, jax.Array)
+        and not leaf.is_fully_addressable
+        and not leaf.is_fully_replicated
+    ):
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
 
 
 def describe(tree: PyTree) -> dict[str, list[Any]]:
     """Shape and dtype of every leaf, by path."""
-    return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves_by_path(tree).items()}
+    return {
+        path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves_by_path(tree).items()
+    }
 
 
 def checksums(tree: PyTree) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""Named random streams: a draw depends on the seed, its stream's name and the step, never on what was drawn before."""
+"""Named random streams: a draw depends on the seed, its stream's name and the step, never on what
+was drawn before."""
 
 import zlib
 from typing import Any
@@ -17,5 +18,6 @@ def stream(seed: int, name: str, step: Any = 0) -> jax.Array:
 
 
 def derived_seed(seed: int, name: str, owner: str) -> int:
-    """A 31-bit seed for what takes an integer (a shuffle, a library), from the seed, a stream and who draws."""
+    """A 31-bit seed for what takes an integer (a shuffle, a library), from the seed, a stream and
+    who draws."""
     return zlib.crc32(f"{seed}/{name}/{owner}".encode()) & 0x7FFFFFFF

@@ -1,8 +1,8 @@
 """The vocabulary: what a batch, a model's output, a mean and a training state are.
 
 Every other room speaks in these types; none of them holds behaviour beyond merging and dividing.
-Shapes: `B` examples of a batch, `K` classes, `T` tokens, `H W C` an image's height, width and channels.
-"""
+Shapes: `B` examples of a batch, `K` classes, `T` tokens, `H W C` an image's height, width and
+channels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ PyTree = Any
 Count = Annotated[int, "0 or more"]
 """An option of a model that counts something there may be none of."""
 Variables = Mapping[str, PyTree]
-"""A Linen module's variables: `{"params": ...}` and, for a net with BatchNorm, `{"batch_stats": ...}`."""
+"""A Linen module's variables: `{"params": ...}` and, for a net with BatchNorm, `{"batch_stats":
+  ...}`."""
 
 View = dict[str, Array]
 """What one model reads of a batch, by the name of the module's argument.
 
-Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [B, T] int32 (sentence pairs only).
+Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [B, T] int32
+  (sentence pairs only).
 Images: `images` [B, H, W, C] float32.
 """
 
@@ -55,9 +57,10 @@ class ModelOutput:
     Attributes:
       logits: [B, K] unnormalized log-probabilities.
       features: name -> array with leading axis B, every intermediate that a distiller may want:
-        `pooled` [B, D] always (what the classifier reads), `embeddings` and `block_0`, `block_1`, ... [B, T, D] or
-        [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the softmax), `query_0`, `key_0`,
-        `value_0`, ... [B, heads, T, D / heads]. What no term uses costs nothing under jit.
+        `pooled` [B, D] always (what the classifier reads), `embeddings` and `block_0`, `block_1`,
+        ... [B, T, D] or [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the
+        softmax), `query_0`, `key_0`, `value_0`, ... [B, heads, T, D / heads]. What no term uses
+        costs nothing under jit.
     """
 
     logits: jax.Array
@@ -82,7 +85,3 @@ class Mean:
     def value(self) -> jax.Array:
         """Total over count; 0 where nothing counted."""
         return jnp.asarray(self.total) / jnp.maximum(jnp.asarray(self.count), 1)
-
-
-
-

@@ -1,8 +1,9 @@
-"""A source and its views -> batches: shuffled, bucketed by length, padded with a mask, sliced by process.
+"""A source and its views -> batches: shuffled, bucketed by length, padded with a mask, sliced by
+  process.
 
-The global batch is formed first and sliced after, so its rows and their order depend on neither the process count nor
-`accumulate`. The n-th batch is a function of the seed and n alone, so a position is one number.
-"""
+The global batch is formed first and sliced after, so its rows and their order depend on neither the
+process count nor `accumulate`. The n-th batch is a function of the seed and n alone, so a position
+is one number."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +27,17 @@ class PreparedView(Protocol):
 
     lengths: np.ndarray | None
 
-    def gather(self, indices: np.ndarray, length: int | None, draws: Any = None) -> dict[str, np.ndarray]:
-        """The view of the examples at `indices` [b], padded to `length` tokens, augmented: name -> [b, ...]."""
+    def gather(
+        self, indices: np.ndarray, length: int | None, draws: Any = None
+    ) -> dict[str, np.ndarray]:
+        """The view of the examples at `indices` [b], padded to `length` tokens, augmented: name ->
+        [b, ...]."""
         ...
 
 
 def bucket_lengths(max_length: int) -> tuple[int, ...]:
-    """The lengths that text is padded to: 16, 32, 48, 64, then multiples of 64, ending in `max_length`."""
+    """The lengths that text is padded to: 16, 32, 48, 64, then multiples of 64, ending in
+    `max_length`."""
     steps = [*range(16, 64, 16), *range(64, max(max_length, 64), 64)]
     return (*(step for step in steps if step < max_length), max_length)
 
@@ -76,12 +81,14 @@ def training_batches(
     Args:
       source: N examples; N may be less than `batch_size`.
       views: name -> prepared view of `source`.
-      batch_size: examples of the global batch, of which each of `accumulate` microbatches gets an equal part.
+      batch_size: examples of the global batch, of which each of `accumulate` microbatches gets an
+        equal part.
       accumulate: number of microbatches.
       seed: of the shuffle.
       process_index: which of the `process_count` equal slices of each microbatch to read.
       process_count: number of processes.
-      buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for images.
+      buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for
+        images.
       augmentation: of images; None: they stay as they are.
 
     Raises:
@@ -89,7 +96,9 @@ def training_batches(
     """
     parts = accumulate * process_count
     if batch_size % parts:
-        raise ValueError(f"batch_size {batch_size} is not divisible by accumulate x process_count, {parts}")
+        raise ValueError(
+            f"batch_size {batch_size} is not divisible by accumulate x process_count, {parts}"
+        )
     microbatch = batch_size // accumulate
     columns = _slice(microbatch, process_index, process_count)
 
@@ -97,7 +106,11 @@ def training_batches(
         length, indices = item
         positions = np.arange(batch_size).reshape(accumulate, microbatch)[:, columns]
         mine = indices[positions]
-        draws = None if augmentation is None else augmentation.draw(rng, batch_size)[positions.reshape(-1)]
+        draws = (
+            None
+            if augmentation is None
+            else augmentation.draw(rng, batch_size)[positions.reshape(-1)]
+        )
         batch = _gather(source, views, mine.reshape(-1), length, np.ones(mine.size, bool), draws)
         return jax.tree.map(lambda leaf: leaf.reshape(*mine.shape, *leaf.shape[1:]), batch)
 
@@ -107,14 +120,21 @@ def training_batches(
     return TrainingBatches(stream.seed(seed % 2**32).random_map(gather))
 
 
-def shuffled_indices(groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int) -> grain.MapDataset:
-    """An endless dataset of pairs (bucket, indices [batch_size]); buckets alternate in proportion to their examples."""
+def shuffled_indices(
+    groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int
+) -> grain.MapDataset:
+    """An endless dataset of pairs (bucket, indices [batch_size]); buckets alternate in proportion
+    to their examples."""
     streams = []
     for number, (length, members) in enumerate(groups.items()):
         # A seed of its own for each bucket, within the 32 bits that Grain takes.
         stream_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         stream = (
-            grain.MapDataset.source(cast(Sequence, members)).seed(stream_seed).shuffle().repeat(None).batch(batch_size)
+            grain.MapDataset.source(cast(Sequence, members))
+            .seed(stream_seed)
+            .shuffle()
+            .repeat(None)
+            .batch(batch_size)
         )
         streams.append(stream.map(lambda indices, length=length: (length, indices)))
     return grain.MapDataset.mix(streams, weights=[len(members) for members in groups.values()])
@@ -125,7 +145,8 @@ def assign_buckets(
 ) -> dict[int | None, np.ndarray]:
     """Bucket -> its examples' indices, int32 ascending; buckets without examples are left out.
 
-    An example's bucket is the smallest that holds it in every text view; without text or buckets all are under None.
+    An example's bucket is the smallest that holds it in every text view; without text or buckets
+    all are under None.
 
     Raises:
       ValueError: if a text is longer than the last bucket.
@@ -135,19 +156,30 @@ def assign_buckets(
         return {None: np.arange(count, dtype=np.int32)}
     longest = np.max(lengths, axis=0)
     if longest.max() > buckets[-1]:
-        raise ValueError(f"a text of {longest.max()} tokens is longer than the last bucket, {buckets[-1]}")
+        raise ValueError(
+            f"a text of {longest.max()} tokens is longer than the last bucket, {buckets[-1]}"
+        )
     numbers = np.searchsorted(buckets, longest)
-    return {buckets[number]: np.flatnonzero(numbers == number).astype(np.int32) for number in np.unique(numbers)}
+    return {
+        buckets[number]: np.flatnonzero(numbers == number).astype(np.int32)
+        for number in np.unique(numbers)
+    }
 
 
 class EvaluationBatches:
-    """Every example once, in batches [batch_size // process_count, ...]; may be iterated again and again.
+    """Every example once, in batches [batch_size // process_count, ...]; may be iterated again and
+    again.
 
-    The rows that fill a bucket's last batch repeat its first example, with `valid` and `label_valid` false.
-    """
+    The rows that fill a bucket's last batch repeat its first example, with `valid` and
+    `label_valid` false."""
 
     def __init__(
-        self, source: Source, views: Mapping[str, PreparedView], groups: Mapping, batch_size: int, columns: slice
+        self,
+        source: Source,
+        views: Mapping[str, PreparedView],
+        groups: Mapping,
+        batch_size: int,
+        columns: slice,
     ):
         self._source, self._views, self._groups = source, views, groups
         self._batch_size, self._columns = batch_size, columns
@@ -174,15 +206,20 @@ def evaluation_batches(
     process_count: int,
     buckets: tuple[int, ...],
 ) -> EvaluationBatches:
-    """Every example exactly once, the same number of batches on every process; arguments as in `training_batches`.
+    """Every example exactly once, the same number of batches on every process; arguments as in
+    `training_batches`.
 
     Raises:
       ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
     """
     if batch_size % process_count:
-        raise ValueError(f"batch_size {batch_size} is not divisible by process_count {process_count}")
+        raise ValueError(
+            f"batch_size {batch_size} is not divisible by process_count {process_count}"
+        )
     groups = assign_buckets(views, len(source), buckets)
-    return EvaluationBatches(source, views, groups, batch_size, _slice(batch_size, process_index, process_count))
+    return EvaluationBatches(
+        source, views, groups, batch_size, _slice(batch_size, process_index, process_count)
+    )
 
 
 def _slice(size: int, process_index: int, process_count: int) -> slice:
@@ -191,13 +228,19 @@ def _slice(size: int, process_index: int, process_count: int) -> slice:
 
 
 def _gather(
-    source: Source, views: Mapping[str, PreparedView], indices: np.ndarray, length: int | None, valid: np.ndarray,
+    source: Source,
+    views: Mapping[str, PreparedView],
+    indices: np.ndarray,
+    length: int | None,
+    valid: np.ndarray,
     draws: Draws | None = None,
-) -> Batch:  # fmt: skip
+) -> Batch:
     labels = source.labels[indices]
     return Batch(
         index=indices.astype(np.int32),
-        views={name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()},
+        views={
+            name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()
+        },
         labels=labels if source.soft_labels is None else source.soft_labels[indices],
         label_valid=(labels >= 0) & valid,
         valid=valid,

@@ -1,4 +1,5 @@
-"""Several sources read as one: the training split, or what is trusted of it, and transfer sets beside it."""
+"""Several sources read as one: the training split, or what is trusted of it, and transfer sets
+beside it."""
 
 from collections.abc import Sequence
 
@@ -27,7 +28,8 @@ class Concatenated(Sequence):
 
 
 def concatenate(sources: Sequence[Source]) -> Source:
-    """One source of all examples, in order; where one has soft labels, the others' labels become one-hot.
+    """One source of all examples, in order; where one has soft labels, the others' labels become
+    one-hot.
 
     Args:
       sources: of one modality and the same classes.
@@ -47,13 +49,22 @@ def concatenate(sources: Sequence[Source]) -> Source:
     soft = None
     if any(source.soft_labels is not None for source in sources):
         soft = np.concatenate([_soft_labels(source) for source in sources])
-    digest = fingerprint([source.fingerprint.encode() for source in sources], labels, first.class_names)
+    digest = fingerprint(
+        [source.fingerprint.encode() for source in sources], labels, first.class_names
+    )
     name = " + ".join(source.name for source in sources)
     inputs = _join([source.inputs for source in sources])
     return Source(
-        name, first.modality, inputs, labels, first.class_names, digest, provenance=first.provenance, soft_labels=soft,
+        name,
+        first.modality,
+        inputs,
+        labels,
+        first.class_names,
+        digest,
+        provenance=first.provenance,
+        soft_labels=soft,
         parts=tuple(sources),
-    )  # fmt: skip
+    )
 
 
 def _soft_labels(source: Source) -> np.ndarray:
@@ -64,7 +75,10 @@ def _soft_labels(source: Source) -> np.ndarray:
 
 
 def _join(parts: list) -> Sequence | np.ndarray:
-    if all(isinstance(part, np.ndarray) for part in parts) and len({part.shape[1:] for part in parts}) == 1:
+    if (
+        all(isinstance(part, np.ndarray) for part in parts)
+        and len({part.shape[1:] for part in parts}) == 1
+    ):
         return np.concatenate(parts)
     if all(isinstance(part, list) for part in parts):
         return [value for part in parts for value in part]

@@ -1,14 +1,13 @@
-"""Corruptions of images in five severities, after Hendrycks and Dietterich (https://arxiv.org/abs/1903.12261).
+"""Corruptions of images in five severities, after Hendrycks and Dietterich
+(https://arxiv.org/abs/1903.12261).
 
-| kind | 1 | 2 | 3 | 4 | 5 | what the number is |
-|---|---|---|---|---|---|---|
-| gaussian_noise | 20.4 | 30.6 | 45.9 | 66.3 | 96.9 | standard deviation of what is added to each value in [0, 255] |
-| blur | 0.4 | 0.6 | 0.7 | 0.8 | 1.0 | standard deviation of a Gaussian kernel, in pixels |
-| contrast | 0.4 | 0.3 | 0.2 | 0.1 | 0.05 | what remains of a value's distance from its channel's mean |
+| kind | 1 | 2 | 3 | 4 | 5 | what the number is | |---|---|---|---|---|---|---| | gaussian_noise |
+20.4 | 30.6 | 45.9 | 66.3 | 96.9 | standard deviation of what is added to each value in [0, 255] | |
+blur | 0.4 | 0.6 | 0.7 | 0.8 | 1.0 | standard deviation of a Gaussian kernel, in pixels | | contrast
+| 0.4 | 0.3 | 0.2 | 0.1 | 0.05 | what remains of a value's distance from its channel's mean |
 
-Noise and contrast are as strong as in the paper's ImageNet-C. Blur is as strong as in CIFAR-10-C, for images of about
-32 pixels: that of ImageNet-C leaves nothing of small ones.
-"""
+Noise and contrast are as strong as in the paper's ImageNet-C. Blur is as strong as in CIFAR-10-C,
+for images of about 32 pixels: that of ImageNet-C leaves nothing of small ones."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ class Corruption:
 
         Args:
           image: uint8 [H, W, C].
-          row: its position in its split, which alone decides the noise: every severity has the same, scaled.
+          row: its position in its split, which alone decides the noise: every severity has the
+            same, scaled.
 
         Returns:
           uint8 [H, W, C].
@@ -59,7 +59,9 @@ def make_corruption(spec: Mapping[str, Any], owner: str) -> Corruption:
     choose(KINDS, spec, f"{owner}.kind", key="kind")
     severity = spec["severity"]
     if isinstance(severity, bool) or severity not in SEVERITIES:
-        raise ValueError(f"{owner}.severity is a whole number from 1 to {SEVERITIES[-1]}, got {severity!r}")
+        raise ValueError(
+            f"{owner}.severity is a whole number from 1 to {SEVERITIES[-1]}, got {severity!r}"
+        )
     return Corruption(spec["kind"], int(severity))
 
 
@@ -73,7 +75,9 @@ def _blur(image: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray
     kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * std**2))
     for axis in (0, 1):
         widths = [(radius, radius) if each == axis else (0, 0) for each in range(3)]
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, widths, "edge"), len(kernel), axis)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(image, widths, "edge"), len(kernel), axis
+        )
         image = windows @ (kernel / kernel.sum())
     return image
 
@@ -84,9 +88,12 @@ def _contrast(image: np.ndarray, factor: float, rng: np.random.Generator) -> np.
     return mean + factor * (image - mean)
 
 
-KINDS: dict[str, tuple[Callable[[np.ndarray, float, np.random.Generator], np.ndarray], tuple[float, ...]]] = {
+KINDS: dict[
+    str, tuple[Callable[[np.ndarray, float, np.random.Generator], np.ndarray], tuple[float, ...]]
+] = {
     "gaussian_noise": (_gaussian_noise, (20.4, 30.6, 45.9, 66.3, 96.9)),
     "blur": (_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
     "contrast": (_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
 }
-"""Kind -> function of an image [H, W, C] float64, strength and generator; strengths of severities 1 to 5."""
+"""Kind -> function of an image [H, W, C] float64, strength and generator; strengths of severities 1
+to 5."""

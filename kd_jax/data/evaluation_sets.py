@@ -1,4 +1,5 @@
-"""Further datasets that a run's models are evaluated on: other sources of the same classes, and corrupted copies."""
+"""Further datasets that a run's models are evaluated on: other sources of the same classes, and
+corrupted copies."""
 
 import itertools
 import logging
@@ -36,19 +37,25 @@ class Evaluation:
     corruption: Corruption | None
 
     def open(self) -> Source:
-        """The source as models see it. Corrupted images are made anew, so that few copies are in memory at once."""
-        return self.source if self.corruption is None else subsets.corrupt(self.source, self.corruption, self.rows)
+        """The source as models see it. Corrupted images are made anew, so that few copies are in
+        memory at once."""
+        return (
+            self.source
+            if self.corruption is None
+            else subsets.corrupt(self.source, self.corruption, self.rows)
+        )
 
 
 def expand(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Takes apart the sections whose corruption lists several kinds or severities.
 
     Args:
-      sections: the config's `evaluations`. `corruption.kind` and `.severity` may be lists; each pair of theirs is then
-        a dataset of its own, `<name>_<kind>_<severity>`.
+      sections: the config's `evaluations`. `corruption.kind` and `.severity` may be lists; each
+        pair of theirs is then a dataset of its own, `<name>_<kind>_<severity>`.
 
     Raises:
-      ValueError: for a malformed corruption, two ways of mapping labels, or a name that stands twice.
+      ValueError: for a malformed corruption, two ways of mapping labels, or a name that stands
+        twice.
     """
     expanded: dict[str, dict[str, Any]] = {}
     for name, section in sections.items():
@@ -63,7 +70,9 @@ def expand(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
 
 def _of_each_corruption(name: str, section: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     spec, owner = section.get("corruption"), f"evaluations.{name}.corruption"
-    lists = {key: list(value) for key, value in (spec or {}).items() if isinstance(value, list | tuple)}
+    lists = {
+        key: list(value) for key, value in (spec or {}).items() if isinstance(value, list | tuple)
+    }
     parts = {}
     for values in itertools.product(*lists.values()):
         one = None if spec is None else dict(spec) | dict(zip(lists, values, strict=True))
@@ -82,16 +91,16 @@ def open_evaluations(
 
     Args:
       data: the config's `data`.
-      sections: the config's `evaluations`: name -> what differs from `data` (None: nothing), and `label_map`,
-        `label_ranges` (see `kd_jax.data.label_map`) and `corruption`.
+      sections: the config's `evaluations`: name -> what differs from `data` (None: nothing), and
+        `label_map`, `label_ranges` (see `kd_jax.data.label_map`) and `corruption`.
       trained_on: the training split.
 
     Returns:
       Name -> dataset, after `expand`. Corruptions of one dataset share it.
 
     Raises:
-      ValueError: for a dataset that doesn't exist, holds something else than the training data, has other classes and
-        no map, or has no row left.
+      ValueError: for a dataset that doesn't exist, holds something else than the training data, has
+        other classes and no map, or has no row left.
     """
     opened: dict[str, tuple[Source, np.ndarray, int]] = {}
     found: dict[str, Evaluation] = {}
@@ -108,7 +117,9 @@ def open_evaluations(
             opened[key] = _fit(owner, source, own, trained_on)
         source, rows, left_out = opened[key]
         if spec is not None and source.modality != "image":
-            raise ValueError(f"{owner}.corruption is for images; {source.name!r} holds {source.modality}")
+            raise ValueError(
+                f"{owner}.corruption is for images; {source.name!r} holds {source.modality}"
+            )
         # The name tells apart what is prepared of two evaluations on one split.
         source = replace(source, name=f"{source.name} ({name})")
         made = None if spec is None else make_corruption(spec, f"{owner}.corruption")
@@ -116,8 +127,11 @@ def open_evaluations(
     return found
 
 
-def _fit(owner: str, source: Source, section: Mapping[str, Any], trained_on: Source) -> tuple[Source, np.ndarray, int]:
-    """The rows that have a class of the experiment, their positions, and how many others there are."""
+def _fit(
+    owner: str, source: Source, section: Mapping[str, Any], trained_on: Source
+) -> tuple[Source, np.ndarray, int]:
+    """The rows that have a class of the experiment, their positions, and how many others there
+    are."""
     _check_inputs(owner, source, trained_on)
     found, wanted = source.class_names, trained_on.class_names
     if "label_map" in section:
@@ -131,9 +145,16 @@ def _fit(owner: str, source: Source, section: Mapping[str, Any], trained_on: Sou
     rows = np.flatnonzero(labels >= 0)
     left_out = len(source) - len(rows)
     if not len(rows):
-        raise ValueError(f"{owner}: none of the {len(source)} rows of {source.name!r} has a class of the experiment")
+        raise ValueError(
+            f"{owner}: none of the {len(source)} rows of {source.name!r} has a class of the experiment"
+        )
     if left_out:
-        log.info("%s: %d of %d rows have no class of the experiment and are left out", owner, left_out, len(source))
+        log.info(
+            "%s: %d of %d rows have no class of the experiment and are left out",
+            owner,
+            left_out,
+            len(source),
+        )
     return subsets.relabel(source, rows, labels[rows], wanted), rows, left_out
 
 
@@ -144,7 +165,9 @@ def _check_inputs(owner: str, source: Source, trained_on: Source) -> None:
     if source.modality == "image":
         channels = source.inputs[0].shape[-1], trained_on.inputs[0].shape[-1]
         if len({*channels}) == 2 and {*channels} != {1, 3}:
-            raise ValueError(f"{owner}: images of {channels[0]} channels can't be turned into {channels[1]}")
+            raise ValueError(
+                f"{owner}: images of {channels[0]} channels can't be turned into {channels[1]}"
+            )
 
 
 def _kind(source: Source) -> str:

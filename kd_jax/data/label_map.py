@@ -39,70 +39,102 @@ def map_classes(
     Args:
       found: [K'] the dataset's classes.
       wanted: [K] the experiment's classes.
-      label_map: the dataset's class -> the experiment's, None to leave it out. Where no key is a name and all are
-        integers, they are class numbers.
+      label_map: the dataset's class -> the experiment's, None to leave it out. Where no key is a
+        name and all are integers, they are class numbers.
       owner: whose map it is, for messages.
 
     Returns:
       [K'] int32, numbers of the experiment's classes or LEFT_OUT.
 
     Raises:
-      ValueError: for a class of the dataset that the map misses, one that it invents, or a wrong target.
+      ValueError: for a class of the dataset that the map misses, one that it invents, or a wrong
+        target.
     """
     targets = {str(name): target for name, target in label_map.items()}
-    if not targets.keys() & set(found) and targets.keys() <= {str(number) for number in range(len(found))}:
+    if not targets.keys() & set(found) and targets.keys() <= {
+        str(number) for number in range(len(found))
+    }:
         targets = {found[int(number)]: target for number, target in targets.items()}
     if missing := [name for name in found if name not in targets]:
-        raise ValueError(f"{owner}.label_map misses {list_names(missing)}; the dataset has {list_names(found)}")
+        raise ValueError(
+            f"{owner}.label_map misses {list_names(missing)}; the dataset has {list_names(found)}"
+        )
     if invented := [name for name in targets if name not in found]:
-        raise ValueError(f"{owner}.label_map names {list_names(invented)}; the dataset has {list_names(found)}")
+        raise ValueError(
+            f"{owner}.label_map names {list_names(invented)}; the dataset has {list_names(found)}"
+        )
     return np.array(
-        [LEFT_OUT if targets[name] is None else _number(targets[name], wanted, f"{owner}.label_map") for name in found],
+        [
+            LEFT_OUT
+            if targets[name] is None
+            else _number(targets[name], wanted, f"{owner}.label_map")
+            for name in found
+        ],
         np.int32,
     )
 
 
-def map_ranges(found: Sequence[str], wanted: Sequence[str], ranges: Mapping[str, Any], owner: str) -> np.ndarray:
+def map_ranges(
+    found: Sequence[str], wanted: Sequence[str], ranges: Mapping[str, Any], owner: str
+) -> np.ndarray:
     """Numbers, such as ratings, as classes.
 
     Args:
       found: [K'] the dataset's labels, each a number.
       wanted: [K] the experiment's classes.
-      ranges: the experiment's class -> lowest and highest number of it, both included, None for no bound.
+      ranges: the experiment's class -> lowest and highest number of it, both included, None for no
+        bound.
       owner: whose ranges they are, for messages.
 
     Returns:
       [K'] int32, numbers of the experiment's classes, LEFT_OUT for what lies in no range.
 
     Raises:
-      ValueError: for a label that is no number, an unknown class, a malformed range or one that overlaps another.
+      ValueError: for a label that is no number, an unknown class, a malformed range or one that
+        overlaps another.
     """
     owner = f"{owner}.label_ranges"
-    bounds = {_number(name, wanted, owner): _bounds(pair, f"{owner}.{name}") for name, pair in ranges.items()}
+    bounds = {
+        _number(name, wanted, owner): _bounds(pair, f"{owner}.{name}")
+        for name, pair in ranges.items()
+    }
     numbers = []
     for text in found:
         try:
             value = float(text)
         except ValueError:
             raise ValueError(f"{owner} asks for numbers as labels; {text!r} is none") from None
-        within = [number for number, (lowest, highest) in bounds.items() if lowest <= value <= highest]
+        within = [
+            number for number, (lowest, highest) in bounds.items() if lowest <= value <= highest
+        ]
         if len(within) > 1:
-            raise ValueError(f"{owner}: {text} lies in the ranges of {' and '.join(wanted[n] for n in within)}")
+            raise ValueError(
+                f"{owner}: {text} lies in the ranges of {' and '.join(wanted[n] for n in within)}"
+            )
         numbers.append(within[0] if within else LEFT_OUT)
     return np.array(numbers, np.int32)
 
 
 def _number(target: Any, wanted: Sequence[str], owner: str) -> int:
     if str(target) not in wanted:
-        raise ValueError(f"{owner} asks for class {target!r}; the experiment has {list_names(wanted)}")
+        raise ValueError(
+            f"{owner} asks for class {target!r}; the experiment has {list_names(wanted)}"
+        )
     return wanted.index(str(target))
 
 
 def _bounds(pair: Any, owner: str) -> tuple[float, float]:
-    numbers = isinstance(pair, Sequence) and all(each is None or isinstance(each, int | float) for each in pair)
+    numbers = isinstance(pair, Sequence) and all(
+        each is None or isinstance(each, int | float) for each in pair
+    )
     if not numbers or len(pair) != 2:
-        raise ValueError(f"{owner} is a pair of lowest and highest number, None for no bound, got {pair!r}")
-    lowest, highest = (-np.inf if pair[0] is None else pair[0]), (np.inf if pair[1] is None else pair[1])
+        raise ValueError(
+            f"{owner} is a pair of lowest and highest number, None for no bound, got {pair!r}"
+        )
+    lowest, highest = (
+        (-np.inf if pair[0] is None else pair[0]),
+        (np.inf if pair[1] is None else pair[1]),
+    )
     if lowest > highest:
         raise ValueError(f"{owner} goes from lowest to highest, got {pair!r}")
     return lowest, highest

@@ -11,12 +11,15 @@ def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct, key=int) if _are_integers(distinct) else sorted(distinct))
 
 
-def number_labels(labels: Sequence[str | None], names: Sequence[str], rows: Sequence[int]) -> np.ndarray:
+def number_labels(
+    labels: Sequence[str | None], names: Sequence[str], rows: Sequence[int]
+) -> np.ndarray:
     """Class numbers.
 
     Args:
       labels: [N] labels as text, None where unlabelled.
-      names: [K] the classes. Where they are words and all labels are integers from 0 to K-1, these are class numbers.
+      names: [K] the classes. Where they are words and all labels are integers from 0 to K-1, these
+        are class numbers.
       rows: [N] what the user calls each row, for the message.
 
     Returns:
@@ -31,7 +34,9 @@ def number_labels(labels: Sequence[str | None], names: Sequence[str], rows: Sequ
         numbers = {str(number): number for number in range(len(names))}
     for label, row in zip(labels, rows, strict=True):
         if label is not None and label not in numbers:
-            raise ValueError(f"label {label!r} (row {row}) is not among the classes {list_names(names)}")
+            raise ValueError(
+                f"label {label!r} (row {row}) is not among the classes {list_names(names)}"
+            )
     return np.array([-1 if label is None else numbers[label] for label in labels], np.int32)
 
 

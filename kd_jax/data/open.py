@@ -18,13 +18,18 @@ def open_source(
     """Opens one split of a dataset.
 
     Args:
-      name: see the module. `digits` and `docstrings` always mean ours; write `./digits` for a folder of that name.
-      split: in TFDS's syntax; see `kd_jax.data.readers.splits`. A single file or a folder of classes is all "train".
-      dir: where TFDS datasets lie; None: the environment variable TFDS_DATA_DIR, else TFDS's default.
-      inputs: the column or feature to read, or two of them for sentence pairs. Image folders have none.
+      name: see the module. `digits` and `docstrings` always mean ours; write `./digits` for a
+        folder of that name.
+      split: in TFDS's syntax; see `kd_jax.data.readers.splits`. A single file or a folder of
+        classes is all "train".
+      dir: where TFDS datasets lie; None: the environment variable TFDS_DATA_DIR, else TFDS's
+        default.
+      inputs: the column or feature to read, or two of them for sentence pairs. Image folders have
+        none.
       label: the column or feature that holds the class.
       max_rejected: how many unreadable rows are left out before it is an error.
-      class_names: the classes the labels must belong to, such as the training data's; None: those of the dataset.
+      class_names: the classes the labels must belong to, such as the training data's; None: those
+        of the dataset.
 
     Raises:
       ValueError: in one line, what is wrong and what would be right.
@@ -37,7 +42,9 @@ def open_source(
     if name in builders.BUILDERS:
         return tfds.open_prepared(name, split, dir, columns, label, class_names)
     if path.is_file():
-        return tables.open_tables(name, {"train": path}, split, columns, label, max_rejected, class_names)
+        return tables.open_tables(
+            name, {"train": path}, split, columns, label, max_rejected, class_names
+        )
     if path.is_dir():
         files = tables.find_tables(path)
         if files:
@@ -46,7 +53,6 @@ def open_source(
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
     return tfds.open_prepared(name, split, dir, columns, label, class_names)
-
 
 
 def is_own(name: str) -> bool:

@@ -13,7 +13,12 @@ from tokenizers import Tokenizer
 from kd_jax.config.names import TRAIN
 from kd_jax.core.options import call_with_options
 from kd_jax.core.types import Batch
-from kd_jax.data.batches import TrainingBatches, bucket_lengths, evaluation_batches, training_batches
+from kd_jax.data.batches import (
+    TrainingBatches,
+    bucket_lengths,
+    evaluation_batches,
+    training_batches,
+)
 from kd_jax.data.cleaning import choose_mode, clean_training, make_limits
 from kd_jax.data.concat import concatenate
 from kd_jax.data.evaluation_sets import Evaluation, open_evaluations
@@ -39,7 +44,8 @@ class Datasets:
       evaluations: further datasets, see `kd_jax.data.evaluation_sets`.
 
     Raises:
-      ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many unreadable or bad rows.
+      ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many
+        unreadable or bad rows.
     """
 
     def __init__(self, data: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]):
@@ -53,12 +59,18 @@ class Datasets:
             if not (self.splits[role].labels >= 0).any():
                 raise ValueError(f"data.{role}: {self.splits[role].name!r} has no labels")
         train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]
-        # Further evaluations may come and go between two starts of a run, so they have no say in what it learns from.
-        self.splits["train"], self._cleaned = clean_training(train, held_out, mode, data["cleaning"])
+        # Further evaluations may come and go between two starts of a run, so they have no say in
+        # what it learns from.
+        self.splits["train"], self._cleaned = clean_training(
+            train, held_out, mode, data["cleaning"]
+        )
         self.cleaning = {
-            "mode": mode, "rows": len(train), "kept": len(self.splits["train"]),
-            "quarantined": self._cleaned.counts, "repaired": self._cleaned.repaired,
-        }  # fmt: skip
+            "mode": mode,
+            "rows": len(train),
+            "kept": len(self.splits["train"]),
+            "quarantined": self._cleaned.counts,
+            "repaired": self._cleaned.repaired,
+        }
         self.evaluations = open_evaluations(data, evaluations, self.splits["train"])
         inputs = self.splits["train"].inputs
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
@@ -85,8 +97,11 @@ class Datasets:
         """Whether a training example looks different each time."""
         return self._augmentation is not None
 
-    def add_set(self, name: str, source: Source, quarantined: Iterable[dict[str, Any]] = ()) -> None:
-        """Makes a transfer set or a trusted set known under its name, and what was quarantined for it."""
+    def add_set(
+        self, name: str, source: Source, quarantined: Iterable[dict[str, Any]] = ()
+    ) -> None:
+        """Makes a transfer set or a trusted set known under its name, and what was quarantined for
+        it."""
         self._sets[name] = source
         self._doubted += quarantined
 
@@ -110,17 +125,27 @@ class Datasets:
     def rejected(self) -> list[dict[str, Any]]:
         """Every row that could not be read, once, with the reason."""
         rows = {
-            (source.name.partition(" ")[0], row.row): {"dataset": source.name, "row": row.row, "reason": row.reason,
-                                                       "value": row.value}
-            for source in (*self.splits.values(), *(each.source for each in self.evaluations.values()))
+            (source.name.partition(" ")[0], row.row): {
+                "dataset": source.name,
+                "row": row.row,
+                "reason": row.reason,
+                "value": row.value,
+            }
+            for source in (
+                *self.splits.values(),
+                *(each.source for each in self.evaluations.values()),
+            )
             for row in source.rejected
-        }  # fmt: skip
+        }
         return list(rows.values())
 
     def quarantined(self) -> list[dict[str, Any]]:
-        """Every training row that cleaning or the judge of a trusted set found something wrong with, and what."""
+        """Every training row that cleaning or the judge of a trusted set found something wrong
+        with, and what."""
         name = self.splits["train"].name
-        return [{"dataset": name, **entry} for entry in (*self._cleaned.quarantined, *self._doubted)]
+        return [
+            {"dataset": name, **entry} for entry in (*self._cleaned.quarantined, *self._doubted)
+        ]
 
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
         """The tokenizer that a text view names; "trained" learns one from the training texts."""
@@ -146,7 +171,8 @@ class Datasets:
         return self._prepared[key]
 
     def _as_trained(self, view: ImageView) -> ImageView:
-        """What a view leaves open is as in the training images, so that other datasets' images come out like these."""
+        """What a view leaves open is as in the training images, so that other datasets' images come
+        out like these."""
         images = self.splits["train"].inputs
         if not isinstance(images, np.ndarray):
             return view
@@ -154,7 +180,8 @@ class Datasets:
         return replace(view, size=view.size or size, channels=view.channels or images.shape[3])
 
     def open_evaluations(self) -> Iterator[tuple[str, Evaluation, Source]]:
-        """Each further dataset in turn; what was prepared of it is forgotten when the next is asked for."""
+        """Each further dataset in turn; what was prepared of it is forgotten when the next is asked
+        for."""
         for name, evaluation in self.evaluations.items():
             source = evaluation.open()
             yield name, evaluation, source
@@ -162,18 +189,31 @@ class Datasets:
 
     def forget(self, source: Source) -> None:
         """Frees what was prepared of a source that isn't needed any more."""
-        self._prepared = {key: value for key, value in self._prepared.items() if key[0] != source.name}
+        self._prepared = {
+            key: value for key, value in self._prepared.items() if key[0] != source.name
+        }
 
     def vocabulary_size(self, spec: Mapping[str, Any]) -> int | None:
         """Tokens that a view knows; None for images."""
         return self.tokenizer(spec).get_vocab_size() if "tokenizer" in spec else None
 
     def training_batches(
-        self, source: Source, views: Iterable[Mapping[str, Any]], training: Mapping[str, Any], seed: int
+        self,
+        source: Source,
+        views: Iterable[Mapping[str, Any]],
+        training: Mapping[str, Any],
+        seed: int,
     ) -> TrainingBatches:
         """The endless stream of a group's training batches."""
-        return self._batches(training_batches, source, views, training["batch_size"],
-                             accumulate=training["accumulate"], seed=seed, augmentation=self._augmentation)  # fmt: skip
+        return self._batches(
+            training_batches,
+            source,
+            views,
+            training["batch_size"],
+            accumulate=training["accumulate"],
+            seed=seed,
+            augmentation=self._augmentation,
+        )
 
     def evaluation_batches(
         self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int
@@ -185,9 +225,14 @@ class Datasets:
         prepared = {view_name(spec): self.prepared(source, spec) for spec in views}
         lengths = [spec["max_length"] for spec in views if "max_length" in spec]
         return make(
-            source, prepared, batch_size=batch_size, buckets=bucket_lengths(max(lengths)) if lengths else (),
-            process_index=jax.process_index(), process_count=jax.process_count(), **options,
-        )  # fmt: skip
+            source,
+            prepared,
+            batch_size=batch_size,
+            buckets=bucket_lengths(max(lengths)) if lengths else (),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **options,
+        )
 
 
 def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None = None) -> Tokenizer:
@@ -195,4 +240,9 @@ def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None =
 
 
 def _image_view(*, size: Any, mean: Any, std: Any, channels: int | None) -> ImageView:
-    return ImageView(size=size if size is None else tuple(size), mean=tuple(mean), std=tuple(std), channels=channels)
+    return ImageView(
+        size=size if size is None else tuple(size),
+        mean=tuple(mean),
+        std=tuple(std),
+        channels=channels,
+    )

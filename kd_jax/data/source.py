@@ -1,8 +1,7 @@
 """A name -> a random-access source of examples.
 
-The name is a .csv, .tsv or .jsonl file, a folder of such files or of images, `digits` or `docstrings` (which need no
-download), or any TFDS dataset, read without TensorFlow.
-"""
+The name is a .csv, .tsv or .jsonl file, a folder of such files or of images, `digits` or
+`docstrings` (which need no download), or any TFDS dataset, read without TensorFlow."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,8 @@ class Rejected:
     """A row that was left out.
 
     Attributes:
-      row: the line in the file, from 1; for an image folder the position among its sorted files, from 1.
+      row: the line in the file, from 1; for an image folder the position among its sorted files,
+        from 1.
       reason: what was wrong with it.
       value: what stood there, shortened.
     """
@@ -34,15 +34,16 @@ class Source:
     Attributes:
       name: dataset and split, e.g. "glue/sst2 train[:95%]".
       modality: "text" or "image".
-      inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8 [H, W, C] where
-        they differ in size or don't fit in memory.
+      inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8
+        [H, W, C] where they differ in size or don't fit in memory.
       labels: [N] int32, -1 where unlabelled.
       class_names: [K].
       fingerprint: "sha256:..." over inputs, labels and class names.
       rejected: the rows left out.
       provenance: what else the content depends on, such as package versions.
       rows: [N] where each stands, as in `Rejected.row`; empty: counted from 1.
-      soft_labels: [N, K] float32, distributions that take the place of the labels in training; None: there are none.
+      soft_labels: [N, K] float32, distributions that take the place of the labels in training;
+        None: there are none.
       parts: of a union, the sources that it is made of, in order.
     """
 
@@ -60,10 +61,6 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-
-
 
 
 def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) -> None:

@@ -13,7 +13,9 @@ from kd_jax.data.source import Source, fingerprint
 class LazyRows(Sequence):
     """Some elements of a sequence, each changed on access."""
 
-    def __init__(self, inputs: Sequence, rows: np.ndarray, change: Callable[[Any, int], Any] | None = None):
+    def __init__(
+        self, inputs: Sequence, rows: np.ndarray, change: Callable[[Any, int], Any] | None = None
+    ):
         self._inputs, self._rows, self._change = inputs, rows, change
 
     def __len__(self) -> int:
@@ -26,7 +28,9 @@ class LazyRows(Sequence):
         return value if self._change is None else self._change(value, index)
 
 
-def relabel(source: Source, rows: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Source:
+def relabel(
+    source: Source, rows: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+) -> Source:
     """Some rows of a source under other classes.
 
     Args:
@@ -43,10 +47,23 @@ def relabel(source: Source, rows: np.ndarray, labels: np.ndarray, class_names: t
         inputs = [source.inputs[row] for row in rows]
     else:
         inputs = LazyRows(source.inputs, rows)
-    digest = fingerprint([source.fingerprint.encode(), rows.astype("<i8").tobytes()], labels, class_names)
+    digest = fingerprint(
+        [source.fingerprint.encode(), rows.astype("<i8").tobytes()], labels, class_names
+    )
     # Soft labels are of the source's own classes, and mean nothing under others.
-    soft = None if source.soft_labels is None or class_names != source.class_names else source.soft_labels[rows]
-    return replace(source, inputs=inputs, labels=labels, class_names=class_names, fingerprint=digest, soft_labels=soft)
+    soft = (
+        None
+        if source.soft_labels is None or class_names != source.class_names
+        else source.soft_labels[rows]
+    )
+    return replace(
+        source,
+        inputs=inputs,
+        labels=labels,
+        class_names=class_names,
+        fingerprint=digest,
+        soft_labels=soft,
+    )
 
 
 def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:
@@ -66,7 +83,12 @@ def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:
         inputs = np.stack([change(image, index) for index, image in enumerate(inputs)])
     else:
         inputs = LazyRows(inputs, np.arange(len(source)), change)
-    digest = fingerprint([source.fingerprint.encode(), repr(corruption).encode()], source.labels, source.class_names)
+    digest = fingerprint(
+        [source.fingerprint.encode(), repr(corruption).encode()], source.labels, source.class_names
+    )
     return replace(
-        source, name=f"{source.name} {corruption.kind} {corruption.severity}", inputs=inputs, fingerprint=digest
+        source,
+        name=f"{source.name} {corruption.kind} {corruption.severity}",
+        inputs=inputs,
+        fingerprint=digest,
     )

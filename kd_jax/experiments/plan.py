@@ -1,4 +1,5 @@
-"""A config checked and laid out: which models there are, what each learns from, in which order they are trained."""
+"""A config checked and laid out: which models there are, what each learns from, in which order they
+are trained."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -20,7 +21,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     """Checks a config whose references are resolved and orders its models.
 
     Raises:
-      ValueError: for unknown or missing keys, unknown or circular teachers, an unfair comparison; one line.
+      ValueError: for unknown or missing keys, unknown or circular teachers, an unfair comparison;
+        one line.
     """
     check_keys(config, SECTIONS[""], "the config")
     for section in ("data", "parallel", "checkpoint", "logging", "training"):
@@ -30,17 +32,32 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         check_keys(section, SECTIONS["evaluation"], f"evaluations.{name}")
     expand(config["evaluations"])
     if config["checkpoint"]["use"] not in ("best", "latest"):
-        raise ValueError(f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}")
-    models = {name: _plan_model(name, section, config["models"]) for name, section in config["models"].items()}
+        raise ValueError(
+            f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}"
+        )
+    models = {
+        name: _plan_model(name, section, config["models"])
+        for name, section in config["models"].items()
+    }
     transfer, trusted = check_sets(config, models)
     _check_comparison(config["compare"], models)
     needed = {name: _needed(model, makers_of(transfer, trusted)) for name, model in models.items()}
     order = groups_in_order(needed, {name: model.peers for name, model in models.items()})
     for one, other in (pair for group in order for pair in combinations(group, 2)):
-        if (models[one].seed_group, models[one].model) == (models[other].seed_group, models[other].model):
-            raise ValueError(f"models.{one} and models.{other} train together and would start from the same weights, as"
-                             f" models `like` {models[one].seed_group} do: make one `like` the other, its peer")  # fmt: skip
-    return Plan(dict(config), tuple(tuple(models[name] for name in group) for group in order), transfer, trusted)
+        if (models[one].seed_group, models[one].model) == (
+            models[other].seed_group,
+            models[other].model,
+        ):
+            raise ValueError(
+                f"models.{one} and models.{other} train together and would start from the same weights, as"
+                f" models `like` {models[one].seed_group} do: make one `like` the other, its peer"
+            )
+    return Plan(
+        dict(config),
+        tuple(tuple(models[name] for name in group) for group in order),
+        transfer,
+        trusted,
+    )
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
@@ -50,44 +67,74 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     teachers = tuple(teacher for teacher in teachers if not teacher.startswith((EMA, PEER)))
     for teacher in teachers:
         if teacher not in sections:
-            raise ValueError(f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}")
+            raise ValueError(
+                f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}"
+            )
     cached = tuple(section.get("cached", ()))
     if strangers := sorted(set(cached) - set(teachers)):
-        raise ValueError(f"models.{name}.cached names {', '.join(strangers)}; its teachers are {', '.join(teachers)}")
-    if (start := section["model"].get(FROM_MODEL)) is not None and (start not in sections or start == name):
+        raise ValueError(
+            f"models.{name}.cached names {', '.join(strangers)}; its teachers are {', '.join(teachers)}"
+        )
+    if (start := section["model"].get(FROM_MODEL)) is not None and (
+        start not in sections or start == name
+    ):
         others = ", ".join(sorted(sections.keys() - {name}))
         raise ValueError(f"models.{name}.model.{FROM_MODEL} names {start!r}; there are {others}")
     members = members_of(name, section, sections)
     used_as_is = "pretrained" in section["model"] or section.get("restore") or members
     if not objective and not used_as_is:
-        raise ValueError(f"models.{name} has no objective: give it one, or pretrained weights, or restore=...")
+        raise ValueError(
+            f"models.{name} has no objective: give it one, or pretrained weights, or restore=..."
+        )
     training = dict(section.get("training", {}))
     if objective:
         check_keys(training, SECTIONS["training"], f"models.{name}.training")
         if not training["epochs"] > 0:
-            raise ValueError(f"models.{name}.training.epochs must be positive, got {training['epochs']}")
+            raise ValueError(
+                f"models.{name}.training.epochs must be positive, got {training['epochs']}"
+            )
     if section["dtype"] not in DTYPES:
-        raise ValueError(f"models.{name}.dtype {section['dtype']!r} is unknown; there are {', '.join(DTYPES)}")
+        raise ValueError(
+            f"models.{name}.dtype {section['dtype']!r} is unknown; there are {', '.join(DTYPES)}"
+        )
     return ModelPlan(
-        name, dict(section["model"]), dict(section["view"]), section["dtype"], teachers, cached, objective,
+        name,
+        dict(section["model"]),
+        dict(section["view"]),
+        section["dtype"],
+        teachers,
+        cached,
+        objective,
         training,
-        section.get("restore"), seed_group_of(sections, name), members,
-        tuple(section.get("data", (TRAIN,))), decay,
-        condition_of(name, section, teachers), peers,
-    )  # fmt: skip
+        section.get("restore"),
+        seed_group_of(sections, name),
+        members,
+        tuple(section.get("data", (TRAIN,))),
+        decay,
+        condition_of(name, section, teachers),
+        peers,
+    )
 
 
 def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The models that must be finished before this one begins; `makers` are those that each set waits for."""
+    """The models that must be finished before this one begins; `makers` are those that each set
+    waits for."""
     start = () if model.start is None else (model.start,)
-    return (*model.teachers, *model.members, *start, *(maker for name in model.data for maker in makers.get(name, ())))
+    return (
+        *model.teachers,
+        *model.members,
+        *start,
+        *(maker for name in model.data for maker in makers.get(name, ())),
+    )
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:
     check_keys(compare, SECTIONS["compare"], "compare")
     for role, name in compare.items():
         if name not in models:
-            raise ValueError(f"compare.{role} names {name!r}; there are {', '.join(sorted(models))}")
+            raise ValueError(
+                f"compare.{role} names {name!r}; there are {', '.join(sorted(models))}"
+            )
     student, baseline = models[compare["student"]], models[compare["baseline"]]
     for aspect in ("model", "view", "dtype", "training"):
         ours, theirs = getattr(student, aspect), getattr(baseline, aspect)

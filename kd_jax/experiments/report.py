@@ -16,7 +16,9 @@ from kd_jax.core.types import Batch
 from kd_jax.training.trained_model import TrainedModel
 
 
-def compare(models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float | None]:
+def compare(
+    models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]
+) -> dict[str, float | None]:
     """Gain, gap closed and compression of the compared student, as design promises them.
 
     Args:
@@ -24,11 +26,17 @@ def compare(models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -
       roles: "student", "baseline" and "teacher" -> name.
 
     Returns:
-      "gain" (student minus baseline accuracy, 0..1), "gap_closed" (gain over teacher minus baseline; None where the
-      teacher isn't better than the baseline), "compression" (teacher's parameters over the student's).
+      "gain" (student minus baseline accuracy, 0..1), "gap_closed" (gain over teacher minus
+      baseline; None where the teacher isn't better than the baseline), "compression" (teacher's
+      parameters over the student's).
     """
-    student, baseline, teacher = (models[roles[role]] for role in ("student", "baseline", "teacher"))
-    gain, gap = student["accuracy"] - baseline["accuracy"], teacher["accuracy"] - baseline["accuracy"]
+    student, baseline, teacher = (
+        models[roles[role]] for role in ("student", "baseline", "teacher")
+    )
+    gain, gap = (
+        student["accuracy"] - baseline["accuracy"],
+        teacher["accuracy"] - baseline["accuracy"],
+    )
     return {
         "gain": gain,
         "gap_closed": gain / gap if gap > 0 else None,
@@ -67,7 +75,9 @@ def _commit() -> str:
     """The commit of the code that runs; "" where it isn't a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -78,7 +88,16 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{results['experiment']}, seed {results['seed']}")
-    for column in ("model", "learned from", "accuracy %", "loss", "ECE", "agreement %", "parameters", "trained s"):
+    for column in (
+        "model",
+        "learned from",
+        "accuracy %",
+        "loss",
+        "ECE",
+        "agreement %",
+        "parameters",
+        "trained s",
+    ):
         table.add_column(column, justify="left" if column in ("model", "learned from") else "right")
     for name in results["order"]:
         model = results["models"][name]
@@ -87,9 +106,15 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         if sets := [part for part in model.get("data", ()) if part != "train"]:
             learned_from += f"; {', '.join(sets)}"
         table.add_row(
-            name, learned_from, f"{100 * model['accuracy']:.2f}", f"{model['loss']:.4f}",
-            f"{model['ece']:.4f}", agreement, f"{model['parameters']:,}", f"{model['train_seconds']:.1f}",
-        )  # fmt: skip
+            name,
+            learned_from,
+            f"{100 * model['accuracy']:.2f}",
+            f"{model['loss']:.4f}",
+            f"{model['ece']:.4f}",
+            agreement,
+            f"{model['parameters']:,}",
+            f"{model['train_seconds']:.1f}",
+        )
     console.print(table)
     if results["evaluations"]:
         _show_evaluations(results, console)
@@ -97,14 +122,23 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         if "with_teacher" in model:
             _show_with_teacher(name, model["with_teacher"], console)
         if "shapley" in model:
-            shares = ", ".join(f"{member} {100 * share:+.2f}" for member, share in model["shapley"]["values"].items())
+            shares = ", ".join(
+                f"{member} {100 * share:+.2f}"
+                for member, share in model["shapley"]["values"].items()
+            )
             guess = 100 * model["shapley"]["empty"]
-            console.print(f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares} points")
+            console.print(
+                f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares} points"
+            )
     closed = results["gap_closed"]
     gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
-    speed = ", ".join(f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items())
+    speed = ", ".join(
+        f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items()
+    )
     console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
-    console.print(f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by {speed}")
+    console.print(
+        f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by {speed}"
+    )
     console.print(f"results: {workdir / 'results.json'}")
 
 
@@ -115,7 +149,8 @@ def _show_with_teacher(name: str, found: Mapping[str, Any], console: Console) ->
 
 
 def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
-    """Datasets as rows, since there may be many; the experiment's own comes first, the summary last."""
+    """Datasets as rows, since there may be many; the experiment's own comes first, the summary
+    last."""
     order, summary = results["order"], results["robustness"]
     table = Table(title="accuracy %, by dataset")
     for column in ("dataset", "rows", "left out", *order):
@@ -127,7 +162,9 @@ def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
     table.add_row("in domain", "", "", *percent("in_domain"), end_section=True)
     for dataset, scores in results["evaluations"].items():
         counts = [f"{scores[order[0]][key]:,}" for key in ("rows", "left_out")]
-        table.add_row(dataset, *counts, *(f"{100 * scores[name]['accuracy']:.2f}" for name in order))
+        table.add_row(
+            dataset, *counts, *(f"{100 * scores[name]['accuracy']:.2f}" for name in order)
+        )
     table.add_section()
     table.add_row("mean of these", "", "", *percent("mean"))
     table.add_row("drop from in domain", "", "", *percent("drop"))

@@ -1,4 +1,5 @@
-"""How a run's models fare on further datasets: each one's metrics, and what becomes of the accuracy in domain."""
+"""How a run's models fare on further datasets: each one's metrics, and what becomes of the accuracy
+in domain."""
 
 import statistics
 from collections.abc import Mapping
@@ -19,11 +20,14 @@ def evaluate_all(
     """Evaluates every model on every further dataset, one dataset after the other.
 
     Returns:
-      Dataset -> model -> METRICS, "rows" that they are over, and "left_out", rows without a class of the experiment.
+      Dataset -> model -> METRICS, "rows" that they are over, and "left_out", rows without a class
+      of the experiment.
     """
     # Each model is compiled once, whatever the number of datasets.
     steps = {
-        name: context.parallel.evaluate(partial(eval_step, network=without_labels(model.network), teachers={}))
+        name: context.parallel.evaluate(
+            partial(eval_step, network=without_labels(model.network), teachers={})
+        )
         for name, model in models.items()
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -47,8 +51,9 @@ def summarize(
       evaluations: as `evaluate_all` returns them.
 
     Returns:
-      Model -> accuracies in 0..1: "in_domain", "mean" (each dataset counts once), "worst" and its "worst_dataset", and
-      "drop", "in_domain" minus "mean". Nothing where there are no further datasets.
+      Model -> accuracies in 0..1: "in_domain", "mean" (each dataset counts once), "worst" and its
+      "worst_dataset", and "drop", "in_domain" minus "mean". Nothing where there are no further
+      datasets.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, accuracy in in_domain.items() if evaluations else ():

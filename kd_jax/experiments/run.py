@@ -1,4 +1,5 @@
-"""An experiment: the config's models trained in order, each with earlier ones as its teachers, and what came of it."""
+"""An experiment: the config's models trained in order, each with earlier ones as its teachers, and
+what came of it."""
 
 import json
 import logging
@@ -57,10 +58,19 @@ def run_experiment(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     check_sizes(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
-    log.info("cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s", datasets.cleaning)
+    log.info(
+        "cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s",
+        datasets.cleaning,
+    )
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
     context = RunContext(
-        folder.path, datasets, parallel, plan.config["seed"], plan.config["checkpoint"], plan.config["logging"], stop
+        folder.path,
+        datasets,
+        parallel,
+        plan.config["seed"],
+        plan.config["checkpoint"],
+        plan.config["logging"],
+        stop,
     )
     models, sets = _train_in_order(plan, context)
     found = _report(plan, models, context) | sets
@@ -84,7 +94,9 @@ def _evaluated_on(plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
-def _train_in_order(plan: Plan, context: RunContext) -> tuple[dict[str, TrainedModel], dict[str, dict[str, Any]]]:
+def _train_in_order(
+    plan: Plan, context: RunContext
+) -> tuple[dict[str, TrainedModel], dict[str, dict[str, Any]]]:
     """The finished models, and of what each set was made, by kind and name."""
     models: dict[str, TrainedModel] = {}
     sets = TrainingSets(plan, context)
@@ -92,10 +104,14 @@ def _train_in_order(plan: Plan, context: RunContext) -> tuple[dict[str, TrainedM
         for model in group:
             sets.make(model.data, models)
             taught_by = ", ".join(_taught_by(model))
-            log.info("%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher")
+            log.info(
+                "%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher"
+            )
         model, teachers = group[0], [name for model in group for name in model.teachers]
         if model.members:
-            models[model.name] = assemble(model, {name: models[name] for name in model.members}, context)
+            models[model.name] = assemble(
+                model, {name: models[name] for name in model.members}, context
+            )
         else:
             models |= obtain(group, {name: models[name] for name in teachers}, context)
     sets.make_the_rest(models)
@@ -110,7 +126,11 @@ def _taught_by(model: ModelPlan) -> list[str]:
 
 def _teachers(model: ModelPlan, models: Mapping[str, TrainedModel]) -> dict[str, TrainedModel]:
     """The finished models that a model learned from."""
-    return {name: models[name.removeprefix(PEER)] for name in _taught_by(model) if not name.startswith(EMA)}
+    return {
+        name: models[name.removeprefix(PEER)]
+        for name in _taught_by(model)
+        if not name.startswith(EMA)
+    }
 
 
 def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext) -> dict[str, Any]:
@@ -120,14 +140,18 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
     evaluation = context.datasets.splits["evaluation"]
     entries = {}
     for model in plan.models:
-        scores = score(models[model.name], _teachers(model, models), evaluation, context, batch_size)
+        scores = score(
+            models[model.name], _teachers(model, models), evaluation, context, batch_size
+        )
         entries[model.name] = _entry(models[model.name], scores)
         entries[model.name] |= score_with_teacher(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
         if model.members:
             members = {name: models[name] for name in model.members}
-            entries[model.name]["shapley"] = member_values(models[model.name], members, evaluation, context)
+            entries[model.name]["shapley"] = member_values(
+                models[model.name], members, evaluation, context
+            )
     roles = plan.config["compare"]
     elsewhere = robustness.evaluate_all(models, context, batch_size)
     return {
@@ -140,9 +164,13 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         **report.compare(entries, roles),
         "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], context),
         "evaluations": elsewhere,
-        "robustness": robustness.summarize({name: entry["accuracy"] for name, entry in entries.items()}, elsewhere),
+        "robustness": robustness.summarize(
+            {name: entry["accuracy"] for name, entry in entries.items()}, elsewhere
+        ),
         "evaluated_on": _evaluated_on(plan),
-        "environment": report.environment(context.datasets.fingerprint(), context.datasets.splits["train"].provenance),
+        "environment": report.environment(
+            context.datasets.fingerprint(), context.datasets.splits["train"].provenance
+        ),
         "rejected": len(context.datasets.rejected()),
         "cleaning": context.datasets.cleaning,
     }
@@ -161,7 +189,9 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
         "step": model.description["step"],
         "selection_accuracy": model.description.get("selection_accuracy"),
     }
-    entry |= {key: model.description[key] for key in ("members", "weights") if key in model.description}
+    entry |= {
+        key: model.description[key] for key in ("members", "weights") if key in model.description
+    }
     return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
 
 
@@ -171,7 +201,11 @@ def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) 
     for name, (examples, repetitions) in SPEED_BATCHES.items():
         views = [*teacher.views, *student.views]
         source = context.datasets.splits["evaluation"]
-        batch = next(iter(context.datasets.evaluation_batches(source, views, examples * context.processes)))
-        times = [report.inference_seconds(model, batch, repetitions) for model in (teacher, student)]
+        batch = next(
+            iter(context.datasets.evaluation_batches(source, views, examples * context.processes))
+        )
+        times = [
+            report.inference_seconds(model, batch, repetitions) for model in (teacher, student)
+        ]
         speedups[name] = times[0] / times[1]
     return speedups

@@ -1,4 +1,5 @@
-"""How good a model is: on the selection split while it is trained, and on whole splits when it is finished."""
+"""How good a model is: on the selection split while it is trained, and on whole splits when it is
+finished."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +22,9 @@ class Selection:
     def __init__(self, network: Network, plan: ModelPlan, context: RunContext):
         self._compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers={}))
         source = context.datasets.splits["selection"]
-        self._batches = context.datasets.evaluation_batches(source, [plan.view], plan.training["batch_size"])
+        self._batches = context.datasets.evaluation_batches(
+            source, [plan.view], plan.training["batch_size"]
+        )
 
     def __call__(self, variables: Variables) -> dict[str, float]:
         """ "accuracy", "loss" and "ece"."""
@@ -30,11 +33,17 @@ class Selection:
 
 
 def score(
-    model: TrainedModel, teachers: Mapping[str, TrainedModel], source: Source, context: RunContext, batch_size: int
+    model: TrainedModel,
+    teachers: Mapping[str, TrainedModel],
+    source: Source,
+    context: RunContext,
+    batch_size: int,
 ) -> dict[str, Any]:
     """A model's metrics on a whole split, and how far it agrees with its teachers."""
     frozen = freeze(teachers, (), source, context, mixed=False)
-    network, *others = (without_labels(network) for network in (model.network, *frozen.networks.values()))
+    network, *others = (
+        without_labels(network) for network in (model.network, *frozen.networks.values())
+    )
     taught = dict(zip(frozen.networks, others, strict=True))
     compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers=taught))
     batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)

@@ -1,4 +1,5 @@
-"""The transfer sets and trusted sets that a run's models learn from: made in their turn, or opened again."""
+"""The transfer sets and trusted sets that a run's models learn from: made in their turn, or opened
+again."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,8 @@ class TrainingSets:
     """Makes each set once, when the first model asks for it.
 
     Attributes:
-      facts: "transfer_sets" or "trusted_sets" -> name -> what the set was made of, as in results.json.
+      facts: "transfer_sets" or "trusted_sets" -> name -> what the set was made of, as in
+        results.json.
     """
 
     def __init__(self, plan: Plan, context: RunContext):
@@ -29,7 +31,8 @@ class TrainingSets:
         self.facts: dict[str, dict[str, Any]] = {TRANSFER: {}, TRUSTED: {}}
 
     def make(self, names: Iterable[str], models: Mapping[str, TrainedModel]) -> None:
-        """Makes those that aren't there yet, of finished `models`; names of nothing that is made are passed over."""
+        """Makes those that aren't there yet, of finished `models`; names of nothing that is made
+        are passed over."""
         for name in names:
             if name in self._plan.transfer_sets and name not in self.facts[TRANSFER]:
                 self._make_transfer_set(name, models)
@@ -37,7 +40,8 @@ class TrainingSets:
                 self._make_trusted_set(name, models)
 
     def make_the_rest(self, models: Mapping[str, TrainedModel]) -> None:
-        """Judges the rows of trusted sets that no model learns from; says which transfer sets nobody asked for."""
+        """Judges the rows of trusted sets that no model learns from; says which transfer sets
+        nobody asked for."""
         self.make(self._plan.trusted_sets, models)
         for name in sorted(self._plan.transfer_sets.keys() - self.facts[TRANSFER].keys()):
             log.warning("%s.%s is named by no model's data, and isn't made", TRANSFER, name)
@@ -45,7 +49,9 @@ class TrainingSets:
     def _make_transfer_set(self, name: str, models: Mapping[str, TrainedModel]) -> None:
         spec, context = self._plan.transfer_sets[name], self._context
         self.make((spec.get("base", TRAIN),), models)
-        cached = any(name in model.data and spec["teacher"] in model.cached for model in self._plan.models)
+        cached = any(
+            name in model.data and spec["teacher"] in model.cached for model in self._plan.models
+        )
         made = transfer.make(name, spec, models[spec["teacher"]], context, keep_outputs=cached)
         context.datasets.add_set(name, made.source)
         self.facts[TRANSFER][name] = made.provenance
@@ -67,7 +73,9 @@ def check_sizes(plan: Plan, datasets: Datasets) -> None:
     rows = len(datasets.splits["train"])
     for name, spec in plan.trusted_sets.items():
         if spec["folds"] > rows:
-            raise ValueError(f"{TRUSTED}.{name}: folds {spec['folds']} are more than the {rows} training rows")
+            raise ValueError(
+                f"{TRUSTED}.{name}: folds {spec['folds']} are more than the {rows} training rows"
+            )
 
 
 def reopen(plan: Plan, datasets: Datasets, workdir: Path) -> None:
@@ -81,4 +89,6 @@ def reopen(plan: Plan, datasets: Datasets, workdir: Path) -> None:
         if name in plan.transfer_sets:
             datasets.add_set(name, transfer.load(name, workdir, train))
         elif name in plan.trusted_sets:
-            datasets.add_set(name, trusted.load(name, plan.trusted_sets[name], workdir, train).source)
+            datasets.add_set(
+                name, trusted.load(name, plan.trusted_sets[name], workdir, train).source
+            )

@@ -1,4 +1,5 @@
-"""The folder of one run: claimed by one config and one state of the data, and by one process at a time."""
+"""The folder of one run: claimed by one config and one state of the data, and by one process at a
+time."""
 
 import fcntl
 import json
@@ -22,8 +23,8 @@ class Workdir:
       config: the resolved config that claims it.
 
     Raises:
-      ValueError: if it belongs to another config (naming the keys that differ), can't be written, or another process
-        is at work in it.
+      ValueError: if it belongs to another config (naming the keys that differ), can't be written,
+        or another process is at work in it.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]):
@@ -32,11 +33,14 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
         except OSError as error:
-            raise ValueError(f"the workdir {path} can't be written: {error.strerror or error}") from None
+            raise ValueError(
+                f"the workdir {path} can't be written: {error.strerror or error}"
+            ) from None
         self._claim(self.path / "config.json", config)
 
     def _locked(self) -> TextIO | None:
-        """Holds until the process ends, however it ends; the first process of a cluster holds it for all."""
+        """Holds until the process ends, however it ends; the first process of a cluster holds it
+        for all."""
         if jax.process_index() != 0:
             return None
         lock = (self.path / ".lock").open("a")
@@ -54,7 +58,9 @@ class Workdir:
         wanted = json.loads(json.dumps(identity(config)))
         if file.exists():
             there = identity(json.loads(file.read_text()))
-            differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...))
+            differing = sorted(
+                k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
+            )
             if differing:
                 raise ValueError(
                     f"the workdir {self.path} belongs to another config; they differ in {', '.join(differing)}"
@@ -69,7 +75,9 @@ class Workdir:
         """
         file = self.path / f"{what}.json"
         if file.exists() and json.loads(file.read_text()) != value:
-            raise ValueError(f"{explanation}: {file} says {file.read_text().strip()}, now it is {json.dumps(value)}")
+            raise ValueError(
+                f"{explanation}: {file} says {file.read_text().strip()}, now it is {json.dumps(value)}"
+            )
         if not file.exists():
             write_json(file, value)
 

@@ -1,7 +1,8 @@
-"""What a finished run rests on: members, parts of examples, features, terms and sources of a student's training.
+"""What a finished run rests on: members, parts of examples, features, terms and sources of a
+  student's training.
 
-Each call adds its sections to `RUN/explain/explain.json`, prints them as tables and draws them beside it.
-"""
+Each call adds its sections to `RUN/explain/explain.json`, prints them as tables and draws them
+beside it."""
 
 import json
 import logging
@@ -24,8 +25,11 @@ PERMUTATIONS = 64
 """Orders of joining for each example, where the caller doesn't say."""
 
 
-def explain_members(workdir: Path, model: str | None, examples: int | None, permutations: int | None) -> Path:
-    """What the members of each ensemble are worth, and which parts of examples teacher and student rest on.
+def explain_members(
+    workdir: Path, model: str | None, examples: int | None, permutations: int | None
+) -> Path:
+    """What the members of each ensemble are worth, and which parts of examples teacher and student
+    rest on.
 
     Args:
       workdir: of a finished run.
@@ -40,11 +44,17 @@ def explain_members(workdir: Path, model: str | None, examples: int | None, perm
       ValueError: in one line, if the run isn't finished, or something asked for doesn't exist.
     """
     run = open_run(workdir, ONE_DEVICE)
-    ensembles = {name: entry["shapley"] for name, entry in run.results["models"].items() if "shapley" in entry}
+    ensembles = {
+        name: entry["shapley"]
+        for name, entry in run.results["models"].items()
+        if "shapley" in entry
+    }
     found = attribute_examples(
-        run, run.choose(model), EXAMPLES if examples is None else examples,
+        run,
+        run.choose(model),
+        EXAMPLES if examples is None else examples,
         PERMUTATIONS if permutations is None else permutations,
-    )  # fmt: skip
+    )
     plots = []
     for name, worths in ensembles.items():
         title = f"what the members of {name} are worth"
@@ -55,7 +65,9 @@ def explain_members(workdir: Path, model: str | None, examples: int | None, perm
     return _keep(run, {"members": ensembles, "attributions": found}, plots)
 
 
-def explain_features(workdir: Path, model: str | None, blocks: int | None, permutations: int | None) -> Path:
+def explain_features(
+    workdir: Path, model: str | None, blocks: int | None, permutations: int | None
+) -> Path:
     """What the dimensions of the features are worth to teacher and student, block by block.
 
     Args:

@@ -33,7 +33,8 @@ class Piece:
 
 
 def attribute_examples(run: Run, name: str, examples: int, permutations: int) -> dict[str, Any]:
-    """Attributions of the first evaluation examples, of the compared teacher and a model, by the same permutations.
+    """Attributions of the first evaluation examples, of the compared teacher and a model, by the
+    same permutations.
 
     Args:
       run: the run.
@@ -42,24 +43,34 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
       permutations: orders of joining to sample for each example, reverses included.
 
     Returns:
-      What stands in explain.json under "attributions": the class whose logit is attributed is the one that the teacher
-      predicts. "cosine" is None where two models' parts differ, and for an attribution of zero. An ensemble whose
-      members read different tokens is asked member by member.
+      What stands in explain.json under "attributions": the class whose logit is attributed is the
+      one that the teacher predicts. "cosine" is None where two models' parts differ, and for an
+      attribution of zero. An ensemble whose members read different tokens is asked member by
+      member.
 
     Raises:
-      ValueError: if there are fewer examples, an odd number or fewer than 4 of permutations, or only one model.
+      ValueError: if there are fewer examples, an odd number or fewer than 4 of permutations, or
+        only one model.
     """
     teacher, source = run.results["compare"]["teacher"], run.context.datasets.splits["evaluation"]
     if name == teacher:
-        raise ValueError(f"{name!r} is the compared teacher itself; --model names whom to set beside it")
+        raise ValueError(
+            f"{name!r} is the compared teacher itself; --model names whom to set beside it"
+        )
     if not 1 <= examples <= len(source):
-        raise ValueError(f"--examples must be from 1 to {len(source)}, the evaluation split's, got {examples}")
+        raise ValueError(
+            f"--examples must be from 1 to {len(source)}, the evaluation split's, got {examples}"
+        )
     if permutations < 4 or permutations % 2:
-        raise ValueError(f"--permutations come in pairs, of which an error needs two: got {permutations}")
+        raise ValueError(
+            f"--permutations come in pairs, of which an error needs two: got {permutations}"
+        )
     models = run.models((teacher, name))
     sides = [_pieces(models[side], models, run.context.datasets) for side in (teacher, name)]
     found = []
-    with closing(StepProgress("attributions", total_steps=examples, start=0, batch_size=1)) as progress:
+    with closing(
+        StepProgress("attributions", total_steps=examples, start=0, batch_size=1)
+    ) as progress:
         for index in range(examples):
             found.append(_example(run, index, (models[teacher], models[name]), sides, permutations))
             progress.advance(index + 1)
@@ -67,15 +78,27 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
                 progress.report(index + 1, {})
     parts = next(iter(sides[0].values())).parts
     pairs = {ours: list(sides[1]) for ours in sides[0]}
-    cosines = {a: {b: _mean(each["cosine"][a][b] for each in found) for b in others} for a, others in pairs.items()}
+    cosines = {
+        a: {b: _mean(each["cosine"][a][b] for each in found) for b in others}
+        for a, others in pairs.items()
+    }
     apart = any(not _alike(a, b) for a in sides[0].values() for b in sides[1].values())
     return {
-        "teacher": teacher, "model": name, "split": "evaluation", "permutations": permutations, "players": parts.kind,
-        "grid": parts.grid, "cosine": cosines, "cosine_note": APART if apart else None, "examples": found,
-    }  # fmt: skip
+        "teacher": teacher,
+        "model": name,
+        "split": "evaluation",
+        "permutations": permutations,
+        "players": parts.kind,
+        "grid": parts.grid,
+        "cosine": cosines,
+        "cosine_note": APART if apart else None,
+        "examples": found,
+    }
 
 
-def _pieces(model: TrainedModel, models: Mapping[str, TrainedModel], datasets: Datasets) -> dict[str, Piece]:
+def _pieces(
+    model: TrainedModel, models: Mapping[str, TrainedModel], datasets: Datasets
+) -> dict[str, Piece]:
     """The model; in its place, if it is an ensemble of several tokenizers, its members."""
     if datasets.modality == "text" and len(views_of(model)) > 1:
         inner = [_pieces(models[member], models, datasets) for member in model.plan.members]
@@ -85,7 +108,9 @@ def _pieces(model: TrainedModel, models: Mapping[str, TrainedModel], datasets: D
 
     @jax.jit
     def ask(batch: Batch, classes: Array, permutations: Array) -> Attribution:
-        logits_of = lambda shown: network(model.variables, shown).logits  # noqa: E731
+        def logits_of(shown):
+            return network(model.variables, shown).logits
+
         return attribute(logits_of, parts.masking, batch, classes, permutations, rows=ROWS)
 
     return {model.plan.name: Piece(model, parts, ask)}
@@ -95,7 +120,13 @@ def _alike(one: Piece, other: Piece) -> bool:
     return one.parts.views.keys() == other.parts.views.keys()
 
 
-def _example(run: Run, index: int, pair: tuple[TrainedModel, TrainedModel], sides: list[dict[str, Piece]], permutations: int):
+def _example(
+    run: Run,
+    index: int,
+    pair: tuple[TrainedModel, TrainedModel],
+    sides: list[dict[str, Piece]],
+    permutations: int,
+):
     datasets, names = run.context.datasets, run.class_names
     label = int(datasets.splits["evaluation"].labels[index])
     predicted = {model.plan.name: _predict(model, datasets, index) for model in pair}
@@ -109,15 +140,25 @@ def _example(run: Run, index: int, pair: tuple[TrainedModel, TrainedModel], side
         )
         tokens = piece.parts.tokens(datasets, batch)
         shown = slice(None) if tokens is None else slice(len(tokens))
-        found = jax.tree.map(lambda leaf, shown=shown: np.asarray(leaf)[0][shown], piece.ask(batch, classes, drawn))
+        found = jax.tree.map(
+            lambda leaf, shown=shown: np.asarray(leaf)[0][shown], piece.ask(batch, classes, drawn)
+        )
         values[name] = {"values": found.values.tolist(), "standard_errors": found.errors.tolist()}
         values[name] |= {} if tokens is None else {"tokens": tokens}
     return {
-        "example": index, "label": names[label] if label >= 0 else None, "class": names[classes[0]],
-        "predictions": {name: names[number] for name, number in predicted.items()}, "attributions": values,
-        "cosine": {a: {b: _cosine(values[a], values[b]) if _alike(sides[0][a], sides[1][b]) else None
-                       for b in sides[1]} for a in sides[0]},
-    }  # fmt: skip
+        "example": index,
+        "label": names[label] if label >= 0 else None,
+        "class": names[classes[0]],
+        "predictions": {name: names[number] for name, number in predicted.items()},
+        "attributions": values,
+        "cosine": {
+            a: {
+                b: _cosine(values[a], values[b]) if _alike(sides[0][a], sides[1][b]) else None
+                for b in sides[1]
+            }
+            for a in sides[0]
+        },
+    }
 
 
 def _predict(model: TrainedModel, datasets: Datasets, index: int) -> int:

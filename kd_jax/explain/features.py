@@ -1,4 +1,5 @@
-"""What the dimensions of the features that a classifier reads are worth, block by block, of teacher and student."""
+"""What the dimensions of the features that a classifier reads are worth, block by block, of teacher
+and student."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,15 +15,19 @@ from kd_jax.training.trained_model import TrainedModel
 BLOCKS = 8
 """Blocks of dimensions, where the caller doesn't say and there are as many."""
 TOLERANCE = {"float32": 1e-4, "float64": 1e-6}
-"""How far logits made anew from `pooled` may be off, as a share of the largest; 0.05 where the dtype is coarser."""
+"""How far logits made anew from `pooled` may be off, as a share of the largest; 0.05 where the
+dtype is coarser."""
 
 
-def value_features(run: Run, name: str, blocks: int | None, permutations: int | None) -> dict[str, Any]:
-    """Shapley values of blocks of neighbouring dimensions of `pooled`, of the compared teacher and a model.
+def value_features(
+    run: Run, name: str, blocks: int | None, permutations: int | None
+) -> dict[str, Any]:
+    """Shapley values of blocks of neighbouring dimensions of `pooled`, of the compared teacher and
+    a model.
 
-    A subset's value is the accuracy on the evaluation split of the model's own classifier where every dimension outside
-    the subset stands at its mean over that split, so that it tells examples apart no more. Of an ensemble, each member
-    is valued by itself.
+    A subset's value is the accuracy on the evaluation split of the model's own classifier where
+    every dimension outside the subset stands at its mean over that split, so that it tells examples
+    apart no more. Of an ensemble, each member is valued by itself.
 
     Args:
       run: the run.
@@ -31,12 +36,12 @@ def value_features(run: Run, name: str, blocks: int | None, permutations: int | 
       permutations: to sample; None: exact values, of at most 16 blocks.
 
     Returns:
-      What stands in explain.json under "features": model -> its values and standard errors by block, named by its first
-      and last dimension, and the accuracies "all" and "empty", as shares.
+      What stands in explain.json under "features": model -> its values and standard errors by
+      block, named by its first and last dimension, and the accuracies "all" and "empty", as shares.
 
     Raises:
-      ValueError: for more blocks than dimensions, too many for exact values, or a model whose logits aren't what its
-        classifier makes of `pooled`.
+      ValueError: for more blocks than dimensions, too many for exact values, or a model whose
+        logits aren't what its classifier makes of `pooled`.
     """
     names = list(dict.fromkeys(_singles(run, (run.results["compare"]["teacher"], name))))
     models = run.models(names)
@@ -52,7 +57,9 @@ def _singles(run: Run, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _value(model: TrainedModel, run: Run, blocks: int | None, permutations: int | None) -> dict[str, Any]:
+def _value(
+    model: TrainedModel, run: Run, blocks: int | None, permutations: int | None
+) -> dict[str, Any]:
     source = run.context.datasets.splits["evaluation"]
     rows = np.flatnonzero(source.labels >= 0)
     table = cache.outputs(model, source, replace(run.context, workdir=run.folder))
@@ -70,27 +77,49 @@ def _value(model: TrainedModel, run: Run, blocks: int | None, permutations: int 
     players = [str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts]
     mean = pooled.mean(axis=0)
     # A linear classifier adds up what each block says beyond its mean.
-    says = {player: (pooled[:, part] - mean[part]) @ weights[part] for player, part in zip(players, parts, strict=True)}
-    silent, labels = np.broadcast_to(mean @ weights + base, (len(rows), len(base))), source.labels[rows]
+    says = {
+        player: (pooled[:, part] - mean[part]) @ weights[part]
+        for player, part in zip(players, parts, strict=True)
+    }
+    silent, labels = (
+        np.broadcast_to(mean @ weights + base, (len(rows), len(base))),
+        source.labels[rows],
+    )
 
     def value(subset: frozenset) -> float:
         logits = sum((says[player] for player in players if player in subset), start=silent)
         return float(np.mean(logits.argmax(axis=1) == labels))
 
-    values, errors = shapley_values(value, players, permutations=permutations, seed=run.context.seed)
+    values, errors = shapley_values(
+        value, players, permutations=permutations, seed=run.context.seed
+    )
     return {
-        "values": values, "standard_errors": errors, "all": value(frozenset(players)), "empty": value(frozenset()),
-        "dimensions": pooled.shape[1], "permutations": permutations, "seed": run.context.seed,
-    }  # fmt: skip
+        "values": values,
+        "standard_errors": errors,
+        "all": value(frozenset(players)),
+        "empty": value(frozenset()),
+        "dimensions": pooled.shape[1],
+        "permutations": permutations,
+        "seed": run.context.seed,
+    }
 
 
-def _linear(model: TrainedModel, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`pooled` [N, D], and the kernel [D, K] and bias [K] that make the model's logits of it; in float64."""
+def _linear(
+    model: TrainedModel, table: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`pooled` [N, D], and the kernel [D, K] and bias [K] that make the model's logits of it; in
+    float64."""
     held = model.variables["params"].get("classifier", {})
     if "kernel" in held and "pooled" in table:
-        pooled, kernel = np.asarray(table["pooled"], np.float64), np.asarray(held["kernel"], np.float64)
+        pooled, kernel = (
+            np.asarray(table["pooled"], np.float64),
+            np.asarray(held["kernel"], np.float64),
+        )
         bias = np.asarray(held.get("bias", np.zeros(kernel.shape[1])), np.float64)
-        logits, allowed = np.asarray(table["logits"], np.float64), TOLERANCE.get(model.plan.dtype, 0.05)
+        logits, allowed = (
+            np.asarray(table["logits"], np.float64),
+            TOLERANCE.get(model.plan.dtype, 0.05),
+        )
         if pooled.shape[1] == kernel.shape[0] and logits.shape[1] == kernel.shape[1]:
             gap = np.abs(pooled @ kernel + bias - logits).max(initial=0)
             if gap <= allowed * max(1.0, np.abs(logits).max(initial=0)):

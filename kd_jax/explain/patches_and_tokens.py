@@ -1,4 +1,5 @@
-"""The parts of an example whose presence is attributed: a grid of patches, or the tokens of a tokenizer."""
+"""The parts of an example whose presence is attributed: a grid of patches, or the tokens of a
+tokenizer."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.analysis.masking import Masking, hide_tokens, mask_batch, replace_patches, replace_tokens
+from kd_jax.analysis.masking import (
+    Masking,
+    hide_tokens,
+    mask_batch,
+    replace_patches,
+    replace_tokens,
+)
 from kd_jax.core.types import Batch
 from kd_jax.data.batches import bucket_lengths
 from kd_jax.data.run_datasets import Datasets, view_name
@@ -59,7 +66,11 @@ def one_example(datasets: Datasets, views: Mapping[str, Any], index: int) -> Bat
     for name, spec in views.items():
         prepared, length = datasets.prepared(source, spec), None
         if "max_length" in spec:
-            length = next(step for step in bucket_lengths(spec["max_length"]) if step >= prepared.lengths[index])
+            length = next(
+                step
+                for step in bucket_lengths(spec["max_length"])
+                if step >= prepared.lengths[index]
+            )
         seen[name] = prepared.gather(np.array([index]), length)
     everyone = np.ones(1, bool)
     # Its label doesn't count: nobody is told the answer.
@@ -72,9 +83,12 @@ def views_of(*models: TrainedModel) -> dict[str, Any]:
 
 
 def split(views: dict[str, Any], datasets: Datasets) -> PatchesAndTokens:
-    """The parts of examples in views that show the same: pictures of any sizes, or one view of texts."""
+    """The parts of examples in views that show the same: pictures of any sizes, or one view of
+    texts."""
     if datasets.modality == "image":
-        grid = _grid(datasets.prepared(datasets.splits["evaluation"], spec) for spec in views.values())
+        grid = _grid(
+            datasets.prepared(datasets.splits["evaluation"], spec) for spec in views.values()
+        )
         # Zero is the view's mean, and so the colour that says least.
         maskings = {name: replace_patches(grid=grid, baseline=0.0) for name in views}
         return PatchesAndTokens(grid, mask_batch(maskings), views)
@@ -82,8 +96,11 @@ def split(views: dict[str, Any], datasets: Datasets) -> PatchesAndTokens:
     tokenizer = datasets.tokenizer(spec)
     always = tuple(dict.fromkeys(tokenizer.encode("").ids))
     # A text needs something that stays; one without special tokens keeps its length instead.
-    masking = hide_tokens(fixed_ids=always) if always else replace_tokens(
-        baseline_id=padding_id(tokenizer), fixed_ids=())  # fmt: skip
+    masking = (
+        hide_tokens(fixed_ids=always)
+        if always
+        else replace_tokens(baseline_id=padding_id(tokenizer), fixed_ids=())
+    )
     return PatchesAndTokens(None, mask_batch({name: masking}), views)
 
 

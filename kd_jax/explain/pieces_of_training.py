@@ -1,4 +1,5 @@
-"""What a student's training is made of, piece by piece, as the players of a game: its terms, its sources."""
+"""What a student's training is made of, piece by piece, as the players of a game: its terms, its
+sources."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,12 @@ def terms_of(config: Config, model: str) -> Pieces:
         raise ValueError(f"models.{model} has no objective, and so no terms to value")
 
     def config_of(subset: frozenset[str]) -> dict[str, Any]:
-        return _with(config, model, "objective", {name: term for name, term in objective.items() if name in subset})
+        return _with(
+            config,
+            model,
+            "objective",
+            {name: term for name, term in objective.items() if name in subset},
+        )
 
     return Pieces("terms", tuple(objective), config_of)
 
@@ -61,6 +67,12 @@ PIECES: dict[str, Callable[[Config, str], Pieces]] = {"sources": sources_of, "te
 
 
 def _with(config: Config, model: str, key: str, value: Any) -> dict[str, Any]:
-    """The config with one key of one model's section replaced, and that model compared with itself."""
+    """The config with one key of one model's section replaced, and that model compared with
+    itself."""
     models = {**config["models"], model: {**config["models"][model], key: value}}
-    return {**config, "models": models, "compare": dict.fromkeys(config["compare"], model), "evaluations": {}}
+    return {
+        **config,
+        "models": models,
+        "compare": dict.fromkeys(config["compare"], model),
+        "evaluations": {},
+    }

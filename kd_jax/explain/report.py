@@ -23,12 +23,15 @@ def _console() -> Console:
 def show_worths(worths: Mapping[str, Any], title: str) -> None:
     """Prints players and what each is worth, in points of accuracy."""
     table = Table(
-        title=title, caption=f"{100 * worths['empty']:.1f} % without any, {100 * worths['all']:.2f} % with all"
+        title=title,
+        caption=f"{100 * worths['empty']:.1f} % without any, {100 * worths['all']:.2f} % with all",
     )
     for column in ("player", "Shapley value, points", "standard error"):
         table.add_column(column, justify="left" if column == "player" else "right")
     for player, value in worths["values"].items():
-        table.add_row(player, f"{100 * value:+.2f}", f"{100 * worths['standard_errors'][player]:.2f}")
+        table.add_row(
+            player, f"{100 * value:+.2f}", f"{100 * worths['standard_errors'][player]:.2f}"
+        )
     _console().print(table)
 
 
@@ -44,11 +47,17 @@ def show_attributions(found: Mapping[str, Any]) -> None:
     models = (found["teacher"], found["model"])
     table = Table(title="where teacher and student look alike", caption=found["cosine_note"])
     for column in ("example", "label", *models, *(f"cosine of {a} and {b}" for a, b in pairs)):
-        table.add_column(column, justify="right" if column.startswith(("example", "cosine")) else "left")
+        table.add_column(
+            column, justify="right" if column.startswith(("example", "cosine")) else "left"
+        )
     for each in found["examples"]:
         predictions = (each["predictions"][model] for model in models)
-        table.add_row(str(each["example"]), each["label"] or "", *predictions,
-                      *(_words(each["cosine"][a][b]) for a, b in pairs))  # fmt: skip
+        table.add_row(
+            str(each["example"]),
+            each["label"] or "",
+            *predictions,
+            *(_words(each["cosine"][a][b]) for a, b in pairs),
+        )
     table.add_section()
     table.add_row("mean", "", "", "", *(_words(found["cosine"][a][b]) for a, b in pairs))
     _console().print(table)
@@ -64,10 +73,14 @@ def plot_attributions(found: Mapping[str, Any], run: Run) -> list[str]:
     return names
 
 
-def _plot_example(each: Mapping[str, Any], grid: tuple[int, int] | None, source: Source, path: Path) -> None:
+def _plot_example(
+    each: Mapping[str, Any], grid: tuple[int, int] | None, source: Source, path: Path
+) -> None:
     title, values = f"example {each['example']}: logit of {each['class']!r}", each["attributions"]
     if grid is None:
-        plots.plot_tokens({name: (of["tokens"], of["values"]) for name, of in values.items()}, path, title=title)
+        plots.plot_tokens(
+            {name: (of["tokens"], of["values"]) for name, of in values.items()}, path, title=title
+        )
     else:
         patches = {name: np.reshape(of["values"], grid) for name, of in values.items()}
         plots.plot_patches(source.inputs[each["example"]], patches, path, title=title)

@@ -1,4 +1,5 @@
-"""What each piece of a student's training is worth: the student trained anew with each subset, all else equal."""
+"""What each piece of a student's training is worth: the student trained anew with each subset, all
+else equal."""
 
 import hashlib
 import json
@@ -28,12 +29,15 @@ LONGEST = 100
 """Characters of a subset's folder; a longer name gives way to its digest."""
 
 
-def value_training(run: Run, model: str, players: Pieces, permutations: int | None) -> dict[str, Any]:
-    """Shapley values of the pieces of a model's training; a subset's value is the accuracy on the evaluation split.
+def value_training(
+    run: Run, model: str, players: Pieces, permutations: int | None
+) -> dict[str, Any]:
+    """Shapley values of the pieces of a model's training; a subset's value is the accuracy on the
+    evaluation split.
 
-    The whole is the run's own model, and the empty subset a guess. Every other subset is trained once, in
-    `RUN/explain/<kind>/<subset>`, from the same initial weights on the same batches, under the run's own teachers. One
-    seed's values carry that seed's noise.
+    The whole is the run's own model, and the empty subset a guess. Every other subset is trained
+    once, in `RUN/explain/<kind>/<subset>`, from the same initial weights on the same batches, under
+    the run's own teachers. One seed's values carry that seed's noise.
 
     Args:
       run: the run.
@@ -45,14 +49,19 @@ def value_training(run: Run, model: str, players: Pieces, permutations: int | No
       What stands in explain.json under the players' kind.
 
     Raises:
-      ValueError: if the model wasn't trained in this run, there are too many players, or `permutations` don't fit.
+      ValueError: if the model wasn't trained in this run, there are too many players, or
+        `permutations` don't fit.
       Interrupted: after SIGTERM; the same call goes on.
     """
     plan, count = run.plan[model], len(players.names)
     if plan.restore or not plan.objective:
-        raise ValueError(f"models.{model} wasn't trained in this run: explain the one that trained it")
+        raise ValueError(
+            f"models.{model} wasn't trained in this run: explain the one that trained it"
+        )
     if plan.peers:
-        raise ValueError(f"models.{model} was trained together with {', '.join(plan.peers)}, not by itself")
+        raise ValueError(
+            f"models.{model} was trained together with {', '.join(plan.peers)}, not by itself"
+        )
     if permutations is None and count > EXACT_PLAYERS:
         raise ValueError(
             f"{count} {players.kind} have {2**count - 2} subsets to train, and exact values are limited to"
@@ -60,23 +69,37 @@ def value_training(run: Run, model: str, players: Pieces, permutations: int | No
         )
     home = Workdir(run.folder / players.kind, run.plan.config)
     accuracy, everything = _Accuracy(run, model, players, home.path), frozenset(players.names)
-    known = {frozenset(): 1 / len(run.class_names), everything: run.results["models"][model]["accuracy"]}
+    known = {
+        frozenset(): 1 / len(run.class_names),
+        everything: run.results["models"][model]["accuracy"],
+    }
 
     def value(subset: frozenset) -> float:
         if subset not in known:
             known[subset] = accuracy(subset)
         return known[subset]
 
-    values, errors = shapley_values(value, players.names, permutations=permutations, seed=run.context.seed)
+    values, errors = shapley_values(
+        value, players.names, permutations=permutations, seed=run.context.seed
+    )
     return {
-        "model": model, "values": values, "standard_errors": errors, "all": known[everything],
-        "empty": known[frozenset()], "permutations": permutations, "seed": run.context.seed,
-        "subsets": {"+".join(n for n in players.names if n in subset): worth for subset, worth in known.items()},
-    }  # fmt: skip
+        "model": model,
+        "values": values,
+        "standard_errors": errors,
+        "all": known[everything],
+        "empty": known[frozenset()],
+        "permutations": permutations,
+        "seed": run.context.seed,
+        "subsets": {
+            "+".join(n for n in players.names if n in subset): worth
+            for subset, worth in known.items()
+        },
+    }
 
 
 class _Accuracy:
-    """The accuracy of a model trained with a subset of its players, found in the subset's folder or made there."""
+    """The accuracy of a model trained with a subset of its players, found in the subset's folder or
+    made there."""
 
     def __init__(self, run: Run, model: str, players: Pieces, home: Path):
         self._run, self._model, self._players, self._home = run, model, players, home
@@ -91,7 +114,12 @@ class _Accuracy:
             return json.loads(kept.read_text())
         if self._run.context.stop.asked(agree=True):
             raise Interrupted("stopped before the next subset; the same command resumes it")
-        log.info("subset %d (of at most %d): %s", self._asked, 2 ** len(self._players.names) - 2, ", ".join(names))
+        log.info(
+            "subset %d (of at most %d): %s",
+            self._asked,
+            2 ** len(self._players.names) - 2,
+            ", ".join(names),
+        )
         found = self._trained(subset, kept.parent.parent)
         write_json(kept, found)
         return found

@@ -1,4 +1,5 @@
-"""A finished run as its folder describes it: config, results, data, and its models ready to be asked."""
+"""A finished run as its folder describes it: config, results, data, and its models ready to be
+asked."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -73,13 +74,20 @@ class Run:
         found: dict[str, TrainedModel] = {}
         for plan in self.plan.models:
             if plan.name in wanted and plan.members:
-                # What an ensemble notes of itself goes beside the explanation: the run stays as it is.
+                # What an ensemble notes of itself goes beside the explanation: the run stays as it
+                # is.
                 elsewhere = replace(self.context, workdir=self.folder)
-                found[plan.name] = assemble(plan, {member: found[member] for member in plan.members}, elsewhere)
+                found[plan.name] = assemble(
+                    plan, {member: found[member] for member in plan.members}, elsewhere
+                )
             elif plan.name in wanted:
                 if saved_model.load(self.path / plan.name) is None:
-                    raise ValueError(f"{plan.name!r} in {self.path} is damaged; start the run again and it is remade")
-                alone = replace(plan, condition=None)  # What it would be given, it is explained without.
+                    raise ValueError(
+                        f"{plan.name!r} in {self.path} is damaged; start the run again and it is remade"
+                    )
+                alone = replace(
+                    plan, condition=None
+                )  # What it would be given, it is explained without.
                 found |= obtain([alone], {}, self.context)
         return found
 
@@ -106,11 +114,16 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     if _read(workdir / "data.json") != datasets.fingerprint():
         raise ValueError(f"the data changed since the run in {workdir}")
     reopen(plan, datasets, workdir)
-    context = RunContext(workdir, datasets, make_parallel(**(parallel or config["parallel"])), config["seed"],
-                          config["checkpoint"], config["logging"], StopSignal())  # fmt: skip
+    context = RunContext(
+        workdir,
+        datasets,
+        make_parallel(**(parallel or config["parallel"])),
+        config["seed"],
+        config["checkpoint"],
+        config["logging"],
+        StopSignal(),
+    )
     return Run(workdir, plan, _read(workdir / "results.json"), context)
-
-
 
 
 def _read(path: Path) -> Any:

@@ -1,4 +1,5 @@
-"""What people deploy: a finished model in our own format, for transformers, as StableHLO and as ONNX.
+"""What people deploy: a finished model in our own format, for transformers, as StableHLO and as
+  ONNX.
 
 Each is read back and compared with the live model before the export says that it succeeded.
 """
@@ -23,7 +24,8 @@ FORMATS: dict[str, Callable[[Student, Path], Callable[[dict[str, np.ndarray]], n
     "stablehlo": stablehlo.write,
     "onnx": onnx.write,
 }
-"""Name -> what writes a student to a folder and returns its logits `[B, K]` of given inputs, by what it wrote."""
+"""Name -> what writes a student to a folder and returns its logits `[B, K]` of given inputs, by
+what it wrote."""
 
 
 def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) -> Path:
@@ -38,14 +40,18 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
       The folder.
 
     Raises:
-      ValueError: if there is no such model or format, a format that was asked for can't hold it, or what was written
-        doesn't compute what the student computes.
+      ValueError: if there is no such model or format, a format that was asked for can't hold it, or
+        what was written doesn't compute what the student computes.
     """
     if unknown := sorted(set(formats) - set(FORMATS)):
-        raise ValueError(f"unknown format {', '.join(map(repr, unknown))}; there are {', '.join(FORMATS)}")
+        raise ValueError(
+            f"unknown format {', '.join(map(repr, unknown))}; there are {', '.join(FORMATS)}"
+        )
     student = open_student(workdir, name)
     folder = workdir / "export" / student.name
-    shutil.rmtree(folder, ignore_errors=True)  # What an earlier export left could be of another student.
+    shutil.rmtree(
+        folder, ignore_errors=True
+    )  # What an earlier export left could be of another student.
     folder.mkdir(parents=True)
     for format_name, write in FORMATS.items():
         if formats and format_name not in formats and format_name != "kd_jax":
@@ -72,4 +78,6 @@ def _verify(student: Student, format_name: str, run: Any) -> None:
             f"{format_name}: what was written differs from the live model by {worst:.2g}, more than {TOLERANCE:.0e}"
         )
     sizes = ", ".join(map(str, BATCH_SIZES))
-    log.info("%s: written; logits as the live model's to %.1g (batches of %s)", format_name, worst, sizes)
+    log.info(
+        "%s: written; logits as the live model's to %.1g (batches of %s)", format_name, worst, sizes
+    )

@@ -52,28 +52,48 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     target.mkdir(exist_ok=True)
     tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
     _write_config(student, target, kind, found.architecture, config, tokenizer)
-    tensors = {name: tensor.astype(np.float32) for name, tensor in weight_format.write(found, student.variables).items()}
+    tensors = {
+        name: tensor.astype(np.float32)
+        for name, tensor in weight_format.write(found, student.variables).items()
+    }
     # PyTorch counts each BatchNorm's batches, and misses the counter where there is none.
-    tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
-                for name in tensors if name.endswith("running_mean")}  # fmt: skip
+    tensors |= {
+        name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
+        for name in tensors
+        if name.endswith("running_mean")
+    }
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     if tokenizer is not None:
-        _write_tokenizer(student, target, tokenizer, types="token_type_ids" in student.description["inputs"])
+        _write_tokenizer(
+            student, target, tokenizer, types="token_type_ids" in student.description["inputs"]
+        )
     else:
         _write_processor(student, target)
-    (target / "README.md").write_text(model_card.make(student, transformers_class=_auto_class(kind)), encoding="utf-8")
+    (target / "README.md").write_text(
+        model_card.make(student, transformers_class=_auto_class(kind)), encoding="utf-8"
+    )
     return _reader(target, found.architecture)
 
 
 def _auto_class(kind: str) -> str:
-    """What people open a folder of this kind with; the automatic class knows no DeiT of two heads."""
+    """What people open a folder of this kind with; the automatic class knows no DeiT of two
+    heads."""
     if kind == "deit":
         return formats.FORMATS[kind].architecture
-    return "AutoModelForImageClassification" if kind in ("vit", "resnet") else "AutoModelForSequenceClassification"
+    return (
+        "AutoModelForImageClassification"
+        if kind in ("vit", "resnet")
+        else "AutoModelForSequenceClassification"
+    )
 
 
 def _write_config(
-    student: Student, target: Path, kind: str, architecture: str, config: Mapping[str, Any], tokenizer: Any
+    student: Student,
+    target: Path,
+    kind: str,
+    architecture: str,
+    config: Mapping[str, Any],
+    tokenizer: Any,
 ) -> None:
     from transformers import AutoConfig
 
@@ -83,45 +103,73 @@ def _write_config(
     else:
         config = {**config, "num_channels": student.description["inputs"]["images"][-1]}
     made = AutoConfig.for_model(
-        kind, **config, id2label=labels, label2id={name: i for i, name in labels.items()},
-        architectures=[architecture], problem_type="single_label_classification",
-    )  # fmt: skip
+        kind,
+        **config,
+        id2label=labels,
+        label2id={name: i for i, name in labels.items()},
+        architectures=[architecture],
+        problem_type="single_label_classification",
+    )
     made.save_pretrained(target)
 
 
 def _write_tokenizer(student: Student, target: Path, tokenizer: Tokenizer, *, types: bool) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    roles = {role: name for role, names in SPECIAL.items() for name in names if tokenizer.token_to_id(name) is not None}
+    roles = {
+        role: name
+        for role, names in SPECIAL.items()
+        for name in names
+        if tokenizer.token_to_id(name) is not None
+    }
     inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=student.description["view"]["max_length"],
-        pad_token=tokenizer.id_to_token(padding_id(tokenizer)), model_input_names=inputs, **roles,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        model_max_length=student.description["view"]["max_length"],
+        pad_token=tokenizer.id_to_token(padding_id(tokenizer)),
+        model_input_names=inputs,
+        **roles,
+    )
     wrapped.save_pretrained(target)
 
 
 def _write_processor(student: Student, target: Path) -> None:
-    view, (height, width, channels) = student.description["view"], student.description["inputs"]["images"]
-    mean, std = (list(values) * (channels if len(values) == 1 else 1) for values in (view["mean"], view["std"]))
+    view, (height, width, channels) = (
+        student.description["view"],
+        student.description["inputs"]["images"],
+    )
+    mean, std = (
+        list(values) * (channels if len(values) == 1 else 1)
+        for values in (view["mean"], view["std"])
+    )
     content = {
-        "image_processor_type": "ViTImageProcessor", "do_resize": True, "resample": 2,
-        "size": {"height": height, "width": width}, "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": mean, "image_std": std,
-    }  # fmt: skip
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "resample": 2,
+        "size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
     (target / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     if importlib.util.find_spec("torch") is None:
         log.info("huggingface: PyTorch is not installed; read back by our own reader")
-        module, variables = load.load(target, pooling="cls") if _is_text(target) else load.load(target)
+        module, variables = (
+            load.load(target, pooling="cls") if _is_text(target) else load.load(target)
+        )
         run = jax.jit(lambda inputs: apply(module, variables, inputs))
         return lambda inputs: np.asarray(run(dict(inputs)))
     import torch
     import transformers
 
-    model = getattr(transformers, architecture).from_pretrained(target, local_files_only=True).eval()
+    model = (
+        getattr(transformers, architecture).from_pretrained(target, local_files_only=True).eval()
+    )
 
     def run_torch(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         if "images" in inputs:

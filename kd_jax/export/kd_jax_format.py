@@ -19,14 +19,21 @@ DESCRIPTION = "architecture.json"
 
 
 def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Writes model.safetensors, architecture.json, tokenizer.json and README.md; returns what reads them back."""
+    """Writes model.safetensors, architecture.json, tokenizer.json and README.md; returns what reads
+    them back."""
     (folder / DESCRIPTION).unlink(missing_ok=True)  # Its presence says that all of it is whole.
     write_variables(folder / "model.safetensors", student.variables)
     if student.tokenizer is not None:
         shutil.copyfile(student.tokenizer, folder / "tokenizer.json")
     (folder / "README.md").write_text(model_card.make(student), encoding="utf-8")
-    kept = {key: student.description[key] for key in ("inputs", "view", "columns", "class_names", "dtype")}
-    architecture = {"architecture": registry.describe(student.module), "fingerprint": fingerprint(student.variables)}
+    kept = {
+        key: student.description[key]
+        for key in ("inputs", "view", "columns", "class_names", "dtype")
+    }
+    architecture = {
+        "architecture": registry.describe(student.module),
+        "fingerprint": fingerprint(student.variables),
+    }
     write_json(folder / DESCRIPTION, architecture | kept)
     module, variables = load.load(folder)
     run = jax.jit(lambda inputs: apply(module, variables, inputs))

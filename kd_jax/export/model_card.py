@@ -1,4 +1,5 @@
-"""The model card: what a student is, how good, against what, and how to load it; all of it from results.json."""
+"""The model card: what a student is, how good, against what, and how to load it; all of it from
+results.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +14,27 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
 
     Args:
       student: the model.
-      transformers_class: what opens the folder that the card is for; None: `kd_jax.models.weights.load.load`.
+      transformers_class: what opens the folder that the card is for; None:
+        `kd_jax.models.weights.load.load`.
     """
-    head = "---\nlibrary_name: " + ("transformers" if transformers_class else "kd_jax") + "\ntags:\n"
+    head = (
+        "---\nlibrary_name: " + ("transformers" if transformers_class else "kd_jax") + "\ntags:\n"
+    )
     head += "- knowledge-distillation\n- jax\n---\n"
     experiment = student.results.get("experiment", "an unfinished run")
     options = registry.describe(student.module)
     lines = [
-        head, f"# {student.name}, of {experiment}", "",
+        head,
+        f"# {student.name}, of {experiment}",
+        "",
         f"Model `{options['name']}`, {count_parameters(student.variables['params']):,} parameters, for the classes "
-        + ", ".join(f"`{name}`" for name in student.class_names) + ".", "",
-        *_results(student), *_usage(student, transformers_class), *_origin(student),
-    ]  # fmt: skip
+        + ", ".join(f"`{name}`" for name in student.class_names)
+        + ".",
+        "",
+        *_results(student),
+        *_usage(student, transformers_class),
+        *_origin(student),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +61,10 @@ def _usage(student: Student, transformers_class: str | None) -> list[str]:
     view = {key: value for key, value in student.description["view"].items() if key != "tokenizer"}
     inputs = f"It reads what this view gives: `{view}`."
     if transformers_class:
-        code = [f"from transformers import {transformers_class}", f'model = {transformers_class}.from_pretrained(".")']
+        code = [
+            f"from transformers import {transformers_class}",
+            f'model = {transformers_class}.from_pretrained(".")',
+        ]
     else:
         code = ["from kd_jax.models import pretrained", 'module, variables = pretrained.load(".")']
     return ["```python", *code, "```", "", inputs, ""]

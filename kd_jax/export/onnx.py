@@ -16,10 +16,12 @@ INSTALL = "uv sync --extra onnx"
 
 
 def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Writes the model with inputs named as the module's arguments, `[B, ...]`, and output `logits` `[B, K]`.
+    """Writes the model with inputs named as the module's arguments, `[B, ...]`, and output `logits`
+    `[B, K]`.
 
     Raises:
-      Unsupported: if jax2onnx or ONNX Runtime is not installed, or the model has an operation that it can't convert.
+      Unsupported: if jax2onnx or ONNX Runtime is not installed, or the model has an operation that
+        it can't convert.
     """
     try:
         import jax2onnx
@@ -27,18 +29,29 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     except ImportError as error:
         raise Unsupported(f"{error.name} is not installed; install it with: {INSTALL}") from None
     shapes = student.shapes(export.symbolic_shape("B")[0])
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # It warns of every shape that isn't a number.
+    logging.getLogger("onnx_ir").setLevel(
+        logging.ERROR
+    )  # It warns of every shape that isn't a number.
     try:
         # Its stand-ins for JAX's functions add biases of a smaller rank.
         with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
             warnings.simplefilter("ignore")
-            model = jax2onnx.to_onnx(student.logits, inputs=list(shapes.values()), model_name=student.name,
-                                     input_names=list(shapes), output_names=["logits"])  # fmt: skip
+            model = jax2onnx.to_onnx(
+                student.logits,
+                inputs=list(shapes.values()),
+                model_name=student.name,
+                input_names=list(shapes),
+                output_names=["logits"],
+            )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Unsupported(f"jax2onnx can't convert {type(student.module).__name__}: {reason}") from error
+        raise Unsupported(
+            f"jax2onnx can't convert {type(student.module).__name__}: {reason}"
+        ) from error
     (folder / FILE).write_bytes(model.SerializeToString())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # It warns of shapes that it merges.
-    session = onnxruntime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(folder / FILE), options, providers=["CPUExecutionProvider"]
+    )
     return lambda inputs: np.asarray(session.run(["logits"], dict(inputs))[0])

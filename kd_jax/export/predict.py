@@ -1,4 +1,5 @@
-"""Labels and probabilities of new inputs, from an exported student alone, as a stream of JSON lines."""
+"""Labels and probabilities of new inputs, from an exported student alone, as a stream of JSON
+lines."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,12 +58,17 @@ class Predictor:
             return TextView(Tokenizer.from_file(str(folder / "tokenizer.json")), view["max_length"])
         height, width, channels = self.description["inputs"]["images"]
         size = (height, width) if view["size"] is None else tuple(view["size"])
-        return ImageView(size, tuple(view["mean"]), tuple(view["std"]), view["channels"] or channels)
+        return ImageView(
+            size, tuple(view["mean"]), tuple(view["std"]), view["channels"] or channels
+        )
 
     def probabilities(self, values: list[Any]) -> np.ndarray:
-        """`[N, K]` of texts, pairs of texts, or images uint8 `[H, W, C]`; at most `BATCH_SIZE` of them."""
+        """`[N, K]` of texts, pairs of texts, or images uint8 `[H, W, C]`; at most `BATCH_SIZE` of
+        them."""
         names = tuple(self.description["class_names"])
-        source = Source("input", self.modality, values, np.full(len(values), -1, np.int32), names, "")
+        source = Source(
+            "input", self.modality, values, np.full(len(values), -1, np.int32), names, ""
+        )
         prepared, length = self._view.prepare(source), None
         if isinstance(prepared, PreparedText):
             longest = int(prepared.lengths.max())
@@ -72,13 +78,16 @@ class Predictor:
         return np.asarray(self._run(prepared.gather(rows, length)))[: len(values)]
 
     def answers(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-        """One JSON object a row, in order: its place, and label and probabilities or what was wrong with it."""
+        """One JSON object a row, in order: its place, and label and probabilities or what was wrong
+        with it."""
         iterator = iter(rows)
         while chunk := list(islice(iterator, BATCH_SIZE)):
             good = [row.value for row in chunk if row.error is None]
             found = iter(self.probabilities(good) if good else ())
             for row in chunk:
-                yield row.place | ({"error": row.error} if row.error is not None else self._answer(next(found)))
+                yield row.place | (
+                    {"error": row.error} if row.error is not None else self._answer(next(found))
+                )
 
     def _answer(self, probabilities: np.ndarray) -> dict[str, Any]:
         names = self.description["class_names"]
@@ -101,10 +110,14 @@ def find_export(workdir: Path, name: str | None = None) -> Path:
     names = ", ".join(folder.name for folder in found) or "none"
     if found:
         raise ValueError(f"{workdir} has exports of {names}; say which with --model")
-    raise ValueError(f"{workdir} has no export; make one with: launch.py --stage=export --workdir={workdir}")
+    raise ValueError(
+        f"{workdir} has no export; make one with: launch.py --stage=export --workdir={workdir}"
+    )
 
 
-def predict(workdir: Path, path: Path, output: TextIO, name: str | None = None) -> Mapping[str, int]:
+def predict(
+    workdir: Path, path: Path, output: TextIO, name: str | None = None
+) -> Mapping[str, int]:
     """Predicts everything in a file or folder.
 
     Args:
@@ -121,7 +134,9 @@ def predict(workdir: Path, path: Path, output: TextIO, name: str | None = None) 
     """
     predictor = Predictor(find_export(workdir, name))
     counts = {"predicted": 0, "unreadable": 0}
-    channels = predictor.description["inputs"]["images"][-1] if predictor.modality == "image" else None
+    channels = (
+        predictor.description["inputs"]["images"][-1] if predictor.modality == "image" else None
+    )
     rows = unlabelled.read(path, predictor.modality, predictor.columns, channels)
     for answer in predictor.answers(unlabelled.show_progress(rows)):
         counts["unreadable" if "error" in answer else "predicted"] += 1

@@ -1,4 +1,5 @@
-"""StableHLO: the model with its weights as one file that jax.export opens on any device, for batches of any size."""
+"""StableHLO: the model with its weights as one file that jax.export opens on any device, for
+batches of any size."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -19,7 +19,12 @@ from kd_jax.training import saved_model
 ARGUMENTS = ("images", "input_ids", "attention_mask", "token_type_ids")
 """What modules take, in the order in which they take it."""
 
-DTYPES = {"images": np.float32, "input_ids": np.int32, "attention_mask": np.bool_, "token_type_ids": np.int32}
+DTYPES = {
+    "images": np.float32,
+    "input_ids": np.int32,
+    "attention_mask": np.bool_,
+    "token_type_ids": np.int32,
+}
 
 
 class Unsupported(ValueError):
@@ -54,7 +59,11 @@ class Student:
     def shapes(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """Its inputs for a batch of that size, a number or a symbol, by argument."""
         found = self.description["inputs"]
-        return {name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name]) for name in ARGUMENTS if name in found}
+        return {
+            name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name])
+            for name in ARGUMENTS
+            if name in found
+        }
 
     def logits(self, *inputs: Array) -> jax.Array:
         """`[B, K]` of inputs in the order of `shapes`."""
@@ -83,10 +92,14 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     config = json.loads((workdir / "config.json").read_text())
     name = str(name or config["compare"]["student"])
     if name not in config["models"]:
-        raise ValueError(f"the run in {workdir} has no model {name!r}; it has {', '.join(sorted(config['models']))}")
+        raise ValueError(
+            f"the run in {workdir} has no model {name!r}; it has {', '.join(sorted(config['models']))}"
+        )
     found = saved_model.load(workdir / name)
     if found is None:
-        raise ValueError(f"{name!r} in {workdir} is not finished; start the run again and it goes on")
+        raise ValueError(
+            f"{name!r} in {workdir} is not finished; start the run again and it goes on"
+        )
     if "architecture" not in found.description:
         raise ValueError(
             f"{name!r} in {workdir} was finished by an older version, which did not keep what export needs"
@@ -94,8 +107,14 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     results = workdir / "results.json"
     tokenizer = workdir / name / "tokenizer.json"
     module, variables = _unscanned(found)
-    return Student(name, module, variables, found.description, tokenizer if tokenizer.is_file() else None,
-                   json.loads(results.read_text()) if results.is_file() else {})  # fmt: skip
+    return Student(
+        name,
+        module,
+        variables,
+        found.description,
+        tokenizer if tokenizer.is_file() else None,
+        json.loads(results.read_text()) if results.is_file() else {},
+    )
 
 
 def _unscanned(found: saved_model.SavedModel) -> tuple[nn.Module, Variables]:

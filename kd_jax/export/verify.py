@@ -11,17 +11,21 @@ BATCH_SIZES = (1, 3, 64)
 """Of the inputs that are compared."""
 
 TOLERANCE = 1e-4
-"""The largest difference of a logit that passes, against the largest logit where that is above 1."""
+"""The largest difference of a logit that passes, against the largest logit where that is above
+1."""
 
 
 def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
-    """Inputs of the student's own shapes, the same every time: noise for images, texts of all lengths."""
+    """Inputs of the student's own shapes, the same every time: noise for images, texts of all
+    lengths."""
     rng, inputs = np.random.default_rng(rows), {}
     for name, shape in student.shapes(rows).items():
         if name == "images":
             inputs[name] = rng.normal(size=shape.shape).astype(shape.dtype)
         elif name == "input_ids":
-            inputs[name] = rng.integers(0, student.description["architecture"]["vocabulary_size"], shape.shape)
+            inputs[name] = rng.integers(
+                0, student.description["architecture"]["vocabulary_size"], shape.shape
+            )
         elif name == "attention_mask":
             lengths = rng.integers(1, shape.shape[1] + 1, rows)
             inputs[name] = np.arange(shape.shape[1])[None] < lengths[:, None]
@@ -31,7 +35,9 @@ def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
     return inputs
 
 
-def largest_difference(student: Student, run: Callable[[dict[str, np.ndarray]], np.ndarray], rows: int) -> float:
+def largest_difference(
+    student: Student, run: Callable[[dict[str, np.ndarray]], np.ndarray], rows: int
+) -> float:
     """The largest difference between the logits of `run` and the live student's on a sample.
 
     Absolute, or relative to the largest logit where that is above 1; inf for another shape.
@@ -39,4 +45,8 @@ def largest_difference(student: Student, run: Callable[[dict[str, np.ndarray]], 
     inputs = sample(student, rows)
     want = np.asarray(jax.jit(student.logits)(*inputs.values()))
     found = np.asarray(run(inputs))
-    return float(np.abs(found - want).max() / max(1.0, np.abs(want).max())) if found.shape == want.shape else np.inf
+    return (
+        float(np.abs(found - want).max() / max(1.0, np.abs(want).max()))
+        if found.shape == want.shape
+        else np.inf
+    )

@@ -1,8 +1,8 @@
 """Distillation losses: pure functions of arrays, student first, teacher second, results unreduced.
 
-Each computes in at least float32, stops the gradient at the teacher itself, and leaves masking and averaging to
-`kd_jax.objective.objective`; one that must itself reduce over examples or positions takes `where`.
-"""
+Each computes in at least float32, stops the gradient at the teacher itself, and leaves masking and
+averaging to `kd_jax.objective.objective`; one that must itself reduce over examples or positions
+takes `where`."""
 
 from kd_jax.losses.attention import attention_scores_mse, relation_kl
 from kd_jax.losses.contrastive import (
@@ -12,7 +12,12 @@ from kd_jax.losses.contrastive import (
     init_contrast_memory,
     sample_negatives,
 )
-from kd_jax.losses.feature_distributions import VARIATIONAL_START, activation_boundary, overhaul, variational
+from kd_jax.losses.feature_distributions import (
+    VARIATIONAL_START,
+    activation_boundary,
+    overhaul,
+    variational,
+)
 from kd_jax.losses.feature_maps import (
     attention_transfer,
     factor_transfer,
@@ -22,7 +27,13 @@ from kd_jax.losses.feature_maps import (
 )
 from kd_jax.losses.features import cosine_distance, hidden_mse, normalized_mse
 from kd_jax.losses.fused import Head, fused_jensen_shannon, fused_reverse_kl, fused_soft_target_kl
-from kd_jax.losses.logit_structure import batch_correlation, class_correlation, decoupled_kd, dist, standardized_kl
+from kd_jax.losses.logit_structure import (
+    batch_correlation,
+    class_correlation,
+    decoupled_kd,
+    dist,
+    standardized_kl,
+)
 from kd_jax.losses.logits import (
     cross_entropy,
     deit_hard,

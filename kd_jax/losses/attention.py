@@ -1,18 +1,29 @@
-"""Losses between attention scores of transformers, before mask and softmax, one value an example."""
+"""Losses between attention scores of transformers, before mask and softmax, one value an
+example."""
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.checks import at_least_float32, masked_mean, masked_sum, prepare, require_equal_shapes, require_rank
+from kd_jax.losses.checks import (
+    at_least_float32,
+    masked_mean,
+    masked_sum,
+    prepare,
+    require_equal_shapes,
+    require_rank,
+)
 
 
 def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array):
-    """The scores in at least float32, zero at pairs that don't count, and the mask `[B, T]` as bool."""
+    """The scores in at least float32, zero at pairs that don't count, and the mask `[B, T]` as
+    bool."""
     student, teacher = prepare(student_scores, teacher_scores, "scores")
     require_rank(student, 4, "student scores", "[B, heads, T, T]")
     require_equal_shapes(student, teacher, "scores")
     if mask.shape != (student.shape[0], student.shape[3]) or student.shape[2] != student.shape[3]:
-        raise ValueError(f"scores [B, heads, T, T] need a mask [B, T], got {student.shape} and {mask.shape}")
+        raise ValueError(
+            f"scores [B, heads, T, T] need a mask [B, T], got {student.shape} and {mask.shape}"
+        )
     valid = jnp.asarray(mask).astype(bool)
     pairs = valid[:, None, :, None] & valid[:, None, None, :]
     return jnp.where(pairs, student, 0), jnp.where(pairs, teacher, 0), valid
@@ -21,7 +32,8 @@ def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: 
 def self_relations(vectors: jax.Array, heads: int) -> jax.Array:
     """MiniLMv2's relations of queries, keys or values among themselves, scaled dot products.
 
-    The heads are joined and split into `heads` others, so that student and teacher may have any number and width.
+    The heads are joined and split into `heads` others, so that student and teacher may have any
+    number and width.
 
     Args:
       vectors: `[B, h, T, d]`, one kind of one block.
@@ -36,18 +48,21 @@ def self_relations(vectors: jax.Array, heads: int) -> jax.Array:
     require_rank(vectors, 4, "vectors", "[B, heads, T, D]")
     batch, count, length, size = vectors.shape
     if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or (count * size) % heads:
-        raise ValueError(f"heads must divide the width {count * size} of all heads together, got {heads!r}")
+        raise ValueError(
+            f"heads must divide the width {count * size} of all heads together, got {heads!r}"
+        )
     (wide,) = at_least_float32(vectors)
     split = jnp.swapaxes(wide, 1, 2).reshape(batch, length, heads, count * size // heads)
     return jnp.einsum("bqhd,bkhd->bhqk", split, split) * split.shape[-1] ** -0.5
 
 
 def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """MiniLM's relation loss: `KL(teacher || student)` of the softmaxed rows of two relation matrices.
+    """MiniLM's relation loss: `KL(teacher || student)` of the softmaxed rows of two relation
+      matrices.
 
-    The matrices are scaled scores of queries with keys (MiniLM), or of queries, keys or values among themselves
-    (MiniLMv2). Keys that the mask excludes take no part in the softmax. Computed in at least float32. No gradient
-    reaches the teacher.
+    The matrices are scaled scores of queries with keys (MiniLM), or of queries, keys or values
+    among themselves (MiniLMv2). Keys that the mask excludes take no part in the softmax. Computed
+    in at least float32. No gradient reaches the teacher.
 
     Args:
       student_scores: `[B, heads, T, T]`, rows are queries.
@@ -55,7 +70,8 @@ def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.
       mask: `[B, T]` bool or int, nonzero where a token counts.
 
     Returns:
-      `[B]` nats, the mean over heads and valid queries; zero where the two agree or no token counts.
+      `[B]` nats, the mean over heads and valid queries; zero where the two agree or no token
+      counts.
 
     Raises:
       ValueError: if the shapes don't fit, or the scores are integers.
@@ -64,15 +80,22 @@ def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.
       Wang et al. `MiniLMv2 <https://arxiv.org/abs/2012.15828>`_, 2021.
     """
     student, teacher, valid = _prepare_scores(student_scores, teacher_scores, mask)
-    # The least finite number, not -inf: a row without any valid key stays finite, and is left out below.
+    # The least finite number, not -inf: a row without any valid key stays finite, and is left out
+    # below.
     least = jnp.finfo(student.dtype).min
     keys = valid[:, None, None, :]
-    log_q, log_p = (jax.nn.log_softmax(jnp.where(keys, scores, least)) for scores in (student, teacher))
-    nats = masked_sum(jnp.exp(log_p) * (log_p - log_q), jnp.broadcast_to(keys, log_p.shape), axis=-1)
+    log_q, log_p = (
+        jax.nn.log_softmax(jnp.where(keys, scores, least)) for scores in (student, teacher)
+    )
+    nats = masked_sum(
+        jnp.exp(log_p) * (log_p - log_q), jnp.broadcast_to(keys, log_p.shape), axis=-1
+    )
     return masked_mean(nats, jnp.broadcast_to(valid[:, None, :], nats.shape), axis=(1, 2))
 
 
-def attention_scores_mse(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array) -> jax.Array:
+def attention_scores_mse(
+    student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array
+) -> jax.Array:
     """TinyBERT's attention loss: mean squared difference of the scores before the softmax.
 
     Computed in at least float32. No gradient reaches the teacher.
@@ -83,7 +106,8 @@ def attention_scores_mse(student_scores: jax.Array, teacher_scores: jax.Array, m
       mask: `[B, T]` bool or int, nonzero where a token counts.
 
     Returns:
-      `[B]` mean over heads and pairs of a valid query and a valid key; zero where the two agree or no token counts.
+      `[B]` mean over heads and pairs of a valid query and a valid key; zero where the two agree or
+      no token counts.
 
     Raises:
       ValueError: if the shapes don't fit, or the scores are integers.

@@ -18,7 +18,9 @@ def require_equal_shapes(student: Array, teacher: Array, what: str) -> None:
       ValueError: naming `what` and both shapes.
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"student and teacher {what} must have one shape, got {student.shape} and {teacher.shape}")
+        raise ValueError(
+            f"student and teacher {what} must have one shape, got {student.shape} and {teacher.shape}"
+        )
 
 
 def require_rank(array: Array, rank: int, what: str, axes: str) -> None:
@@ -83,7 +85,8 @@ def prepare(student: Array, teacher: Array, what: str) -> tuple[Array, Array]:
 
 
 def einsum(subscripts: str, *operands: Array) -> Array:
-    """`jnp.einsum` in the operands' full precision; accelerators would round float32 to bfloat16 or TF32 otherwise."""
+    """`jnp.einsum` in the operands' full precision; accelerators would round float32 to bfloat16 or
+    TF32 otherwise."""
     return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -119,7 +122,9 @@ def as_where(where: Array | None, shape: Sequence[int], what: str) -> Array:
     if where is None:
         return jnp.ones(tuple(shape), bool)
     if where.shape != tuple(shape):
-        raise ValueError(f"where must have shape {tuple(shape)}, one value for each {what}, got {where.shape}")
+        raise ValueError(
+            f"where must have shape {tuple(shape)}, one value for each {what}, got {where.shape}"
+        )
     return jnp.asarray(where).astype(bool)
 
 

@@ -1,4 +1,5 @@
-"""Contrastive losses: the student's embedding should tell its own example's teacher embedding from the others'."""
+"""Contrastive losses: the student's embedding should tell its own example's teacher embedding from
+the others'."""
 
 import flax.struct
 import jax
@@ -20,12 +21,17 @@ from kd_jax.losses.checks import (
 
 
 def info_nce(
-    student: jax.Array, teacher: jax.Array, *, temperature: float | jax.Array = 0.07, where: jax.Array | None = None
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    temperature: float | jax.Array = 0.07,
+    where: jax.Array | None = None,
 ) -> jax.Array:
-    """InfoNCE with the batch's other examples as negatives: cross-entropy of picking one's own teacher embedding.
+    """InfoNCE with the batch's other examples as negatives: cross-entropy of picking one's own
+      teacher embedding.
 
-    Scores are cosines over the temperature. It sees the whole batch, so under pmap the embeddings are gathered first.
-    Computed in at least float32. No gradient reaches the teacher.
+    Scores are cosines over the temperature. It sees the whole batch, so under pmap the embeddings
+    are gathered first. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student: `[B, D]` embeddings, already mapped to the teacher's width.
@@ -37,7 +43,8 @@ def info_nce(
       `[B]` nats; 0 for examples that don't count, and for one that is alone.
 
     Raises:
-      ValueError: if shapes don't fit, either holds integers, or `temperature` is a Python number <= 0.
+      ValueError: if shapes don't fit, either holds integers, or `temperature` is a Python number <=
+        0.
 
     References:
       van den Oord et al. `Representation Learning with Contrastive Predictive Coding
@@ -50,7 +57,8 @@ def info_nce(
     rows = as_where(where, student.shape[:1], "example")
     student, teacher = (normalize(jnp.where(rows[:, None], x, 0)) for x in (student, teacher))
     scores = einsum("id,jd->ij", student, teacher) / temperature
-    # The least finite number, not -inf: where nothing counts the rows stay finite, and are left out below.
+    # The least finite number, not -inf: where nothing counts the rows stay finite, and are left out
+    # below.
     log_q = jax.nn.log_softmax(jnp.where(rows[None, :], scores, jnp.finfo(scores.dtype).min))
     return jnp.where(rows, -jnp.diagonal(log_q), 0)
 
@@ -62,7 +70,8 @@ class ContrastMemory:
     Attributes:
       student: `[N, D]` unit embeddings; row `i` is the dataset's example `i`.
       teacher: `[N, D]` unit embeddings.
-      student_normalizer: `[]` of the scores of student embeddings against `teacher`; 0 until the first batch sets it.
+      student_normalizer: `[]` of the scores of student embeddings against `teacher`; 0 until the
+        first batch sets it.
       teacher_normalizer: `[]` of the scores of teacher embeddings against `student`, likewise.
     """
 
@@ -73,20 +82,27 @@ class ContrastMemory:
 
 
 def init_contrast_memory(key: jax.Array, examples: int, width: int) -> ContrastMemory:
-    """Banks of `examples` rows, uniform within `±sqrt(3 / width)` as in the original, in float32."""
+    """Banks of `examples` rows, uniform within `±sqrt(3 / width)` as in the original, in
+    float32."""
     bound = (3 / width) ** 0.5
-    banks = (jax.random.uniform(k, (examples, width), jnp.float32, -bound, bound) for k in jax.random.split(key))
+    banks = (
+        jax.random.uniform(k, (examples, width), jnp.float32, -bound, bound)
+        for k in jax.random.split(key)
+    )
     return ContrastMemory(next(banks), next(banks), jnp.zeros(()), jnp.zeros(()))
 
 
-def sample_negatives(key: jax.Array, labels: jax.Array, order: jax.Array, starts: jax.Array, count: int) -> jax.Array:
+def sample_negatives(
+    key: jax.Array, labels: jax.Array, order: jax.Array, starts: jax.Array, count: int
+) -> jax.Array:
     """Draws examples of other classes, with replacement.
 
     Args:
       key: of the step's random stream.
       labels: `[B]` int classes of the anchors; for one outside `0..C-1` every example is another's.
       order: `[N]` int, all examples of the dataset, sorted by class.
-      starts: `[C + 1]` int, where each class begins in `order`; the last is where the last one ends.
+      starts: `[C + 1]` int, where each class begins in `order`; the last is where the last one
+        ends.
       count: `K`.
 
     Returns:
@@ -99,25 +115,36 @@ def sample_negatives(key: jax.Array, labels: jax.Array, order: jax.Array, starts
     others = total - (stop - start)
     drawn = jax.random.uniform(key, (labels.shape[0], count))
     # A draw counts the others only, so it steps over the anchor's own class.
-    position = jnp.minimum((drawn * others[:, None]).astype(jnp.int32), jnp.maximum(others - 1, 0)[:, None])
+    position = jnp.minimum(
+        (drawn * others[:, None]).astype(jnp.int32), jnp.maximum(others - 1, 0)[:, None]
+    )
     position = jnp.where(position >= start[:, None], position + (stop - start)[:, None], position)
     return order[jnp.minimum(position, total - 1)].astype(jnp.int32)
 
 
 def contrastive_representation(
-    student: jax.Array, teacher: jax.Array, index: jax.Array, negatives: jax.Array, memory: ContrastMemory, *,
-    temperature: float = 0.07, momentum: float = 0.5, where: jax.Array | None = None,
-) -> tuple[jax.Array, ContrastMemory]:  # fmt: skip
-    """CRD: noise-contrastive estimation of whether a student and a teacher embedding are of one example.
+    student: jax.Array,
+    teacher: jax.Array,
+    index: jax.Array,
+    negatives: jax.Array,
+    memory: ContrastMemory,
+    *,
+    temperature: float = 0.07,
+    momentum: float = 0.5,
+    where: jax.Array | None = None,
+) -> tuple[jax.Array, ContrastMemory]:
+    """CRD: noise-contrastive estimation of whether a student and a teacher embedding are of one
+      example.
 
-    Each embedding is scored against the other side's bank at its own row and at `K` negatives,
-    `P = exp(cosine / temperature) / Z`; with `h = P / (P + K / N)` the loss is `-log h(own) - sum log(1 - h(negative))`
-    for both sides. `Z` is fixed by the first batch as the mean score times `N`. The whole bank is scored by one matrix
-    product and the scores gathered: gathering the rows would be several times slower.
+    Each embedding is scored against the other side's bank at its own row and at `K` negatives, `P =
+    exp(cosine / temperature) / Z`; with `h = P / (P + K / N)` the loss is `-log h(own) - sum log(1
+    - h(negative))` for both sides. `Z` is fixed by the first batch as the mean score times `N`. The
+    whole bank is scored by one matrix product and the scores gathered: gathering the rows would be
+    several times slower.
 
-    The gradient passes to both embeddings, since the teacher's is a trained projection; stop it at the teacher's
-    feature. None reaches the banks. Computed in at least float32. It sees the whole batch, so that replicas' banks stay
-    identical: under pmap gather everything first.
+    The gradient passes to both embeddings, since the teacher's is a trained projection; stop it at
+    the teacher's feature. None reaches the banks. Computed in at least float32. It sees the whole
+    batch, so that replicas' banks stay identical: under pmap gather everything first.
 
     Args:
       student: `[B, D]` embeddings; scaled to length 1 here.
@@ -127,17 +154,20 @@ def contrastive_representation(
       memory: the banks before this batch.
       temperature: `> 0`.
       momentum: in [0, 1), how much of a row stays when it is updated.
-      where: `[B]` bool, the examples that count; the others' loss is 0 and their rows stay. None: all.
+      where: `[B]` bool, the examples that count; the others' loss is 0 and their rows stay. None:
+        all.
 
     Returns:
-      `[B]` nats, and the banks with the batch's rows moved towards its embeddings; of several examples with one row the
-      first one moves it.
+      `[B]` nats, and the banks with the batch's rows moved towards its embeddings; of several
+      examples with one row the first one moves it.
 
     Raises:
-      ValueError: if shapes don't fit, embeddings are integers, `temperature <= 0` or `momentum` is outside [0, 1].
+      ValueError: if shapes don't fit, embeddings are integers, `temperature <= 0` or `momentum` is
+        outside [0, 1].
 
     References:
-      Tian, Krishnan, Isola. `Contrastive Representation Distillation <https://arxiv.org/abs/1910.10699>`_, 2020.
+      Tian, Krishnan, Isola. `Contrastive Representation Distillation
+      <https://arxiv.org/abs/1910.10699>`_, 2020.
     """
     require_floating(student, "student embeddings")
     require_floating(teacher, "teacher embeddings")
@@ -146,7 +176,11 @@ def contrastive_representation(
     require_positive(temperature, "temperature")
     require_within(momentum, 0, 1, "momentum")
     batch, width = student.shape
-    if memory.student.shape[1] != width or index.shape != (batch,) or negatives.shape[:1] != (batch,):
+    if (
+        memory.student.shape[1] != width
+        or index.shape != (batch,)
+        or negatives.shape[:1] != (batch,)
+    ):
         raise ValueError(
             f"embeddings {student.shape} need index [{batch}], negatives [{batch}, K] and banks [N, {width}], got"
             f" {index.shape}, {negatives.shape} and {memory.student.shape}"
@@ -155,26 +189,38 @@ def contrastive_representation(
     student, teacher = at_least_float32(student, teacher)
     student, teacher = (normalize(jnp.where(rows[:, None], x, 0)) for x in (student, teacher))
     columns = jnp.concatenate([index[:, None], negatives], axis=1)
-    ours, student_z = _contrast(student, memory.teacher, columns, memory.student_normalizer, temperature, rows)
-    theirs, teacher_z = _contrast(teacher, memory.student, columns, memory.teacher_normalizer, temperature, rows)
+    ours, student_z = _contrast(
+        student, memory.teacher, columns, memory.student_normalizer, temperature, rows
+    )
+    theirs, teacher_z = _contrast(
+        teacher, memory.student, columns, memory.teacher_normalizer, temperature, rows
+    )
     student_bank = _moved(memory.student, student, index, momentum, rows)
     teacher_bank = _moved(memory.teacher, teacher, index, momentum, rows)
-    return jnp.where(rows, ours + theirs, 0), ContrastMemory(student_bank, teacher_bank, student_z, teacher_z)
+    return jnp.where(rows, ours + theirs, 0), ContrastMemory(
+        student_bank, teacher_bank, student_z, teacher_z
+    )
 
 
 def _contrast(anchors, bank, columns, normalizer, temperature, rows):
     """One side's loss `[B]`, and the normalizer, set if it was not."""
     examples, count = bank.shape[0], columns.shape[1] - 1
-    scores = einsum("bd,nd->bn", anchors, jax.lax.stop_gradient(bank).astype(anchors.dtype)) / temperature
+    scores = (
+        einsum("bd,nd->bn", anchors, jax.lax.stop_gradient(bank).astype(anchors.dtype))
+        / temperature
+    )
     scores = jnp.exp(jnp.take_along_axis(scores, columns, axis=1))
     counted = jnp.broadcast_to(rows[:, None], scores.shape)
     first = jax.lax.stop_gradient(masked_mean(scores, counted) * examples).astype(normalizer.dtype)
     normalizer = jnp.where(normalizer > 0, normalizer, first)
     noise = count / examples
-    # A batch of which no row counts leaves it unset; 1 stands in, as its losses are left out anyway.
+    # A batch of which no row counts leaves it unset; 1 stands in, as its losses are left out
+    # anyway.
     probability = scores / jnp.where(normalizer > 0, normalizer, 1)
     own, others = probability[:, 0], probability[:, 1:]
-    loss = -jnp.log(own / (own + noise + 1e-7)) - jnp.sum(jnp.log(noise / (others + noise + 1e-7)), axis=1)
+    loss = -jnp.log(own / (own + noise + 1e-7)) - jnp.sum(
+        jnp.log(noise / (others + noise + 1e-7)), axis=1
+    )
     return loss, normalizer
 
 
@@ -182,5 +228,8 @@ def _moved(bank, embeddings, index, momentum, rows):
     """The bank with the rows of the examples that count moved; the first of equal indices wins."""
     earlier = jnp.tril(index[:, None] == index[None, :], -1) & rows[None, :]
     moves = rows & ~jnp.any(earlier, axis=1)
-    new = normalize(momentum * bank[index] + (1 - momentum) * jax.lax.stop_gradient(embeddings).astype(bank.dtype))
+    new = normalize(
+        momentum * bank[index]
+        + (1 - momentum) * jax.lax.stop_gradient(embeddings).astype(bank.dtype)
+    )
     return bank.at[jnp.where(moves, index, bank.shape[0])].set(new, mode="drop")

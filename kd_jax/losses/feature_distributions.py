@@ -1,29 +1,43 @@
-"""Losses between single responses of feature maps `[B, H, W, C]` of one shape, one value an example.
+"""Losses between single responses of feature maps `[B, H, W, C]` of one shape, one value an
+example.
 
-Each function takes `where`, bool `[B, H, W]`: positions that don't count leave both sums and counts; None: all count.
-"""
+Each function takes `where`, bool `[B, H, W]`: positions that don't count leave both sums and
+counts; None: all count."""
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.checks import at_least_float32, masked_mean, masked_sum, require_equal_shapes, require_positive
+from kd_jax.losses.checks import (
+    at_least_float32,
+    masked_mean,
+    masked_sum,
+    require_equal_shapes,
+    require_positive,
+)
 from kd_jax.losses.pooling import prepare_maps
 
 POSITIONS, ALL = (1, 2), (1, 2, 3)
 
 
 def overhaul(
-    student_map: jax.Array, teacher_map: jax.Array, margin: jax.Array, *, where: jax.Array | None = None
+    student_map: jax.Array,
+    teacher_map: jax.Array,
+    margin: jax.Array,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
-    """OFD's partial L2 distance of maps before the ReLU, to the teacher cut off from below at its margin.
+    """OFD's partial L2 distance of maps before the ReLU, to the teacher cut off from below at its
+    margin.
 
-    With `t' = max(t, margin)`, the sum of `(s - t')^2` where `s > t'` or `t' > 0`: a student below a negative target
-    is right already. Computed in at least float32. No gradient reaches teacher or margin.
+    With `t' = max(t, margin)`, the sum of `(s - t')^2` where `s > t'` or `t' > 0`: a student below
+    a negative target is right already. Computed in at least float32. No gradient reaches teacher or
+    margin.
 
     Args:
       student_map: `[B, H, W, C]`, after the connector.
       teacher_map: `[B, H, W, C]`, the same shape, before the ReLU.
-      margin: `[C]`, negative: the expected value of the teacher's negative responses, from its BatchNorm.
+      margin: `[C]`, negative: the expected value of the teacher's negative responses, from its
+        BatchNorm.
       where: see the module.
 
     Returns:
@@ -33,12 +47,15 @@ def overhaul(
       ValueError: if shapes don't fit, or a map holds integers.
 
     References:
-      Heo et al. `A Comprehensive Overhaul of Feature Distillation <https://arxiv.org/abs/1904.01866>`_, 2019.
+      Heo et al. `A Comprehensive Overhaul of Feature Distillation
+      <https://arxiv.org/abs/1904.01866>`_, 2019.
     """
     require_equal_shapes(student_map, teacher_map, "map")
     student, teacher, counts = prepare_maps(student_map, teacher_map, where, equal_channels=True)
     if margin.shape != student.shape[-1:]:
-        raise ValueError(f"margin must have one value a channel, {student.shape[-1:]}, got {margin.shape}")
+        raise ValueError(
+            f"margin must have one value a channel, {student.shape[-1:]}, got {margin.shape}"
+        )
     (lowest,) = at_least_float32(jax.lax.stop_gradient(margin))
     target = jnp.maximum(teacher, lowest[None, None, None])
     wrong = ((student > target) | (target > 0)) & counts[..., None]
@@ -46,12 +63,17 @@ def overhaul(
 
 
 def activation_boundary(
-    student_map: jax.Array, teacher_map: jax.Array, *, margin: float | jax.Array = 1.0, where: jax.Array | None = None
+    student_map: jax.Array,
+    teacher_map: jax.Array,
+    *,
+    margin: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
 ) -> jax.Array:
-    """AB: a hinge on the student's responses before the ReLU, to be on the teacher's side of zero by a margin.
+    """AB: a hinge on the student's responses before the ReLU, to be on the teacher's side of zero
+      by a margin.
 
-    The sum of `relu(s + m)^2` where `t <= 0` and of `relu(m - s)^2` where `t > 0`. Computed in at least float32. No
-    gradient reaches the teacher.
+    The sum of `relu(s + m)^2` where `t <= 0` and of `relu(m - s)^2` where `t > 0`. Computed in at
+    least float32. No gradient reaches the teacher.
 
     Args:
       student_map: `[B, H, W, C]`, after the connector.
@@ -60,14 +82,15 @@ def activation_boundary(
       where: see the module.
 
     Returns:
-      `[B]` sum over positions and channels; zero where every response is beyond the margin on the teacher's side.
+      `[B]` sum over positions and channels; zero where every response is beyond the margin on the
+      teacher's side.
 
     Raises:
       ValueError: if shapes don't fit, a map holds integers, or `margin` is a Python number <= 0.
 
     References:
-      Heo et al. `Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons
-      <https://arxiv.org/abs/1811.03233>`_, 2019.
+      Heo et al. `Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden
+      Neurons <https://arxiv.org/abs/1811.03233>`_, 2019.
     """
     require_positive(margin, "margin")
     require_equal_shapes(student_map, teacher_map, "map")
@@ -77,21 +100,28 @@ def activation_boundary(
 
 
 def variational(
-    student_mean: jax.Array, log_scale: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
+    student_mean: jax.Array,
+    log_scale: jax.Array,
+    teacher_map: jax.Array,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
-    """VID: negative log-likelihood of the teacher's map under a Gaussian round the student's prediction of it.
+    """VID: negative log-likelihood of the teacher's map under a Gaussian round the student's
+      prediction of it.
 
-    `0.5 mean((mean - t)^2 / v + log v)` with `v = softplus(log_scale) + 1e-5`, one variance a channel, which is
-    trained. Computed in at least float32. No gradient reaches the teacher.
+    `0.5 mean((mean - t)^2 / v + log v)` with `v = softplus(log_scale) + 1e-5`, one variance a
+    channel, which is trained. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_mean: `[B, H, W, C]`, the student's prediction of the teacher's map.
-      log_scale: `[C]`, what softplus makes the variances of; start at `VARIATIONAL_START`, where they are 5.
+      log_scale: `[C]`, what softplus makes the variances of; start at `VARIATIONAL_START`, where
+        they are 5.
       teacher_map: `[B, H, W, C]`, the same shape.
       where: see the module.
 
     Returns:
-      `[B]` mean over positions and channels. Its least value over the mean is `0.5 mean(log v)`, not zero.
+      `[B]` mean over positions and channels. Its least value over the mean is `0.5 mean(log v)`,
+      not zero.
 
     Raises:
       ValueError: if shapes don't fit, or a map holds integers.
@@ -102,7 +132,9 @@ def variational(
     require_equal_shapes(student_mean, teacher_map, "map")
     student, teacher, counts = prepare_maps(student_mean, teacher_map, where, equal_channels=True)
     if log_scale.shape != student.shape[-1:]:
-        raise ValueError(f"log_scale must have one value a channel, {student.shape[-1:]}, got {log_scale.shape}")
+        raise ValueError(
+            f"log_scale must have one value a channel, {student.shape[-1:]}, got {log_scale.shape}"
+        )
     (log_scale,) = at_least_float32(log_scale)
     variance = (jax.nn.softplus(log_scale) + 1e-5)[None, None, None]
     nats = 0.5 * jnp.mean(jnp.square(student - teacher) / variance + jnp.log(variance), axis=-1)

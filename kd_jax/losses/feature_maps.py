@@ -1,9 +1,9 @@
 """Losses between feature maps `[B, H, W, C]`, one value an example.
 
-Where two maps differ in size, the larger is average-pooled to the smaller's first. Each function takes `where`, bool
-`[B, H, W]` of the larger map's size: positions that don't count (padding of text seen as a `[B, T, 1, D]` map, a frame
-round a picture) leave both sums and counts; None: all count.
-"""
+Where two maps differ in size, the larger is average-pooled to the smaller's first. Each function
+takes `where`, bool `[B, H, W]` of the larger map's size: positions that don't count (padding of
+text seen as a `[B, T, 1, D]` map, a frame round a picture) leave both sums and counts; None: all
+count."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ def attention_transfer(
 ) -> jax.Array:
     """Attention transfer: mean squared difference of the normalised spatial attention maps.
 
-    An attention map is the mean over channels of `|x|^p`, scaled to length 1 over all positions. This is the form of
-    the authors' code. Computed in at least float32. No gradient reaches the teacher.
+    An attention map is the mean over channels of `|x|^p`, scaled to length 1 over all positions.
+    This is the form of the authors' code. Computed in at least float32. No gradient reaches the
+    teacher.
 
     Args:
       student_map: `[B, H, W, C]`.
@@ -35,23 +36,30 @@ def attention_transfer(
       ValueError: if ranks or batches don't fit, a map holds integers, or `p < 1`.
 
     References:
-      Zagoruyko, Komodakis. `Paying More Attention to Attention <https://arxiv.org/abs/1612.03928>`_, 2017.
+      Zagoruyko, Komodakis. `Paying More Attention to Attention
+      <https://arxiv.org/abs/1612.03928>`_, 2017.
     """
     if p < 1:
         raise ValueError(f"p must be at least 1, got {p}")
     student, teacher, counts = prepare_maps(student_map, teacher_map, where, equal_channels=False)
-    attention = (normalize(jnp.mean(jnp.abs(x) ** p, axis=-1), POSITIONS) for x in (student, teacher))
+    attention = (
+        normalize(jnp.mean(jnp.abs(x) ** p, axis=-1), POSITIONS) for x in (student, teacher)
+    )
     return masked_mean(jnp.square(next(attention) - next(attention)), counts, POSITIONS)
 
 
-def factor_transfer(student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    """Factor transfer as RepDistiller has it: mean absolute difference of the normalised mean squares over channels.
+def factor_transfer(
+    student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """Factor transfer as RepDistiller has it: mean absolute difference of the normalised mean
+      squares over channels.
 
     Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_map: `[B, H, W, C]`, what the translator makes of the student's features.
-      teacher_map: `[B, H', W', C']`, what the paraphraser makes of the teacher's; the channels may differ.
+      teacher_map: `[B, H', W', C']`, what the paraphraser makes of the teacher's; the channels may
+        differ.
       where: see the module.
 
     Returns:
@@ -72,11 +80,12 @@ def factor_transfer(student_map: jax.Array, teacher_map: jax.Array, *, where: ja
 def hierarchical_context(
     student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """ReviewKD's hierarchical context loss: squared differences at full size and average-pooled to 4, 2 and 1.
+    """ReviewKD's hierarchical context loss: squared differences at full size and average-pooled to
+      4, 2 and 1.
 
-    The full size weighs 1, each pooled size half of the one before; the sum is divided by that of the weights. A size
-    that is not smaller than the map's height is skipped and the halving does not advance. Computed in at least
-    float32. No gradient reaches the teacher.
+    The full size weighs 1, each pooled size half of the one before; the sum is divided by that of
+    the weights. A size that is not smaller than the map's height is skipped and the halving does
+    not advance. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_map: `[B, H, W, C]`, fused and mapped to the teacher's channels.
@@ -90,7 +99,8 @@ def hierarchical_context(
       ValueError: if the shapes differ, are of another rank, or a map holds integers.
 
     References:
-      Chen et al. `Distilling Knowledge via Knowledge Review <https://arxiv.org/abs/2104.09044>`_, 2021.
+      Chen et al. `Distilling Knowledge via Knowledge Review <https://arxiv.org/abs/2104.09044>`_,
+      2021.
     """
     require_equal_shapes(student_map, teacher_map, "map")
     student, teacher, counts = prepare_maps(student_map, teacher_map, where, equal_channels=True)
@@ -110,11 +120,13 @@ def hierarchical_context(
     return loss / total
 
 
-def neuron_selectivity(student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+def neuron_selectivity(
+    student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
     """Neuron selectivity transfer: maximum mean discrepancy of the channels' activation patterns.
 
-    Each channel's map is scaled to length 1 over positions; the kernel is `k(x, y) = (x . y)^2`. Computed in at least
-    float32. No gradient reaches the teacher.
+    Each channel's map is scaled to length 1 over positions; the kernel is `k(x, y) = (x . y)^2`.
+    Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_map: `[B, H, W, C]`.
@@ -122,8 +134,8 @@ def neuron_selectivity(student_map: jax.Array, teacher_map: jax.Array, *, where:
       where: see the module.
 
     Returns:
-      `[B]`: mean `k(t, t)` + mean `k(s, s)` - 2 mean `k(s, t)`, means over pairs of channels; zero where the channels
-      agree, in any order.
+      `[B]`: mean `k(t, t)` + mean `k(s, s)` - 2 mean `k(s, t)`, means over pairs of channels; zero
+      where the channels agree, in any order.
 
     Raises:
       ValueError: if ranks or batches don't fit, or a map holds integers.
@@ -142,13 +154,18 @@ def neuron_selectivity(student_map: jax.Array, teacher_map: jax.Array, *, where:
 
 
 def flow_of_solution(
-    student_first: jax.Array, student_second: jax.Array, teacher_first: jax.Array, teacher_second: jax.Array, *,
+    student_first: jax.Array,
+    student_second: jax.Array,
+    teacher_first: jax.Array,
+    teacher_second: jax.Array,
+    *,
     where: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
-    """FSP: squared difference of the Gram matrices between the maps of two layers, the flow of the solution.
+) -> jax.Array:
+    """FSP: squared difference of the Gram matrices between the maps of two layers, the flow of the
+      solution.
 
-    A Gram matrix is the mean over positions of `a b^T`, the larger of its two maps average-pooled first. Computed in at
-    least float32. No gradient reaches the teacher.
+    A Gram matrix is the mean over positions of `a b^T`, the larger of its two maps average-pooled
+    first. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_first: `[B, H, W, C]`, an earlier layer.
@@ -161,11 +178,13 @@ def flow_of_solution(
       `[B]` mean over `C D`; zero where the flows agree.
 
     Raises:
-      ValueError: if ranks, batches or the channels of student and teacher don't fit, or a map holds integers.
+      ValueError: if ranks, batches or the channels of student and teacher don't fit, or a map holds
+        integers.
 
     References:
       Yim et al. `A Gift from Knowledge Distillation
-      <https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html>`_, 2017.
+      <https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html>`_,
+      2017.
     """
     ours = _flow(student_first, student_second, where)
     theirs = jax.lax.stop_gradient(_flow(teacher_first, teacher_second, where))
@@ -174,7 +193,8 @@ def flow_of_solution(
 
 
 def _flow(first: jax.Array, second: jax.Array, where: jax.Array | None) -> jax.Array:
-    # Checked and pooled like a pair of student and teacher; the gradient to the second passes, as both are one model's.
+    # Checked and pooled like a pair of student and teacher; the gradient to the second passes, as
+    # both are one model's.
     checked, _, _ = prepare_maps(first, second, where, equal_channels=False)
     second, _, counts = prepare_maps(second, first, where, equal_channels=False)
     size = jnp.maximum(jnp.sum(counts, axis=POSITIONS, dtype=second.dtype), 1)

@@ -7,7 +7,8 @@ from kd_jax.losses.checks import normalize, prepare, require_equal_shapes
 
 
 def hidden_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean squared difference of hidden vectors: FitNets' hint, the hidden loss of TinyBERT and DistilBERT.
+    """Mean squared difference of hidden vectors: FitNets' hint, the hidden loss of TinyBERT and
+      DistilBERT.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -40,13 +41,15 @@ def normalized_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
       teacher: `[..., D]`, the same shape.
 
     Returns:
-      `[...]` sum over `D`, in [0, 4], unreduced; zero where the directions agree. A zero vector stays zero.
+      `[...]` sum over `D`, in [0, 4], unreduced; zero where the directions agree. A zero vector
+      stays zero.
 
     Raises:
       ValueError: if the shapes differ, or an argument holds integers.
 
     References:
-      Sun et al. `Patient Knowledge Distillation for BERT Model Compression <https://arxiv.org/abs/1908.09355>`_, 2019.
+      Sun et al. `Patient Knowledge Distillation for BERT Model Compression
+      <https://arxiv.org/abs/1908.09355>`_, 2019.
     """
     student, teacher = prepare(student, teacher, "features")
     require_equal_shapes(student, teacher, "features")
@@ -69,7 +72,8 @@ def cosine_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
       ValueError: if the shapes differ, or an argument holds integers.
 
     References:
-      Sanh et al. `DistilBERT, a distilled version of BERT <https://arxiv.org/abs/1910.01108>`_, 2019.
+      Sanh et al. `DistilBERT, a distilled version of BERT <https://arxiv.org/abs/1910.01108>`_,
+      2019.
     """
     student, teacher = prepare(student, teacher, "features")
     require_equal_shapes(student, teacher, "features")

@@ -1,9 +1,9 @@
 """Losses over large vocabularies that never hold the logits of all tokens.
 
-They take hidden states and output projections, make the logits of a few tokens at a time and, under differentiation,
-compute those tokens' gradient at once, while the logits are there; the backward pass only scales it. That is why they
-return a sum and take the tokens' weights: the projection's gradient is a sum over tokens, and can't be weighted later.
-"""
+They take hidden states and output projections, make the logits of a few tokens at a time and, under
+differentiation, compute those tokens' gradient at once, while the logits are there; the backward
+pass only scales it. That is why they return a sum and take the tokens' weights: the projection's
+gradient is a sum over tokens, and can't be weighted later."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.losses import fused_gradients
-from kd_jax.losses.checks import at_least_float32, require_floating, require_positive, require_within
+from kd_jax.losses.checks import (
+    at_least_float32,
+    require_floating,
+    require_positive,
+    require_within,
+)
 
 CHUNK = 128
 """Tokens whose logits are held at a time, at most, unless told otherwise."""
@@ -34,61 +39,87 @@ class Head(NamedTuple):
 
 
 def fused_soft_target_kl(
-    student: Head, teacher: Head, *, temperature: float | jax.Array = 1.0, weights: jax.Array | None = None,
+    student: Head,
+    teacher: Head,
+    *,
+    temperature: float | jax.Array = 1.0,
+    weights: jax.Array | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """`sum(weights * soft_target_kl(...))` of the heads' logits, equal to it in value and gradient.
 
-    Logits and loss are computed in at least float32, and the projection's gradient is summed there. No gradient reaches
-    the teacher, the temperature or the weights. Reverse mode only.
+    Logits and loss are computed in at least float32, and the projection's gradient is summed there.
+    No gradient reaches the teacher, the temperature or the weights. Reverse mode only.
 
     Args:
       student: hidden `[N, D]`, kernel `[D, V]`, bias `[V]` or None.
       teacher: hidden `[N, E]`, kernel `[E, V]`, bias `[V]` or None.
       temperature: `T > 0`, dimensionless. May be traced.
-      weights: `[N]`, bool or real; None: all 1. A token of weight 0 may hold anything. For the mean over the tokens
-        that count: `where / jnp.maximum(jnp.sum(where), 1)`.
+      weights: `[N]`, bool or real; None: all 1. A token of weight 0 may hold anything. For the mean
+        over the tokens that count: `where / jnp.maximum(jnp.sum(where), 1)`.
       chunk: tokens whose logits are held at a time, at most; N is cut into equal parts.
 
     Returns:
       `[]` nats.
 
     Raises:
-      ValueError: if shapes don't fit, hidden states are integers, or `temperature` or `chunk` is not positive.
+      ValueError: if shapes don't fit, hidden states are integers, or `temperature` or `chunk` is
+        not positive.
 
     References:
-      Hsu et al. `Liger Kernel <https://arxiv.org/abs/2410.10989>`_, 2024: the gradient in the forward pass, by chunks.
+      Hsu et al. `Liger Kernel <https://arxiv.org/abs/2410.10989>`_, 2024: the gradient in the
+      forward pass, by chunks.
     """
     require_positive(temperature, "temperature")
     return _fused(fused_gradients.soft_target_kl, student, teacher, temperature, weights, chunk)
 
 
 def fused_reverse_kl(
-    student: Head, teacher: Head, *, temperature: float | jax.Array = 1.0, weights: jax.Array | None = None,
+    student: Head,
+    teacher: Head,
+    *,
+    temperature: float | jax.Array = 1.0,
+    weights: jax.Array | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:  # fmt: skip
-    """`sum(weights * reverse_kl(...))` of the heads' logits; otherwise as `fused_soft_target_kl`."""
+) -> jax.Array:
+    """`sum(weights * reverse_kl(...))` of the heads' logits; otherwise as
+    `fused_soft_target_kl`."""
     require_positive(temperature, "temperature")
     return _fused(fused_gradients.reverse_kl, student, teacher, temperature, weights, chunk)
 
 
 def fused_jensen_shannon(
-    student: Head, teacher: Head, *, beta: float | jax.Array = 0.5, weights: jax.Array | None = None,
+    student: Head,
+    teacher: Head,
+    *,
+    beta: float | jax.Array = 0.5,
+    weights: jax.Array | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:  # fmt: skip
-    """`sum(weights * jensen_shannon(...))` of the heads' logits; `beta` as there, else as `fused_soft_target_kl`."""
+) -> jax.Array:
+    """`sum(weights * jensen_shannon(...))` of the heads' logits; `beta` as there, else as
+    `fused_soft_target_kl`."""
     require_within(beta, 0, 1, "beta")
     return _fused(fused_gradients.jensen_shannon, student, teacher, beta, weights, chunk)
 
 
-def _fused(loss: Callable[..., fused_gradients.Slope], student: Head, teacher: Head, setting: float | jax.Array,
-           weights: jax.Array | None, chunk: int) -> jax.Array:  # fmt: skip
+def _fused(
+    loss: Callable[..., fused_gradients.Slope],
+    student: Head,
+    teacher: Head,
+    setting: float | jax.Array,
+    weights: jax.Array | None,
+    chunk: int,
+) -> jax.Array:
     _check(student, teacher, weights, chunk)
-    tokens, dtype = student.hidden.shape[0], jnp.result_type(jnp.float32, student.hidden, student.kernel)
+    tokens, dtype = (
+        student.hidden.shape[0],
+        jnp.result_type(jnp.float32, student.hidden, student.kernel),
+    )
     rows = jnp.ones(tokens, dtype) if weights is None else jnp.asarray(weights).astype(dtype)
     # What doesn't count may hold anything; it is replaced before it is computed with.
     student, teacher = (
-        head._replace(hidden=jnp.where(rows[:, None] != 0, head.hidden, 0)) for head in (student, teacher)
+        head._replace(hidden=jnp.where(rows[:, None] != 0, head.hidden, 0))
+        for head in (student, teacher)
     )
     given = jax.lax.stop_gradient((teacher, rows, jnp.asarray(setting, dtype)))
     parts = max(1, -(-tokens // chunk))
@@ -98,7 +129,11 @@ def _fused(loss: Callable[..., fused_gradients.Slope], student: Head, teacher: H
 def _check(student: Head, teacher: Head, weights: jax.Array | None, chunk: int) -> None:
     for owner, head in (("student", student), ("teacher", teacher)):
         require_floating(head.hidden, f"{owner} hidden states")
-        if head.hidden.ndim != 2 or head.kernel.ndim != 2 or head.hidden.shape[1] != head.kernel.shape[0]:
+        if (
+            head.hidden.ndim != 2
+            or head.kernel.ndim != 2
+            or head.hidden.shape[1] != head.kernel.shape[0]
+        ):
             raise ValueError(
                 f"{owner} hidden states and projection must be [N, D] and [D, V], got {head.hidden.shape} and"
                 f" {head.kernel.shape}"
@@ -109,7 +144,9 @@ def _check(student: Head, teacher: Head, weights: jax.Array | None, chunk: int) 
     if ours != theirs:
         raise ValueError(f"student and teacher logits must have one shape, got {ours} and {theirs}")
     if weights is not None and weights.shape != ours[:1]:
-        raise ValueError(f"weights must have shape {ours[:1]}, one for each token, got {weights.shape}")
+        raise ValueError(
+            f"weights must have shape {ours[:1]}, one for each token, got {weights.shape}"
+        )
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk must be a whole number from 1 on, got {chunk!r}")
 
@@ -132,7 +169,11 @@ def _total(loss, chunk, student: Head, given) -> jax.Array:
 
     def add(total, rows):
         ours, theirs, weight = rows
-        values, _ = loss(_logits(student._replace(hidden=ours)), _logits(teacher._replace(hidden=theirs)), setting)
+        values, _ = loss(
+            _logits(student._replace(hidden=ours)),
+            _logits(teacher._replace(hidden=theirs)),
+            setting,
+        )
         return total + jnp.sum(weight * values), None
 
     return jax.lax.scan(add, jnp.zeros((), weights.dtype), _rows(chunk, student, given))[0]
@@ -153,14 +194,22 @@ def _forward(loss, chunk, student: Head, given):
     def add(carry, rows):
         total, to_kernel, to_bias = carry
         ours, theirs, weight = rows
-        values, slope = loss(_logits(student._replace(hidden=ours)), _logits(teacher._replace(hidden=theirs)), setting)
+        values, slope = loss(
+            _logits(student._replace(hidden=ours)),
+            _logits(teacher._replace(hidden=theirs)),
+            setting,
+        )
         slope = weight[:, None] * slope
         to_hidden = jnp.matmul(slope, kernel.astype(wide).T)
         to_kernel = to_kernel + jnp.matmul(ours.astype(wide).T, slope)
         to_bias = to_bias + jnp.sum(slope, axis=0) if with_bias else to_bias
         return (total + jnp.sum(weight * values), to_kernel, to_bias), to_hidden
 
-    start = (jnp.zeros((), wide), jnp.zeros(kernel.shape, wide), jnp.zeros(kernel.shape[1:] if with_bias else (), wide))
+    start = (
+        jnp.zeros((), wide),
+        jnp.zeros(kernel.shape, wide),
+        jnp.zeros(kernel.shape[1:] if with_bias else (), wide),
+    )
     (total, to_kernel, to_bias), to_hidden = jax.lax.scan(add, start, _rows(chunk, student, given))
     to_hidden = to_hidden.reshape(-1, student.hidden.shape[1])[: student.hidden.shape[0]]
     gradient = Head(to_hidden, to_kernel, to_bias if with_bias else None)

@@ -1,8 +1,9 @@
-"""Divergences and, with them, their gradient by the student's logits, in one pass over a large vocabulary.
+"""Divergences and, with them, their gradient by the student's logits, in one pass over a large
+vocabulary.
 
-Differentiating `kd_jax.losses.logits` gives the same numbers but takes every exponential twice, which is most of the
-time where the vocabulary is large. Shorthand: `q` is the student's prediction, `p` the teacher's.
-"""
+Differentiating `kd_jax.losses.logits` gives the same numbers but takes every exponential twice,
+which is most of the time where the vocabulary is large. Shorthand: `q` is the student's prediction,
+`p` the teacher's."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,9 @@ def soft_target_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Arra
     to_q = jnp.exp(z)
     total = _sum(to_q)
     values = inner / other + jnp.log(total) - jnp.log(other)
-    return temperature**2 * values[..., 0], to_q * (temperature / total) - to_p * (temperature / other)
+    return temperature**2 * values[..., 0], to_q * (temperature / total) - to_p * (
+        temperature / other
+    )
 
 
 def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Slope:
@@ -38,7 +41,8 @@ def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -
 
 
 def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> Slope:
-    """`b KL(p || m) + (1 - b) KL(q || m)`, with gradient `(1 - b) q (log q/m - KL(q || m))`, of logits `[..., V]`.
+    """`b KL(p || m) + (1 - b) KL(q || m)`, with gradient `(1 - b) q (log q/m - KL(q || m))`, of
+    logits `[..., V]`.
 
     At `b = 0` and `b = 1` the two divergences themselves, as in `kd_jax.losses.jensen_shannon`.
     """

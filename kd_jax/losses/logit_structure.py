@@ -1,4 +1,5 @@
-"""Losses on the structure of class scores: target against other classes, correlations, standardised logits.
+"""Losses on the structure of class scores: target against other classes, correlations, standardised
+  logits.
 
 `p` is the teacher's prediction `softmax(z_teacher / T)`, `q` the student's.
 """
@@ -23,10 +24,11 @@ EPSILON = 1e-8
 
 
 def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[..., K]` -> log-probabilities `[..., 2]` of target and rest, and `[..., K]` within the rest (0 at the target).
+    """`[..., K]` -> log-probabilities `[..., 2]` of target and rest, and `[..., K]` within the rest
+    (0 at the target).
 
-    Stays in log space: where the target is nearly certain, `1 - p` would round to 0 and its logarithm be infinite.
-    """
+    Stays in log space: where the target is nearly certain, `1 - p` would round to 0 and its
+    logarithm be infinite."""
     of_target = jnp.sum(jnp.where(target, log_probabilities, 0), axis=-1)
     others = jnp.where(target, -jnp.inf, log_probabilities)
     of_rest = jax.nn.logsumexp(others, axis=-1)
@@ -35,20 +37,25 @@ def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.
 
 
 def decoupled_kd(
-    student_logits: jax.Array, teacher_logits: jax.Array, labels: jax.Array, *,
-    temperature: float | jax.Array = 4.0, target_weight: float | jax.Array = 1.0,
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float | jax.Array = 4.0,
+    target_weight: float | jax.Array = 1.0,
     nontarget_weight: float | jax.Array = 8.0,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """Decoupled knowledge distillation, `T^2 (a TCKD + b NCKD)`.
 
-    TCKD is the divergence of the two-way predictions (label's class, all others), NCKD that of the predictions among
-    the others. Computed in log space and at least float32, so it is finite for saturated logits, where the original
-    code is not. No gradient reaches the teacher.
+    TCKD is the divergence of the two-way predictions (label's class, all others), NCKD that of the
+    predictions among the others. Computed in log space and at least float32, so it is finite for
+    saturated logits, where the original code is not. No gradient reaches the teacher.
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities, `K` at least 2.
       teacher_logits: `[..., K]`, the same shape.
-      labels: `[...]` integer classes. One outside `0..K-1` is read as the nearest class: mask such rows.
+      labels: `[...]` integer classes. One outside `0..K-1` is read as the nearest class: mask such
+        rows.
       temperature: `T > 0`. May be traced.
       target_weight: `a`, of TCKD. May be traced.
       nontarget_weight: `b`, of NCKD. May be traced.
@@ -57,8 +64,8 @@ def decoupled_kd(
       `[...]` nats, unreduced; zero where the two agree.
 
     Raises:
-      ValueError: if shapes differ, the logits are integers, the labels aren't, or `temperature` is a Python number
-        <= 0.
+      ValueError: if shapes differ, the logits are integers, the labels aren't, or `temperature` is
+        a Python number <= 0.
 
     References:
       Zhao et al. `Decoupled Knowledge Distillation <https://arxiv.org/abs/2203.08679>`_, 2022.
@@ -74,16 +81,19 @@ def decoupled_kd(
     target = jax.nn.one_hot(jnp.clip(labels, 0, log_q.shape[-1] - 1), log_q.shape[-1], dtype=bool)
     (two_q, rest_q), (two_p, rest_p) = _split_target(log_q, target), _split_target(log_p, target)
     among_rest = jnp.sum(jnp.where(target, 0, jnp.exp(rest_p) * (rest_p - rest_q)), axis=-1)
-    return temperature**2 * (target_weight * divergence(two_p, two_q) + nontarget_weight * among_rest)
+    return temperature**2 * (
+        target_weight * divergence(two_p, two_q) + nontarget_weight * among_rest
+    )
 
 
 def standardized_kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 2.0
 ) -> jax.Array:
-    """`T^2 KL` of the predictions from standardised logits: the student need not match the teacher's scale or shift.
+    """`T^2 KL` of the predictions from standardised logits: the student need not match the
+    teacher's scale or shift.
 
-    Each row of logits has its mean taken off and is divided by its standard deviation (`ddof = 1`, plus 1e-7).
-    Computed in at least float32. No gradient reaches the teacher.
+    Each row of logits has its mean taken off and is divided by its standard deviation (`ddof = 1`,
+    plus 1e-7). Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities, `K` at least 2.
@@ -91,15 +101,16 @@ def standardized_kl(
       temperature: `T > 0`. May be traced.
 
     Returns:
-      `[...]` nats, unreduced; zero where the two agree up to scale and shift. A constant row predicts all classes
-      alike.
+      `[...]` nats, unreduced; zero where the two agree up to scale and shift. A constant row
+      predicts all classes alike.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, there is one class, or `temperature` is a Python
-        number <= 0.
+      ValueError: if the shapes differ, the logits are integers, there is one class, or
+        `temperature` is a Python number <= 0.
 
     References:
-      Sun et al. `Logit Standardization in Knowledge Distillation <https://arxiv.org/abs/2403.01427>`_, 2024.
+      Sun et al. `Logit Standardization in Knowledge Distillation
+      <https://arxiv.org/abs/2403.01427>`_, 2024.
     """
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     require_equal_shapes(student, teacher, "logits")
@@ -117,22 +128,31 @@ def _standardize(logits: jax.Array) -> jax.Array:
 
 def _correlation(a: jax.Array, b: jax.Array, where: jax.Array, axis: int) -> jax.Array:
     """Pearson correlation along `axis` over what counts."""
-    a, b = (jnp.where(where, x - jnp.expand_dims(masked_mean(x, where, axis), axis), 0) for x in (a, b))
+    a, b = (
+        jnp.where(where, x - jnp.expand_dims(masked_mean(x, where, axis), axis), 0) for x in (a, b)
+    )
     return jnp.sum(a * b, axis=axis) / (safe_norm(a, axis) * safe_norm(b, axis) + EPSILON)
 
 
 def dist(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0,
-    inter_weight: float | jax.Array = 1.0, intra_weight: float | jax.Array = 1.0, where: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
-    """DIST: the student's predictions should correlate with the teacher's, over classes and over examples.
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    inter_weight: float | jax.Array = 1.0,
+    intra_weight: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """DIST: the student's predictions should correlate with the teacher's, over classes and over
+      examples.
 
-    `T^2 (b (1 - mean row correlation) + g (1 - mean column correlation))`, Pearson correlations of `p` and `q` with
-    1e-8 added to the product of the norms. A constant row or column has correlation 0. Computed in at least float32.
-    No gradient reaches the teacher.
+    `T^2 (b (1 - mean row correlation) + g (1 - mean column correlation))`, Pearson correlations of
+    `p` and `q` with 1e-8 added to the product of the norms. A constant row or column has
+    correlation 0. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
-      student_logits: `[..., K]` unnormalized log-probabilities; the leading axes together are the examples.
+      student_logits: `[..., K]` unnormalized log-probabilities; the leading axes together are the
+        examples.
       teacher_logits: `[..., K]`, the same shape.
       temperature: `T > 0`. May be traced.
       inter_weight: `b`, of the correlation over classes. May be traced.
@@ -143,10 +163,12 @@ def dist(
       `[]`; near 0 (1e-8 aside) where the two agree, 0 where no example counts.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number
+        <= 0.
 
     References:
-      Huang et al. `Knowledge Distillation from A Stronger Teacher <https://arxiv.org/abs/2205.10536>`_, 2022.
+      Huang et al. `Knowledge Distillation from A Stronger Teacher
+      <https://arxiv.org/abs/2205.10536>`_, 2022.
     """
     q, p, rows = _probabilities(student_logits, teacher_logits, temperature, where)
     mask = jnp.broadcast_to(rows[:, None], q.shape)
@@ -157,15 +179,20 @@ def dist(
 
 
 def class_correlation(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 4.0,
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    temperature: float | jax.Array = 4.0,
     where: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
-    """MLLD's class level: `sum((P^T P - Q^T Q)^2) / K`, the squared difference of the class Gram matrices.
+) -> jax.Array:
+    """MLLD's class level: `sum((P^T P - Q^T Q)^2) / K`, the squared difference of the class Gram
+      matrices.
 
     Computed in at least float32. No gradient reaches the teacher; there is no factor `T^2`.
 
     Args:
-      student_logits: `[..., K]` unnormalized log-probabilities; the leading axes together are the examples.
+      student_logits: `[..., K]` unnormalized log-probabilities; the leading axes together are the
+        examples.
       teacher_logits: `[..., K]`, the same shape.
       temperature: `T > 0`. May be traced.
       where: `[...]` bool, the examples that count; None: all.
@@ -174,7 +201,8 @@ def class_correlation(
       `[]`; zero where the two agree.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number
+        <= 0.
 
     References:
       Jin et al. `Multi-Level Logit Distillation
@@ -186,10 +214,14 @@ def class_correlation(
 
 
 def batch_correlation(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 4.0,
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    temperature: float | jax.Array = 4.0,
     where: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
-    """MLLD's batch level: `sum((P P^T - Q Q^T)^2) / B`, the squared difference of the examples' Gram matrices.
+) -> jax.Array:
+    """MLLD's batch level: `sum((P P^T - Q Q^T)^2) / B`, the squared difference of the examples'
+      Gram matrices.
 
     `B` counts the examples that count; 0 where there are none. Otherwise as `class_correlation`.
     """
@@ -199,12 +231,19 @@ def batch_correlation(
 
 
 def _probabilities(student_logits, teacher_logits, temperature, where):
-    """`q` and `p` `[B, K]`, rows that don't count zero, and which `[B]` count; examples of all leading axes in one."""
+    """`q` and `p` `[B, K]`, rows that don't count zero, and which `[B]` count; examples of all
+    leading axes in one."""
     require_positive(temperature, "temperature")
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     require_equal_shapes(student, teacher, "logits")
     rows = as_where(where, student.shape[:-1], "example").reshape(-1)
     # What doesn't count may hold anything; it is replaced before it is computed with.
-    student, teacher = (jnp.where(rows[:, None], x.reshape(-1, x.shape[-1]), 0) for x in (student, teacher))
+    student, teacher = (
+        jnp.where(rows[:, None], x.reshape(-1, x.shape[-1]), 0) for x in (student, teacher)
+    )
     log_q, log_p = log_predictions(student, teacher, temperature)
-    return jnp.where(rows[:, None], jnp.exp(log_q), 0), jnp.where(rows[:, None], jnp.exp(log_p), 0), rows
+    return (
+        jnp.where(rows[:, None], jnp.exp(log_q), 0),
+        jnp.where(rows[:, None], jnp.exp(log_p), 0),
+        rows,
+    )

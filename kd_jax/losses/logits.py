@@ -1,7 +1,7 @@
 """Losses between class scores: logits on both sides, divergences in nats, one value an example.
 
-Shorthand of the formulas: `p` is the teacher's prediction `softmax(z_teacher / T)`, `q` the student's.
-"""
+Shorthand of the formulas: `p` is the teacher's prediction `softmax(z_teacher / T)`, `q` the
+student's."""
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities.
-      labels: `[...]` integer classes, or `[..., K]` probabilities. An integer outside `0..K-1` picks no class and
-        costs 0: mask such rows.
+      labels: `[...]` integer classes, or `[..., K]` probabilities. An integer outside `0..K-1`
+        picks no class and costs 0: mask such rows.
 
     Returns:
       `[...]` nats, unreduced; zero where the student is certain and right.
@@ -43,7 +43,9 @@ def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
         targets = jax.nn.one_hot(labels, student_logits.shape[-1], dtype=log_q.dtype)
     else:
         if labels.shape != student_logits.shape:
-            raise ValueError(f"soft labels must have the logits' shape {student_logits.shape}, got {labels.shape}")
+            raise ValueError(
+                f"soft labels must have the logits' shape {student_logits.shape}, got {labels.shape}"
+            )
         targets = jax.lax.stop_gradient(labels).astype(log_q.dtype)
     # A class of probability 0 adds 0 even where the student's log-probability is -inf.
     return -jnp.sum(jnp.where(targets > 0, targets * log_q, 0.0), axis=-1)
@@ -52,10 +54,12 @@ def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
 def log_predictions(
     student_logits: jax.Array, teacher_logits: jax.Array, temperature: float | jax.Array = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """The log-probabilities `log q` and `log p` `[..., K]` of student and teacher, after the checks of a pair.
+    """The log-probabilities `log q` and `log p` `[..., K]` of student and teacher, after the checks
+    of a pair.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number
+        <= 0.
     """
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     require_equal_shapes(student, teacher, "logits")
@@ -64,7 +68,8 @@ def log_predictions(
 
 
 def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-    """`KL(p || q)` `[...]` in nats of two distributions given by their log-probabilities `[..., K]`."""
+    """`KL(p || q)` `[...]` in nats of two distributions given by their log-probabilities `[...,
+    K]`."""
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
@@ -73,9 +78,9 @@ def soft_target_kl(
 ) -> jax.Array:
     r"""Forward KL divergence from the teacher's soft targets to the student.
 
-    With :math:`p^T = \mathrm{softmax}(z / T)`, returns
-    :math:`T^2 \, \mathrm{KL}(p^T_\text{teacher} \,\|\, p^T_\text{student})`. The factor :math:`T^2` keeps the size of
-    the gradient when the temperature changes, so that the term's weight can be tuned once (Section 2 of the paper).
+    With :math:`p^T = \mathrm{softmax}(z / T)`, returns :math:`T^2 \, \mathrm{KL}(p^T_\text{teacher}
+    \,\|\, p^T_\text{student})`. The factor :math:`T^2` keeps the size of the gradient when the
+    temperature changes, so that the term's weight can be tuned once (Section 2 of the paper).
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -88,10 +93,12 @@ def soft_target_kl(
       `[...]` divergences in nats, unreduced; zero where the two agree.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number <= 0.
+      ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number
+        <= 0.
 
     References:
-      Hinton, Vinyals, Dean. `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
+      Hinton, Vinyals, Dean. `Distilling the Knowledge in a Neural Network
+      <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
     log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
     return temperature**2 * divergence(log_p, log_q)
@@ -100,7 +107,8 @@ def soft_target_kl(
 def reverse_kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0
 ) -> jax.Array:
-    """Reverse KL divergence, `T^2 KL(q || p)`: the student seeks a mode of the teacher instead of covering all.
+    """Reverse KL divergence, `T^2 KL(q || p)`: the student seeks a mode of the teacher instead of
+    covering all.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -116,7 +124,8 @@ def reverse_kl(
       ValueError: as `soft_target_kl`.
 
     References:
-      Gu et al. `MiniLLM: Knowledge Distillation of Large Language Models <https://arxiv.org/abs/2306.08543>`_, 2024.
+      Gu et al. `MiniLLM: Knowledge Distillation of Large Language Models
+        <https://arxiv.org/abs/2306.08543>`_, 2024.
     """
     log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
     return temperature**2 * divergence(log_q, log_p)
@@ -128,11 +137,15 @@ def log_mixture(log_a: jax.Array, log_b: jax.Array, share: float | jax.Array) ->
     return jnp.logaddexp(jnp.log(share) + log_a, jnp.log1p(-share) + log_b)
 
 
-def jensen_shannon(student_logits: jax.Array, teacher_logits: jax.Array, *, beta: float | jax.Array = 0.5) -> jax.Array:
-    """Generalised Jensen-Shannon divergence, `b KL(p || m) + (1 - b) KL(q || m)` with `m = b p + (1 - b) q`.
+def jensen_shannon(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, beta: float | jax.Array = 0.5
+) -> jax.Array:
+    """Generalised Jensen-Shannon divergence, `b KL(p || m) + (1 - b) KL(q || m)` with `m = b p + (1
+    - b) q`.
 
-    At the ends it is defined as `KL(p || q)` for `b = 0` and `KL(q || p)` for `b = 1`; both are jumps, since the
-    formula's limit there is 0. Computed in at least float32, at temperature 1. No gradient reaches the teacher.
+    At the ends it is defined as `KL(p || q)` for `b = 0` and `KL(q || p)` for `b = 1`; both are
+    jumps, since the formula's limit there is 0. Computed in at least float32, at temperature 1. No
+    gradient reaches the teacher.
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities.
@@ -143,10 +156,12 @@ def jensen_shannon(student_logits: jax.Array, teacher_logits: jax.Array, *, beta
       `[...]` divergences in nats, unreduced; zero where the two agree.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, or `beta` is a Python number outside [0, 1].
+      ValueError: if the shapes differ, the logits are integers, or `beta` is a Python number
+        outside [0, 1].
 
     References:
-      Agarwal et al. `On-Policy Distillation of Language Models (GKD) <https://arxiv.org/abs/2306.13649>`_, 2024.
+      Agarwal et al. `On-Policy Distillation of Language Models (GKD)
+      <https://arxiv.org/abs/2306.13649>`_, 2024.
     """
     require_within(beta, 0, 1, "beta")
     log_q, log_p = log_predictions(student_logits, teacher_logits)
@@ -155,14 +170,19 @@ def jensen_shannon(student_logits: jax.Array, teacher_logits: jax.Array, *, beta
     inside = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
     log_m = log_mixture(log_p, log_q, inside)
     mixed = inside * divergence(log_p, log_m) + (1 - inside) * divergence(log_q, log_m)
-    return jnp.where(beta <= 0, divergence(log_p, log_q), jnp.where(beta >= 1, divergence(log_q, log_p), mixed))
+    return jnp.where(
+        beta <= 0, divergence(log_p, log_q), jnp.where(beta >= 1, divergence(log_q, log_p), mixed)
+    )
 
 
-def skew_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1) -> jax.Array:
-    """Skewed forward KL, `KL(p || a p + (1 - a) q)`: bounded by `-log a` however wrong the student is.
+def skew_kl(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1
+) -> jax.Array:
+    """Skewed forward KL, `KL(p || a p + (1 - a) q)`: bounded by `-log a` however wrong the student
+    is.
 
-    The true divergence; the original code leaves out the teacher's entropy. Computed in at least float32, at
-    temperature 1. No gradient reaches the teacher.
+    The true divergence; the original code leaves out the teacher's entropy. Computed in at least
+    float32, at temperature 1. No gradient reaches the teacher.
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities.
@@ -173,7 +193,8 @@ def skew_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: floa
       `[...]` divergences in nats, unreduced; zero where the two agree.
 
     Raises:
-      ValueError: if the shapes differ, the logits are integers, or `alpha` is a Python number outside [0, 1].
+      ValueError: if the shapes differ, the logits are integers, or `alpha` is a Python number
+        outside [0, 1].
 
     References:
       Ko et al. `DistiLLM: Towards Streamlined Distillation for Large Language Models
@@ -187,7 +208,8 @@ def skew_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: floa
 def skew_reverse_kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1
 ) -> jax.Array:
-    """Skewed reverse KL, `KL(q || (1 - a) p + a q)`; arguments, result, errors and source as `skew_kl`."""
+    """Skewed reverse KL, `KL(q || (1 - a) p + a q)`; arguments, result, errors and source as
+    `skew_kl`."""
     require_within(alpha, 0, 1, "alpha")
     log_q, log_p = log_predictions(student_logits, teacher_logits)
     return divergence(log_q, log_mixture(log_q, log_p, alpha))
@@ -217,7 +239,8 @@ def total_variation(student_logits: jax.Array, teacher_logits: jax.Array) -> jax
 
 
 def deit_hard(distillation_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
-    """Hard-label distillation: cross-entropy of the student's distillation head with the teacher's decision.
+    """Hard-label distillation: cross-entropy of the student's distillation head with the teacher's
+      decision.
 
     Computed in at least float32. No gradient reaches the teacher.
 

@@ -10,14 +10,17 @@ ROUNDING = 16
 
 
 def prepare_rows(student: jax.Array, teacher: jax.Array, where: jax.Array | None):
-    """Flattened embeddings `[B, D]` and `[B, E]`, zero where they don't count, and which rows `[B]` do.
+    """Flattened embeddings `[B, D]` and `[B, E]`, zero where they don't count, and which rows `[B]`
+    do.
 
     Raises:
       ValueError: if either holds integers, or batches or `where` don't fit.
     """
     student, teacher = prepare(student, teacher, "embeddings")
     if not (student.ndim > 1 and teacher.ndim > 1 and student.shape[0] == teacher.shape[0]):
-        raise ValueError(f"embeddings must be [B, ...] of one batch, got {student.shape} and {teacher.shape}")
+        raise ValueError(
+            f"embeddings must be [B, ...] of one batch, got {student.shape} and {teacher.shape}"
+        )
     rows = as_where(where, student.shape[:1], "example")
     # What doesn't count may hold anything; it is replaced before it is computed with.
     flat = (jnp.where(rows[:, None], x.reshape(x.shape[0], -1), 0) for x in (student, teacher))
@@ -30,14 +33,17 @@ def pairs_of(rows: jax.Array) -> jax.Array:
 
 
 def differences(x: jax.Array) -> jax.Array:
-    """`[B, D]` -> `[B, B, D]`, `x[j] - x[i]`; exactly zero where two examples differ by rounding alone.
+    """`[B, D]` -> `[B, B, D]`, `x[j] - x[i]`; exactly zero where two examples differ by rounding
+    alone.
 
-    Whether two copies of an example differ in their last digits depends on how a program was compiled, and a distance
-    of 1e-16 counts as positive, and as a direction, like any other.
-    """
+    Whether two copies of an example differ in their last digits depends on how a program was
+    compiled, and a distance of 1e-16 counts as positive, and as a direction, like any other."""
     # From the differences themselves: |a|^2 + |b|^2 - 2 a b cancels where two examples are close.
     found = x[None, :] - x[:, None]
     squares = jnp.sum(jnp.square(x), axis=-1)
     larger = jnp.maximum(squares[:, None], squares[None, :])
-    alike = jnp.sum(jnp.square(found), axis=-1) <= jnp.square(ROUNDING * jnp.finfo(x.dtype).eps) * larger
+    alike = (
+        jnp.sum(jnp.square(found), axis=-1)
+        <= jnp.square(ROUNDING * jnp.finfo(x.dtype).eps) * larger
+    )
     return jnp.where(alike[..., None], 0, found)

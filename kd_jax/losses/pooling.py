@@ -1,4 +1,5 @@
-"""Feature maps of different sizes brought to one: average pooling to a given size, over what counts."""
+"""Feature maps of different sizes brought to one: average pooling to a given size, over what
+counts."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,17 @@ from kd_jax.losses.checks import as_where, einsum, prepare, require_rank
 
 
 def _bins(size: int, target: int) -> np.ndarray:
-    """`[target, size]` of 0 and 1: which positions each pooled one covers, as PyTorch's adaptive pooling has them."""
+    """`[target, size]` of 0 and 1: which positions each pooled one covers, as PyTorch's adaptive
+    pooling has them."""
     covered = np.zeros((target, size))
     for bin_ in range(target):
         covered[bin_, bin_ * size // target : -(-(bin_ + 1) * size // target)] = 1
     return covered
 
 
-def average_pool(x: jax.Array, where: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+def average_pool(
+    x: jax.Array, where: jax.Array, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
     """Averages `x` `[B, H, W, C]` over bins, and over the positions in them that count.
 
     Args:
@@ -25,19 +29,25 @@ def average_pool(x: jax.Array, where: jax.Array, height: int, width: int) -> tup
       width: of the result, at most `W`.
 
     Returns:
-      `[B, height, width, C]`, and `[B, height, width]` bool: which bins have a position that counts.
+      `[B, height, width, C]`, and `[B, height, width]` bool: which bins have a position that
+      counts.
     """
     if x.shape[1:3] == (height, width):
         return x, where
-    rows, columns = (jnp.asarray(_bins(*sizes), x.dtype) for sizes in ((x.shape[1], height), (x.shape[2], width)))
+    rows, columns = (
+        jnp.asarray(_bins(*sizes), x.dtype) for sizes in ((x.shape[1], height), (x.shape[2], width))
+    )
     counts = einsum("ih,bhw,jw->bij", rows, where.astype(x.dtype), columns)
     sums = einsum("ih,bhwc,jw->bijc", rows, x, columns)
     return sums / jnp.maximum(counts, 1)[..., None], counts > 0
 
 
 def to_common_size(student_map: jax.Array, teacher_map: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maps `[B, H, W, C]` and `[B, H', W', C']`, the larger average-pooled to the other's size along each axis."""
-    height, width = (min(sizes) for sizes in zip(student_map.shape[1:3], teacher_map.shape[1:3], strict=True))
+    """Maps `[B, H, W, C]` and `[B, H', W', C']`, the larger average-pooled to the other's size
+    along each axis."""
+    height, width = (
+        min(sizes) for sizes in zip(student_map.shape[1:3], teacher_map.shape[1:3], strict=True)
+    )
 
     def pooled(x: jax.Array) -> jax.Array:
         return average_pool(x, jnp.ones(x.shape[:3], bool), height, width)[0]
@@ -53,16 +63,17 @@ def prepare_maps(
     Args:
       student_map: `[B, H, W, C]`.
       teacher_map: `[B, H', W', C']`.
-      where: `[B, h, w]` bool, the positions that count; of the size of the larger map (or of either where they are of
-        one size). None: all.
+      where: `[B, h, w]` bool, the positions that count; of the size of the larger map (or of either
+        where they are of one size). None: all.
       equal_channels: whether `C` must be `C'`.
 
     Returns:
-      The maps in at least float32, zero where they don't count, the teacher's without gradient; and `where` at their
-      common size.
+      The maps in at least float32, zero where they don't count, the teacher's without gradient; and
+      `where` at their common size.
 
     Raises:
-      ValueError: if a map has another rank or holds integers, or batches, channels or `where` don't fit.
+      ValueError: if a map has another rank or holds integers, or batches, channels or `where` don't
+        fit.
     """
     student, teacher = prepare(student_map, teacher_map, "map")
     for array, owner in ((student, "student"), (teacher, "teacher")):
@@ -70,8 +81,12 @@ def prepare_maps(
     same = slice(0, 4, 3) if equal_channels else slice(0, 1)
     if student.shape[same] != teacher.shape[same]:
         what = "batch and channels" if equal_channels else "batch"
-        raise ValueError(f"student and teacher map must agree in {what}, got {student.shape} and {teacher.shape}")
-    height, width = (min(sizes) for sizes in zip(student.shape[1:3], teacher.shape[1:3], strict=True))
+        raise ValueError(
+            f"student and teacher map must agree in {what}, got {student.shape} and {teacher.shape}"
+        )
+    height, width = (
+        min(sizes) for sizes in zip(student.shape[1:3], teacher.shape[1:3], strict=True)
+    )
     pooled = []
     for x in (student, teacher):
         mask = _at_size(where, x.shape[:3], (height, width))
@@ -80,7 +95,8 @@ def prepare_maps(
 
 
 def _at_size(where: jax.Array | None, shape: tuple[int, ...], common: tuple[int, int]) -> jax.Array:
-    """`where` for a map of this shape: as given, or for the smaller map the bins of the larger that count."""
+    """`where` for a map of this shape: as given, or for the smaller map the bins of the larger that
+    count."""
     if where is not None and where.shape != shape and shape[1:] == common and where.ndim == 3:
         mask = jnp.asarray(where).astype(jnp.float32)[..., None]
         pooled, _ = average_pool(mask, jnp.ones(where.shape, bool), *common)

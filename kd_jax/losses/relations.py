@@ -1,9 +1,9 @@
 """Losses between the relations of a batch's examples: the widths of student and teacher may differ.
 
-They see the whole batch, so under pmap the embeddings are gathered over devices first. Each function flattens what
-follows the first axis and takes `where`, bool `[B]`: the examples that count; the others' pairs and triplets leave both
-sums and counts. None: all count. A batch without any gives 0.
-"""
+They see the whole batch, so under pmap the embeddings are gathered over devices first. Each
+function flattens what follows the first axis and takes `where`, bool `[B]`: the examples that
+count; the others' pairs and triplets leave both sums and counts. None: all count. A batch without
+any gives 0."""
 
 import math
 
@@ -17,11 +17,14 @@ EPSILON = 1e-7
 """PKT's, in the logarithm's fraction."""
 
 
-def rkd_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    """Relational KD by distances: Huber loss between the pairwise distances, each side's over its own mean.
+def rkd_distance(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """Relational KD by distances: Huber loss between the pairwise distances, each side's over its
+      own mean.
 
-    The mean is over the positive distances; two examples that differ by rounding alone are at distance 0. Computed in
-    at least float32. No gradient reaches the teacher.
+    The mean is over the positive distances; two examples that differ by rounding alone are at
+    distance 0. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student: `[B, ...]` embeddings.
@@ -29,7 +32,8 @@ def rkd_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
       where: see the module.
 
     Returns:
-      `[]` mean over all `B^2` pairs, the diagonal included; zero where the distances agree up to a factor.
+      `[]` mean over all `B^2` pairs, the diagonal included; zero where the distances agree up to a
+      factor.
 
     Raises:
       ValueError: if either holds integers, or batches or `where` don't fit.
@@ -48,11 +52,14 @@ def rkd_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
     return masked_mean(huber(distances(student) - distances(teacher)), pairs)
 
 
-def rkd_angle(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    """Relational KD by angles: Huber loss between the cosines of all triplets of examples, at their middle point.
+def rkd_angle(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """Relational KD by angles: Huber loss between the cosines of all triplets of examples, at their
+      middle point.
 
-    Two equal points, to rounding, have cosine 0 with everything. Computed in at least float32, in `O(B^3)` memory. No
-    gradient reaches the teacher.
+    Two equal points, to rounding, have cosine 0 with everything. Computed in at least float32, in
+    `O(B^3)` memory. No gradient reaches the teacher.
 
     Args:
       student: `[B, ...]` embeddings.
@@ -60,7 +67,8 @@ def rkd_angle(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None
       where: see the module.
 
     Returns:
-      `[]` mean over all `B^3` triplets, those with repeated points included; zero where the angles agree.
+      `[]` mean over all `B^3` triplets, those with repeated points included; zero where the angles
+      agree.
 
     Raises:
       ValueError: if either holds integers, or batches or `where` don't fit.
@@ -78,7 +86,9 @@ def rkd_angle(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None
     return masked_mean(huber(cosines(student) - cosines(teacher)), triplets)
 
 
-def similarity_preserving(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+def similarity_preserving(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
     """SP: squared difference of the batch's Gram matrices, each row scaled to length 1.
 
     Computed in at least float32. No gradient reaches the teacher.
@@ -95,18 +105,23 @@ def similarity_preserving(student: jax.Array, teacher: jax.Array, *, where: jax.
       ValueError: if either holds integers, or batches or `where` don't fit.
 
     References:
-      Tung, Mori. `Similarity-Preserving Knowledge Distillation <https://arxiv.org/abs/1907.09682>`_, 2019.
+      Tung, Mori. `Similarity-Preserving Knowledge Distillation
+      <https://arxiv.org/abs/1907.09682>`_, 2019.
     """
     student, teacher, rows = prepare_rows(student, teacher, where)
     grams = (normalize(einsum("id,jd->ij", x, x)) for x in (student, teacher))
     return masked_mean(jnp.square(next(grams) - next(grams)), pairs_of(rows))
 
 
-def probabilistic_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    """PKT: divergence of the examples' similarities, read as the probability that one is another's neighbour.
+def probabilistic_transfer(
+    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """PKT: divergence of the examples' similarities, read as the probability that one is another's
+      neighbour.
 
-    Cosine similarities moved to [0, 1], each row divided by its sum: `t` and `s`. The mean of
-    `t log((t + eps) / (s + eps))` with `eps = 1e-7`. Computed in at least float32. No gradient reaches the teacher.
+    Cosine similarities moved to [0, 1], each row divided by its sum: `t` and `s`. The mean of `t
+    log((t + eps) / (s + eps))` with `eps = 1e-7`. Computed in at least float32. No gradient reaches
+    the teacher.
 
     Args:
       student: `[B, ...]` embeddings.
@@ -139,10 +154,12 @@ def probabilistic_transfer(student: jax.Array, teacher: jax.Array, *, where: jax
 def correlation_congruence_adjacent(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Correlation congruence as RepDistiller has it: products of the deviations of neighbours in the batch.
+    """Correlation congruence as RepDistiller has it: products of the deviations of neighbours in
+      the batch.
 
-    With `d_b = |s_b - t_b|`, the mean over `b` of `sum(d_b d_(b+1))`. Rows that don't count are passed over, so the
-    ones beside them become neighbours. Computed in at least float32. No gradient reaches the teacher.
+    With `d_b = |s_b - t_b|`, the mean over `b` of `sum(d_b d_(b+1))`. Rows that don't count are
+    passed over, so the ones beside them become neighbours. Computed in at least float32. No
+    gradient reaches the teacher.
 
     Args:
       student: `[B, ...]` embeddings, already mapped to the teacher's width.
@@ -156,11 +173,14 @@ def correlation_congruence_adjacent(
       ValueError: if either holds integers, or the shapes or `where` don't fit.
 
     References:
-      Peng et al. `Correlation Congruence for Knowledge Distillation <https://arxiv.org/abs/1904.01802>`_, 2019.
+      Peng et al. `Correlation Congruence for Knowledge Distillation
+      <https://arxiv.org/abs/1904.01802>`_, 2019.
     """
     student, teacher, rows = prepare_rows(student, teacher, where)
     if student.shape != teacher.shape:
-        raise ValueError(f"student and teacher embeddings must have one shape, got {student.shape}, {teacher.shape}")
+        raise ValueError(
+            f"student and teacher embeddings must have one shape, got {student.shape}, {teacher.shape}"
+        )
     # Rows that count come first, in their order.
     deviations = jnp.abs(student - teacher)[jnp.argsort(~rows, stable=True)]
     products = jnp.sum(deviations[:-1] * deviations[1:], axis=1)
@@ -168,13 +188,18 @@ def correlation_congruence_adjacent(
 
 
 def correlation_congruence_rbf(
-    student: jax.Array, teacher: jax.Array, *, gamma: float | jax.Array = 0.4, order: int = 2,
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    gamma: float | jax.Array = 0.4,
+    order: int = 2,
     where: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
-    """The paper's correlation congruence: squared difference of the batch's Gaussian kernel matrices.
+) -> jax.Array:
+    """The paper's correlation congruence: squared difference of the batch's Gaussian kernel
+      matrices.
 
-    The kernel of vectors of length 1, `exp(-g |x - y|^2)`, expanded to `order`:
-    `exp(-2 g) sum_p (2 g)^p / p! (x . y)^p`. Computed in at least float32. No gradient reaches the teacher.
+    The kernel of vectors of length 1, `exp(-g |x - y|^2)`, expanded to `order`: `exp(-2 g) sum_p (2
+    g)^p / p! (x . y)^p`. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student: `[B, ...]` embeddings.
@@ -187,11 +212,12 @@ def correlation_congruence_rbf(
       `[]` mean over `B^2` pairs; zero where the cosines agree.
 
     Raises:
-      ValueError: if either holds integers, batches or `where` don't fit, `order < 1`, or `gamma` is a Python number
-        <= 0.
+      ValueError: if either holds integers, batches or `where` don't fit, `order < 1`, or `gamma` is
+        a Python number <= 0.
 
     References:
-      Peng et al. `Correlation Congruence for Knowledge Distillation <https://arxiv.org/abs/1904.01802>`_, 2019.
+      Peng et al. `Correlation Congruence for Knowledge Distillation
+      <https://arxiv.org/abs/1904.01802>`_, 2019.
     """
     if order < 1 or (isinstance(gamma, (int, float)) and gamma <= 0):
         raise ValueError(f"gamma must be positive and order at least 1, got {gamma} and {order}")

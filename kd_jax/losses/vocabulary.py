@@ -1,4 +1,5 @@
-"""Losses for large or foreign vocabularies: a teacher kept by its k largest classes, or with other classes."""
+"""Losses for large or foreign vocabularies: a teacher kept by its k largest classes, or with other
+classes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +10,28 @@ from kd_jax.losses.checks import at_least_float32, prepare, require_floating, re
 def _log_complement(log_probability: jax.Array) -> jax.Array:
     """`log(1 - exp(x))` of `x <= 0` without cancellation; -inf at 0."""
     near_one = log_probability > -jnp.log(2.0)
-    return jnp.where(near_one, jnp.log(-jnp.expm1(log_probability)), jnp.log1p(-jnp.exp(log_probability)))
+    return jnp.where(
+        near_one, jnp.log(-jnp.expm1(log_probability)), jnp.log1p(-jnp.exp(log_probability))
+    )
 
 
 def topk_kl(
-    student_logits: jax.Array, teacher_log_probs: jax.Array, teacher_indices: jax.Array, *,
+    student_logits: jax.Array,
+    teacher_log_probs: jax.Array,
+    teacher_indices: jax.Array,
+    *,
     temperature: float | jax.Array = 1.0,
-) -> jax.Array:  # fmt: skip
-    """`T^2 KL` over the k classes that were kept of a teacher, and one bucket for all the others together.
+) -> jax.Array:
+    """`T^2 KL` over the k classes that were kept of a teacher, and one bucket for all the others
+    together.
 
-    The bucket keeps the gradient of the tail, which renormalising the k classes would lose. Computed in at least
-    float32. No gradient reaches the teacher.
+    The bucket keeps the gradient of the tail, which renormalising the k classes would lose.
+    Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_logits: `[..., V]` unnormalized log-probabilities over the whole vocabulary.
-      teacher_log_probs: `[..., k]` log-probabilities, normalised over the whole vocabulary, already at temperature `T`.
+      teacher_log_probs: `[..., k]` log-probabilities, normalised over the whole vocabulary, already
+        at temperature `T`.
       teacher_indices: `[..., k]` integer, distinct classes in `0..V-1` that they belong to.
       temperature: `T > 0`; only the student is divided by it. May be traced.
 
@@ -39,7 +47,10 @@ def topk_kl(
     require_floating(student_logits, "student logits")
     require_floating(teacher_log_probs, "teacher log-probabilities")
     require_positive(temperature, "temperature")
-    if not jnp.issubdtype(teacher_indices.dtype, jnp.integer) or teacher_indices.shape != teacher_log_probs.shape:
+    if (
+        not jnp.issubdtype(teacher_indices.dtype, jnp.integer)
+        or teacher_indices.shape != teacher_log_probs.shape
+    ):
         raise ValueError(
             f"teacher indices must be integers of the log-probabilities' shape {teacher_log_probs.shape}, got"
             f" {teacher_indices.dtype} {teacher_indices.shape}"
@@ -65,8 +76,8 @@ def topk_kl(
 def universal_logit_distance(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
     """ULD: L1 distance of the two predictions, each sorted descending; the vocabularies may differ.
 
-    Temperature 1; the shorter prediction is filled up with zeros. Computed in at least float32. No gradient reaches
-    the teacher.
+    Temperature 1; the shorter prediction is filled up with zeros. Computed in at least float32. No
+    gradient reaches the teacher.
 
     Args:
       student_logits: `[..., V]` unnormalized log-probabilities.
@@ -79,13 +90,15 @@ def universal_logit_distance(student_logits: jax.Array, teacher_logits: jax.Arra
       ValueError: if the leading axes differ or the logits are integers.
 
     References:
-      Boizard et al. `Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs
-      <https://arxiv.org/abs/2402.12030>`_, 2024.
+      Boizard et al. `Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss
+      for LLMs <https://arxiv.org/abs/2402.12030>`_, 2024.
     """
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     if student.shape[:-1] != teacher.shape[:-1]:
-        raise ValueError(f"student and teacher logits must agree in all axes but the last, got {student.shape} and"
-                         f" {teacher.shape}")  # fmt: skip
+        raise ValueError(
+            f"student and teacher logits must agree in all axes but the last, got {student.shape} and"
+            f" {teacher.shape}"
+        )
     size = max(student.shape[-1], teacher.shape[-1])
     q, p = (_sorted_probabilities(logits, size) for logits in (student, teacher))
     return jnp.sum(jnp.abs(q - p), axis=-1)

@@ -1,4 +1,5 @@
-"""A module together with the view it reads and the dtype it computes in: what student and teacher have in common."""
+"""A module together with the view it reads and the dtype it computes in: what student and teacher
+have in common."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,12 @@ import jax.numpy as jnp
 from kd_jax.core.pytree import leaves_by_path
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables, View
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16, "float64": jnp.float64}
+DTYPES = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+    "float64": jnp.float64,
+}
 
 
 WORDS = "word_embeddings"
@@ -20,7 +26,9 @@ WORDS = "word_embeddings"
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """Floating-point leaves in `dtype`, the others as they are."""
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
 
 
 def _looks_words_up(context: Any) -> bool:
@@ -28,10 +36,11 @@ def _looks_words_up(context: Any) -> bool:
 
 
 def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
-    """The module's arguments, and a context in which a mixed text's word embeddings are mixed with its partner's.
+    """The module's arguments, and a context in which a mixed text's word embeddings are mixed with
+    its partner's.
 
-    Every text network looks its words up in a module named `word_embeddings`, so none has to know of mixing.
-    """
+    Every text network looks its words up in a module named `word_embeddings`, so none has to know
+    of mixing."""
     if "partner_ids" not in view:
         return dict(view), nullcontext()
     own = {name: array for name, array in view.items() if name not in ("partner_ids", "weight")}
@@ -47,8 +56,11 @@ def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
     return own, nn.intercept_methods(mix)
 
 
-def _conditioned(inputs: dict[str, Any], signal: Array | None) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
-    """The module's arguments with a signal added to the images, or a context in which each word embedding gets it."""
+def _conditioned(
+    inputs: dict[str, Any], signal: Array | None
+) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
+    """The module's arguments with a signal added to the images, or a context in which each word
+    embedding gets it."""
     if signal is None:
         return inputs, nullcontext()
     if "images" in inputs:
@@ -57,7 +69,9 @@ def _conditioned(inputs: dict[str, Any], signal: Array | None) -> tuple[dict[str
 
     def add(look_up, arguments, options, context):
         embeddings = look_up(*arguments, **options)
-        return embeddings + vector.astype(embeddings.dtype) if _looks_words_up(context) else embeddings
+        return (
+            embeddings + vector.astype(embeddings.dtype) if _looks_words_up(context) else embeddings
+        )
 
     return inputs, nn.intercept_methods(add)
 
@@ -82,29 +96,42 @@ class Network:
         return self.stored(variables)
 
     def stored(self, variables: Variables) -> dict[str, PyTree]:
-        """The variables as they are kept and optimised: float32, or float64 for a float64 network."""
+        """The variables as they are kept and optimised: float32, or float64 for a float64
+        network."""
         return cast(dict(variables), jnp.promote_types(jnp.float32, self.dtype))
 
     def frozen(self, variables: Variables) -> dict[str, PyTree]:
-        """The variables as a teacher holds them: in the dtype it computes in, statistics wide as they were."""
-        return {kind: cast(tree, self.dtype) if kind == "params" else tree for kind, tree in variables.items()}
+        """The variables as a teacher holds them: in the dtype it computes in, statistics wide as
+        they were."""
+        return {
+            kind: cast(tree, self.dtype) if kind == "params" else tree
+            for kind, tree in variables.items()
+        }
 
     def signal_shape(self, variables: Variables, batch: Batch) -> tuple[int, ...]:
-        """Of what can be added to each example: `(H, W, C)` for images, `(width of the word embeddings,)` for texts."""
+        """Of what can be added to each example: `(H, W, C)` for images, `(width of the word
+        embeddings,)` for texts."""
         view = batch.views[self.view]
         if "images" in view:
             return tuple(view["images"].shape[1:])
         table = f"{WORDS}/embedding"
-        found = [leaf for path, leaf in leaves_by_path(variables["params"]).items() if path.endswith(table)]
+        found = [
+            leaf
+            for path, leaf in leaves_by_path(variables["params"]).items()
+            if path.endswith(table)
+        ]
         return (found[0].shape[-1],)
 
-    def __call__(self, variables: Variables, batch: Batch, signal: Array | None = None) -> ModelOutput:
+    def __call__(
+        self, variables: Variables, batch: Batch, signal: Array | None = None
+    ) -> ModelOutput:
         """Inference: no dropout, stored BatchNorm statistics.
 
         Args:
           variables: in any dtype.
           batch: the examples.
-          signal: `[B, *signal_shape]`, added to each image or to each word embedding of a text; None: nothing is.
+          signal: `[B, *signal_shape]`, added to each image or to each word embedding of a text;
+            None: nothing is.
         """
         inputs, mixed = _unmixed(batch.views[self.view])
         inputs, conditioned = _conditioned(inputs, signal)
@@ -113,22 +140,34 @@ class Network:
         return output
 
     def train(
-        self, variables: Variables, batch: Batch, *, dropout_key: jax.Array, axis_name: str | None,
+        self,
+        variables: Variables,
+        batch: Batch,
+        *,
+        dropout_key: jax.Array,
+        axis_name: str | None,
         signal: Array | None = None,
-    ) -> tuple[ModelOutput, PyTree]:  # fmt: skip
-        """Training mode: dropout is drawn; BatchNorm reduces over the rows that are valid, on all devices of the axis.
+    ) -> tuple[ModelOutput, PyTree]:
+        """Training mode: dropout is drawn; BatchNorm reduces over the rows that are valid, on all
+          devices of the axis.
 
         `signal` is as in inference.
 
         Returns:
           The output, and the new BatchNorm statistics (`{}` for a module without any).
         """
-        statistics = {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
+        statistics = (
+            {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
+        )
         inputs, mixed = _unmixed(batch.views[self.view])
         inputs, conditioned = _conditioned(inputs, signal)
         with mixed, conditioned:
             output, changed = self.module.apply(
-                self.frozen(variables), **inputs, train=True,
-                rngs={"dropout": dropout_key}, mutable=["batch_stats"], **statistics,
-            )  # fmt: skip
+                self.frozen(variables),
+                **inputs,
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+                **statistics,
+            )
         return output, changed.get("batch_stats", {})

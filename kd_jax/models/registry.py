@@ -43,20 +43,21 @@ MODELS: dict[str, type[nn.Module]] = {
 """Name -> constructor of a Linen module."""
 
 
-
 def build(spec: Mapping[str, Any]) -> nn.Module:
     """Builds a model from a config's section.
 
     Args:
-      spec: `name`, one of `MODELS`, and that model's options; or one of `presets.PRESETS` and any options to
-        replace the table's. A `ConfigDict` will do, and lists where tuples are meant. The number of classes and the
-        size of the vocabulary are options like the others, filled in by the caller.
+      spec: `name`, one of `MODELS`, and that model's options; or one of `presets.PRESETS` and any
+        options to replace the table's. A `ConfigDict` will do, and lists where tuples are meant.
+        The number of classes and the size of the vocabulary are options like the others, filled in
+        by the caller.
 
     Returns:
       The module, without variables.
 
     Raises:
-      ValueError: if there is no such model or option, one is missing, or one has the wrong type or range.
+      ValueError: if there is no such model or option, one is missing, or one has the wrong type or
+        range.
     """
     options = dict(spec)
     name = options.pop("name", None)
@@ -64,15 +65,24 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
         options = PRESETS[name] | options
         name = options.pop("name")
     if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"no model {name!r}; there are {sorted(MODELS)}, and as published {sorted(PRESETS)}")
-    fields = {f.name: f for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")}
+        raise ValueError(
+            f"no model {name!r}; there are {sorted(MODELS)}, and as published {sorted(PRESETS)}"
+        )
+    fields = {
+        f.name: f for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")
+    }
     if unknown := sorted(set(options) - set(fields)):
-        raise ValueError(f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are {sorted(fields)}")
+        raise ValueError(
+            f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are {sorted(fields)}"
+        )
     required = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(options)):
-        raise ValueError(f"model {name!r} lacks {', '.join(map(repr, missing))}; it needs {sorted(required)}")
-    return MODELS[name](**{k: _checked(f"{name}.{k}", fields[k].type, value) for k, value in options.items()})
-
+        raise ValueError(
+            f"model {name!r} lacks {', '.join(map(repr, missing))}; it needs {sorted(required)}"
+        )
+    return MODELS[name](
+        **{k: _checked(f"{name}.{k}", fields[k].type, value) for k, value in options.items()}
+    )
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -82,9 +92,9 @@ def describe(module: nn.Module) -> dict[str, Any]:
     return {"name": names[type(module)]} | {name: getattr(module, name) for name in fields}
 
 
-
 def _checked(option: str, kind: Any, value: Any) -> Any:
-    """`value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints; ValueError if it isn't."""
+    """`value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints;
+    ValueError if it isn't."""
     if kind == tuple[int, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")
@@ -101,13 +111,21 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
     return _checked_number(option, kind, value)
 
 
-
 def _checked_number(option: str, kind: Any, value: Any) -> int | float:
     """A positive int, a count, a positive float, or a dropout rate."""
     if kind == Count:
-        kind, meaning, number, inside = int, "a whole number, 0 or more", numbers.Integral, lambda x: 0 <= x < 2**31
+        kind, meaning, number, inside = (
+            int,
+            "a whole number, 0 or more",
+            numbers.Integral,
+            lambda x: 0 <= x < 2**31,
+        )
     elif kind is int:
-        meaning, number, inside = "a positive whole number", numbers.Integral, lambda x: 0 < x < 2**31
+        meaning, number, inside = (
+            "a positive whole number",
+            numbers.Integral,
+            lambda x: 0 < x < 2**31,
+        )
     elif option.endswith(".dropout"):
         meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
     else:

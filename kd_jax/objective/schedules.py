@@ -23,10 +23,16 @@ def cosine(*, start: float, stop: float, steps: int) -> Schedule:
 
 def switch(*, start: float, stop: float, at: int) -> Schedule:
     """`start` until training step `at`, `stop` from there on."""
-    return optax.join_schedules([optax.constant_schedule(start), optax.constant_schedule(stop)], [at])
+    return optax.join_schedules(
+        [optax.constant_schedule(start), optax.constant_schedule(stop)], [at]
+    )
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {"cosine": cosine, "linear": linear, "switch": switch}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "cosine": cosine,
+    "linear": linear,
+    "switch": switch,
+}
 
 
 def extremes(value: float | Mapping[str, Any]) -> tuple[float, ...]:
@@ -44,4 +50,6 @@ def make_value(value: float | Mapping[str, Any], owner: str) -> Schedule:
         raise ValueError(f"{owner} must be a number or a schedule, got {value!r}")
     if not isinstance(value, Mapping):
         return optax.constant_schedule(float(value))
-    return call_with_options(choose(SCHEDULES, value, f"schedule for {owner}"), value, f"{owner}: schedule")
+    return call_with_options(
+        choose(SCHEDULES, value, f"schedule for {owner}"), value, f"{owner}: schedule"
+    )

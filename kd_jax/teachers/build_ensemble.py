@@ -1,4 +1,5 @@
-"""Finished models made the members of an ensemble: their options, their classes, their weights given or learned."""
+"""Finished models made the members of an ensemble: their options, their classes, their weights
+given or learned."""
 
 import hashlib
 import json
@@ -23,12 +24,16 @@ from kd_jax.training.trained_model import TrainedModel
 LEARNED = "learned"
 
 
-def assemble(plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunContext) -> TrainedModel:
-    """The ensemble that a model's section describes: `dict(name="ensemble", members=..., combine=..., ...)`.
+def assemble(
+    plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunContext
+) -> TrainedModel:
+    """The ensemble that a model's section describes: `dict(name="ensemble", members=...,
+      combine=..., ...)`.
 
     Args:
-      plan: its section; "members" are looked up in the next argument, `weights` is None (equal), one number a member,
-        or "learned", on the selection split; `temperatures` None (1) or one a member.
+      plan: its section; "members" are looked up in the next argument, `weights` is None (equal),
+        one number a member, or "learned", on the selection split; `temperatures` None (1) or one a
+        member.
       members: the finished models, by name, in order.
       context: data and devices.
 
@@ -48,9 +53,11 @@ def assemble(plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunC
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     description = facts | {
-        "fingerprint": f"sha256:{digest}", "step": 0, "train_seconds": 0.0,
+        "fingerprint": f"sha256:{digest}",
+        "step": 0,
+        "train_seconds": 0.0,
         "parameters": sum(member.parameters for member in members.values()),
-    }  # fmt: skip
+    }
     home = context.workdir / plan.name
     if jax.process_index() == 0:
         home.mkdir(parents=True, exist_ok=True)
@@ -61,19 +68,33 @@ def assemble(plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunC
 
 
 def _make(
-    members: Mapping[str, TrainedModel], context: RunContext, *, combine: str, weights: Any, temperatures: Any
+    members: Mapping[str, TrainedModel],
+    context: RunContext,
+    *,
+    combine: str,
+    weights: Any,
+    temperatures: Any,
 ) -> Ensemble:
     if combine not in (*AVERAGES, *ROUTES):
-        raise ValueError(f"unknown combine {combine!r}; there are {', '.join((*AVERAGES, *ROUTES))}")
+        raise ValueError(
+            f"unknown combine {combine!r}; there are {', '.join((*AVERAGES, *ROUTES))}"
+        )
     names = {member.network.view for member in members.values()}
     networks = {name: member.network for name, member in members.items()}
     _check_classes(members, context)
     count = len(members)
     ones = (1.0,) * count
-    equal = Ensemble(networks, combine, ones, _numbers(temperatures, count, "temperatures", ones),
-                     names.pop() if len(names) == 1 else "")  # fmt: skip
+    equal = Ensemble(
+        networks,
+        combine,
+        ones,
+        _numbers(temperatures, count, "temperatures", ones),
+        names.pop() if len(names) == 1 else "",
+    )
     if weights is not None and combine in ROUTES:
-        raise ValueError(f"weights belong to a mean, and {combine!r} takes one member's logits: they must be None")
+        raise ValueError(
+            f"weights belong to a mean, and {combine!r} takes one member's logits: they must be None"
+        )
     if weights == LEARNED:
         if combine != "mean_probabilities":
             raise ValueError("weights are learned for mean_probabilities only")
@@ -87,20 +108,30 @@ def _numbers(given: Any, count: int, name: str, default: tuple[float, ...]) -> t
     if given is None:
         return default
     numbers = given if isinstance(given, list | tuple) else ()
-    if len(numbers) != count or not all(isinstance(number, int | float) and number > 0 for number in numbers):
-        raise ValueError(f"{name} must be None or {count} positive numbers, one a member, got {given}")
+    if len(numbers) != count or not all(
+        isinstance(number, int | float) and number > 0 for number in numbers
+    ):
+        raise ValueError(
+            f"{name} must be None or {count} positive numbers, one a member, got {given}"
+        )
     return tuple(float(number) for number in numbers)
 
 
 def _check_classes(members: Mapping[str, TrainedModel], context: RunContext) -> None:
-    known = {name: list(m.description["class_names"]) for name, m in members.items() if "class_names" in m.description}
+    known = {
+        name: list(m.description["class_names"])
+        for name, m in members.items()
+        if "class_names" in m.description
+    }
     wanted = list(context.datasets.splits["train"].class_names)
     for name, classes in known.items():
         if classes != wanted:
             raise ValueError(f"member {name!r} knows the classes {classes}, the data has {wanted}")
 
 
-def _learned(members: Mapping[str, TrainedModel], temperatures: Sequence[float], context: RunContext) -> np.ndarray:
+def _learned(
+    members: Mapping[str, TrainedModel], temperatures: Sequence[float], context: RunContext
+) -> np.ndarray:
     """[M] the mixture's weights by greatest likelihood of the selection split's labels."""
     source = context.datasets.splits["selection"]
     labelled = source.labels >= 0
@@ -109,14 +140,20 @@ def _learned(members: Mapping[str, TrainedModel], temperatures: Sequence[float],
     return mixture_weights(probabilities, source.labels[labelled])
 
 
-def unlabelled_logits(members: Mapping[str, TrainedModel], source: Source, context: RunContext) -> np.ndarray:
+def unlabelled_logits(
+    members: Mapping[str, TrainedModel], source: Source, context: RunContext
+) -> np.ndarray:
     """`[M, N, K]`, what each member says of a whole split without knowing its labels."""
-    tables = (cache.outputs(x, source, context, network=without_labels(x.network)) for x in members.values())
+    tables = (
+        cache.outputs(x, source, context, network=without_labels(x.network))
+        for x in members.values()
+    )
     return np.stack([table["logits"] for table in tables])
 
 
 def mixture_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Weights of a mean of probabilities under which the labels are most likely, by expectation maximisation.
+    """Weights of a mean of probabilities under which the labels are most likely, by expectation
+    maximisation.
 
     The likelihood is concave in the weights, so what is found is the best there is.
 

@@ -1,8 +1,8 @@
 """A teacher's outputs on the training data, computed once and looked up by example in every step.
 
-Right only where an example always looks the same, without augmentation or mixing; only what is small is kept: the
-logits and features of one vector an example (`pooled`), not those of every token or pixel.
-"""
+Right only where an example always looks the same, without augmentation or mixing; only what is
+small is kept: the logits and features of one vector an example (`pooled`), not those of every token
+or pixel."""
 
 import hashlib
 import logging
@@ -42,17 +42,30 @@ class CachedTeacher:
 
 
 def output_rows(
-    variables: Variables, _frozen: Mapping[str, Any], batch: Batch, *, network: Network, axis_name: str | None
+    variables: Variables,
+    _frozen: Mapping[str, Any],
+    batch: Batch,
+    *,
+    network: Network,
+    axis_name: str | None,
 ) -> dict[str, jax.Array]:
-    """What one batch adds to the table: the outputs with one vector an example, their `index` and `valid`."""
+    """What one batch adds to the table: the outputs with one vector an example, their `index` and
+    `valid`."""
     output = network(variables, batch)
     rows = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
-    rows |= {"logits": output.logits, "index": jnp.asarray(batch.index), "valid": jnp.asarray(batch.valid)}
+    rows |= {
+        "logits": output.logits,
+        "index": jnp.asarray(batch.index),
+        "valid": jnp.asarray(batch.valid),
+    }
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
-def outputs(model: TrainedModel, source: Source, context: RunContext, *, network: Any = None) -> Table:
-    """The table of a finished model's outputs on a whole split, by `network` in place of its own if given."""
+def outputs(
+    model: TrainedModel, source: Source, context: RunContext, *, network: Any = None
+) -> Table:
+    """The table of a finished model's outputs on a whole split, by `network` in place of its own if
+    given."""
     size = int(np.lcm(64, context.parallel.devices))
     batches = context.datasets.evaluation_batches(source, list(model.views), size)
     compiled = context.parallel.evaluate(partial(output_rows, network=network or model.network))
@@ -60,9 +73,13 @@ def outputs(model: TrainedModel, source: Source, context: RunContext, *, network
 
 
 def compute(
-    compiled: Callable[..., Mapping[str, Any]], variables: Variables, batches: Any, examples: int, name: str,
+    compiled: Callable[..., Mapping[str, Any]],
+    variables: Variables,
+    batches: Any,
+    examples: int,
+    name: str,
     stop: StopSignal,
-) -> Table:  # fmt: skip
+) -> Table:
     """Runs the teacher over every example once.
 
     Args:
@@ -86,13 +103,20 @@ def compute(
         index, valid = rows.pop("index"), rows.pop("valid")
         if progress is None:
             size = len(valid)
-            progress = StepProgress(f"{name}'s outputs", total_steps=len(batches), start=0, batch_size=size)
-            table = {key: np.zeros((examples, value.shape[-1]), value.dtype) for key, value in rows.items()}
+            progress = StepProgress(
+                f"{name}'s outputs", total_steps=len(batches), start=0, batch_size=size
+            )
+            table = {
+                key: np.zeros((examples, value.shape[-1]), value.dtype)
+                for key, value in rows.items()
+            }
         for key, value in rows.items():
             table[key][index[valid]] = value[valid]
         progress.advance(number)
         if stop.asked(agree=number % 100 == 0):
-            raise Interrupted(f"stopped while {name}'s outputs were computed; the same command goes on")
+            raise Interrupted(
+                f"stopped while {name}'s outputs were computed; the same command goes on"
+            )
         if number % 100 == 0:
             progress.report(number, {})
     if progress is not None:
@@ -102,7 +126,9 @@ def compute(
 
 def path_of(folder: Path, *facts: str) -> Path:
     """Where the outputs that these facts (teacher, data, view) determine are kept."""
-    return folder / f"outputs-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:16]}.safetensors"
+    return (
+        folder / f"outputs-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:16]}.safetensors"
+    )
 
 
 def facts(model: TrainedModel, source: Source) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""A conditioned student of a run: what its section asks of its teacher, what is kept of it, and its score with it."""
+"""A conditioned student of a run: what its section asks of its teacher, what is kept of it, and its
+score with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,11 +38,17 @@ class ConditionedStudent:
     def __call__(self, variables: Mapping[str, Variables], batch: Batch) -> ModelOutput:
         """The student's output; `variables` are those of "student", "map" and "teacher"."""
         taught = self.teacher(variables["teacher"], batch)
-        return self.student(variables["student"], batch, self.condition.signal(variables["map"], taught))
+        return self.student(
+            variables["student"], batch, self.condition.signal(variables["map"], taught)
+        )
 
 
 def build_condition(
-    plan: ModelPlan, network: Network, variables: Variables, teachers: Mapping[str, TrainedModel], context: RunContext
+    plan: ModelPlan,
+    network: Network,
+    variables: Variables,
+    teachers: Mapping[str, TrainedModel],
+    context: RunContext,
 ) -> Condition | None:
     """The condition that a plan's section describes.
 
@@ -52,22 +59,36 @@ def build_condition(
         return None
     on = teachers[plan.condition["on"]]
     source = context.datasets.splits["train"]
-    batch = next(iter(context.datasets.evaluation_batches(source, [plan.view, *on.views], context.processes)))
-    taught = jax.eval_shape(lambda held, seen: on.network(on.network.frozen(held), seen), on.variables, batch)
+    batch = next(
+        iter(context.datasets.evaluation_batches(source, [plan.view, *on.views], context.processes))
+    )
+    taught = jax.eval_shape(
+        lambda held, seen: on.network(on.network.frozen(held), seen), on.variables, batch
+    )
     dtype = jnp.promote_types(jnp.float32, network.dtype)
     try:
         if knows_labels(on.network):
-            raise ValueError(f"condition.on names {on.plan.name!r}, which chooses by the label; no input may tell it")
-        return make_condition(plan.condition, taught, network.signal_shape(variables, batch), dtype, plan.objective)
+            raise ValueError(
+                f"condition.on names {on.plan.name!r}, which chooses by the label; no input may tell it"
+            )
+        return make_condition(
+            plan.condition, taught, network.signal_shape(variables, batch), dtype, plan.objective
+        )
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
 
 
-def described(plan: ModelPlan, condition_map: PyTree, teachers: Mapping[str, TrainedModel]) -> dict[str, Any]:
-    """What `finished.json` says of a condition: its section, whom it was learned on, and the map."""
+def described(
+    plan: ModelPlan, condition_map: PyTree, teachers: Mapping[str, TrainedModel]
+) -> dict[str, Any]:
+    """What `finished.json` says of a condition: its section, whom it was learned on, and the
+    map."""
     if plan.condition is None:
         return {}
-    facts = {"parameters": count_parameters(condition_map), "fingerprint": fingerprint(condition_map)}
+    facts = {
+        "parameters": count_parameters(condition_map),
+        "fingerprint": fingerprint(condition_map),
+    }
     return {"condition": plan.condition | {"teacher": _teacher(plan.condition, teachers)} | facts}
 
 
@@ -75,7 +96,9 @@ def _teacher(condition: Mapping[str, Any], teachers: Mapping[str, TrainedModel])
     return teachers[condition["on"]].description["fingerprint"]
 
 
-def check_restored(plan: ModelPlan, description: Mapping[str, Any], teachers: Mapping[str, TrainedModel]) -> None:
+def check_restored(
+    plan: ModelPlan, description: Mapping[str, Any], teachers: Mapping[str, TrainedModel]
+) -> None:
     """Refuses a finished model whose map was not learned on the output that the plan would give it.
 
     Raises:
@@ -93,19 +116,29 @@ def check_restored(plan: ModelPlan, description: Mapping[str, Any], teachers: Ma
 
 
 def score_with_teacher(
-    model: TrainedModel, teachers: Mapping[str, TrainedModel], source: Source, context: RunContext, batch_size: int
+    model: TrainedModel,
+    teachers: Mapping[str, TrainedModel],
+    source: Source,
+    context: RunContext,
+    batch_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """The entry "with_teacher" of results.json: metrics of a conditioned student that is given its teacher's output.
+    """The entry "with_teacher" of results.json: metrics of a conditioned student that is given its
+      teacher's output.
 
     Returns:
-      "teacher", "output", "map_parameters" (which count neither as the student's nor as the teacher's), "accuracy",
-      "loss" and "ece" on the split; nothing for a model without a condition.
+      "teacher", "output", "map_parameters" (which count neither as the student's nor as the
+      teacher's), "accuracy", "loss" and "ece" on the split; nothing for a model without a
+      condition.
     """
     if model.condition is None:
         return {}
     on = teachers[model.condition.teacher]
     network = ConditionedStudent(model.network, model.condition, on.network)
-    held = {"student": model.variables, "map": model.condition_map, "teacher": on.network.frozen(on.variables)}
+    held = {
+        "student": model.variables,
+        "map": model.condition_map,
+        "teacher": on.network.frozen(on.variables),
+    }
     compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers={}))
     batches = context.datasets.evaluation_batches(source, [*model.views, *on.views], batch_size)
     scores = evaluate(compiled, held, {}, batches)

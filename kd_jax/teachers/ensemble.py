@@ -21,9 +21,9 @@ class Ensemble:
 
     Attributes:
       members: name -> network, of any architecture, view and dtype.
-      combine: "mean_probabilities" (logits are their logarithms), "mean_logits"; or example by example one member's
-        logits: that of the "most_confident", by its largest probability, or of the one with the "least_loss" on the
-        label (the most confident one where there is no label).
+      combine: "mean_probabilities" (logits are their logarithms), "mean_logits"; or example by
+        example one member's logits: that of the "most_confident", by its largest probability, or of
+        the one with the "least_loss" on the label (the most confident one where there is no label).
       weights: [M] of the means, summing to 1.
       temperatures: [M], by which the members' logits are divided first.
       view: the one that all members read; "" where they differ.
@@ -40,19 +40,29 @@ class Ensemble:
         return {name: member.frozen(variables[name]) for name, member in self.members.items()}
 
     def without_labels(self) -> "Ensemble":
-        """The same for who must not know the label, nor any member that is an ensemble: by confidence instead."""
+        """The same for who must not know the label, nor any member that is an ensemble: by
+        confidence instead."""
         combine = "most_confident" if self.combine == "least_loss" else self.combine
         members = {name: without_labels(member) for name, member in self.members.items()}
         return replace(self, members=members, combine=combine)
 
     def __call__(self, variables: Mapping[str, Variables], batch: Batch) -> ModelOutput:
-        """Logits `[B, K]`; features `NAME/FEATURE` of each member, and `pooled`, all members' side by side."""
+        """Logits `[B, K]`; features `NAME/FEATURE` of each member, and `pooled`, all members' side
+        by side."""
         outputs = {name: member(variables[name], batch) for name, member in self.members.items()}
-        features = {f"{name}/{key}": value for name, out in outputs.items() for key, value in out.features.items()}
+        features = {
+            f"{name}/{key}": value
+            for name, out in outputs.items()
+            for key, value in out.features.items()
+        }
         pooled = [out.features["pooled"] for out in outputs.values()]
-        features["pooled"] = jnp.concatenate([x.astype(jnp.result_type(*pooled)) for x in pooled], axis=-1)
+        features["pooled"] = jnp.concatenate(
+            [x.astype(jnp.result_type(*pooled)) for x in pooled], axis=-1
+        )
         logits = at_least_float32(*(output.logits for output in outputs.values()))
-        scaled = jnp.stack([z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)])
+        scaled = jnp.stack(
+            [z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)]
+        )
         return ModelOutput(self.combined(scaled, batch), features)
 
     def combined(self, scaled: jax.Array, batch: Batch) -> jax.Array:
@@ -74,7 +84,9 @@ def knows_labels(network: Any) -> bool:
     """Whether what a teacher says of an example may depend on the example's label."""
     if not isinstance(network, Ensemble):
         return False
-    return network.combine == "least_loss" or any(knows_labels(member) for member in network.members.values())
+    return network.combine == "least_loss" or any(
+        knows_labels(member) for member in network.members.values()
+    )
 
 
 def without_labels(network: Any) -> Any:

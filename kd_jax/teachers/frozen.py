@@ -1,4 +1,5 @@
-"""The teachers of one student as its training step reads them: live, or looked up in a table computed before."""
+"""The teachers of one student as its training step reads them: live, or looked up in a table
+computed before."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ class FrozenTeachers:
 
     Attributes:
       networks: name -> how it is applied.
-      variables: name -> what it is applied to, on the devices: its variables in its own dtype, or its table.
+      variables: name -> what it is applied to, on the devices: its variables in its own dtype, or
+        its table.
       views: what the live ones read of a batch.
       view_names: name -> the view that its outputs are of.
     """
@@ -35,11 +37,19 @@ class FrozenTeachers:
 
     def shapes(self, batch: Batch) -> dict[str, ModelOutput]:
         """Every teacher's output on a batch, as shapes and dtypes."""
-        return {name: jax.eval_shape(self.networks[name], self.variables[name], batch) for name in self.networks}
+        return {
+            name: jax.eval_shape(self.networks[name], self.variables[name], batch)
+            for name in self.networks
+        }
 
 
 def freeze(
-    models: Mapping[str, TrainedModel], cached: Sequence[str], source: Source, context: RunContext, *, mixed: bool
+    models: Mapping[str, TrainedModel],
+    cached: Sequence[str],
+    source: Source,
+    context: RunContext,
+    *,
+    mixed: bool,
 ) -> FrozenTeachers:
     """Makes finished models the teachers of a student.
 
@@ -55,7 +65,9 @@ def freeze(
     """
     if cached and (mixed or context.datasets.augmented):
         remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
-        raise ValueError(f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}")
+        raise ValueError(
+            f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}"
+        )
     networks: dict[str, Any] = {}
     variables: dict[str, PyTree] = {}
     for name, model in models.items():
@@ -67,11 +79,14 @@ def freeze(
         else:
             networks[name], variables[name] = model.network, model.network.frozen(model.variables)
     views = [view for name, model in models.items() if name not in cached for view in model.views]
-    return FrozenTeachers(networks, variables, views, {name: model.network.view for name, model in models.items()})
+    return FrozenTeachers(
+        networks, variables, views, {name: model.network.view for name, model in models.items()}
+    )
 
 
 def _table(name: str, model: TrainedModel, source: Source, context: RunContext) -> cache.Table:
-    """The model's outputs on what a student learns from, read from the model's home or computed and kept there."""
+    """The model's outputs on what a student learns from, read from the model's home or computed and
+    kept there."""
     if source.parts:
         tables = [_table(name, model, part, context) for part in source.parts]
         return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}

@@ -19,12 +19,18 @@ PERMUTATIONS = 200
 """Sampled where there are too many members for exact values."""
 
 
-def member_values(model: TrainedModel, members: Mapping[str, TrainedModel], source: Source, context: RunContext) -> dict[str, Any]:
+def member_values(
+    model: TrainedModel, members: Mapping[str, TrainedModel], source: Source, context: RunContext
+) -> dict[str, Any]:
     """Shapley values of an ensemble's members on a split; see `worth`."""
-    return shapley_of_members(without_labels(model.network), unlabelled_logits(members, source, context), source.labels)
+    return shapley_of_members(
+        without_labels(model.network), unlabelled_logits(members, source, context), source.labels
+    )
 
 
-def shapley_of_members(ensemble: Ensemble, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def shapley_of_members(
+    ensemble: Ensemble, logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
     """Each member's share of the accuracy of the ensemble above that of a guess.
 
     Args:
@@ -33,12 +39,14 @@ def shapley_of_members(ensemble: Ensemble, logits: np.ndarray, labels: np.ndarra
       labels: `[N]` int, negative where there is none.
 
     Returns:
-      "values" and "standard_errors" (0 where all subsets are valued) by member, adding up to "all" minus "empty", the
-      accuracies of the whole ensemble and of a uniform guess.
+      "values" and "standard_errors" (0 where all subsets are valued) by member, adding up to "all"
+      minus "empty", the accuracies of the whole ensemble and of a uniform guess.
     """
     names, labelled = list(ensemble.members), labels >= 0
     logits, labels = logits[:, labelled], labels[labelled]
-    batch = Batch(np.arange(len(labels)), {}, labels, np.ones(len(labels), bool), np.ones(len(labels), bool))
+    batch = Batch(
+        np.arange(len(labels)), {}, labels, np.ones(len(labels), bool), np.ones(len(labels), bool)
+    )
 
     def accuracy(subset: frozenset) -> float:
         if not subset:

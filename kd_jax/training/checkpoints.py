@@ -1,8 +1,8 @@
-"""Checkpoints: a state with a checksum for every leaf, verified on restore; damage is announced and stepped over.
+"""Checkpoints: a state with a checksum for every leaf, verified on restore; damage is announced and
+  stepped over.
 
-Orbax writes each one into a temporary folder and renames it, so a kill leaves either all of a checkpoint or none.
-What it doesn't notice, a flipped bit in array data, the checksums do.
-"""
+Orbax writes each one into a temporary folder and renames it, so a kill leaves either all of a
+checkpoint or none. What it doesn't notice, a flipped bit in array data, the checksums do."""
 
 import json
 import logging
@@ -24,7 +24,8 @@ from kd_jax.core.types import PyTree
 log = logging.getLogger("kd_jax")
 
 DAMAGE = (ValueError, KeyError, OSError, TypeError)
-"""What Orbax raises for files that are truncated, missing or altered; it has no type of its own for that."""
+"""What Orbax raises for files that are truncated, missing or altered; it has no type of its own for
+that."""
 
 
 class CheckpointError(Exception):
@@ -51,18 +52,27 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, keep_latest: int, keep_best: int):
         if keep_latest < 1 or keep_best < 1:
-            raise ValueError(f"checkpoint.keep_latest and keep_best must be at least 1, got {keep_latest}, {keep_best}")
-        policies = preservation_policy.AnyPreservationPolicy([
-            preservation_policy.LatestN(keep_latest),
-            preservation_policy.BestN(get_metric_fn=ranking, n=keep_best, keep_checkpoints_without_metrics=False),  # pyright: ignore[reportArgumentType]
-        ])  # fmt: skip
+            raise ValueError(
+                f"checkpoint.keep_latest and keep_best must be at least 1, got {keep_latest}, {keep_best}"
+            )
+        policies = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(keep_latest),
+                preservation_policy.BestN(
+                    get_metric_fn=ranking, n=keep_best, keep_checkpoints_without_metrics=False
+                ),  # pyright: ignore[reportArgumentType]
+            ]
+        )
         self.directory = directory.resolve()
-        options = ocp.CheckpointManagerOptions(preservation_policy=policies, best_fn=ranking, best_mode="max")  # pyright: ignore[reportArgumentType]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies, best_fn=ranking, best_mode="max"
+        )  # pyright: ignore[reportArgumentType]
         self._tidy()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def _tidy(self) -> None:
-        """Removes what a kill inside a save left, and mends metrics, before Orbax reads anything."""
+        """Removes what a kill inside a save left, and mends metrics, before Orbax reads
+        anything."""
         if jax.process_index() == 0:
             for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -75,26 +85,39 @@ class Checkpoints:
         """Steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: PyTree, meta: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+    def save(
+        self, step: int, state: PyTree, meta: Mapping[str, Any], metrics: Mapping[str, float] | None
+    ) -> None:
         """Begins to write a checkpoint; returns once the state may change.
 
         Args:
           step: training steps taken.
           state: the state; it must be the same in every process.
           meta: JSON values kept beside it (data position, seconds trained, ...).
-          metrics: "accuracy" and "loss" on the selection split, for `ranking`; None keeps it from being ranked.
+          metrics: "accuracy" and "loss" on the selection split, for `ranking`; None keeps it from
+            being ranked.
 
         Raises:
           CheckpointError: if the one before could not be written (a full disk, say).
         """
         body = json.dumps(
-            {**meta, "step": step, "metrics": metrics, "leaves": describe(state), "checksums": checksums(state)}
+            {
+                **meta,
+                "step": step,
+                "metrics": metrics,
+                "leaves": describe(state),
+                "checksums": checksums(state),
+            }
         )
         sealed = {"body": body, "checksum": zlib.crc32(body.encode())}
         written = jax.tree.map(_writable, state)
-        args = ocp.args.Composite(state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed))
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed)
+        )
         try:
-            begun = self._manager.save(step, args=args, metrics={**metrics, "step": step} if metrics else None)
+            begun = self._manager.save(
+                step, args=args, metrics={**metrics, "step": step} if metrics else None
+            )
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
         if not begun:
@@ -116,7 +139,9 @@ class Checkpoints:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[-1].rpartition('": ')[2][:300]
         kept = self.last_good() or "none"
-        return CheckpointError(f"a checkpoint could not be written to {self.directory}: {reason}; last good: {kept}")
+        return CheckpointError(
+            f"a checkpoint could not be written to {self.directory}: {reason}; last good: {kept}"
+        )
 
     def last_good(self) -> str | None:
         """The newest complete checkpoint's folder, for messages."""
@@ -132,7 +157,8 @@ class Checkpoints:
           template: a state of the wanted structure, shapes, dtypes and shardings.
 
         Raises:
-          CheckpointError: if a checkpoint belongs to another model or config, or if all are damaged.
+          CheckpointError: if a checkpoint belongs to another model or config, or if all are
+            damaged.
         """
         found = self.steps()
         for step in reversed(found):
@@ -140,7 +166,9 @@ class Checkpoints:
                 restored = self.restore(step, template)
             except DamagedCheckpoint as error:
                 older = [s for s in self.steps() if s < step]
-                following = f"falling back to step {older[-1]}" if older else "there is no older one"
+                following = (
+                    f"falling back to step {older[-1]}" if older else "there is no older one"
+                )
                 log.warning("%s; %s", error, following)
                 if older:
                     self._discard(step)
@@ -158,7 +186,8 @@ class Checkpoints:
         self._manager.reload()
 
     def restore_best(self, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The best undamaged state by `ranking`, and its meta; damage is announced and the next best taken.
+        """The best undamaged state by `ranking`, and its meta; damage is announced and the next
+        best taken.
 
         Raises:
           CheckpointError: as in `restore_latest`, and when there is none.
@@ -195,7 +224,9 @@ class Checkpoints:
 
     def _meta(self, step: int, where: str) -> dict[str, Any]:
         try:
-            sealed = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            sealed = self._manager.restore(
+                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+            )["meta"]
             return _unsealed(sealed)
         except DAMAGE as error:
             raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
@@ -221,20 +252,29 @@ def _unsealed(sealed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mend_metrics(path: Path) -> None:
-    """Replaces metrics that differ from their sealed copy: Orbax reads them unchecked, ranks by them, may trip over."""
+    """Replaces metrics that differ from their sealed copy: Orbax reads them unchecked, ranks by
+    them, may trip over."""
     try:
         body = _unsealed(json.loads((path.parents[1] / "meta" / "metadata").read_text()))
     except DAMAGE:
         path.unlink()  # The checkpoint itself is damaged, which its restoration will say.
         return
-    wanted = json.dumps({**body["metrics"], "step": body["step"]}).encode() if body.get("metrics") else None
+    wanted = (
+        json.dumps({**body["metrics"], "step": body["step"]}).encode()
+        if body.get("metrics")
+        else None
+    )
     if wanted is not None and path.read_bytes() != wanted:
-        log.warning("the metrics of checkpoint %s are damaged; their copy takes their place", path.parents[1])
+        log.warning(
+            "the metrics of checkpoint %s are damaged; their copy takes their place",
+            path.parents[1],
+        )
         path.write_bytes(wanted)
 
 
 def _writable(leaf: Any) -> Any:
-    """The leaf as Orbax takes it: of what pmap leaves in every process of a cluster, one copy in memory."""
+    """The leaf as Orbax takes it: of what pmap leaves in every process of a cluster, one copy in
+    memory."""
     return np.asarray(leaf) if jax.process_count() > 1 and leaf.is_fully_addressable else leaf
 
 

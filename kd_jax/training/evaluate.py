@@ -22,7 +22,9 @@ def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
     labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
     counted = (batch.valid & batch.label_valid).astype(logits.dtype)
     right = (jnp.argmax(logits, axis=-1) == labels) * counted
-    bins = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1)
+    bins = jnp.clip(
+        jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1
+    )
     columns = jnp.stack([counted, confidence * counted, right], axis=-1)
     return jax.ops.segment_sum(columns, bins, num_segments=CALIBRATION_BINS)
 
@@ -34,10 +36,14 @@ def calibration_error(sums: np.ndarray) -> float:
 
 
 def eval_step(
-    variables: Variables, frozen: Mapping[str, Variables], batch: Batch, *,
-    network: Callable[[Any, Batch], ModelOutput], teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]],
+    variables: Variables,
+    frozen: Mapping[str, Variables],
+    batch: Batch,
+    *,
+    network: Callable[[Any, Batch], ModelOutput],
+    teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]],
     axis_name: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Sums over one batch.
 
     Args:
@@ -49,8 +55,9 @@ def eval_step(
       axis_name: pmap's axis, None under jit.
 
     Returns:
-      `Mean`s by metric, over labelled examples ("accuracy", "loss" in nats) or all ("agreement/<teacher>",
-      "teacher_kl/<teacher>" in nats at temperature 1), and "calibration" sums [bins, 3].
+      `Mean`s by metric, over labelled examples ("accuracy", "loss" in nats) or all
+      ("agreement/<teacher>", "teacher_kl/<teacher>" in nats at temperature 1), and "calibration"
+      sums [bins, 3].
     """
     logits = network(variables, batch).logits
     labelled = batch.valid & batch.label_valid
@@ -64,23 +71,30 @@ def eval_step(
         taught = teacher(frozen[name], batch).logits
         count = jnp.sum(batch.valid)
         same = (jnp.argmax(logits, axis=-1) == jnp.argmax(taught, axis=-1)) & batch.valid
-        divergence = jnp.where(batch.valid, losses.soft_target_kl(logits, taught, temperature=1.0), 0)
+        divergence = jnp.where(
+            batch.valid, losses.soft_target_kl(logits, taught, temperature=1.0), 0
+        )
         sums[f"agreement/{name}"] = Mean(jnp.sum(same), count)
         sums[f"teacher_kl/{name}"] = Mean(jnp.sum(divergence), count)
     return sum_over(sums, axis_name)
 
 
 def evaluate(
-    compiled_step: Callable[[PyTree, PyTree, Batch], dict[str, Any]], variables: Variables,
-    frozen: Mapping[str, Variables], batches: Iterable[Batch],
-) -> dict[str, Any]:  # fmt: skip
-    """Metrics of a whole split: "accuracy", "loss", "ece", and "agreement" and "teacher_kl" by teacher.
+    compiled_step: Callable[[PyTree, PyTree, Batch], dict[str, Any]],
+    variables: Variables,
+    frozen: Mapping[str, Variables],
+    batches: Iterable[Batch],
+) -> dict[str, Any]:
+    """Metrics of a whole split: "accuracy", "loss", "ece", and "agreement" and "teacher_kl" by
+      teacher.
 
-    Sums are added in float64 on the host, so the result doesn't depend on how the split was batched.
-    """
+    Sums are added in float64 on the host, so the result doesn't depend on how the split was
+    batched."""
     sums: dict[str, Any] = {}
     for batch in batches:
-        parts = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), compiled_step(variables, frozen, batch))
+        parts = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), compiled_step(variables, frozen, batch)
+        )
         sums = parts if not sums else jax.tree.map(np.add, sums, parts)
     bins = sums.pop("calibration")
     metrics: dict[str, Any] = {"agreement": {}, "teacher_kl": {}}

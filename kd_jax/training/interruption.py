@@ -12,19 +12,17 @@ RESUMABLE = 75
 """Exit status of a run that SIGTERM stopped and that can go on (EX_TEMPFAIL of sysexits.h)."""
 
 
-
 class Interrupted(Exception):
     """The run was asked to stop; its state is saved and it can be resumed."""
-
 
 
 class Diverged(Exception):
     """A loss or a gradient is no longer a finite number."""
 
 
-
 class StopSignal:
-    """Remembers that SIGTERM came. In a cluster the processes agree on it, so that all stop at the same step."""
+    """Remembers that SIGTERM came. In a cluster the processes agree on it, so that all stop at the
+    same step."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -35,7 +33,8 @@ class StopSignal:
         self._asked = True
 
     def asked(self, *, agree: bool) -> bool:
-        """Whether to stop now: alone at once, in a cluster only at the steps where all processes `agree` on it."""
+        """Whether to stop now: alone at once, in a cluster only at the steps where all processes
+        `agree` on it."""
         if jax.process_count() == 1:
             return self._asked
         return agree and bool(np.any(multihost_utils.process_allgather(np.asarray(self._asked))))

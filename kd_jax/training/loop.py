@@ -1,4 +1,5 @@
-"""The outer loop: step, log, evaluate, checkpoint; stops on SIGTERM, on numbers that aren't finite, or when done."""
+"""The outer loop: step, log, evaluate, checkpoint; stops on SIGTERM, on numbers that aren't finite,
+or when done."""
 
 import math
 import statistics
@@ -22,13 +23,6 @@ CONSEQUENCES = ("accuracy", "loss", "gradient_norm")
 """What a step reports beside its terms."""
 
 
-
-
-
-
-
-
-
 @dataclass
 class Window:
     """Metrics since the last log line, each step checked for numbers that aren't finite."""
@@ -36,13 +30,17 @@ class Window:
     sums: dict[str, dict[str, Any]] = field(default_factory=dict)
     steps: int = 0
 
-    def add(self, step: int, metrics: Mapping[str, Mapping[str, Any]], last_good: str | None) -> None:
+    def add(
+        self, step: int, metrics: Mapping[str, Mapping[str, Any]], last_good: str | None
+    ) -> None:
         """Adds a step's metrics.
 
         Raises:
           Diverged: naming the model, the step and the term.
         """
-        numbers: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics)))
+        numbers: Any = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics))
+        )
         for name, values in numbers.items():
             # The terms first: they are the cause, the total and the gradient only follow.
             for term in sorted(values, key=lambda term: (term in CONSEQUENCES, term)):
@@ -108,8 +106,9 @@ def train(
       advance: one compiled step.
       batches: positioned at `state.step`.
       rhythm: intervals in steps.
-      evaluate: by member, "accuracy", "loss" and more on the selection split; checkpoints are ranked by the members'
-        mean "accuracy" and "loss", and their meta holds each member's under "selection".
+      evaluate: by member, "accuracy", "loss" and more on the selection split; checkpoints are
+        ranked by the members' mean "accuracy" and "loss", and their meta holds each member's under
+        "selection".
       checkpoints: where states go.
       records: by member, where metrics go.
       progress: what people see.
@@ -126,12 +125,17 @@ def train(
     step, began, window, pending = int(state.step), time.perf_counter() - seconds, Window(), None
 
     def settle():
-        # Metrics are fetched one step late, so that the device already works on the next step meanwhile.
+        # Metrics are fetched one step late, so that the device already works on the next step
+        # meanwhile.
         if pending is not None:
             window.add(*pending, checkpoints.last_good())
 
     def save(scores):
-        meta = {"position": batches.get_state(), "seconds": time.perf_counter() - began, "selection": scores}
+        meta = {
+            "position": batches.get_state(),
+            "seconds": time.perf_counter() - began,
+            "selection": scores,
+        }
         checkpoints.save(step, state, meta, scores and _means(scores))
 
     while step < rhythm.total:
@@ -139,7 +143,10 @@ def train(
         settle()
         step, pending = step + 1, (step + 1, metrics)
         progress.advance(step)
-        due, log_due = at_interval(step, rhythm.save, rhythm.total), at_interval(step, rhythm.log, rhythm.total)
+        due, log_due = (
+            at_interval(step, rhythm.save, rhythm.total),
+            at_interval(step, rhythm.log, rhythm.total),
+        )
         ending = step < rhythm.total and stop.asked(agree=log_due)
         if due or log_due or ending:
             settle()
@@ -148,22 +155,29 @@ def train(
             report(step, window.close(), records, progress)
         if due:
             scores = evaluate(state)
-            selection = {name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()}
+            selection = {
+                name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()
+            }
             report(step, selection, records, None)
             save(scores)
         elif ending:
-            # Unranked: the choice of the best checkpoint must not depend on where a run happened to be stopped.
+            # Unranked: the choice of the best checkpoint must not depend on where a run happened to
+            # be stopped.
             save(None)
         if ending:
             checkpoints.wait()
-            raise Interrupted(f"stopped at step {step} of {rhythm.total}; the same command resumes it")
+            raise Interrupted(
+                f"stopped at step {step} of {rhythm.total}; the same command resumes it"
+            )
     checkpoints.wait()
     return time.perf_counter() - began
 
 
 def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """What ranks a checkpoint: the mean over the members."""
-    return {key: statistics.fmean(own[key] for own in scores.values()) for key in ("accuracy", "loss")}
+    return {
+        key: statistics.fmean(own[key] for own in scores.values()) for key in ("accuracy", "loss")
+    }
 
 
 def at_interval(step: int, every: int, total: int) -> bool:
@@ -172,13 +186,20 @@ def at_interval(step: int, every: int, total: int) -> bool:
 
 
 def report(
-    step: int, values: Mapping[str, Mapping[str, float]], records: Mapping[str, MetricsWriter], progress: StepProgress | None
+    step: int,
+    values: Mapping[str, Mapping[str, float]],
+    records: Mapping[str, MetricsWriter],
+    progress: StepProgress | None,
 ) -> None:
     """Writes values by model, and shows them; those of several models under the models' names."""
     shown = {}
     for name, record in records.items():
         finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
         record.write(step, finite)
-        shown |= finite if len(records) == 1 else {f"{name}/{key}": value for key, value in finite.items()}
+        shown |= (
+            finite
+            if len(records) == 1
+            else {f"{name}/{key}": value for key, value in finite.items()}
+        )
     if progress is not None:
         progress.report(step, shown)

@@ -11,11 +11,11 @@ from tensorboardX import SummaryWriter
 log = logging.getLogger("kd_jax")
 
 
-
 class MetricsWriter:
     """One model's metrics, appended to the workdir's metrics.jsonl and to TensorBoard events.
 
-    Steps after `resumed_at` that an interrupted run left behind are taken out first, so that no step stands twice.
+    Steps after `resumed_at` that an interrupted run left behind are taken out first, so that no
+    step stands twice.
 
     Args:
       workdir: holds metrics.jsonl.
@@ -32,7 +32,8 @@ class MetricsWriter:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One JSON object: model, step, values."""
         if self._events is not None:
-            # Opened anew, since the records of another member of the group may have replaced the file meanwhile.
+            # Opened anew, since the records of another member of the group may have replaced the
+            # file meanwhile.
             with self._path.open("a") as file:
                 file.write(json.dumps({"model": self._model, "step": step, **values}) + "\n")
             for name, value in values.items():
@@ -42,7 +43,6 @@ class MetricsWriter:
         """Flushes the events."""
         if self._events is not None:
             self._events.close()
-
 
 
 def _forget_after(path: Path, model: str, step: int) -> None:

@@ -1,13 +1,15 @@
-"""Mixed training examples: mixup, cutmix, mixup of word embeddings, drawn on the device from the step's own stream.
+"""Mixed training examples: mixup, cutmix, mixup of word embeddings, drawn on the device from the
+  step's own stream.
 
-A microbatch is mixed once, before any model reads it, so teachers and student see the same mixes ("function matching")
-whatever the sizes and tokenizers of their views. A draw belongs to a position in the global microbatch: it is the same
-on any number of devices.
+A microbatch is mixed once, before any model reads it, so teachers and student see the same mixes
+("function matching") whatever the sizes and tokenizers of their views. A draw belongs to a position
+in the global microbatch: it is the same on any number of devices.
 
-Beyer et al. `Knowledge distillation: A good teacher is patient and consistent <https://arxiv.org/abs/2106.05237>`_,
+Beyer et al. `Knowledge distillation: A good teacher is patient and consistent
+  <https://arxiv.org/abs/2106.05237>`_,
 2022. Zhang et al. `mixup <https://arxiv.org/abs/1710.09412>`_, 2018. Yun et al. `CutMix
-<https://arxiv.org/abs/1905.04899>`_, 2019. Liang et al. `MixKD <https://arxiv.org/abs/2011.00593>`_, 2021.
-"""
+<https://arxiv.org/abs/1905.04899>`_, 2019. Liang et al. `MixKD
+<https://arxiv.org/abs/2011.00593>`_, 2021."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ class Mix(NamedTuple):
     Attributes:
       partner: [B] int32, the position in the microbatch of the example that is mixed in.
       weight: [B] float32, the share of the example itself; 1: it stays as it is.
-      box: [B, 4] float32, top, bottom, left and right of the partner's rectangle as fractions; empty for mixup.
+      box: [B, 4] float32, top, bottom, left and right of the partner's rectangle as fractions;
+        empty for mixup.
     """
 
     partner: jax.Array
@@ -47,8 +50,8 @@ class Mixing:
       probability: that a microbatch is mixed at all.
       share: of its examples that then are, each by itself; below 1 the mixing is partial.
       concentration: alpha of the weight's distribution Beta(alpha, alpha); 1 is uniform.
-      candidates: mixes drawn for each example, of which the one is kept that the teachers are least certain of (by the
-        entropy of their predictions, as CutMixPick chooses); 1: no choice.
+      candidates: mixes drawn for each example, of which the one is kept that the teachers are least
+        certain of (by the entropy of their predictions, as CutMixPick chooses); 1: no choice.
       num_classes: K.
     """
 
@@ -61,15 +64,21 @@ class Mixing:
 
     def draw(self, key: jax.Array, rows: int) -> Mix:
         """Draws for a global microbatch of `rows` examples."""
-        keys = {name: fold_name(key, name) for name in ("partner", "weight", "box", "share", "probability")}
+        keys = {
+            name: fold_name(key, name)
+            for name in ("partner", "weight", "box", "share", "probability")
+        }
         partner = jax.random.permutation(keys["partner"], rows)
-        weight = jax.random.beta(keys["weight"], self.concentration, self.concentration, (rows,), jnp.float32)
+        weight = jax.random.beta(
+            keys["weight"], self.concentration, self.concentration, (rows,), jnp.float32
+        )
         mixed = jax.random.bernoulli(keys["share"], self.share, (rows,))
         mixed &= jax.random.bernoulli(keys["probability"], self.probability)
         weight = jnp.where(mixed, weight, 1)
         if self.kind == "mixup":
             return Mix(partner, weight, jnp.zeros((rows, 4), jnp.float32))
-        # A rectangle of the image's shape, its area the partner's share, clipped at the image's edges.
+        # A rectangle of the image's shape, its area the partner's share, clipped at the image's
+        # edges.
         half = jnp.sqrt(1 - weight)[:, None] / 2
         center = jax.random.uniform(keys["box"], (rows, 2))
         low, high = jnp.maximum(center - half, 0), jnp.minimum(center + half, 1)
@@ -85,9 +94,9 @@ class Mixing:
           axis_name: pmap's axis, None under jit.
 
         Returns:
-          The batch with mixed views and soft labels [B, K]. Images are mixed; a text keeps its own tokens beside its
-          partner's, `partner_ids` [B, T] and `weight` [B], and both count in its mask. A mix of an example without
-          label has none.
+          The batch with mixed views and soft labels [B, K]. Images are mixed; a text keeps its own
+          tokens beside its partner's, `partner_ids` [B, T] and `weight` [B], and both count in its
+          mask. A mix of an example without label has none.
         """
         rows = len(batch.valid)
         together = batch if axis_name is None else jax.lax.all_gather(batch, axis_name, tiled=True)
@@ -96,11 +105,16 @@ class Mixing:
             first = jax.lax.axis_index(axis_name) * rows
             mix = Mix(*(jax.lax.dynamic_slice_in_dim(drawn, first, rows) for drawn in mix))
         partner = jax.tree.map(lambda leaf: jnp.asarray(leaf)[mix.partner], together)
-        labels = _weighted(mix.weight, *(self._soft(jnp.asarray(x.labels)) for x in (batch, partner)))
+        labels = _weighted(
+            mix.weight, *(self._soft(jnp.asarray(x.labels)) for x in (batch, partner))
+        )
         pure = mix.weight == 1
         return Batch(
             index=batch.index,
-            views={name: _mixed_view(view, partner.views[name], mix, self.kind) for name, view in batch.views.items()},
+            views={
+                name: _mixed_view(view, partner.views[name], mix, self.kind)
+                for name, view in batch.views.items()
+            },
             labels=labels,
             label_valid=batch.label_valid & (partner.label_valid | pure),
             valid=batch.valid & (partner.valid | pure),
@@ -116,7 +130,11 @@ def _mixed_view(view: View, partner: View, mix: Mix, kind: str) -> View:
         return {"images": _mixed_images(view["images"], partner["images"], mix, kind)}
     mask, other = jnp.asarray(view["attention_mask"]), jnp.asarray(partner["attention_mask"])
     both = mask | (other & (mix.weight < 1)[:, None])
-    return view | {"attention_mask": both, "partner_ids": partner["input_ids"], "weight": mix.weight}
+    return view | {
+        "attention_mask": both,
+        "partner_ids": partner["input_ids"],
+        "weight": mix.weight,
+    }
 
 
 def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Array:
@@ -140,7 +158,8 @@ def make_mixing(spec: Mapping[str, Any] | None, modality: str, num_classes: int)
     """Builds the mixing of a config's section `training.mixing`.
 
     Args:
-      spec: `kind`, `probability`, `share`, `concentration` and `candidates` as in `Mixing`; None or empty: no mixing.
+      spec: `kind`, `probability`, `share`, `concentration` and `candidates` as in `Mixing`; None or
+        empty: no mixing.
       modality: of the data, "image" or "text".
       num_classes: of the data.
 
@@ -153,11 +172,19 @@ def make_mixing(spec: Mapping[str, Any] | None, modality: str, num_classes: int)
 
 
 def _make(
-    modality: str, num_classes: int, *, kind: str, probability: float, share: float, concentration: float,
+    modality: str,
+    num_classes: int,
+    *,
+    kind: str,
+    probability: float,
+    share: float,
+    concentration: float,
     candidates: int,
-) -> Mixing:  # fmt: skip
+) -> Mixing:
     if kind not in KINDS[modality]:
-        raise ValueError(f"training.mixing.kind of {modality} data is {' or '.join(KINDS[modality])}, got {kind!r}")
+        raise ValueError(
+            f"training.mixing.kind of {modality} data is {' or '.join(KINDS[modality])}, got {kind!r}"
+        )
     for name, value in (("probability", probability), ("share", share)):
         if not 0 < value <= 1:
             raise ValueError(f"training.mixing.{name} must be in (0, 1], got {value}")

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class StepProgress:
-    """Shows step, terms, accuracy, examples a second and the time left of one model's training, on stderr.
+    """Shows step, terms, accuracy, examples a second and the time left of one model's training, on
+    stderr.
 
     Args:
       name: the model.
@@ -24,8 +25,15 @@ class StepProgress:
         self._first, self._began = start, time.perf_counter()
         self._bar = None
         if jax.process_index() == 0 and sys.stderr.isatty():
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            self._bar = Progress(*columns, TextColumn("{task.fields[values]}"), console=Console(stderr=True))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(
+                *columns, TextColumn("{task.fields[values]}"), console=Console(stderr=True)
+            )
             self._task = self._bar.add_task(name, total=total_steps, completed=start, values="")
             self._bar.start()
 

@@ -1,4 +1,5 @@
-"""A finished model on disk: its variables as safetensors, and what they are. This is what teaches and is deployed."""
+"""A finished model on disk: its variables as safetensors, and what they are. This is what teaches
+and is deployed."""
 
 import json
 import logging
@@ -24,11 +25,13 @@ class SavedModel:
     """A model that won't change any more.
 
     Attributes:
-      variables: parameters and BatchNorm statistics, in memory; the knowledge mapping network is not among them.
-      description: JSON: "spec", as the config has it; "architecture", what `models.build` makes the module of; "view",
-        "inputs" (name -> shape of one example), "columns" of the data, "dtype", "class_names", "fingerprint",
-        "train_seconds", "step"; "condition", where there is one.
-      condition_map: parameters of the map from a teacher's output to its input, which it needs with that teacher only.
+      variables: parameters and BatchNorm statistics, in memory; the knowledge mapping network is
+        not among them.
+      description: JSON: "spec", as the config has it; "architecture", what `models.build` makes the
+        module of; "view", "inputs" (name -> shape of one example), "columns" of the data, "dtype",
+        "class_names", "fingerprint", "train_seconds", "step"; "condition", where there is one.
+      condition_map: parameters of the map from a teacher's output to its input, which it needs with
+        that teacher only.
     """
 
     variables: Variables
@@ -38,8 +41,8 @@ class SavedModel:
     def save(self, folder: Path) -> None:
         """Writes `model.safetensors`, then `finished.json`, whose presence says that all is whole.
 
-        The map of a condition is in `condition.safetensors`: `model.safetensors` is the student alone.
-        """
+        The map of a condition is in `condition.safetensors`: `model.safetensors` is the student
+        alone."""
         write_variables(folder / "model.safetensors", self.variables)
         if self.condition_map:
             write_variables(folder / "condition.safetensors", self.condition_map)
@@ -59,9 +62,9 @@ def write_variables(path: Path, variables: Variables) -> None:
 def load(folder: Path) -> SavedModel | None:
     """Reads a finished model; None where there is none.
 
-    One whose files are damaged, or don't match their fingerprint, is announced and counts as not finished: whoever
-    asks makes it again, and the checkpoints beside it still hold what was trained.
-    """
+    One whose files are damaged, or don't match their fingerprint, is announced and counts as not
+    finished: whoever asks makes it again, and the checkpoints beside it still hold what was
+    trained."""
     if not (folder / "finished.json").exists():
         return None
     try:
@@ -75,7 +78,9 @@ def load(folder: Path) -> SavedModel | None:
         log.warning("the finished model in %s can't be read (%s); it is made again", folder, error)
         return None
     if not whole:
-        log.warning("the finished model in %s differs from its fingerprint; it is made again", folder)
+        log.warning(
+            "the finished model in %s differs from its fingerprint; it is made again", folder
+        )
         return None
     return SavedModel(variables, description, condition_map)
 
@@ -88,7 +93,9 @@ def load_required(folder: Path) -> SavedModel:
     """
     found = load(folder)
     if found is None:
-        raise ValueError(f"restore: {folder} holds no finished model (model.safetensors and finished.json)")
+        raise ValueError(
+            f"restore: {folder} holds no finished model (model.safetensors and finished.json)"
+        )
     return found
 
 

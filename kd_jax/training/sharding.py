@@ -1,8 +1,9 @@
-"""The only room that knows devices: the mesh and shardings for jit, the axis for pmap, the start of a process.
+"""The only room that knows devices: the mesh and shardings for jit, the axis for pmap, the start of
+  a process.
 
-A step is written for the global batch. Under jit its arrays are global and XLA inserts the collectives; under pmap
-every device sees its rows and the step reduces over `AXIS` itself. Either way the state is one copy in Python's eyes.
-"""
+A step is written for the global batch. Under jit its arrays are global and XLA inserts the
+collectives; under pmap every device sees its rows and the step reduces over `AXIS` itself. Either
+way the state is one copy in Python's eyes."""
 
 import functools
 from collections.abc import Callable, Collection
@@ -55,7 +56,8 @@ class Parallel:
             )
 
     def sharding(self, leaf: Any) -> NamedSharding:
-        """Where a parameter lives: everywhere, or cut along its largest dimension that fsdp divides."""
+        """Where a parameter lives: everywhere, or cut along its largest dimension that fsdp
+        divides."""
         if self.backend == "pmap":
             # As pmap leaves its results; placed otherwise, the second step would be compiled anew.
             return NamedSharding(Mesh(self.mesh.devices.reshape(-1), (AXIS,)), PartitionSpec())
@@ -70,37 +72,49 @@ class Parallel:
         return jax.tree.map(self.sharding, tree)
 
     def place(self, tree: PyTree) -> PyTree:
-        """Puts a state or a teacher's variables where they live; every process holds the same values."""
+        """Puts a state or a teacher's variables where they live; every process holds the same
+        values."""
         return jax.tree.map(lambda leaf: jax.device_put(leaf, self.sharding(leaf)), tree)
 
     def place_batch(self, batch: Batch, axis: int) -> Batch:
-        """Puts this process's rows of a batch on its devices; `axis` is the one that counts examples."""
+        """Puts this process's rows of a batch on its devices; `axis` is the one that counts
+        examples."""
         if self.backend == "pmap":
             local = jax.local_device_count() if jax.process_count() > 1 else self.devices
             return jax.tree.map(lambda x: _split_axis(np.asarray(x), axis, local), batch)
         spec = PartitionSpec(*[None] * axis, ("data", "fsdp"))
-        put = functools.partial(jax.make_array_from_process_local_data, NamedSharding(self.mesh, spec))
+        put = functools.partial(
+            jax.make_array_from_process_local_data, NamedSharding(self.mesh, spec)
+        )
         return jax.tree.map(lambda leaf: put(np.asarray(leaf)), batch)
 
     def train(
         self, step: Callable[..., Any], state: PyTree
     ) -> Callable[[PyTree, PyTree, Batch], tuple[PyTree, PyTree]]:
-        """Compiles `step(state, frozen, batch, axis_name=...) -> (state, metrics)`; batches are [accumulate, rows]."""
+        """Compiles `step(state, frozen, batch, axis_name=...) -> (state, metrics)`; batches are
+        [accumulate, rows]."""
         if self.backend == "pmap":
             mapped = self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 1))
         else:
             out = (self.shardings(state), NamedSharding(self.mesh, PartitionSpec()))
-            mapped = jax.jit(functools.partial(step, axis_name=None), donate_argnums=0, out_shardings=out)
-        return lambda state, frozen, batch: _paced(mapped(state, frozen, self.place_batch(batch, axis=1)))
+            mapped = jax.jit(
+                functools.partial(step, axis_name=None), donate_argnums=0, out_shardings=out
+            )
+        return lambda state, frozen, batch: _paced(
+            mapped(state, frozen, self.place_batch(batch, axis=1))
+        )
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[[PyTree, PyTree, Batch], PyTree]:
-        """Compiles `step(variables, frozen, batch, axis_name=...) -> totals`; batches are [rows]."""
+        """Compiles `step(variables, frozen, batch, axis_name=...) -> totals`; batches are
+        [rows]."""
         if self.backend == "pmap":
             mapped = self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 0))
         else:
             out = NamedSharding(self.mesh, PartitionSpec())
             mapped = jax.jit(functools.partial(step, axis_name=None), out_shardings=out)
-        return lambda variables, frozen, batch: _paced(mapped(variables, frozen, self.place_batch(batch, axis=0)))
+        return lambda variables, frozen, batch: _paced(
+            mapped(variables, frozen, self.place_batch(batch, axis=0))
+        )
 
     def _pmap(self, step, in_axes):
         devices = None if jax.process_count() > 1 else list(self.mesh.devices.flat)
@@ -115,9 +129,8 @@ def _split_axis(array: np.ndarray, axis: int, parts: int) -> np.ndarray:
 def _paced(results: PyTree) -> PyTree:
     """Waits for the results where several CPU devices share few cores.
 
-    XLA's CPU collectives deadlock there when steps are dispatched faster than they end (jax 0.10); elsewhere
-    dispatch stays asynchronous.
-    """
+    XLA's CPU collectives deadlock there when steps are dispatched faster than they end (jax 0.10);
+    elsewhere dispatch stays asynchronous."""
     if jax.default_backend() == "cpu" and jax.device_count() > 1:
         jax.block_until_ready(results)
     return results
@@ -133,19 +146,24 @@ def make_parallel(*, backend: str, data: int, fsdp: int, tensor: int) -> Paralle
       tensor: 1; tensor parallelism isn't offered yet.
 
     Raises:
-      ValueError: for an unknown backend, tensor > 1, fsdp > 1 under pmap, or more devices than there are.
+      ValueError: for an unknown backend, tensor > 1, fsdp > 1 under pmap, or more devices than
+        there are.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown parallel.backend {backend!r}; there are {', '.join(BACKENDS)}")
     if tensor != 1:
-        raise ValueError(f"parallel.tensor must be 1 (tensor parallelism isn't offered yet), got {tensor}")
+        raise ValueError(
+            f"parallel.tensor must be 1 (tensor parallelism isn't offered yet), got {tensor}"
+        )
     if fsdp < 1 or (backend == "pmap" and fsdp != 1):
         raise ValueError(f"parallel.fsdp must be at least 1, and 1 under pmap, got {fsdp}")
     available = jax.device_count()
     data = available // fsdp if data == -1 else data
     used = data * fsdp
     if not 0 < used <= available or (jax.process_count() > 1 and used != available):
-        raise ValueError(f"parallel asks for data={data} x fsdp={fsdp} devices and there are {available}")
+        raise ValueError(
+            f"parallel asks for data={data} x fsdp={fsdp} devices and there are {available}"
+        )
     devices = np.asarray(jax.devices()[:used]).reshape(data, fsdp, tensor)
     return Parallel(backend, Mesh(devices, ("data", "fsdp", "tensor")))
 
@@ -155,8 +173,11 @@ def set_precision(dtypes: Collection[str]) -> None:
     jax.config.update("jax_enable_x64", "float64" in dtypes)
 
 
-def start_process(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the cluster when flags or the environment (a TPU pod, SLURM, ...) say that there is one."""
+def start_process(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins the cluster when flags or the environment (a TPU pod, SLURM, ...) say that there is
+    one."""
     if coordinator is not None or num_processes is not None or process_id is not None:
         if None in (coordinator, num_processes, process_id):
             raise ValueError("--coordinator, --num_processes and --process_id go together")
@@ -170,4 +191,8 @@ def _cluster_in_environment() -> bool:
     import os
 
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return "," in hosts or "JAX_COORDINATOR_ADDRESS" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return (
+        "," in hosts
+        or "JAX_COORDINATOR_ADDRESS" in os.environ
+        or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    )

@@ -14,8 +14,8 @@ class ModelState:
     Attributes:
       params: the module's parameters.
       batch_stats: its BatchNorm batch_stats, `{}` for a module without any.
-      term_params: trained parameters of its objective's terms, by term (the knowledge mapping network among them), and
-        of its condition's map, as "condition".
+      term_params: trained parameters of its objective's terms, by term (the knowledge mapping
+        network among them), and of its condition's map, as "condition".
       term_state: other state of those terms, by term.
       opt_state: the optimizer's state over `{"model": params, "objective": term_params}`.
       ema: moving average of `variables()`, if the model is its own teacher; else `{}`.
@@ -30,13 +30,15 @@ class ModelState:
 
     def variables(self) -> dict[str, PyTree]:
         """What `module.apply` takes."""
-        return {"params": self.params} | ({"batch_stats": self.batch_stats} if self.batch_stats else {})
-
+        return {"params": self.params} | (
+            {"batch_stats": self.batch_stats} if self.batch_stats else {}
+        )
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a training step changes, hence all that a checkpoint holds. Frozen teachers are not in it.
+    """All that a training step changes, hence all that a checkpoint holds. Frozen teachers are not
+    in it.
 
     Attributes:
       step: [] int32, steps taken.

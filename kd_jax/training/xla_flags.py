@@ -7,17 +7,20 @@ OPTION = "xla_cpu_experimental_ynn_fusion_type"
 """Which operations of a CPU program run in YNNPACK, in jaxlib 0.10."""
 
 FOR_TEXT = "LIBRARY_FUSION_TYPE_REDUCE"
-"""Sums outside YNNPACK take 10 times as long; a convolution's gradient in it 3 times as long as in Eigen, XLA's other
-library, its forward pass 1.2 to 2 times, a matmul slightly longer."""
+"""Sums outside YNNPACK take 10 times as long; a convolution's gradient in it 3 times as long as in
+Eigen, XLA's other library, its forward pass 1.2 to 2 times, a matmul slightly longer."""
 
 FOR_IMAGES = f"{FOR_TEXT},LIBRARY_FUSION_TYPE_ELTWISE"
-"""With what is computed value by value in YNNPACK too, ResNets gain a fifth, and transformers lose a fifth."""
+"""With what is computed value by value in YNNPACK too, ResNets gain a fifth, and transformers lose
+a fifth."""
 
 
 def prepare(*, text: bool) -> None:
-    """Chooses the CPU's libraries by XLA_FLAGS, unless the user has; to be called before a device is first used.
+    """Chooses the CPU's libraries by XLA_FLAGS, unless the user has; to be called before a device
+    is first used.
 
-    Other versions of jaxlib, whose options may differ and which abort on one that they don't know, are left alone.
+    Other versions of jaxlib, whose options may differ and which abort on one that they don't know,
+    are left alone.
 
     Args:
       text: whether the process's networks read text, not images.

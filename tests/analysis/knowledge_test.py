@@ -1,4 +1,5 @@
-"""Knowledge points: by hand where they are found, how they are counted, learned and kept, and what is refused."""
+"""Knowledge points: by hand where they are found, how they are counted, learned and kept, and what
+is refused."""
 
 import math
 
@@ -7,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.analysis.knowledge import count_points, knowledge_points, learning_speed, stability, weight_distances
+from kd_jax.analysis.knowledge import (
+    count_points,
+    knowledge_points,
+    learning_speed,
+    stability,
+    weight_distances,
+)
 from kd_jax.analysis.noise import entropy, feature_variance, learn_noise
 
 FOREGROUND = np.array([[[True, True], [False, False]], [[True, False], [False, False]]])
@@ -34,7 +41,9 @@ def test_a_point_is_a_unit_that_far_below_its_examples_mean_background(threshold
 
 
 def test_a_unit_exactly_at_the_threshold_is_no_point():
-    assert not knowledge_points(np.array([[0.5, 1.0]]), np.array([[True, False]]), threshold=0.5).any()
+    assert not knowledge_points(
+        np.array([[0.5, 1.0]]), np.array([[True, False]]), threshold=0.5
+    ).any()
 
 
 def test_the_foreground_does_not_move_the_mean_background():
@@ -73,7 +82,9 @@ def test_points_are_counted_inside_and_outside_of_the_foreground():
 
 
 def test_the_ratio_of_an_example_without_points_is_not_a_number():
-    counts = count_points(np.array([[False, False], [True, False]]), np.array([[True, False], [True, False]]))
+    counts = count_points(
+        np.array([[False, False], [True, False]]), np.array([[True, False], [True, False]])
+    )
     np.testing.assert_array_equal(counts.ratio, [math.nan, 1.0])
 
 
@@ -102,14 +113,19 @@ def test_steps_of_float32_weights_are_measured_in_float64():
     weights = [jax.random.normal(jax.random.key(seed), (50,)) for seed in range(3)]
     start, first, second = (np.float64(each) for each in weights)
     steps = [np.linalg.norm(first - start), np.linalg.norm(second - first)]
-    np.testing.assert_allclose(weight_distances(weights), np.cumsum(steps) / np.linalg.norm(start), rtol=1e-12)
+    np.testing.assert_allclose(
+        weight_distances(weights), np.cumsum(steps) / np.linalg.norm(start), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
         ([{"a": np.ones(2)}], "initial weights and a checkpoint, got 1"),
-        ([{"a": np.ones(2)}, {"a": np.ones(2)}, {"b": np.ones(2)}], "checkpoint 2 has other parameters"),
+        (
+            [{"a": np.ones(2)}, {"a": np.ones(2)}, {"b": np.ones(2)}],
+            "checkpoint 2 has other parameters",
+        ),
         ([{"a": np.ones(2)}, {"a": np.ones((2, 1))}], "checkpoint 1 has other parameters"),
         ([{"a": np.zeros(2)}, {"a": np.ones(2)}], "must have a length, got 0"),
         ([{"a": np.full(2, np.nan)}, {"a": np.ones(2)}], "must have a length, got nan"),
@@ -144,7 +160,9 @@ def test_speed_of_what_does_not_fit_is_refused(shapes):
 
 def test_stability_is_what_the_last_checkpoint_keeps_of_all_points_ever_found():
     points = np.zeros((3, 4, 2, 2), bool)
-    points[0, 0, 0, 0] = points[1, 0, 0, 1] = points[2, 0, 0, 1] = points[2, 0, 1, 1] = True  # Keeps two of three.
+    points[0, 0, 0, 0] = points[1, 0, 0, 1] = points[2, 0, 0, 1] = points[2, 0, 1, 1] = (
+        True  # Keeps two of three.
+    )
     points[:, 1, 0, 0] = True  # Keeps its one.
     points[1, 2] = True  # Gives all up.
     np.testing.assert_allclose(stability(points), [2 / 3, 1, 0, np.nan])
@@ -170,11 +188,23 @@ def test_a_network_knows_the_pixels_that_it_reads():
     images = np.random.default_rng(0).normal(size=(3, 4, 4, 1)).astype(np.float32)
     foreground = np.zeros((3, 4, 4), bool)
     foreground[:, 1:3, 1:3] = True
-    features_of = lambda x: jnp.tanh(x[:, 1:3, 1, :].reshape(-1, 2)) + x[:, 0, 0]  # noqa: E731
+
+    def features_of(x):
+        return jnp.tanh(x[:, 1:3, 1, :].reshape(-1, 2)) + x[:, 0, 0]
+
     sigma = learn_noise(
-        features_of, images, key=jax.random.key(0), feature_variance=feature_variance(features_of(images)),
-        units=(4, 4), entropy_weight=0.01, steps=100, learning_rate=0.1, samples=4, initial_sigma=0.1, max_sigma=4.0,
-    )  # fmt: skip
+        features_of,
+        images,
+        key=jax.random.key(0),
+        feature_variance=feature_variance(features_of(images)),
+        units=(4, 4),
+        entropy_weight=0.01,
+        steps=100,
+        learning_rate=0.1,
+        samples=4,
+        initial_sigma=0.1,
+        max_sigma=4.0,
+    )
     points = knowledge_points(entropy(sigma), foreground, threshold=0.5)
     counts = count_points(points, foreground)
     np.testing.assert_array_equal(counts.foreground, 2)

@@ -39,7 +39,9 @@ def test_without_fixed_tokens_all_can_be_hidden():
 
 
 @pytest.mark.parametrize(
-    "baseline", [0.5, np.array([0.5, -1], np.float32), np.full((4, 6, 2), 0.25, np.float32)], ids=["one", "C", "H W C"]
+    "baseline",
+    [0.5, np.array([0.5, -1], np.float32), np.full((4, 6, 2), 0.25, np.float32)],
+    ids=["one", "C", "H W C"],
 )
 def test_patches_that_do_not_stay_become_the_baseline_row_by_row(baseline):
     kept = jnp.array([[True, False, False, False, False, True], [True] * 6])
@@ -54,7 +56,12 @@ def test_patches_that_do_not_stay_become_the_baseline_row_by_row(baseline):
 @pytest.mark.parametrize(
     ("mask", "view", "kept", "message"),
     [
-        (replace_tokens(baseline_id=1, fixed_ids=()), TEXTS, (2, 5), "texts of 4 tokens have as many players, got 5"),
+        (
+            replace_tokens(baseline_id=1, fixed_ids=()),
+            TEXTS,
+            (2, 5),
+            "texts of 4 tokens have as many players, got 5",
+        ),
         (hide_tokens(fixed_ids=()), TEXTS, (2, 3), "texts of 4 tokens have as many players, got 3"),
         (
             replace_patches(grid=(3, 3), baseline=0.0),
@@ -68,11 +75,36 @@ def test_patches_that_do_not_stay_become_the_baseline_row_by_row(baseline):
             (2, 8),
             "patches doesn.t divide images of 4 x 6",
         ),
-        (replace_patches(grid=(2, 3), baseline=0.0), IMAGES, (2, 5), r"\(2, 3\) has 6 players, got permutations of 5"),
-        (replace_patches(grid=(2, 3), baseline=np.zeros(6)), IMAGES, (2, 6), r"of \(4, 6, 2\), got \(6,\)"),
-        (hide_tokens(fixed_ids=()), IMAGES, (2, 6), "reads input_ids and attention_mask; the view has images"),
-        (replace_tokens(baseline_id=1, fixed_ids=()), IMAGES, (2, 6), "reads input_ids and attention_mask"),
-        (replace_patches(grid=(2, 3), baseline=0.0), TEXTS, (2, 6), "reads images; the view has attention_mask, inp"),
+        (
+            replace_patches(grid=(2, 3), baseline=0.0),
+            IMAGES,
+            (2, 5),
+            r"\(2, 3\) has 6 players, got permutations of 5",
+        ),
+        (
+            replace_patches(grid=(2, 3), baseline=np.zeros(6)),
+            IMAGES,
+            (2, 6),
+            r"of \(4, 6, 2\), got \(6,\)",
+        ),
+        (
+            hide_tokens(fixed_ids=()),
+            IMAGES,
+            (2, 6),
+            "reads input_ids and attention_mask; the view has images",
+        ),
+        (
+            replace_tokens(baseline_id=1, fixed_ids=()),
+            IMAGES,
+            (2, 6),
+            "reads input_ids and attention_mask",
+        ),
+        (
+            replace_patches(grid=(2, 3), baseline=0.0),
+            TEXTS,
+            (2, 6),
+            "reads images; the view has attention_mask, inp",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(mask, view, kept, message):

@@ -1,4 +1,5 @@
-"""Learned noise: functions whose best noise is known, its bound, determinism, checkpoints, refusals."""
+"""Learned noise: functions whose best noise is known, its bound, determinism, checkpoints,
+refusals."""
 
 import functools
 import math
@@ -13,12 +14,21 @@ from kd_jax.models import registry
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
-WEIGHTS = (RNG.normal(size=(4, 4, 2, 5)) * np.array([0.3, 3.0, 1.0, 0.0])[:, None, None, None]).astype(np.float32)
+WEIGHTS = (
+    RNG.normal(size=(4, 4, 2, 5)) * np.array([0.3, 3.0, 1.0, 0.0])[:, None, None, None]
+).astype(np.float32)
 """Of a linear feature that reads the second row most and the fourth not at all."""
 OPTIONS = dict(
-    key=jax.random.key(0), feature_variance=2.0, units=(4, 4), entropy_weight=0.01, steps=150, learning_rate=0.1,
-    samples=16, initial_sigma=0.1, max_sigma=4.0,
-)  # fmt: skip
+    key=jax.random.key(0),
+    feature_variance=2.0,
+    units=(4, 4),
+    entropy_weight=0.01,
+    steps=150,
+    learning_rate=0.1,
+    samples=16,
+    initial_sigma=0.1,
+    max_sigma=4.0,
+)
 
 
 def linear(images, weights=WEIGHTS):
@@ -26,11 +36,14 @@ def linear(images, weights=WEIGHTS):
 
 
 def learn(features_of, inputs, **changes):
-    return np.asarray(jax.jit(lambda inputs: learn_noise(features_of, inputs, **OPTIONS | changes))(inputs))
+    return np.asarray(
+        jax.jit(lambda inputs: learn_noise(features_of, inputs, **OPTIONS | changes))(inputs)
+    )
 
 
 def best_of_linear(weights, units=(4, 4)):
-    """Where the derivative by each sigma is zero: `2 sigma |w|^2 / variance = entropy_weight / sigma`."""
+    """Where the derivative by each sigma is zero: `2 sigma |w|^2 / variance = entropy_weight /
+    sigma`."""
     squares = np.square(np.float64(weights)).sum(axis=(2, 3))
     grouped = squares.reshape(units[0], 4 // units[0], units[1], 4 // units[1]).sum(axis=(1, 3))
     return 0.1 / np.sqrt(np.maximum(grouped, 1e-30))
@@ -65,7 +78,10 @@ def test_neighbours_that_share_a_unit_bear_one_noise():
 
 def test_tokens_of_embedded_texts_bear_one_noise_each():
     embeddings = RNG.normal(size=(2, 3, 6)).astype(np.float32)
-    first_two = lambda texts: texts[:, 0] + 3 * texts[:, 1]  # noqa: E731
+
+    def first_two(texts):
+        return texts[:, 0] + 3 * texts[:, 1]
+
     found = learn(first_two, embeddings, units=(3,))
     want = [0.1 / math.sqrt(6), 0.1 / math.sqrt(9 * 6), 4.0]
     np.testing.assert_allclose(found, np.broadcast_to(want, (2, 3)), rtol=0.15)
@@ -80,14 +96,19 @@ def test_four_times_the_weight_or_the_variance_allows_twice_the_noise(sigma, cha
 def test_a_feature_and_its_multiple_bear_the_same_noise_when_measured_by_their_own_variance():
     results = []
     for scale in (1.0, 100.0):
-        features_of = lambda images, scale=scale: scale * linear(images)  # noqa: E731
+
+        def features_of(images, scale=scale):
+            return scale * linear(images)
+
         variance = feature_variance(features_of(IMAGES))
         results.append(learn(features_of, IMAGES, feature_variance=variance))
     np.testing.assert_allclose(*results, rtol=1e-3)
 
 
 def test_each_example_is_learned_by_itself():
-    squares = lambda images: jnp.square(images).reshape(-1, 32)  # noqa: E731
+    def squares(images):
+        return jnp.square(images).reshape(-1, 32)
+
     scaled = IMAGES * np.array([0.1, 1, 10], np.float32)[:, None, None, None]
     found = learn(squares, scaled)
     assert found[2].mean() < found[1].mean() < found[0].mean()
@@ -125,8 +146,11 @@ def test_one_compilation_serves_all_checkpoints(sigma):
 def test_the_background_of_an_image_bears_more_noise_than_what_a_network_reads():
     module = registry.build(dict(name="cnn", num_classes=3, widths=(4,), batch_norm=False))
     variables = module.init(jax.random.key(0), IMAGES)
+
     # The network sees the upper half alone.
-    features_of = lambda x: module.apply(variables, x[:, :2]).features["pooled"]  # noqa: E731
+    def features_of(x):
+        return module.apply(variables, x[:, :2]).features["pooled"]
+
     variance = feature_variance(features_of(IMAGES))
     found = entropy(learn(features_of, IMAGES, feature_variance=variance, samples=4))
     np.testing.assert_allclose(found[:, 2:], entropy(4.0), rtol=1e-6)
@@ -171,7 +195,10 @@ def test_features_without_a_variance_are_refused(features, message):
         ({"units": (4,)}, r"divide the positions \(4, 4\) of inputs \(3, 4, 4, 2\), got \(4,\)"),
         ({"units": (3, 4)}, r"divide the positions \(4, 4\)"),
         ({"units": (4, 0)}, r"divide the positions \(4, 4\)"),
-        ({"inputs": np.ones((3, 4), np.float32), "units": ()}, r"divide the positions \(\) of inputs \(3, 4\)"),
+        (
+            {"inputs": np.ones((3, 4), np.float32), "units": ()},
+            r"divide the positions \(\) of inputs \(3, 4\)",
+        ),
         ({"inputs": IMAGES.astype(np.int32)}, "inputs must be floating point, got int32"),
         ({"inputs": np.where(IMAGES > 1, np.inf, IMAGES)}, "inputs must be finite"),
         ({"features_of": lambda x: x}, r"\[N, D\] for N = 3 inputs, got \(3, 4, 4, 2\)"),
@@ -193,6 +220,9 @@ def test_what_does_not_fit_is_refused(changes, message):
 
 def test_noise_that_leads_to_features_that_are_not_finite_is_refused():
     highest = np.abs(IMAGES).max()
-    bursting = lambda x: linear(x) + jnp.where(jnp.abs(x).max() > highest, jnp.inf, 0.0)  # noqa: E731
+
+    def bursting(x):
+        return linear(x) + jnp.where(jnp.abs(x).max() > highest, jnp.inf, 0.0)
+
     with pytest.raises(ValueError, match="features of noisy inputs, hence sigma, must be finite"):
         learn_noise(bursting, IMAGES, **OPTIONS | dict(steps=40))

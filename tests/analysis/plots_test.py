@@ -14,7 +14,9 @@ ODD = ["$x$", "漢字", "_", "a\\b", "", "😀"]
 def drawn(monkeypatch):
     """The figures, which are written too."""
     figures, save = [], plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    monkeypatch.setattr(
+        plots, "_save", lambda figure, path: (figures.append(figure), save(figure, path))
+    )
     return figures
 
 
@@ -25,7 +27,9 @@ def is_picture(path):
 
 def test_bars_are_the_values_with_their_errors(tmp_path, drawn):
     values, errors = {"vgg": 0.3, "$vit$": -0.1}, {"vgg": 0.02, "$vit$": 0.05}
-    plots.plot_worths(values, errors, tmp_path / "new" / "bars.png", title="members of $e$", unit="share")
+    plots.plot_worths(
+        values, errors, tmp_path / "new" / "bars.png", title="members of $e$", unit="share"
+    )
     assert is_picture(tmp_path / "new" / "bars.png")
     (axes,) = drawn[0].axes
     bars = axes.containers[-1]
@@ -38,14 +42,19 @@ def test_bars_are_the_values_with_their_errors(tmp_path, drawn):
 
 
 def test_exact_values_have_no_error_bars(tmp_path, drawn):
-    plots.plot_worths({"a": 1.0, "b": 2.0}, {"a": 0.0, "b": 0.0}, tmp_path / "bars.png", title="", unit="")
+    plots.plot_worths(
+        {"a": 1.0, "b": 2.0}, {"a": 0.0, "b": 0.0}, tmp_path / "bars.png", title="", unit=""
+    )
     assert drawn[0].axes[0].containers[-1].errorbar is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_patches_lie_over_the_picture_on_a_scale_about_zero(channels, tmp_path, drawn):
     picture = np.random.default_rng(0).integers(0, 256, (12, 8, channels), dtype=np.uint8)
-    grids = {"teacher": np.array([[1.0, -3.0], [0.5, 2.0], [0.0, 0.0]]), "student": np.zeros((3, 2))}
+    grids = {
+        "teacher": np.array([[1.0, -3.0], [0.5, 2.0], [0.0, 0.0]]),
+        "student": np.zeros((3, 2)),
+    }
     plots.plot_patches(picture, grids, tmp_path / "patches.png", title="$5$")
     assert is_picture(tmp_path / "patches.png")
     alone, *panels = drawn[0].axes[:3]
@@ -61,7 +70,9 @@ def test_patches_lie_over_the_picture_on_a_scale_about_zero(channels, tmp_path, 
 
 def test_tokens_stand_from_top_to_bottom_with_their_values(tmp_path, drawn):
     values = np.array([0.5, -1.0, 0.0, 0.25, 0.0, 0.1])
-    plots.plot_tokens({"teacher": (ODD, values), "student": (["a"], [0.0])}, tmp_path / "t.png", title="the $e$")
+    plots.plot_tokens(
+        {"teacher": (ODD, values), "student": (["a"], [0.0])}, tmp_path / "t.png", title="the $e$"
+    )
     assert is_picture(tmp_path / "t.png")
     teacher, student = drawn[0].axes
     assert [bar.get_width() for bar in teacher.containers[0]] == values.tolist()

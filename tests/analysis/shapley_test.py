@@ -1,4 +1,5 @@
-"""Shapley and Banzhaf values: worked examples, the axioms that define them, sampling against exact, refusals."""
+"""Shapley and Banzhaf values: worked examples, the axioms that define them, sampling against exact,
+refusals."""
 
 import itertools
 import math
@@ -9,8 +10,15 @@ import pytest
 from kd_jax.analysis.shapley import EXACT_PLAYERS, LEAST_PAIRS, banzhaf_values, shapley_values
 
 WORKED = {
-    (): 0, (0,): 40, (1,): 60, (2,): 80, (0, 1): 70, (0, 2): 75, (1, 2): 85, (0, 1, 2): 90,
-}  # fmt: skip
+    (): 0,
+    (0,): 40,
+    (1,): 60,
+    (2,): 80,
+    (0, 1): 70,
+    (0, 2): 75,
+    (1, 2): 85,
+    (0, 1, 2): 90,
+}
 PLAYERS = range(8)
 
 
@@ -59,12 +67,17 @@ def test_exact_values_are_the_mean_over_all_orders_of_joining():
         for i, player in enumerate(order):
             totals[player] += game(order[: i + 1]) - game(order[:i])
     values, _ = shapley_values(game, players)
-    assert values == pytest.approx({player: total / math.factorial(5) for player, total in totals.items()}, rel=1e-9)
+    assert values == pytest.approx(
+        {player: total / math.factorial(5) for player, total in totals.items()}, rel=1e-9
+    )
 
 
 def test_one_player_is_worth_the_whole():
     assert shapley_values({frozenset(): 2, frozenset("a"): 5}.get, "a") == ({"a": 3.0}, {"a": 0.0})
-    assert shapley_values({frozenset(): 2, frozenset("a"): 5}.get, "a", permutations=4) == ({"a": 3.0}, {"a": 0.0})
+    assert shapley_values({frozenset(): 2, frozenset("a"): 5}.get, "a", permutations=4) == (
+        {"a": 3.0},
+        {"a": 0.0},
+    )
 
 
 @pytest.mark.parametrize("players", [("x", 1, (2, 3), frozenset({4}), None), [3, 1, 2]])
@@ -95,11 +108,17 @@ def test_a_linear_game_pays_each_player_its_own_worth(options):
 
 def test_symmetry_players_that_are_interchangeable_are_worth_the_same():
     game = random_game(2, range(4))
-    values, _ = shapley_values(lambda subset: game({p for p in subset if p < 3} | ({3} & subset)), range(4))
+    values, _ = shapley_values(
+        lambda subset: game({p for p in subset if p < 3} | ({3} & subset)), range(4)
+    )
     assert len(set(values.values())) == 4
-    swapped, _ = shapley_values(lambda subset: game({{0: 1, 1: 0}.get(p, p) for p in subset}), range(4))
+    swapped, _ = shapley_values(
+        lambda subset: game({{0: 1, 1: 0}.get(p, p) for p in subset}), range(4)
+    )
     assert swapped == pytest.approx({0: values[1], 1: values[0], 2: values[2], 3: values[3]})
-    alike, _ = shapley_values(lambda subset: game(range(len(subset & {0, 1}))) + game(subset - {0, 1}), range(4))
+    alike, _ = shapley_values(
+        lambda subset: game(range(len(subset & {0, 1}))) + game(subset - {0, 1}), range(4)
+    )
     assert alike[0] == pytest.approx(alike[1])
     assert alike[0] != pytest.approx(alike[2])
 
@@ -117,14 +136,17 @@ def test_additivity_the_values_of_a_sum_of_games_are_the_sums_of_their_values(op
     first, second = random_game(4), random_game(5)
     parts = [shapley_values(game, PLAYERS, **options)[0] for game in (first, second)]
     whole, _ = shapley_values(lambda subset: first(subset) + second(subset), PLAYERS, **options)
-    assert whole == pytest.approx({player: parts[0][player] + parts[1][player] for player in PLAYERS})
+    assert whole == pytest.approx(
+        {player: parts[0][player] + parts[1][player] for player in PLAYERS}
+    )
 
 
 # Sampling
 
 
 def deviations(exact, sampled):
-    """How many standard errors sampled values are from exact ones, over twenty games of eight players."""
+    """How many standard errors sampled values are from exact ones, over twenty games of eight
+    players."""
     found = []
     for seed in range(20):
         game = random_game(100 + seed)
@@ -137,21 +159,28 @@ def deviations(exact, sampled):
 @pytest.mark.parametrize(
     ("exact", "sampled"),
     [
-        (shapley_values, lambda game, seed: shapley_values(game, PLAYERS, permutations=600, seed=seed)),
+        (
+            shapley_values,
+            lambda game, seed: shapley_values(game, PLAYERS, permutations=600, seed=seed),
+        ),
         (banzhaf_values, lambda game, seed: banzhaf_values(game, PLAYERS, samples=600, seed=seed)),
     ],
 )
 def test_sampled_values_are_within_three_standard_errors_of_exact_ones(exact, sampled):
     found = deviations(exact, sampled)
-    # Of 160 normal deviations 0.4 are beyond three, and their root mean square is 1 within a tenth or so.
+    # Of 160 normal deviations 0.4 are beyond three, and their root mean square is 1 within a tenth
+    # or so.
     assert np.sum(found > 3) <= 2
     assert 0.8 < np.sqrt(np.mean(found**2)) < 1.2
 
 
-@pytest.mark.parametrize("sample", [
-    lambda game, seed: shapley_values(game, PLAYERS, permutations=40, seed=seed),
-    lambda game, seed: banzhaf_values(game, PLAYERS, samples=20, seed=seed),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sample",
+    [
+        lambda game, seed: shapley_values(game, PLAYERS, permutations=40, seed=seed),
+        lambda game, seed: banzhaf_values(game, PLAYERS, samples=20, seed=seed),
+    ],
+)
 def test_standard_errors_are_how_far_the_values_of_other_seeds_spread(sample):
     game = random_game(6)
     runs = [sample(game, seed) for seed in range(200)]
@@ -162,15 +191,22 @@ def test_standard_errors_are_how_far_the_values_of_other_seeds_spread(sample):
 
 def test_a_permutation_and_its_reverse_cancel_what_pairs_of_players_add():
     interactions = np.random.default_rng(7).normal(size=(8, 8))
-    game = lambda subset: sum(interactions[i, j] for i in subset for j in subset)  # noqa: E731
+
+    def game(subset):
+        return sum(interactions[i, j] for i in subset for j in subset)
+
     values, errors = shapley_values(game, PLAYERS, permutations=4)
-    assert values == pytest.approx({i: (interactions[i] + interactions[:, i]).sum() / 2 for i in PLAYERS})
+    assert values == pytest.approx(
+        {i: (interactions[i] + interactions[:, i]).sum() / 2 for i in PLAYERS}
+    )
     assert errors == pytest.approx(dict.fromkeys(PLAYERS, 0.0), abs=1e-12)
 
 
 def test_a_seed_draws_the_same_permutations_again_and_another_others():
     game = random_game(8)
-    first, again, other = (shapley_values(game, PLAYERS, permutations=10, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        shapley_values(game, PLAYERS, permutations=10, seed=seed) for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other
 
@@ -213,7 +249,9 @@ def test_sampled_banzhaf_values_value_a_subset_and_its_neighbours_once():
 
 def test_sampling_ends_once_every_standard_error_is_within_the_tolerance():
     game = random_game(11)
-    loose, tight = (shapley_values(game, PLAYERS, permutations=20_000, tolerance=t)[1] for t in (0.1, 0.05))
+    loose, tight = (
+        shapley_values(game, PLAYERS, permutations=20_000, tolerance=t)[1] for t in (0.1, 0.05)
+    )
     assert 0.05 < max(loose.values()) <= 0.1
     assert 0.025 < max(tight.values()) <= 0.05
 
@@ -243,7 +281,9 @@ def test_in_a_majority_of_three_each_player_swings_half_the_subsets_of_the_other
 
 def test_banzhaf_values_weigh_all_subsets_alike_and_need_not_add_up():
     values, _ = banzhaf_values(worked, [0, 1, 2])
-    assert values == pytest.approx({0: (40 + 10 - 5 + 5) / 4, 1: (60 + 30 + 5 + 15) / 4, 2: (80 + 35 + 25 + 20) / 4})
+    assert values == pytest.approx(
+        {0: (40 + 10 - 5 + 5) / 4, 1: (60 + 30 + 5 + 15) / 4, 2: (80 + 35 + 25 + 20) / 4}
+    )
     assert sum(values.values()) != pytest.approx(90)
 
 

@@ -31,9 +31,13 @@ def test_flatten_gives_leaves_by_dotted_path_and_lists_as_in_json():
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("parallel.backend", "pmap"), ("logging.every_steps", 7), ("checkpoint.every_steps", 7),
-     ("evaluations", {"extra": {"evaluation": "test"}})],
-)  # fmt: skip
+    [
+        ("parallel.backend", "pmap"),
+        ("logging.every_steps", 7),
+        ("checkpoint.every_steps", 7),
+        ("evaluations", {"extra": {"evaluation": "test"}}),
+    ],
+)
 def test_what_may_change_between_two_starts_is_not_part_of_a_runs_identity(config, path, value):
     before, hashed = identity(config), config_hash(config)
     put(config, path, value)
@@ -42,14 +46,22 @@ def test_what_may_change_between_two_starts_is_not_part_of_a_runs_identity(confi
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("seed", 1), ("checkpoint.use", "latest"), ("checkpoint.keep_best", 2), ("data.train", "train"),
-     ("models.student.objective.soft.temperature", 2.0), ("models.student.model.widths", (4, 9))],
-)  # fmt: skip
+    [
+        ("seed", 1),
+        ("checkpoint.use", "latest"),
+        ("checkpoint.keep_best", 2),
+        ("data.train", "train"),
+        ("models.student.objective.soft.temperature", 2.0),
+        ("models.student.model.widths", (4, 9)),
+    ],
+)
 def test_everything_else_is(config, path, value):
     before, hashed = identity(config), config_hash(config)
     put(config, path, value)
     after = identity(config)
-    assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} == {path}
+    assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} == {
+        path
+    }
     assert config_hash(config) != hashed
 
 

@@ -23,11 +23,15 @@ def make(**models):
         "optimizer": {"name": "adamw", "learning_rate": 0.1, "weight_decay": 0.01},
         "schedule": {"name": "cosine", "warmup_steps": 5},
     }
-    return ConfigDict({"view": {"size": 8}, "dtype": "float32", "training": training, "models": models})
+    return ConfigDict(
+        {"view": {"size": 8}, "dtype": "float32", "training": training, "models": models}
+    )
 
 
 def epochs(config):
-    return {name: section["training"]["epochs"] for name, section in plain(config)["models"].items()}
+    return {
+        name: section["training"]["epochs"] for name, section in plain(config)["models"].items()
+    }
 
 
 # From the experiment
@@ -46,7 +50,10 @@ def test_a_later_override_reaches_all_that_inherit(config):
     config.training.epochs = 7.0
     config.training.optimizer.learning_rate = 0.5
     assert epochs(config) == {"baseline": 7.0, "student": 7.0, "teacher": 7.0}
-    rates = {name: m["training"]["optimizer"]["learning_rate"] for name, m in plain(config)["models"].items()}
+    rates = {
+        name: m["training"]["optimizer"]["learning_rate"]
+        for name, m in plain(config)["models"].items()
+    }
     assert rates == {"baseline": 0.5, "student": 0.5, "teacher": 0.5}
 
 
@@ -55,7 +62,10 @@ def test_a_model_that_says_otherwise_keeps_its_own():
     config.training.epochs = 7.0
     assert epochs(config) == {"a": 1.0, "b": 7.0}
     assert plain(config)["models"]["b"]["dtype"] == "bfloat16"
-    assert plain(config)["models"]["a"]["training"]["schedule"] == {"name": "cosine", "warmup_steps": 5}
+    assert plain(config)["models"]["a"]["training"]["schedule"] == {
+        "name": "cosine",
+        "warmup_steps": 5,
+    }
 
 
 def test_an_inherited_key_can_be_set_for_one_model_alone(config):
@@ -74,7 +84,10 @@ def test_a_none_is_inherited_and_can_be_overridden_for_one_model_or_for_all():
     config = make(a={}, b={"like": "a"}, c={})
     config.training.optimizer.clip_norm = None
     config = inherit(config)
-    norms = lambda: [m["training"]["optimizer"]["clip_norm"] for m in plain(config)["models"].values()]  # noqa: E731
+
+    def norms():
+        return [m["training"]["optimizer"]["clip_norm"] for m in plain(config)["models"].values()]
+
     assert norms() == [None, None, None]
     config.training.optimizer.clip_norm = 1.0
     assert norms() == [1.0, 1.0, 1.0]
@@ -84,7 +97,12 @@ def test_a_none_is_inherited_and_can_be_overridden_for_one_model_or_for_all():
 
 def test_flags_can_set_what_is_none_in_the_file(config, monkeypatch):
     # ml_collections looks for overrides in sys.argv.
-    given = ["launch.py", "--config.data.dir=/data", "--config.view.size=16", "--config.models.student.view.size=8"]
+    given = [
+        "launch.py",
+        "--config.data.dir=/data",
+        "--config.view.size=16",
+        "--config.models.student.view.size=8",
+    ]
     monkeypatch.setattr(sys, "argv", given)
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values)
@@ -92,14 +110,21 @@ def test_flags_can_set_what_is_none_in_the_file(config, monkeypatch):
     resolved = plain(values.config)
     assert resolved["data"]["dir"] == "/data"
     assert {name: m["view"]["size"] for name, m in resolved["models"].items()} == {
-        "teacher": 16, "student": 8, "baseline": 8}  # fmt: skip
+        "teacher": 16,
+        "student": 8,
+        "baseline": 8,
+    }
 
 
 # Named algorithms
 
 
 @pytest.mark.parametrize(
-    ("section", "own"), [("optimizer", {"name": "sgd", "momentum": 0.9}), ("schedule", {"name": "step", "factor": 0.1})]
+    ("section", "own"),
+    [
+        ("optimizer", {"name": "sgd", "momentum": 0.9}),
+        ("schedule", {"name": "step", "factor": 0.1}),
+    ],
 )
 def test_another_name_replaces_the_whole_section(section, own):
     config = inherit(make(a={"training": {section: own}}))
@@ -152,7 +177,9 @@ def test_a_chain_of_likeness_is_followed_to_its_root():
     assert [seed_group_of(models, name) for name in "abc"] == ["c", "c", "c"]
 
 
-@pytest.mark.parametrize("models", [{"a": {"like": "a"}}, {"a": {"like": "b"}, "b": {"like": "c"}, "c": {"like": "b"}}])
+@pytest.mark.parametrize(
+    "models", [{"a": {"like": "a"}}, {"a": {"like": "b"}, "b": {"like": "c"}, "c": {"like": "b"}}]
+)
 def test_likeness_in_a_circle_is_refused_and_shown(models):
     with pytest.raises(ValueError, match=r"like goes in a circle: .*(a -> a|b -> c -> b)$"):
         inherit(make(**models))

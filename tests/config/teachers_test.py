@@ -17,10 +17,19 @@ def test_one_that_does_not_has_none(section):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"teachers": ("ema:t",), "ema": {"decay": 0.9}}, r"^models.s.teachers names 'ema:t'; .* there is 'ema:s'$"),
-        ({"teachers": ("ema:s",)}, r"^models.s: ema=dict\(decay=...\) and the teacher 'ema:s' go together$"),
+        (
+            {"teachers": ("ema:t",), "ema": {"decay": 0.9}},
+            r"^models.s.teachers names 'ema:t'; .* there is 'ema:s'$",
+        ),
+        (
+            {"teachers": ("ema:s",)},
+            r"^models.s: ema=dict\(decay=...\) and the teacher 'ema:s' go together$",
+        ),
         ({"teachers": (), "ema": {"decay": 0.9}}, r"go together$"),
-        ({"teachers": ("ema:s",), "ema": {"decay": 1.0}}, r"decay must be between 0 and 1, got 1.0$"),
+        (
+            {"teachers": ("ema:s",), "ema": {"decay": 1.0}},
+            r"decay must be between 0 and 1, got 1.0$",
+        ),
         ({"teachers": ("ema:s",), "ema": {"rate": 0.9}}, r"^models.s.ema has no option 'rate'"),
     ],
 )
@@ -46,14 +55,30 @@ def test_peers_name_each_other():
 @pytest.mark.parametrize(
     ("others", "own", "message"),
     [
-        ({"teachers": ("big",)}, {}, r"^models.a.teachers names 'peer:b'; models.b.teachers must name 'peer:a'$"),
+        (
+            {"teachers": ("big",)},
+            {},
+            r"^models.a.teachers names 'peer:b'; models.b.teachers must name 'peer:a'$",
+        ),
         ({}, {"teachers": ("peer:c",)}, r"^models.a.teachers names 'peer:c'; there are b, big$"),
         ({}, {"teachers": ("peer:a",)}, r"names 'peer:a'; there are b, big$"),
-        ({"objective": {}}, {}, r"^models.b has a peer, 'a': it needs an objective and can't be restored$"),
+        (
+            {"objective": {}},
+            {},
+            r"^models.b has a peer, 'a': it needs an objective and can't be restored$",
+        ),
         ({"restore": "elsewhere"}, {}, r"can't be restored$"),
-        ({"training": dict(batch_size=4, epochs=2.0, accumulate=1)}, {}, r"differ in training \(batch_size, epochs\)$"),
+        (
+            {"training": dict(batch_size=4, epochs=2.0, accumulate=1)},
+            {},
+            r"differ in training \(batch_size, epochs\)$",
+        ),
         ({"data": ("train", "more")}, {}, r"^models.a and its peer 'b' differ in data$"),
-        ({}, {"cached": ("peer:b",)}, r"^models.a.cached names 'peer:b', whose outputs change in every step$"),
+        (
+            {},
+            {"cached": ("peer:b",)},
+            r"^models.a.cached names 'peer:b', whose outputs change in every step$",
+        ),
     ],
 )
 def test_peers_that_can_t_be_trained_together_are_refused(others, own, message):

@@ -35,7 +35,9 @@ def test_every_method_trains_its_own_terms(part, tmp_path, monkeypatch):
     assert len(set(prints.values())) == len(prints)
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for name, model in config["models"].items():
-        assert any(model["objective"].keys() <= line.keys() for line in logged if line["model"] == name), name
+        assert any(
+            model["objective"].keys() <= line.keys() for line in logged if line["model"] == name
+        ), name
 
 
 def test_the_variants_are_the_methods_and_the_comparison():
@@ -47,11 +49,19 @@ def test_the_variants_are_the_methods_and_the_comparison():
 
 @pytest.mark.parametrize("variant", ["hinton", "kd,dkd", "quick,kd", "kd,fast"])
 def test_an_unknown_variant_is_refused_by_name(variant):
-    with pytest.raises(ValueError, match=f"^unknown variant '{variant}'; there are comparison, activation_boundary, "):
+    with pytest.raises(
+        ValueError,
+        match=f"^unknown variant '{variant}'; there are comparison, activation_boundary, ",
+    ):
         module.get_config(variant)
 
 
 def test_a_weight_that_warms_up_takes_a_twelfth_of_the_training():
     config = module.get_config("dkd")
     weight = config.models.student.objective.decoupled_kd.weight
-    assert dict(weight) == {"name": "linear", "start": 0.0, "stop": 1.0, "steps": round(47_500 * 240 / 64 / 12)}
+    assert dict(weight) == {
+        "name": "linear",
+        "start": 0.0,
+        "stop": 1.0,
+        "steps": round(47_500 * 240 / 64 / 12),
+    }

@@ -11,11 +11,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name, config.seed, config.dtype = "digits", 0, "float32"
     config.data = dict(
-        name="digits", dir=None, train="train[:90%]", selection="train[90%:]", evaluation="test",
-        inputs="image", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(mode="repair", prepared="report", max_characters=20_000,
-                      max_pixels=50_000_000, near_duplicate=0.8),
-    )  # fmt: skip
+        name="digits",
+        dir=None,
+        train="train[:90%]",
+        selection="train[90%:]",
+        evaluation="test",
+        inputs="image",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=dict(
+            mode="repair",
+            prepared="report",
+            max_characters=20_000,
+            max_pixels=50_000_000,
+            near_duplicate=0.8,
+        ),
+    )
     config.view = dict(size=None, channels=1, mean=(0.3,), std=(0.37,))
     config.training = dict(
         batch_size=64,  # Global; a multiple of accumulate x devices.
@@ -26,7 +38,8 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.models = dict(
         teacher=dict(
-            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.1), objective=HARD
+            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.1),
+            objective=HARD,
         ),
         # total loss = sum of weight * mean(term); each term is logged by its name.
         student=dict(

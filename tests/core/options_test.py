@@ -12,29 +12,42 @@ def test_choose_gives_the_entry_that_the_section_names():
     assert choose({"cook": cook}, {"recipe": "cook"}, "recipe", key="recipe") is cook
 
 
-@pytest.mark.parametrize(("spec", "named"), [({"name": "fry"}, "'fry'"), ({}, "None"), ({"name": None}, "None")])
+@pytest.mark.parametrize(
+    ("spec", "named"), [({"name": "fry"}, "'fry'"), ({}, "None"), ({"name": None}, "None")]
+)
 def test_an_unknown_name_is_refused_with_those_that_exist(spec, named):
     with pytest.raises(ValueError, match=rf"^unknown recipe {named}; there are bake, cook$"):
         choose({"cook": cook, "bake": cook}, spec, "recipe")
 
 
 def test_options_reach_the_function_beside_its_arguments():
-    assert call_with_options(cook, {"name": "cook", "minutes": 3}, "recipe", "rice") == ("rice", 3, 1)
+    assert call_with_options(cook, {"name": "cook", "minutes": 3}, "recipe", "rice") == (
+        "rice",
+        3,
+        1,
+    )
     assert call_with_options(cook, {"minutes": 3, "salt": 2}, "recipe", "rice") == ("rice", 3, 2)
 
 
 def test_the_naming_key_may_be_another():
-    assert call_with_options(cook, {"recipe": "cook", "minutes": 3}, "recipe", "rice", key="recipe") == ("rice", 3, 1)
+    assert call_with_options(
+        cook, {"recipe": "cook", "minutes": 3}, "recipe", "rice", key="recipe"
+    ) == ("rice", 3, 1)
 
 
 @pytest.mark.parametrize("unknown", ["minute", "ingredient"])
 def test_an_option_that_the_function_does_not_have_is_refused_with_those_it_has(unknown):
-    with pytest.raises(ValueError, match=rf"^recipe 'cook' has no option '{unknown}'; its options are minutes, salt$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^recipe 'cook' has no option '{unknown}'; its options are minutes, salt$",
+    ):
         call_with_options(cook, {"name": "cook", "minutes": 3, unknown: 1}, "recipe", "rice")
 
 
 def test_an_option_that_the_function_needs_is_asked_for():
-    with pytest.raises(ValueError, match=r"^recipe 'cook' needs option 'minutes'; its options are minutes, salt$"):
+    with pytest.raises(
+        ValueError, match=r"^recipe 'cook' needs option 'minutes'; its options are minutes, salt$"
+    ):
         call_with_options(cook, {"name": "cook", "salt": 1}, "recipe", "rice")
 
 

@@ -13,7 +13,12 @@ def test_the_same_seed_stream_and_step_give_the_same_key():
 
 
 def test_another_seed_stream_or_step_gives_another_key():
-    keys = [stream(3, "dropout", 7), stream(4, "dropout", 7), stream(3, "init", 7), stream(3, "dropout", 8)]
+    keys = [
+        stream(3, "dropout", 7),
+        stream(4, "dropout", 7),
+        stream(3, "init", 7),
+        stream(3, "dropout", 8),
+    ]
     assert len({bits(key) for key in keys}) == len(keys)
 
 
@@ -34,6 +39,8 @@ def test_names_fold_into_keys_of_their_own():
 
 
 def test_a_derived_seed_fits_31_bits_and_depends_on_all_it_is_derived_from():
-    seeds = [derived_seed(*what) for what in ((0, "a", "x"), (1, "a", "x"), (0, "b", "x"), (0, "a", "y"))]
+    seeds = [
+        derived_seed(*what) for what in ((0, "a", "x"), (1, "a", "x"), (0, "b", "x"), (0, "a", "y"))
+    ]
     assert len(set(seeds)) == 4
     assert all(0 <= seed < 2**31 for seed in seeds)

@@ -21,13 +21,18 @@ def make_text():
     labels = np.array([-1 if i % 5 == 0 else i % 4 for i in range(COUNT)], np.int32)
     source = Source("made up", "text", texts, labels, tuple("abcd"), "sha256:0")
     tokenizer = load_tokenizer("trained", texts=texts, vocabulary_size=200)
-    views = {"long": TextView(tokenizer, 32).prepare(source), "short": TextView(tokenizer, 10).prepare(source)}
+    views = {
+        "long": TextView(tokenizer, 32).prepare(source),
+        "short": TextView(tokenizer, 10).prepare(source),
+    }
     return source, views, bucket_lengths(32)
 
 
 def make_images():
     images = np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    source = Source("made up", "image", images, np.arange(COUNT, dtype=np.int32) % 4, tuple("abcd"), "sha256:0")
+    source = Source(
+        "made up", "image", images, np.arange(COUNT, dtype=np.int32) % 4, tuple("abcd"), "sha256:0"
+    )
     return source, {"view": ImageView(None, (0.0,), (1 / 255,), None).prepare(source)}, ()
 
 
@@ -51,7 +56,12 @@ def train(made, *, batch_size=12, accumulate=1, seed=0, process_index=0, process
 def evaluate(made, *, batch_size=8, process_index=0, process_count=1):
     source, views, buckets = made
     return evaluation_batches(
-        source, views, batch_size=batch_size, process_index=process_index, process_count=process_count, buckets=buckets
+        source,
+        views,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+        buckets=buckets,
     )
 
 
@@ -71,7 +81,9 @@ def test_soft_labels_go_where_their_examples_go(make, batches):
     made = dataclasses.replace(source, soft_labels=soft), views, buckets
     for batch in batches(made):
         rows = np.asarray(batch.valid).nonzero()
-        np.testing.assert_array_equal(np.asarray(batch.labels)[rows], soft[np.asarray(batch.index)[rows]])
+        np.testing.assert_array_equal(
+            np.asarray(batch.labels)[rows], soft[np.asarray(batch.index)[rows]]
+        )
 
 
 def test_bucket_lengths_end_in_the_longest():
@@ -136,7 +148,9 @@ def test_the_seed_sets_the_order():
 def test_a_batch_may_be_larger_than_the_source():
     batch = next(train(make_images(), batch_size=200))
     assert (
-        np.bincount(batch.index.ravel()).tolist().count(2) + np.bincount(batch.index.ravel()).tolist().count(3) == COUNT
+        np.bincount(batch.index.ravel()).tolist().count(2)
+        + np.bincount(batch.index.ravel()).tolist().count(3)
+        == COUNT
     )
 
 
@@ -148,7 +162,9 @@ def test_text_is_padded_to_its_bucket_and_to_its_views_own_length():
         shapes.add((length, batch.views["short"]["input_ids"].shape[-1]))
         lengths = views["long"].lengths[batch.index]
         np.testing.assert_array_equal(batch.views["long"]["attention_mask"].sum(-1), lengths)
-        np.testing.assert_array_equal(batch.views["short"]["attention_mask"].sum(-1), np.minimum(lengths, 10))
+        np.testing.assert_array_equal(
+            batch.views["short"]["attention_mask"].sum(-1), np.minimum(lengths, 10)
+        )
         assert (np.searchsorted(buckets, lengths) == buckets.index(length)).all()
         np.testing.assert_array_equal(batch.labels, source.labels[batch.index])
         np.testing.assert_array_equal(batch.label_valid, batch.labels >= 0)
@@ -161,7 +177,10 @@ def test_text_is_padded_to_its_bucket_and_to_its_views_own_length():
 def test_evaluation_covers_every_example_once(make, process_count):
     made = make()
     source = made[0]
-    parts = [evaluate(made, process_index=index, process_count=process_count) for index in range(process_count)]
+    parts = [
+        evaluate(made, process_index=index, process_count=process_count)
+        for index in range(process_count)
+    ]
     seen = []
     for _ in range(2):
         seen.clear()
@@ -170,7 +189,9 @@ def test_evaluation_covers_every_example_once(make, process_count):
         for batch in itertools.chain.from_iterable(rounds):
             assert batch.index.shape == (8 // process_count,)
             assert not (batch.label_valid & ~batch.valid).any()
-            np.testing.assert_array_equal(batch.label_valid, batch.valid & (source.labels[batch.index] >= 0))
+            np.testing.assert_array_equal(
+                batch.label_valid, batch.valid & (source.labels[batch.index] >= 0)
+            )
             seen.extend(batch.index[batch.valid].tolist())
     assert sorted(seen) == list(range(COUNT))
 
@@ -178,17 +199,22 @@ def test_evaluation_covers_every_example_once(make, process_count):
 def test_evaluation_rows_are_their_examples():
     source, views, buckets = make_images()
     for batch in evaluate((source, views, buckets)):
-        np.testing.assert_allclose(batch.views["view"]["images"][:, 0, 0, 0], batch.index, rtol=1e-6)
+        np.testing.assert_allclose(
+            batch.views["view"]["images"][:, 0, 0, 0], batch.index, rtol=1e-6
+        )
         np.testing.assert_array_equal(batch.labels, source.labels[batch.index])
 
 
 def test_bad_arguments_are_refused():
     source, views, _ = made = make_text()
-    with pytest.raises(ValueError, match="batch_size 12 is not divisible by accumulate x process_count, 8"):
+    with pytest.raises(
+        ValueError, match="batch_size 12 is not divisible by accumulate x process_count, 8"
+    ):
         train(made, accumulate=4, process_count=2)
     with pytest.raises(ValueError, match="batch_size 8 is not divisible by process_count 3"):
         evaluate(made, process_count=3)
     with pytest.raises(
-        ValueError, match=r"27 tokens is longer than the last bucket, 16|longer than the last bucket, 16"
+        ValueError,
+        match=r"27 tokens is longer than the last bucket, 16|longer than the last bucket, 16",
     ):
         train((source, views, (16,)))

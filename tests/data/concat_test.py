@@ -1,4 +1,5 @@
-"""Several sources as one: their rows in order, soft labels where one has them, the parts still known."""
+"""Several sources as one: their rows in order, soft labels where one has them, the parts still
+known."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ from kd_jax.data.source import Source
 
 
 def source(name, inputs, labels, soft=None, classes=("a", "b"), modality="text"):
-    return Source(name, modality, inputs, np.array(labels, np.int32), classes, f"sha256:{name}", soft_labels=soft)
+    return Source(
+        name,
+        modality,
+        inputs,
+        np.array(labels, np.int32),
+        classes,
+        f"sha256:{name}",
+        soft_labels=soft,
+    )
 
 
 SOFT = np.array([[0.25, 0.75]], np.float32)
@@ -42,10 +51,17 @@ def test_the_fingerprint_is_that_of_parts_and_order():
 
 def test_images_of_one_size_are_one_array_and_others_are_looked_up():
     small, large = np.zeros((2, 4, 4, 1), np.uint8), np.ones((3, 6, 6, 1), np.uint8)
-    same = concatenate([source("s", small, [0, 1], modality="image"), source("t", small, [0, 1], modality="image")])
+    same = concatenate(
+        [source("s", small, [0, 1], modality="image"), source("t", small, [0, 1], modality="image")]
+    )
     assert isinstance(same.inputs, np.ndarray)
     assert same.inputs.shape == (4, 4, 4, 1)
-    mixed = concatenate([source("s", small, [0, 1], modality="image"), source("l", large, [0] * 3, modality="image")]).inputs
+    mixed = concatenate(
+        [
+            source("s", small, [0, 1], modality="image"),
+            source("l", large, [0] * 3, modality="image"),
+        ]
+    ).inputs
     assert [image.shape[0] for image in mixed] == [4, 4, 6, 6, 6]
     assert [image.shape[0] for image in mixed[1:3]] == [4, 6]
     with pytest.raises(IndexError):

@@ -1,4 +1,5 @@
-"""Corruptions against hand cases and scipy's Gaussian; the same everywhere, stronger with each severity."""
+"""Corruptions against hand cases and scipy's Gaussian; the same everywhere, stronger with each
+severity."""
 
 import numpy as np
 import pytest
@@ -38,7 +39,10 @@ def test_the_same_row_is_corrupted_in_the_same_way(kind):
 
 def test_noise_differs_by_row_and_is_known_on_any_machine():
     grey = np.full((2, 2, 1), 100, np.uint8)
-    first, second = Corruption("gaussian_noise", 1)(grey, 0), Corruption("gaussian_noise", 1)(grey, 1)
+    first, second = (
+        Corruption("gaussian_noise", 1)(grey, 0),
+        Corruption("gaussian_noise", 1)(grey, 1),
+    )
     assert not np.array_equal(first, second)
     noise = 20.4 * np.random.default_rng([1903, 0]).standard_normal((2, 2, 1))
     np.testing.assert_array_equal(first, np.rint(100 + noise))
@@ -61,22 +65,35 @@ def test_contrast_draws_each_channel_to_its_own_mean():
 
 @pytest.mark.parametrize(("severity", "std"), [(1, 0.4), (3, 0.7), (5, 1.0)])
 def test_blur_is_a_gaussian_that_repeats_the_edge(severity, std):
-    want = gaussian_filter(PHOTO.astype(float), (std, std, 0), mode="nearest", radius=int(np.ceil(4 * std)))
+    want = gaussian_filter(
+        PHOTO.astype(float), (std, std, 0), mode="nearest", radius=int(np.ceil(4 * std))
+    )
     np.testing.assert_array_equal(Corruption("blur", severity)(PHOTO, 0), np.rint(want))
 
 
 def test_blur_takes_images_smaller_than_its_kernel():
-    np.testing.assert_array_equal(Corruption("blur", 5)(np.full((1, 2, 1), 77, np.uint8), 0), np.full((1, 2, 1), 77))
+    np.testing.assert_array_equal(
+        Corruption("blur", 5)(np.full((1, 2, 1), 77, np.uint8), 0), np.full((1, 2, 1), 77)
+    )
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"kind": "fog", "severity": 1}, r"^unknown x\.kind 'fog'; there are blur, contrast, gaussian_noise$"),
+        (
+            {"kind": "fog", "severity": 1},
+            r"^unknown x\.kind 'fog'; there are blur, contrast, gaussian_noise$",
+        ),
         ({"kind": "blur", "severity": 0}, r"^x\.severity is a whole number from 1 to 5, got 0$"),
         ({"kind": "blur", "severity": 6}, r"^x\.severity is a whole number from 1 to 5, got 6$"),
-        ({"kind": "blur", "severity": 2.5}, r"^x\.severity is a whole number from 1 to 5, got 2\.5$"),
-        ({"kind": "blur", "severity": True}, r"^x\.severity is a whole number from 1 to 5, got True$"),
+        (
+            {"kind": "blur", "severity": 2.5},
+            r"^x\.severity is a whole number from 1 to 5, got 2\.5$",
+        ),
+        (
+            {"kind": "blur", "severity": True},
+            r"^x\.severity is a whole number from 1 to 5, got True$",
+        ),
         ({"kind": "blur"}, "^x needs option 'severity'"),
         ({"kind": "blur", "severity": 1, "seed": 0}, "^x has no option 'seed'"),
     ],

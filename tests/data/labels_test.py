@@ -6,7 +6,11 @@ from kd_jax.data import labels
 
 @pytest.mark.parametrize(
     ("labels", "want"),
-    [(["b", "a", "b"], ("a", "b")), (["10", "9", "-1"], ("-1", "9", "10")), (["10", "9", "x"], ("10", "9", "x"))],
+    [
+        (["b", "a", "b"], ("a", "b")),
+        (["10", "9", "-1"], ("-1", "9", "10")),
+        (["10", "9", "x"], ("10", "9", "x")),
+    ],
 )
 def test_names_are_sorted_as_numbers_if_all_are(labels, want):
     assert labels.name_classes(labels) == want
@@ -23,8 +27,11 @@ def test_integers_are_class_numbers_where_classes_are_words():
 
 
 @pytest.mark.parametrize(
-    ("label", "names"), [("x", ("a", "b")), ("2", ("neg", "pos")), ("-1", ("neg", "pos")), ("3", ("1", "2"))]
+    ("label", "names"),
+    [("x", ("a", "b")), ("2", ("neg", "pos")), ("-1", ("neg", "pos")), ("3", ("1", "2"))],
 )
 def test_a_label_outside_is_refused(label, names):
-    with pytest.raises(ValueError, match=rf"label '{label}' \(row 7\) is not among the classes {', '.join(names)}"):
+    with pytest.raises(
+        ValueError, match=rf"label '{label}' \(row 7\) is not among the classes {', '.join(names)}"
+    ):
         labels.number_labels([label], names, [7])

@@ -23,7 +23,14 @@ KINDS = {"array": IMAGES, "list": list(IMAGES), "lazy": Lazy()}
 
 
 def source(inputs):
-    return Source("photos test", "image", inputs, np.array([2, 0, -1, 1], np.int32), ("a", "b", "c"), "sha256:0")
+    return Source(
+        "photos test",
+        "image",
+        inputs,
+        np.array([2, 0, -1, 1], np.int32),
+        ("a", "b", "c"),
+        "sha256:0",
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,8 +65,17 @@ def test_images_are_corrupted_by_their_position_in_the_split(kind):
 
 def test_soft_labels_go_with_their_rows_and_mean_nothing_under_other_classes():
     soft = np.random.default_rng(0).dirichlet(np.ones(2), 4).astype(np.float32)
-    source = Source("made up", "text", list("abcd"), np.array([0, 1, 0, 1], np.int32), ("x", "y"), "sha256:0",
-                    soft_labels=soft)  # fmt: skip
+    source = Source(
+        "made up",
+        "text",
+        list("abcd"),
+        np.array([0, 1, 0, 1], np.int32),
+        ("x", "y"),
+        "sha256:0",
+        soft_labels=soft,
+    )
     rows = np.array([1, 3])
-    np.testing.assert_array_equal(relabel(source, rows, source.labels[rows], ("x", "y")).soft_labels, soft[rows])
+    np.testing.assert_array_equal(
+        relabel(source, rows, source.labels[rows], ("x", "y")).soft_labels, soft[rows]
+    )
     assert relabel(source, rows, source.labels[rows], ("one", "two")).soft_labels is None

@@ -9,8 +9,16 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.plan import make_plan
 
 CONFIG = plain(load_config(f"{ROOT / 'configs' / 'digits_trusted.py'}"))
-MORE = dict(teacher="judge", source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0), labels="soft",
-            temperature=1.0, confidence=0.0, per_class=None, near_duplicate=0.0, max_overlap=0.0)  # fmt: skip
+MORE = dict(
+    teacher="judge",
+    source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0),
+    labels="soft",
+    temperature=1.0,
+    confidence=0.0,
+    per_class=None,
+    near_duplicate=0.0,
+    max_overlap=0.0,
+)
 
 
 @pytest.fixture
@@ -31,8 +39,14 @@ def test_a_trusted_set_takes_the_training_split_s_place_beside_transfer_sets(con
         (("train", "other"), "data names 'other'; there are train, more, stricter, trusted"),
         (("more", "more"), "data names one or more different sets"),
         ((), "data names one or more different sets"),
-        (("train", "trusted"), "data names train and trusted, which share training rows; name one of them"),
-        (("trusted", "more", "stricter"), "data names trusted and stricter, which share training rows"),
+        (
+            ("train", "trusted"),
+            "data names train and trusted, which share training rows; name one of them",
+        ),
+        (
+            ("trusted", "more", "stricter"),
+            "data names trusted and stricter, which share training rows",
+        ),
     ],
 )
 def test_data_that_there_isn_t_or_that_is_there_twice_is_refused(config, data, message):
@@ -44,7 +58,9 @@ def test_data_that_there_isn_t_or_that_is_there_twice_is_refused(config, data, m
 
 def test_two_kinds_of_sets_of_one_name_are_refused(config):
     config["transfer_sets"]["trusted"] = MORE
-    with pytest.raises(ValueError, match="transfer_sets and trusted_sets both have a set 'trusted'"):
+    with pytest.raises(
+        ValueError, match="transfer_sets and trusted_sets both have a set 'trusted'"
+    ):
         make_plan(config)
 
 
@@ -52,7 +68,9 @@ def test_two_kinds_of_sets_of_one_name_are_refused(config):
 @pytest.mark.parametrize("name", ["train", "Trusted", "rows I trust"])
 def test_names_other_than_plain_words_are_refused(config, kind, name):
     config[kind][name] = next(iter(config[kind].values()))
-    with pytest.raises(ValueError, match=f"{kind}.{name}: .*small letters, digits and _, and isn't 'train'"):
+    with pytest.raises(
+        ValueError, match=f"{kind}.{name}: .*small letters, digits and _, and isn't 'train'"
+    ):
         make_plan(config)
 
 
@@ -61,7 +79,9 @@ def test_none_is_no_set_and_a_set_without_a_section_is_refused(config, kind):
     for model in config["models"].values():
         model["data"] = ("train",)
     assert not getattr(make_plan(config | {kind: None}), kind)
-    with pytest.raises(ValueError, match=f"{kind}.other must be a section with the set's options, got None"):
+    with pytest.raises(
+        ValueError, match=f"{kind}.other must be a section with the set's options, got None"
+    ):
         make_plan(config | {kind: {"other": None}})
 
 

@@ -45,14 +45,18 @@ def test_the_order_does_not_depend_on_the_order_of_the_keys(config):
     assert make_plan(turned).models == make_plan(config).models
 
 
-@pytest.mark.parametrize("circle", [{"teacher": "student"}, {"a": "b", "b": "a"}, {"teacher": "teacher"}])
+@pytest.mark.parametrize(
+    "circle", [{"teacher": "student"}, {"a": "b", "b": "a"}, {"teacher": "teacher"}]
+)
 def test_teachers_in_a_circle_are_refused_and_named(config, circle):
     for name, teacher in circle.items():
         if name in config["models"]:
             put(config, f"models.{name}.teachers", (teacher,))
         else:
             add(config, name, teacher)
-    with pytest.raises(ValueError, match="their teachers, or the models they start from, form a circle") as refusal:
+    with pytest.raises(
+        ValueError, match="their teachers, or the models they start from, form a circle"
+    ) as refusal:
         make_plan(config)
     assert all(name in str(refusal.value) for name in circle)
 
@@ -78,8 +82,15 @@ def add_peer(config, name, **changes):
 def test_peers_are_one_group_beside_each_other_after_the_teachers_of_both(config):
     add_peer(config, "a")
     plan = make_plan(config)
-    assert [[model.name for model in group] for group in plan.groups] == [["baseline"], ["teacher"], ["a", "student"]]
-    assert [(model.teachers, model.peers) for model in plan.groups[-1]] == [((), ("student",)), (("teacher",), ("a",))]
+    assert [[model.name for model in group] for group in plan.groups] == [
+        ["baseline"],
+        ["teacher"],
+        ["a", "student"],
+    ]
+    assert [(model.teachers, model.peers) for model in plan.groups[-1]] == [
+        ((), ("student",)),
+        (("teacher",), ("a",)),
+    ]
 
 
 def test_a_peer_that_is_like_the_other_is_seeded_by_its_own_name(config):
@@ -88,7 +99,9 @@ def test_a_peer_that_is_like_the_other_is_seeded_by_its_own_name(config):
     add(config, "twins_baseline")
     put(config, "models.twins_baseline.like", "twin")
     plan = make_plan(config)
-    seed_groups = [plan[name].seed_group for name in ("student", "baseline", "twin", "twins_baseline")]
+    seed_groups = [
+        plan[name].seed_group for name in ("student", "baseline", "twin", "twins_baseline")
+    ]
     assert seed_groups == ["student", "student", "twin", "twin"]
 
 
@@ -111,7 +124,10 @@ def test_a_peer_that_is_also_a_finished_teacher_is_a_circle(config):
 def test_peers_are_checked_where_a_plan_is_made(config):
     add_peer(config, "a")
     put(config, "models.student.teachers", ("teacher",))
-    with pytest.raises(ValueError, match=r"^models.a.teachers names 'peer:student'; models.student.teachers must name"):
+    with pytest.raises(
+        ValueError,
+        match=r"^models.a.teachers names 'peer:student'; models.student.teachers must name",
+    ):
         make_plan(config)
 
 
@@ -120,7 +136,12 @@ def test_peers_are_checked_where_a_plan_is_made(config):
 
 def test_a_model_is_planned_from_its_section(config):
     student = make_plan(config)["student"]
-    assert (student.name, student.seed_group, student.teachers, student.cached) == ("student", "student", ("teacher",), ())
+    assert (student.name, student.seed_group, student.teachers, student.cached) == (
+        "student",
+        "student",
+        ("teacher",),
+        (),
+    )
     assert student.model == {"name": "cnn", "widths": (4, 8), "batch_norm": False}
     assert (student.dtype, student.restore) == ("float32", None)
     assert student.training["epochs"] == config["training"]["epochs"]
@@ -130,10 +151,15 @@ def test_models_that_are_alike_share_a_seed(config):
     add(config, "again", "teacher")
     put(config, "models.again.like", "baseline")
     plan = make_plan(config)
-    assert [plan[name].seed_group for name in ("teacher", "student", "baseline", "again")] == ["teacher", *["student"] * 3]
+    assert [plan[name].seed_group for name in ("teacher", "student", "baseline", "again")] == [
+        "teacher",
+        *["student"] * 3,
+    ]
 
 
-@pytest.mark.parametrize("change", [{"restore": "runs/x/teacher"}, {"model": {"pretrained": "minilm"}}])
+@pytest.mark.parametrize(
+    "change", [{"restore": "runs/x/teacher"}, {"model": {"pretrained": "minilm"}}]
+)
 def test_a_model_with_weights_of_its_own_needs_no_objective(config, change):
     section = config["models"]["teacher"]
     section |= change
@@ -151,7 +177,9 @@ def test_only_teachers_of_a_model_can_be_cached(config):
     put(config, "models.student.cached", ("teacher",))
     assert make_plan(config)["student"].cached == ("teacher",)
     put(config, "models.student.cached", ("teacher", "baseline"))
-    with pytest.raises(ValueError, match=r"^models.student.cached names baseline; its teachers are teacher$"):
+    with pytest.raises(
+        ValueError, match=r"^models.student.cached names baseline; its teachers are teacher$"
+    ):
         make_plan(config)
 
 
@@ -160,9 +188,19 @@ def test_only_teachers_of_a_model_can_be_cached(config):
 
 @pytest.mark.parametrize(
     "section",
-    ["", "data.", "training.", "parallel.", "checkpoint.", "logging.", "compare.", "evaluations.extra.",
-     "models.student.", "models.student.training."],
-)  # fmt: skip
+    [
+        "",
+        "data.",
+        "training.",
+        "parallel.",
+        "checkpoint.",
+        "logging.",
+        "compare.",
+        "evaluations.extra.",
+        "models.student.",
+        "models.student.training.",
+    ],
+)
 def test_an_unknown_key_is_refused_in_every_section(config, section):
     config["evaluations"] = {"extra": {"evaluation": "test"}}
     make_plan(config)
@@ -174,11 +212,21 @@ def test_an_unknown_key_is_refused_in_every_section(config, section):
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("", "seed"), ("", "training"), ("data", "max_rejected"), ("data", "cleaning"),
-     ("training", "accumulate"), ("parallel", "backend"), ("checkpoint", "use"), ("logging", "every_steps"),
-     ("compare", "baseline"), ("models.student", "view"), ("models.student", "model"),
-     ("models.student.training", "optimizer")],
-)  # fmt: skip
+    [
+        ("", "seed"),
+        ("", "training"),
+        ("data", "max_rejected"),
+        ("data", "cleaning"),
+        ("training", "accumulate"),
+        ("parallel", "backend"),
+        ("checkpoint", "use"),
+        ("logging", "every_steps"),
+        ("compare", "baseline"),
+        ("models.student", "view"),
+        ("models.student", "model"),
+        ("models.student.training", "optimizer"),
+    ],
+)
 def test_a_missing_key_is_asked_for(config, section, key):
     inner = config
     for name in section.split(".") if section else ():
@@ -192,9 +240,21 @@ def test_a_missing_key_is_asked_for(config, section, key):
     ("path", "value", "message"),
     [
         ("checkpoint.use", "newest", "^checkpoint.use is 'best' or 'latest', got 'newest'$"),
-        ("models.teacher.training.epochs", 0.0, "^models.teacher.training.epochs must be positive, got 0.0$"),
-        ("models.teacher.dtype", "int8", "^models.teacher.dtype 'int8' is unknown; there are float32, bfloat16"),
-        ("compare.student", "pupil", "^compare.student names 'pupil'; there are baseline, student, teacher$"),
+        (
+            "models.teacher.training.epochs",
+            0.0,
+            "^models.teacher.training.epochs must be positive, got 0.0$",
+        ),
+        (
+            "models.teacher.dtype",
+            "int8",
+            "^models.teacher.dtype 'int8' is unknown; there are float32, bfloat16",
+        ),
+        (
+            "compare.student",
+            "pupil",
+            "^compare.student names 'pupil'; there are baseline, student, teacher$",
+        ),
         (
             "evaluations.x",
             {"corruption": {"kind": "fog", "severity": 1}},
@@ -225,7 +285,9 @@ def test_a_value_that_makes_no_sense_is_refused(config, path, value, message):
 )
 def test_an_unfair_comparison_is_refused_naming_what_differs(config, path, value, named):
     put(config, f"models.baseline.{path}", value)
-    with pytest.raises(ValueError, match=r"^compare: student 'student' and baseline 'baseline' differ in") as refusal:
+    with pytest.raises(
+        ValueError, match=r"^compare: student 'student' and baseline 'baseline' differ in"
+    ) as refusal:
         make_plan(config)
     assert named in str(refusal.value)
 

@@ -11,8 +11,12 @@ EVALUATIONS = {
 def test_the_mean_the_worst_and_the_drop_of_each_model():
     summary = summarize({"student": 0.875, "teacher": 0.9}, EVALUATIONS)
     assert summary["student"] == {
-        "in_domain": 0.875, "mean": 0.5, "worst": 0.25, "worst_dataset": "far", "drop": 0.375,
-    }  # fmt: skip
+        "in_domain": 0.875,
+        "mean": 0.5,
+        "worst": 0.25,
+        "worst_dataset": "far",
+        "drop": 0.375,
+    }
     assert summary["teacher"]["worst_dataset"] == "near"
     assert summary["teacher"]["drop"] == pytest.approx(0.3)
 

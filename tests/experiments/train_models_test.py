@@ -1,4 +1,5 @@
-"""Peers from a config to finished models: resumed wherever a run was cut, ranked together, reported each by itself."""
+"""Peers from a config to finished models: resumed wherever a run was cut, ranked together, reported
+each by itself."""
 
 import json
 
@@ -22,7 +23,12 @@ def config(**overrides):
         for name in ("baseline", "baseline_wide"):
             del found.models[name]
         found.compare = dict(student="student", baseline="student", teacher="wide")
-    short = {"training.epochs": 0.5, "checkpoint.every_steps": EVERY, "logging.every_steps": 1, "parallel.data": 1}
+    short = {
+        "training.epochs": 0.5,
+        "checkpoint.every_steps": EVERY,
+        "logging.every_steps": 1,
+        "parallel.data": 1,
+    }
     found.update_from_flattened_dict(short | overrides)
     return plain(found)
 
@@ -44,7 +50,10 @@ def lines(folder):
 
 def assert_same_as(alone, folder, results):
     assert fingerprints(results) == fingerprints(alone[1])
-    order = lambda line: (line["model"], line["step"], len(line))  # noqa: E731
+
+    def order(line):
+        return (line["model"], line["step"], len(line))
+
     assert sorted(lines(folder), key=order) == sorted(lines(alone[0]), key=order)
 
 
@@ -61,20 +70,36 @@ def test_each_peer_is_a_finished_model_of_its_own_and_one_folder_holds_their_che
 
 def test_the_report_names_peers_among_the_teachers_and_says_how_far_they_agree(alone):
     models = alone[1]["models"]
-    assert [models[name]["teachers"] for name in ("student", "wide")] == [["peer:wide"], ["peer:student"]]
-    assert models["student"]["agreement"].keys() == models["student"]["teacher_kl"].keys() == {"peer:wide"}
-    assert models["student"]["agreement"]["peer:wide"] == models["wide"]["agreement"]["peer:student"]
+    assert [models[name]["teachers"] for name in ("student", "wide")] == [
+        ["peer:wide"],
+        ["peer:student"],
+    ]
+    assert (
+        models["student"]["agreement"].keys()
+        == models["student"]["teacher_kl"].keys()
+        == {"peer:wide"}
+    )
+    assert (
+        models["student"]["agreement"]["peer:wide"] == models["wide"]["agreement"]["peer:student"]
+    )
     assert models["student"]["train_seconds"] == models["wide"]["train_seconds"] > 0
 
 
 def test_the_checkpoint_is_chosen_by_the_peers_mean_and_each_ones_score_in_it_is_its_own(alone):
     folder, results = alone
-    scores = {(line["model"], line["step"]): (line["selection/accuracy"], line["selection/loss"])
-              for line in lines(folder) if "selection/accuracy" in line}  # fmt: skip
+    scores = {
+        (line["model"], line["step"]): (line["selection/accuracy"], line["selection/loss"])
+        for line in lines(folder)
+        if "selection/accuracy" in line
+    }
     steps = sorted({step for _, step in scores})
     assert steps == [2, 4, 6, 8, 9]
-    total = {step: [sum(part) for part in zip(scores["student", step], scores["wide", step], strict=True)]
-             for step in steps}  # fmt: skip
+    total = {
+        step: [
+            sum(part) for part in zip(scores["student", step], scores["wide", step], strict=True)
+        ]
+        for step in steps
+    }
     best = max(steps, key=lambda step: (total[step][0], -total[step][1], -step))
     for name, model in results["models"].items():
         assert model["step"] == best
@@ -82,15 +107,17 @@ def test_the_checkpoint_is_chosen_by_the_peers_mean_and_each_ones_score_in_it_is
 
 
 def test_a_peer_starts_as_its_baseline_and_sees_its_batches(tmp_path):
-    """With the mutual term weighed 0 the first peer is the model that learns from the labels alone, to the bit."""
+    """With the mutual term weighed 0 the first peer is the model that learns from the labels alone,
+    to the bit."""
     weights = {f"models.{name}.objective.mutual.weight": 0.0 for name in ("student", "wide")}
     # The choice of the checkpoint is common to the peers, so the last one is compared.
     peers = run_experiment(config(**weights, **{"checkpoint.use": "latest"}), tmp_path / "peers")
     single = config(**{"checkpoint.use": "latest"})
     del single["models"]["wide"]
     single["models"]["student"] |= {
-        "teachers": (), "objective": {"hard": single["models"]["student"]["objective"]["hard"]}
-    }  # fmt: skip
+        "teachers": (),
+        "objective": {"hard": single["models"]["student"]["objective"]["hard"]},
+    }
     single["compare"]["teacher"] = "student"
     lone = run_experiment(single, tmp_path / "lone")
     assert fingerprints(peers)["student"] == fingerprints(lone)["student"]
@@ -113,7 +140,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, STEPS])
-def test_peers_killed_between_the_lines_of_a_step_end_as_if_they_had_not_been(alone, tmp_path, monkeypatch, step):
+def test_peers_killed_between_the_lines_of_a_step_end_as_if_they_had_not_been(
+    alone, tmp_path, monkeypatch, step
+):
     real = MetricsWriter.write
 
     def write(self, at, values):
@@ -128,7 +157,9 @@ def test_peers_killed_between_the_lines_of_a_step_end_as_if_they_had_not_been(al
     assert_same_as(alone, tmp_path, run_experiment(config(), tmp_path))
 
 
-def test_peers_killed_when_one_of_them_is_saved_end_as_if_they_had_not_been(alone, tmp_path, monkeypatch):
+def test_peers_killed_when_one_of_them_is_saved_end_as_if_they_had_not_been(
+    alone, tmp_path, monkeypatch
+):
     real = SavedModel.save
 
     def save(self, folder):
@@ -153,20 +184,26 @@ def test_peers_killed_when_one_of_them_is_saved_end_as_if_they_had_not_been(alon
 
 def test_a_term_of_several_teachers_says_which_and_reaches_only_its_own_models(tmp_path):
     found = config()
-    third = {"model": found["models"]["wide"]["model"] | {"widths": (8, 8)}, "teachers": ("peer:student",)}
+    third = {
+        "model": found["models"]["wide"]["model"] | {"widths": (8, 8)},
+        "teachers": ("peer:student",),
+    }
     found["models"]["third"] = found["models"]["wide"] | third
     found["models"]["student"]["teachers"] = ("peer:third", "peer:wide")
-    message = (
-        r"^models.student: objective 'mutual': it must say which teacher \(source=...\); there are peer:third, peer:"
-    )
+    message = r"^models.student: objective 'mutual': it must say which teacher \(source=...\); there are peer:third, peer:"
     with pytest.raises(ValueError, match=message):
         run_experiment(found, tmp_path)
     hard, mutual = (found["models"]["student"]["objective"][name] for name in ("hard", "mutual"))
     found["models"]["student"]["objective"] = {"hard": hard} | {
         name: mutual | {"source": f"peer:{name}"} for name in ("third", "wide")
     }
-    found["models"]["wide"]["objective"] = {"hard": hard, "mutual": mutual | {"source": "peer:third"}}
-    message = r"^models.wide: objective 'mutual': unknown teacher 'peer:third'; there are peer:student$"
+    found["models"]["wide"]["objective"] = {
+        "hard": hard,
+        "mutual": mutual | {"source": "peer:third"},
+    }
+    message = (
+        r"^models.wide: objective 'mutual': unknown teacher 'peer:third'; there are peer:student$"
+    )
     with pytest.raises(ValueError, match=message):
         run_experiment(found, tmp_path / "strangers")
     found["models"]["wide"]["objective"] = {"hard": hard, "mutual": mutual}

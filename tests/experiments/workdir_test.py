@@ -5,10 +5,14 @@ import pytest
 from kd_jax.experiments.workdir import Workdir
 
 CONFIG = {
-    "seed": 0, "training": {"epochs": 1.0, "widths": (1, 2)}, "models": {"student": {"model": {"name": "cnn"}}},
-    "evaluations": {}, "parallel": {"backend": "jit"}, "logging": {"every_steps": 1},
+    "seed": 0,
+    "training": {"epochs": 1.0, "widths": (1, 2)},
+    "models": {"student": {"model": {"name": "cnn"}}},
+    "evaluations": {},
+    "parallel": {"backend": "jit"},
+    "logging": {"every_steps": 1},
     "checkpoint": {"every_steps": 5, "keep_latest": 2},
-}  # fmt: skip
+}
 
 # A workdir's lock is held until the workdir is forgotten.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*\.lock:pytest.PytestUnraisableExceptionWarning")
@@ -28,7 +32,9 @@ def claim(path, **changes):
 
 def test_a_new_folder_is_made_and_says_whose_it_is(tmp_path):
     claim(tmp_path / "a" / "b")
-    assert json.loads((tmp_path / "a" / "b" / "config.json").read_text())["models"] == CONFIG["models"]
+    assert (
+        json.loads((tmp_path / "a" / "b" / "config.json").read_text())["models"] == CONFIG["models"]
+    )
 
 
 def test_the_same_config_may_come_again(tmp_path):
@@ -38,7 +44,10 @@ def test_the_same_config_may_come_again(tmp_path):
 
 def test_another_config_is_refused_naming_the_keys_that_differ(tmp_path):
     claim(tmp_path)
-    with pytest.raises(ValueError, match=r"belongs to another config; they differ in models.student.model.name, seed$"):
+    with pytest.raises(
+        ValueError,
+        match=r"belongs to another config; they differ in models.student.model.name, seed$",
+    ):
         claim(tmp_path, seed=1, models__student__model__name="vgg")
     claim(tmp_path)
 
@@ -72,7 +81,9 @@ def test_how_many_checkpoints_are_kept_may_not_differ(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"the workdir .*/file/run can't be written: Not a directory"):
+    with pytest.raises(
+        ValueError, match=r"the workdir .*/file/run can't be written: Not a directory"
+    ):
         claim(tmp_path / "file" / "run")
 
 
@@ -100,7 +111,9 @@ def test_a_value_of_the_first_start_must_be_that_of_the_next(tmp_path):
     folder = Workdir(tmp_path, CONFIG)
     folder.require_same("data", "sha256:a", "the data changed")
     folder.require_same("data", "sha256:a", "the data changed")
-    with pytest.raises(ValueError, match=r'the data changed: .*data.json says "sha256:a", now it is "sha256:b"'):
+    with pytest.raises(
+        ValueError, match=r'the data changed: .*data.json says "sha256:a", now it is "sha256:b"'
+    ):
         folder.require_same("data", "sha256:b", "the data changed")
     folder.require_same("data", "sha256:a", "the data changed")
 

@@ -1,4 +1,5 @@
-"""The stage `explain`, from a finished run's folder to explain.json and pictures: members and parts of examples."""
+"""The stage `explain`, from a finished run's folder to explain.json and pictures: members and parts
+of examples."""
 
 import hashlib
 import json
@@ -29,7 +30,11 @@ def explained(run):
 def contents(run):
     """Path -> digest of every file of a run, what explains it left out."""
     files = (path for path in run.rglob("*") if path.is_file() and "explain" not in path.parts)
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.name != ".lock"}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name != ".lock"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,12 @@ def test_the_members_of_each_ensemble_are_those_of_the_results(of_images):
 
 
 def test_there_is_a_picture_for_each_ensemble_and_example(of_images):
-    names = {"members_ensemble.png", "attribution_000.png", "attribution_001.png", "attribution_002.png"}
+    names = {
+        "members_ensemble.png",
+        "attribution_000.png",
+        "attribution_001.png",
+        "attribution_002.png",
+    }
     assert {path.name for path in (of_images / "explain").glob("*.png")} == names
     for name in names:
         with Image.open(of_images / "explain" / name) as picture:
@@ -71,11 +81,15 @@ def test_the_students_attributions_add_up_from_a_blank_picture_to_the_example(of
     assert (found["players"], found["grid"], found["permutations"]) == ("patches", [8, 8], 8)
     for each in found["examples"]:
         image = (source.inputs[each["example"]][None].astype(np.float32) / 255 - 0.3) / 0.37
-        shown, blank = (np.asarray(student.logits(jnp.asarray(x)))[0] for x in (image, np.zeros_like(image)))
+        shown, blank = (
+            np.asarray(student.logits(jnp.asarray(x)))[0] for x in (image, np.zeros_like(image))
+        )
         attributed = student.class_names.index(each["class"])
         values = each["attributions"]["student"]["values"]
         assert len(values) == 64
-        assert sum(values) == pytest.approx(shown[attributed] - blank[attributed], rel=1e-3, abs=1e-4)
+        assert sum(values) == pytest.approx(
+            shown[attributed] - blank[attributed], rel=1e-3, abs=1e-4
+        )
         assert each["predictions"]["student"] == student.class_names[int(np.argmax(shown))]
         assert each["label"] == source.class_names[source.labels[each["example"]]]
 
@@ -86,8 +100,12 @@ def test_an_ensemble_of_three_image_sizes_is_attributed_as_one_model(of_images):
     for each in explained(of_images)["attributions"]["examples"]:
         batch = one_example(run.context.datasets, views_of(ensemble), each["example"])
         assert len({view["images"].shape for view in batch.views.values()}) == 2
-        blank = batch.replace(views={n: {"images": 0 * v["images"]} for n, v in batch.views.items()})
-        shown, hidden = (np.asarray(ensemble.network(ensemble.variables, x).logits)[0] for x in (batch, blank))
+        blank = batch.replace(
+            views={n: {"images": 0 * v["images"]} for n, v in batch.views.items()}
+        )
+        shown, hidden = (
+            np.asarray(ensemble.network(ensemble.variables, x).logits)[0] for x in (batch, blank)
+        )
         attributed = int(np.argmax(shown))
         assert each["class"] == each["predictions"]["ensemble"] == run.class_names[attributed]
         total = sum(each["attributions"]["ensemble"]["values"])
@@ -106,17 +124,23 @@ def test_standard_errors_stand_beside_the_values(of_images):
 def test_how_alike_they_look_is_the_cosine_of_both_and_its_mean(of_images):
     found, cosines = explained(of_images)["attributions"], []
     for each in found["examples"]:
-        ours, theirs = (np.array(each["attributions"][name]["values"]) for name in ("ensemble", "student"))
+        ours, theirs = (
+            np.array(each["attributions"][name]["values"]) for name in ("ensemble", "student")
+        )
         cosines.append(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
         assert each["cosine"]["ensemble"]["student"] == pytest.approx(cosines[-1])
     assert found["cosine"] == {"ensemble": {"student": pytest.approx(np.mean(cosines))}}
     assert found["cosine_note"] is None
 
 
-def test_both_models_see_the_same_permutations_and_each_example_others(of_images, tmp_path, monkeypatch):
+def test_both_models_see_the_same_permutations_and_each_example_others(
+    of_images, tmp_path, monkeypatch
+):
     run, drawn, real = copy(of_images, tmp_path / "run"), [], attributions.draw_permutations
     monkeypatch.setattr(
-        attributions, "draw_permutations", lambda *arguments: drawn.append(real(*arguments)) or drawn[-1]
+        attributions,
+        "draw_permutations",
+        lambda *arguments: drawn.append(real(*arguments)) or drawn[-1],
     )
     explain_members(run, "vgg", 2, 4)
     assert [each.shape for each in drawn] == [(2, 64)] * 4
@@ -138,7 +162,10 @@ def test_an_ensemble_of_two_tokenizers_is_asked_member_by_member(of_texts):
         assert each["cosine"]["cnn"] == {"student": None}
         assert each["attributions"]["minilm"]["tokens"] == each["attributions"]["student"]["tokens"]
     means = [each["cosine"]["minilm"]["student"] for each in found["examples"]]
-    assert found["cosine"] == {"minilm": {"student": pytest.approx(np.mean(means))}, "cnn": {"student": None}}
+    assert found["cosine"] == {
+        "minilm": {"student": pytest.approx(np.mean(means))},
+        "cnn": {"student": None},
+    }
     assert "other tokens" in found["cosine_note"]
 
 
@@ -156,7 +183,9 @@ def test_tokens_add_up_and_those_that_begin_and_end_a_text_are_worth_nothing(of_
         ends[:, [0, -1]] = True
         shown, hidden = (student.logits(ids, mask)[0] for mask in (np.ones(ids.shape, bool), ends))
         attributed = student.class_names.index(each["class"])
-        assert values.sum() == pytest.approx(float(shown[attributed] - hidden[attributed]), rel=1e-3, abs=1e-5)
+        assert values.sum() == pytest.approx(
+            float(shown[attributed] - hidden[attributed]), rel=1e-3, abs=1e-5
+        )
     assert len(list((of_texts / "explain").glob("attribution_*.png"))) == 2
 
 
@@ -169,8 +198,18 @@ def test_tokens_add_up_and_those_that_begin_and_end_a_text_are_worth_nothing(of_
         (None, 0, None, "--examples must be from 1 to 359, the evaluation split's, got 0"),
         (None, 360, None, "--examples must be from 1 to 359, the evaluation split's, got 360"),
         (None, 1, 3, "--permutations come in pairs, of which an error needs two: got 3"),
-        ("pupil", 1, 4, r"has no model 'pupil'; it has baseline, resnet, vgg, vit, ensemble, student"),
-        ("ensemble", 1, 4, "'ensemble' is the compared teacher itself; --model names whom to set beside it"),
+        (
+            "pupil",
+            1,
+            4,
+            r"has no model 'pupil'; it has baseline, resnet, vgg, vit, ensemble, student",
+        ),
+        (
+            "ensemble",
+            1,
+            4,
+            "'ensemble' is the compared teacher itself; --model names whom to set beside it",
+        ),
     ],
 )
 def test_what_does_not_exist_is_refused(model, examples, permutations, message):
@@ -183,14 +222,18 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
         explain_members(tmp_path / "nothing", None, None, None)
     run = copy(images(), tmp_path / "run")
     (run / "results.json").unlink()
-    with pytest.raises(ValueError, match=r"the run in .* is not finished; start it again and it goes on"):
+    with pytest.raises(
+        ValueError, match=r"the run in .* is not finished; start it again and it goes on"
+    ):
         explain_members(run, None, None, None)
 
 
 def test_a_damaged_model_is_refused_and_not_made_again(tmp_path):
     run = copy(images(), tmp_path / "run")
     (run / "student" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"'student' in .* is damaged; start the run again and it is remade"):
+    with pytest.raises(
+        ValueError, match=r"'student' in .* is damaged; start the run again and it is remade"
+    ):
         explain_members(run, None, 1, 4)
 
 
@@ -202,7 +245,10 @@ def test_changed_data_is_refused(tmp_path):
 
 
 def test_examples_are_not_dropped_silently_where_terms_are_the_players():
-    with pytest.raises(ValueError, match="--examples are explained by their parts, with --players=members, not terms"):
+    with pytest.raises(
+        ValueError,
+        match="--examples are explained by their parts, with --players=members, not terms",
+    ):
         stages.explain(images(), None, "terms", 3, None, None)
 
 
@@ -211,7 +257,9 @@ def test_the_command_line_explains_and_refuses_in_one_line(tmp_path):
 
     def launch(*arguments):
         command = [sys.executable, str(LAUNCH), "--stage=explain", f"--workdir={run}", *arguments]
-        return subprocess.run(command, cwd=LAUNCH.parent, capture_output=True, text=True, timeout=200, check=False)
+        return subprocess.run(
+            command, cwd=LAUNCH.parent, capture_output=True, text=True, timeout=200, check=False
+        )
 
     done = launch("--examples=1", "--permutations=4")
     assert done.returncode == 0, done.stderr
@@ -221,5 +269,9 @@ def test_the_command_line_explains_and_refuses_in_one_line(tmp_path):
     assert (run / "explain" / "attribution_000.png").is_file()
     refused = launch("--examples=0")
     assert refused.returncode == 1
-    assert refused.stderr.strip().splitlines()[-1].startswith("error: --examples must be from 1 to 359")
+    assert (
+        refused.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: --examples must be from 1 to 359")
+    )
     assert "Traceback" not in refused.stderr

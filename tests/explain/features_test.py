@@ -1,4 +1,5 @@
-"""What blocks of features are worth: by the models' own classifiers, with all else of an example hidden."""
+"""What blocks of features are worth: by the models' own classifiers, with all else of an example
+hidden."""
 
 import itertools
 import json
@@ -30,10 +31,13 @@ def valued(run):
 
 
 def accuracy_with(run, name, dimensions):
-    """The accuracy of the model itself, run anew, with what its classifier reads replaced on the way."""
+    """The accuracy of the model itself, run anew, with what its classifier reads replaced on the
+    way."""
     model = run.models([name])[name]
     source = run.context.datasets.splits["evaluation"]
-    batch = next(iter(run.context.datasets.evaluation_batches(source, list(model.views), len(source))))
+    batch = next(
+        iter(run.context.datasets.evaluation_batches(source, list(model.views), len(source)))
+    )
     mean = model.network(model.variables, batch).features["pooled"][: len(source)].mean(axis=0)
     kept = jnp.zeros(mean.shape, bool).at[jnp.array(dimensions, int)].set(True)
 
@@ -65,7 +69,9 @@ def test_values_are_those_of_the_models_own_accuracies(run, valued, name):
         for order in itertools.permutations(range(3)):
             before = frozenset(order[: order.index(player)])
             gains.append(worth[before | {player}] - worth[before])
-        assert valued[name]["values"][blocks[player]] == pytest.approx(np.mean(gains), abs=0.004)  # A tie or two.
+        assert valued[name]["values"][blocks[player]] == pytest.approx(
+            np.mean(gains), abs=0.004
+        )  # A tie or two.
     assert valued[name]["empty"] == pytest.approx(worth[frozenset()], abs=0.004)
 
 
@@ -103,7 +109,9 @@ def test_rows_without_a_label_do_not_count(run):
     splits["evaluation"] = replace(held, labels=labels)
     try:
         some = value_features(run, "student", 2, None)["student"]["all"]
-        splits["evaluation"] = replace(held, labels=np.where(labels < 0, held.labels, -1).astype(np.int32))
+        splits["evaluation"] = replace(
+            held, labels=np.where(labels < 0, held.labels, -1).astype(np.int32)
+        )
         others = value_features(run, "student", 2, None)["student"]["all"]
     finally:
         splits["evaluation"] = held
@@ -117,7 +125,8 @@ def test_logits_that_are_no_linear_function_of_the_features_are_refused(run):
     model = run.models(["student"])["student"]
     table = {"pooled": np.ones((2, 32)), "logits": np.zeros((2, 10))}
     with pytest.raises(
-        ValueError, match="the logits of 'student' aren't what one linear classifier makes of its 'pool"
+        ValueError,
+        match="the logits of 'student' aren't what one linear classifier makes of its 'pool",
     ):
         _linear(model, table)
     bare = replace(model, variables={"params": jax.tree.map(lambda leaf: leaf, {"head": {}})})
@@ -140,9 +149,12 @@ def test_blocks_that_there_can_t_be_are_refused(run, blocks, permutations, messa
 
 
 def test_blocks_are_not_dropped_silently_where_terms_are_the_players():
-    with pytest.raises(ValueError, match="--blocks are of features, with --players=features, not terms"):
+    with pytest.raises(
+        ValueError, match="--blocks are of features, with --players=features, not terms"
+    ):
         stages.explain(images(), None, "terms", None, 3, None)
     with pytest.raises(
-        ValueError, match="--examples are explained by their parts, with --players=members, not feature"
+        ValueError,
+        match="--examples are explained by their parts, with --players=members, not feature",
     ):
         stages.explain(images(), None, "features", 3, None, None)

@@ -1,4 +1,3 @@
-
 import pytest
 from paths import TESTS
 
@@ -38,16 +37,23 @@ def test_sources_are_those_that_the_training_data_names(config):
     }
 
 
-@pytest.mark.parametrize(("data", "found"), [({}, "no source"), ({"data": ("train",)}, r"1 source\(s\)")])
+@pytest.mark.parametrize(
+    ("data", "found"), [({}, "no source"), ({"data": ("train",)}, r"1 source\(s\)")]
+)
 def test_fewer_than_two_sources_have_no_values(data, found, config):
     config["models"]["student"] |= data
-    with pytest.raises(ValueError, match=rf"models\.student\.data names {found}.* of training data; values need two"):
+    with pytest.raises(
+        ValueError,
+        match=rf"models\.student\.data names {found}.* of training data; values need two",
+    ):
         sources_of(config, "student")
 
 
 def test_a_model_without_an_objective_has_no_terms(config):
     config["models"]["teacher"]["objective"] = {}
-    with pytest.raises(ValueError, match=r"models\.teacher has no objective, and so no terms to value"):
+    with pytest.raises(
+        ValueError, match=r"models\.teacher has no objective, and so no terms to value"
+    ):
         terms_of(config, "teacher")
 
 

@@ -55,13 +55,17 @@ def test_all_else_is_equal_the_labels_alone_train_the_baseline_again(valued):
     home = valued / "explain" / "terms"
     assert fingerprint(home / "hard" / "student") == results["baseline"]["fingerprint"]
     assert explained(valued)["terms"]["subsets"]["hard"] == results["baseline"]["accuracy"]
-    assert fingerprint(home / "soft" / "student") not in {model["fingerprint"] for model in results.values()}
+    assert fingerprint(home / "soft" / "student") not in {
+        model["fingerprint"] for model in results.values()
+    }
     assert not (home / "hard+soft").exists()
 
 
 def test_a_second_call_trains_nothing_and_other_sections_stay(valued, monkeypatch):
     before = explained(valued)["terms"]
-    monkeypatch.setattr(retrain_subsets, "obtain", lambda *_: pytest.fail("a subset was trained again"))
+    monkeypatch.setattr(
+        retrain_subsets, "obtain", lambda *_: pytest.fail("a subset was trained again")
+    )
     explain_training(valued, None, "terms", None)
     explain_members(valued, None, 1, 4)
     explain_training(valued, None, "terms", 4)
@@ -86,8 +90,11 @@ def test_a_cached_ensemble_of_texts_teaches_every_subset(tmp_path):
 def test_an_interrupted_game_goes_on_where_it_was(valued, tmp_path, monkeypatch, caplog):
     run = copy(images(), tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {"checkpoint": config["checkpoint"] | {"every_steps": 4}}))
-    # Asked before each subset and after each step: once between subsets, once inside the second one.
+    (run / "config.json").write_text(
+        json.dumps(config | {"checkpoint": config["checkpoint"] | {"every_steps": 4}})
+    )
+    # Asked before each subset and after each step: once between subsets, once inside the second
+    # one.
     answers = iter([True, *[False] * 27, True])
     monkeypatch.setattr(StopSignal, "asked", lambda _self, **_: next(answers, False))
     stops = 0
@@ -145,7 +152,9 @@ def test_sampled_values_have_standard_errors(valued, tmp_path, monkeypatch):
 
 
 def test_an_odd_number_of_permutations_is_refused(valued):
-    with pytest.raises(ValueError, match="permutations come in pairs, of which an error needs two: got 5"):
+    with pytest.raises(
+        ValueError, match="permutations come in pairs, of which an error needs two: got 5"
+    ):
         explain_training(valued, None, "terms", 5)
 
 
@@ -153,20 +162,29 @@ def test_a_model_that_was_not_trained_here_is_refused(valued):
     run = open_run(valued)
     restored = tuple((replace(plan, restore="elsewhere"),) for plan in run.plan.models)
     with pytest.raises(
-        ValueError, match=r"models\.student wasn't trained in this run: explain the one that trained it"
+        ValueError,
+        match=r"models\.student wasn't trained in this run: explain the one that trained it",
     ):
-        value_training(replace(run, plan=replace(run.plan, groups=restored)), "student", game(("a",)), None)
+        value_training(
+            replace(run, plan=replace(run.plan, groups=restored)), "student", game(("a",)), None
+        )
 
 
 def test_a_model_that_was_trained_with_a_peer_is_refused(valued):
     run = open_run(valued)
     groups = ((replace(run.plan["student"], peers=("wide",)),),)
-    with pytest.raises(ValueError, match=r"^models\.student was trained together with wide, not by itself$"):
-        value_training(replace(run, plan=replace(run.plan, groups=groups)), "student", game(("a",)), None)
+    with pytest.raises(
+        ValueError, match=r"^models\.student was trained together with wide, not by itself$"
+    ):
+        value_training(
+            replace(run, plan=replace(run.plan, groups=groups)), "student", game(("a",)), None
+        )
 
 
 def test_sources_of_a_run_without_any_are_refused(valued):
-    with pytest.raises(ValueError, match=r"models\.student\.data names no source\(s\) of training data"):
+    with pytest.raises(
+        ValueError, match=r"models\.student\.data names no source\(s\) of training data"
+    ):
         explain_training(valued, None, "sources", None)
 
 
@@ -182,6 +200,14 @@ def test_subsets_have_folders_of_their_own():
 
 
 def test_a_model_that_began_as_another_of_the_run_begins_as_it_again(valued):
-    plan = replace(open_run(valued).plan["student"], model={"from_model": "vgg", "keep_layers": (0,)})
-    assert retrain_subsets._from_here(plan, valued).model == {"pretrained": str(valued / "vgg"), "keep_layers": (0,)}
-    assert np.all(retrain_subsets._from_here(replace(plan, model={"name": "cnn"}), valued).model == {"name": "cnn"})
+    plan = replace(
+        open_run(valued).plan["student"], model={"from_model": "vgg", "keep_layers": (0,)}
+    )
+    assert retrain_subsets._from_here(plan, valued).model == {
+        "pretrained": str(valued / "vgg"),
+        "keep_layers": (0,),
+    }
+    assert np.all(
+        retrain_subsets._from_here(replace(plan, model={"name": "cnn"}), valued).model
+        == {"name": "cnn"}
+    )

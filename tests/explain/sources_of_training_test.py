@@ -1,4 +1,5 @@
-"""What the sources of training data are worth: a run that learned from a transfer set beside its training split."""
+"""What the sources of training data are worth: a run that learned from a transfer set beside its
+training split."""
 
 import json
 import os
@@ -28,5 +29,7 @@ def test_each_subset_of_sources_trains_from_the_sets_of_the_run(tmp_path):
     assert found["all"] == results["models"]["student"]["accuracy"]
     assert found["subsets"]["train"] == results["models"]["without"]["accuracy"]
     assert sum(found["values"].values()) == pytest.approx(found["all"] - found["empty"])
-    trained = json.loads((tmp_path / "explain" / "sources" / "train" / "student" / "finished.json").read_text())
+    trained = json.loads(
+        (tmp_path / "explain" / "sources" / "train" / "student" / "finished.json").read_text()
+    )
     assert trained["fingerprint"] == results["models"]["without"]["fingerprint"]

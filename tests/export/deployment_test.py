@@ -1,4 +1,5 @@
-"""From training to deployment: a student that a run has trained, exported, predicts as the run measured it."""
+"""From training to deployment: a student that a run has trained, exported, predicts as the run
+measured it."""
 
 import io
 import json
@@ -19,7 +20,13 @@ from kd_jax.experiments.run import run_experiment
 from kd_jax.export import export, predict
 
 ROOT = ROOT
-SGD = {"name": "sgd", "learning_rate": 1e-30, "weight_decay": 0.0, "momentum": 0.0, "clip_norm": 1.0}
+SGD = {
+    "name": "sgd",
+    "learning_rate": 1e-30,
+    "weight_decay": 0.0,
+    "momentum": 0.0,
+    "clip_norm": 1.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +44,9 @@ def accuracy(workdir, path, source):
     output = io.StringIO()
     predict.predict(workdir, path, output)
     labels = [json.loads(line)["label"] for line in output.getvalue().splitlines()]
-    return np.mean([source.class_names[i] == label for i, label in zip(source.labels, labels, strict=True)])
+    return np.mean(
+        [source.class_names[i] == label for i, label in zip(source.labels, labels, strict=True)]
+    )
 
 
 def test_an_exported_text_student_is_as_accurate_as_its_run_says(tmp_path):
@@ -74,23 +83,38 @@ def test_a_student_can_start_from_blocks_of_its_teacher(tmp_path):
         config["models"][name]["training"]["optimizer"] = SGD
     results = run_experiment(config, tmp_path)
     assert results["order"][0] == "teacher"
-    theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("teacher", "baseline"))
+    theirs, ours = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("teacher", "baseline")
+    )
     for block, source in (("block_0", "block_0"), ("block_1", "block_2")):
         name = "qkv/kernel"
-        np.testing.assert_array_equal(ours[f"params/{block}/{name}"], theirs[f"params/{source}/{name}"])
+        np.testing.assert_array_equal(
+            ours[f"params/{block}/{name}"], theirs[f"params/{source}/{name}"]
+        )
     assert not any(name.startswith("params/block_2") for name in ours)
 
 
 def launch(*arguments):
     command = [sys.executable, str(ROOT / "launch.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+    )
 
 
 def test_the_stages_refuse_in_one_line(tmp_path):
     for arguments, message in (
-        (("--stage=export",), "error: --stage=export needs --workdir, the folder of a finished run"),
-        (("--stage=export", f"--workdir={tmp_path}"), f"error: {tmp_path} is no run's folder: it has no config.json"),
-        (("--stage=predict", f"--workdir={tmp_path}"), "error: --stage=predict needs --input, a file or a folder"),
+        (
+            ("--stage=export",),
+            "error: --stage=export needs --workdir, the folder of a finished run",
+        ),
+        (
+            ("--stage=export", f"--workdir={tmp_path}"),
+            f"error: {tmp_path} is no run's folder: it has no config.json",
+        ),
+        (
+            ("--stage=predict", f"--workdir={tmp_path}"),
+            "error: --stage=predict needs --input, a file or a folder",
+        ),
         (
             ("--stage=predict", f"--workdir={tmp_path}", "--input=x.txt"),
             f"error: {tmp_path} has no export; make one with: launch.py --stage=export --workdir={tmp_path}",

@@ -1,4 +1,5 @@
-"""What is exported is opened again, by ours and by others' readers, and computes what the student computes."""
+"""What is exported is opened again, by ours and by others' readers, and computes what the student
+computes."""
 
 import json
 import logging
@@ -35,7 +36,16 @@ STUDENTS = {
         "dropout": 0.1,
     },
 }
-IN_TRANSFORMERS = ("bert", "scanned_bert", "roberta", "distilbert", "electra", "vit", "deit", "resnet")
+IN_TRANSFORMERS = (
+    "bert",
+    "scanned_bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "vit",
+    "deit",
+    "resnet",
+)
 
 
 def differences(student, run):
@@ -44,7 +54,11 @@ def differences(student, run):
 
 @pytest.fixture(params=sorted(STUDENTS))
 def workdir(request, tmp_path):
-    return make_run(tmp_path / request.param, STUDENTS[request.param], side=32 if request.param == "resnet" else 8)
+    return make_run(
+        tmp_path / request.param,
+        STUDENTS[request.param],
+        side=32 if request.param == "resnet" else 8,
+    )
 
 
 def test_our_own_format_comes_back_to_the_bit(workdir):
@@ -76,7 +90,9 @@ def test_onnx_takes_batches_of_any_size(workdir):
     folder = export(workdir, formats=["onnx"])
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    session = runtime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(
+        str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     student = open_student(workdir)
     assert [given.name for given in session.get_inputs()] == list(student.shapes(1))
     assert [given.name for given in session.get_outputs()] == ["logits"]
@@ -87,9 +103,13 @@ def test_onnx_takes_batches_of_any_size(workdir):
 def test_transformers_opens_it_and_computes_the_same(name, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     spec = STUDENTS[name]
-    workdir = make_run(tmp_path / name, spec, side=32 if name == "resnet" else 8, pairs=name in ("bert", "electra"))
+    workdir = make_run(
+        tmp_path / name, spec, side=32 if name == "resnet" else 8, pairs=name in ("bert", "electra")
+    )
     folder = export(workdir, formats=["huggingface"]) / "huggingface"
-    kind = "AutoModelForSequenceClassification" if is_text(spec) else "AutoModelForImageClassification"
+    kind = (
+        "AutoModelForSequenceClassification" if is_text(spec) else "AutoModelForImageClassification"
+    )
     kind = "DeiTForImageClassificationWithTeacher" if name == "deit" else kind
     model, unused = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
     assert not any(unused[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -136,17 +156,28 @@ def test_the_image_processor_does_what_the_view_does(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (13, 11, 3), np.uint8)
     theirs = np.moveaxis(processor(image, return_tensors="np")["pixel_values"], 1, -1)[0]
     ours = ImageView((8, 8), tuple(view["mean"]), tuple(view["std"]), 3)
-    want = (ours.convert(image).astype(np.float32) / 255 - np.array(view["mean"], np.float32)) / np.array(view["std"])
+    want = (
+        ours.convert(image).astype(np.float32) / 255 - np.array(view["mean"], np.float32)
+    ) / np.array(view["std"])
     np.testing.assert_allclose(theirs, want, atol=1e-5)
 
 
 def test_the_model_card_tells_the_results(tmp_path):
     folder = export(make_run(tmp_path / "films", ENCODER), formats=["kd_jax", "huggingface"])
     card = (folder / "README.md").read_text()
-    for fact in ("# student, of films", "| **student** | teacher | 81.25 | 0.5000 | 1,234 |", "One seed (3)",
-                 "On `elsewhere`: 75.00 %", "`bad`, `fair`, `good`", "commit c0ffee", "pretrained.load"):  # fmt: skip
+    for fact in (
+        "# student, of films",
+        "| **student** | teacher | 81.25 | 0.5000 | 1,234 |",
+        "One seed (3)",
+        "On `elsewhere`: 75.00 %",
+        "`bad`, `fair`, `good`",
+        "commit c0ffee",
+        "pretrained.load",
+    ):
         assert fact in card
-    assert "AutoModelForSequenceClassification" in (folder / "huggingface" / "README.md").read_text()
+    assert (
+        "AutoModelForSequenceClassification" in (folder / "huggingface" / "README.md").read_text()
+    )
     unfinished = export(make_run(tmp_path / "early", BAG, finished=False), formats=["kd_jax"])
     assert "nothing was measured" in (unfinished / "README.md").read_text()
 
@@ -156,8 +187,14 @@ def test_without_a_choice_all_formats_that_can_hold_it_are_written(tmp_path, cap
     with caplog.at_level(logging.INFO, "kd_jax"):
         monkeypatch.setattr(logging.getLogger("kd_jax"), "propagate", True)
         folder = export(make_run(tmp_path / "run", BAG))
-    assert "huggingface: left out: model 'bag_of_embeddings' has no counterpart in transformers" in caplog.text
-    assert "onnx: left out: jax2onnx is not installed; install it with: uv sync --extra onnx" in caplog.text
+    assert (
+        "huggingface: left out: model 'bag_of_embeddings' has no counterpart in transformers"
+        in caplog.text
+    )
+    assert (
+        "onnx: left out: jax2onnx is not installed; install it with: uv sync --extra onnx"
+        in caplog.text
+    )
     assert "kd_jax: written; logits as the live model's to 0" in caplog.text
     assert not (folder / "huggingface").exists()
 
@@ -183,7 +220,10 @@ def test_what_onnx_has_no_operation_for_is_refused_in_one_line(tmp_path, monkeyp
 
     monkeypatch.setattr(jax2onnx, "to_onnx", fail)
     student = open_student(make_run(tmp_path / "run", BAG))
-    with pytest.raises(Unsupported, match=r"jax2onnx can't convert BagOfEmbeddings: no conversion for .* 'erf_inv'$"):
+    with pytest.raises(
+        Unsupported,
+        match=r"jax2onnx can't convert BagOfEmbeddings: no conversion for .* 'erf_inv'$",
+    ):
         onnx.write(student, tmp_path)
 
 
@@ -196,7 +236,9 @@ def test_an_export_that_differs_from_the_student_is_not_called_a_success(tmp_pat
         return lambda inputs: run(inputs) + np.float32(3e-4)
 
     monkeypatch.setitem(FORMATS, "stablehlo", damaged)
-    with pytest.raises(ValueError, match=r"stablehlo: what was written differs from the live model by 0\.0003"):
+    with pytest.raises(
+        ValueError, match=r"stablehlo: what was written differs from the live model by 0\.0003"
+    ):
         export(workdir, formats=["stablehlo"])
     monkeypatch.setitem(FORMATS, "stablehlo", lambda *_: lambda _: np.full((1, 3), np.nan))
     with pytest.raises(ValueError, match="differs from the live model"):

@@ -10,14 +10,47 @@ from kd_jax.data.views.text import load_tokenizer
 from kd_jax.models import registry
 from kd_jax.training.saved_model import SavedModel
 
-TEXTS = ["a fine film", "a dull and long film", "fine acting , dull story", "one long bore", "the story of a film"] * 4
-ENCODER = {"name": "encoder", "width": 12, "layers": 2, "heads": 3, "intermediate": 20, "max_positions": 24}
+TEXTS = [
+    "a fine film",
+    "a dull and long film",
+    "fine acting , dull story",
+    "one long bore",
+    "the story of a film",
+] * 4
+ENCODER = {
+    "name": "encoder",
+    "width": 12,
+    "layers": 2,
+    "heads": 3,
+    "intermediate": 20,
+    "max_positions": 24,
+}
 ENCODER |= {"type_vocabulary": 2, "dropout": 0.1, "pooling": "cls", "vocabulary_size": 19}
-BAG = {"name": "bag_of_embeddings", "vocabulary_size": 19, "width": 6, "hidden": (5,), "dropout": 0.1}
+BAG = {
+    "name": "bag_of_embeddings",
+    "vocabulary_size": 19,
+    "width": 6,
+    "hidden": (5,),
+    "dropout": 0.1,
+}
 CNN = {"name": "cnn", "widths": (4, 6), "batch_norm": True}
-VIT = {"name": "vit", "image_size": 8, "patch": 4, "width": 6, "layers": 2, "heads": 2, "intermediate": 10}
+VIT = {
+    "name": "vit",
+    "image_size": 8,
+    "patch": 4,
+    "width": 6,
+    "layers": 2,
+    "heads": 2,
+    "intermediate": 10,
+}
 VIT |= {"dropout": 0.1, "distillation": False}
-RESNET = {"name": "resnet", "stem": 4, "blocks": (1, 1, 1, 1), "widths": (3, 4, 5, 6), "bottleneck": True}
+RESNET = {
+    "name": "resnet",
+    "stem": 4,
+    "blocks": (1, 1, 1, 1),
+    "widths": (3, 4, 5, 6),
+    "bottleneck": True,
+}
 TEXT_VIEW = {"tokenizer": "trained", "vocabulary_size": 19, "max_length": 16}
 
 
@@ -44,17 +77,27 @@ def make_run(folder, spec, *, side=8, channels=3, pairs=False, finished=True, vi
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
     description = {
-        "spec": spec, "architecture": registry.describe(module), "view": view, "inputs": inputs, "dtype": "float32",
-        "columns": ["text", "other"] if pairs else "text", "class_names": ["bad", "fair", "good"],
-        "fingerprint": fingerprint(variables), "step": 7, "train_seconds": 1.0, "parameters": 1,
-    }  # fmt: skip
+        "spec": spec,
+        "architecture": registry.describe(module),
+        "view": view,
+        "inputs": inputs,
+        "dtype": "float32",
+        "columns": ["text", "other"] if pairs else "text",
+        "class_names": ["bad", "fair", "good"],
+        "fingerprint": fingerprint(variables),
+        "step": 7,
+        "train_seconds": 1.0,
+        "parameters": 1,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "student").mkdir(exist_ok=True)
     if is_text(spec):
         tokenizer = load_tokenizer("trained", texts=TEXTS, vocabulary_size=19)
         tokenizer.save(str(folder / "student" / "tokenizer.json"))
     SavedModel(variables, description).save(folder / "student")
-    (folder / "config.json").write_text(json.dumps({"compare": {"student": "student"}, "models": {"student": {}}}))
+    (folder / "config.json").write_text(
+        json.dumps({"compare": {"student": "student"}, "models": {"student": {}}})
+    )
     if finished:
         (folder / "results.json").write_text(json.dumps(results(folder)))
     return folder
@@ -63,7 +106,10 @@ def make_run(folder, spec, *, side=8, channels=3, pairs=False, finished=True, vi
 def results(folder):
     entry = {"teachers": ["teacher"], "accuracy": 0.8125, "loss": 0.5, "parameters": 1234}
     return {
-        "experiment": folder.name, "seed": 3, "order": ["student"], "models": {"student": entry},
+        "experiment": folder.name,
+        "seed": 3,
+        "order": ["student"],
+        "models": {"student": entry},
         "evaluations": {"elsewhere": {"student": {"accuracy": 0.75}}},
         "environment": {"commit": "c0ffee", "jax": jax.__version__, "backend": "cpu"},
-    }  # fmt: skip
+    }

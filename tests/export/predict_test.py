@@ -1,4 +1,5 @@
-"""Predictions from an export alone: what the student would say, for inputs of any number, bad ones in their place."""
+"""Predictions from an export alone: what the student would say, for inputs of any number, bad ones
+in their place."""
 
 import io
 import json
@@ -28,7 +29,9 @@ def exported(tmp_path):
     def make(spec, **options):
         workdir = make_run(tmp_path / "run", spec, **options)
         student = open_student(workdir)
-        tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
+        tokenizer = (
+            None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
+        )
         export(workdir, formats=["kd_jax"])
         shutil.rmtree(workdir / "student")
         return workdir, student, tokenizer
@@ -108,8 +111,16 @@ def test_images_are_resized_and_normalised_as_in_training(size, exported, tmp_pa
     (tmp_path / "in" / "broken.png").write_bytes(b"nothing")
     answers, counts = run(workdir, tmp_path / "in")
     assert counts == {"predicted": 4, "unreadable": 1}
-    assert [answer["file"] for answer in answers] == ["0.png", "1.png", "2.png", "broken.png", "large.png"]
-    want = student.module.apply(student.variables, (images.astype(np.float32) / 255 - 0.5) / 0.25).logits
+    assert [answer["file"] for answer in answers] == [
+        "0.png",
+        "1.png",
+        "2.png",
+        "broken.png",
+        "large.png",
+    ]
+    want = student.module.apply(
+        student.variables, (images.astype(np.float32) / 255 - 0.5) / 0.25
+    ).logits
     found = [list(answer["probabilities"].values()) for answer in answers[:3]]
     np.testing.assert_allclose(found, special.softmax(np.asarray(want), axis=-1), atol=2e-6)
 
@@ -117,13 +128,17 @@ def test_images_are_resized_and_normalised_as_in_training(size, exported, tmp_pa
 def test_the_exports_folder_itself_will_do(exported, tmp_path):
     workdir, *_ = exported(BAG)
     (tmp_path / "in.txt").write_text("fine")
-    assert run(workdir, tmp_path / "in.txt") == run(workdir / "export" / "student", tmp_path / "in.txt")
+    assert run(workdir, tmp_path / "in.txt") == run(
+        workdir / "export" / "student", tmp_path / "in.txt"
+    )
 
 
 def test_what_is_missing_is_said(exported, tmp_path):
     (tmp_path / "in.txt").write_text("fine")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"has no export; make one with: launch.py --stage=export --workdir="):
+    with pytest.raises(
+        ValueError, match=r"has no export; make one with: launch.py --stage=export --workdir="
+    ):
         run(tmp_path / "empty", tmp_path / "in.txt")
     workdir, *_ = exported(BAG)
     shutil.copytree(workdir / "export" / "student", workdir / "export" / "second")

@@ -13,9 +13,18 @@ from loss_cases import CASES, batch, equal, is_teacher, one_size, scalar
 from kd_jax import losses
 
 BY_NAME = {case.name: case for case in CASES}
-ELSEWHERE = {"cross_entropy", "contrastive_representation", "init_contrast_memory", "sample_negatives",
-             "ContrastMemory", "VARIATIONAL_START", "Head", "fused_jensen_shannon", "fused_reverse_kl",
-             "fused_soft_target_kl"}  # fmt: skip
+ELSEWHERE = {
+    "cross_entropy",
+    "contrastive_representation",
+    "init_contrast_memory",
+    "sample_negatives",
+    "ContrastMemory",
+    "VARIATIONAL_START",
+    "Head",
+    "fused_jensen_shannon",
+    "fused_reverse_kl",
+    "fused_soft_target_kl",
+}
 """What has tests of its own: no teacher, or a memory."""
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -34,7 +43,9 @@ def arrays_of(case, variant=0, seed=0):
 
 def trained(arrays):
     """Names of the arguments that get a gradient."""
-    return [n for n, a in arrays.items() if not is_teacher(n) and np.issubdtype(a.dtype, np.floating)]
+    return [
+        n for n, a in arrays.items() if not is_teacher(n) and np.issubdtype(a.dtype, np.floating)
+    ]
 
 
 def gradients(case, arrays, **setting):
@@ -42,9 +53,13 @@ def gradients(case, arrays, **setting):
     names = trained(arrays)
 
     def total(*own):
-        return jnp.sum(function_of(case, **setting)(*(arrays | dict(zip(names, own, strict=True))).values()))
+        return jnp.sum(
+            function_of(case, **setting)(*(arrays | dict(zip(names, own, strict=True))).values())
+        )
 
-    found = jax.grad(total, argnums=tuple(range(len(names))))(*(jnp.asarray(arrays[n]) for n in names))
+    found = jax.grad(total, argnums=tuple(range(len(names))))(
+        *(jnp.asarray(arrays[n]) for n in names)
+    )
     return dict(zip(names, found, strict=True))
 
 
@@ -61,7 +76,9 @@ def test_is_the_papers_formula_in_the_documented_shape(case, variant, transform)
         found = transform(function_of(case, **setting))(*arrays.values())
         assert found.shape == case.shape(arrays)
         assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found, case.reference(arrays, **setting), **EXACT, err_msg=str(setting))
+        np.testing.assert_allclose(
+            found, case.reference(arrays, **setting), **EXACT, err_msg=str(setting)
+        )
 
 
 @every_loss
@@ -71,7 +88,9 @@ def test_hyperparameters_may_be_traced(case):
     for setting in case.settings:
         traced = {k: v for k, v in setting.items() if k not in ("p", "order")}
         fixed = {k: v for k, v in setting.items() if k in ("p", "order")}
-        found = jax.jit(lambda values, fixed=fixed: function_of(case, **fixed, **values)(*arrays.values()))(traced)
+        found = jax.jit(
+            lambda values, fixed=fixed: function_of(case, **fixed, **values)(*arrays.values())
+        )(traced)
         np.testing.assert_allclose(found, function_of(case, **setting)(*arrays.values()), **EXACT)
 
 
@@ -81,9 +100,16 @@ def test_is_least_where_student_and_teacher_agree(case, variant):
     arrays = arrays_of(case, variant)
     agreeing = equal(case, arrays)
     found = np.asarray(function_of(case)(*agreeing.values()))
-    np.testing.assert_allclose(found, np.broadcast_to(case.least(agreeing), found.shape), atol=2e-6, rtol=1e-5)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(case.least(agreeing), found.shape), atol=2e-6, rtol=1e-5
+    )
     other = np.asarray(function_of(case)(*arrays.values()))
-    if case.name not in ("deit_hard", "overhaul", "activation_boundary", "info_nce"):  # Their least is not at equality.
+    if case.name not in (
+        "deit_hard",
+        "overhaul",
+        "activation_boundary",
+        "info_nce",
+    ):  # Their least is not at equality.
         assert np.all(other >= found - 1e-6)
         assert np.any(other > found + 1e-4) or first_is_trivial(arrays)
 
@@ -100,9 +126,13 @@ def test_no_gradient_reaches_the_teacher(case):
     assert names
 
     def total(*teachers):
-        return jnp.sum(function_of(case)(*(arrays | dict(zip(names, teachers, strict=True))).values()))
+        return jnp.sum(
+            function_of(case)(*(arrays | dict(zip(names, teachers, strict=True))).values())
+        )
 
-    found = jax.grad(total, argnums=tuple(range(len(names))))(*(jnp.asarray(arrays[n]) for n in names))
+    found = jax.grad(total, argnums=tuple(range(len(names))))(
+        *(jnp.asarray(arrays[n]) for n in names)
+    )
     assert all(not np.any(gradient) for gradient in found)
     assert any(np.any(gradient) for gradient in gradients(case, arrays).values())
 
@@ -110,19 +140,35 @@ def test_no_gradient_reaches_the_teacher(case):
 @every_loss
 def test_the_gradient_is_that_of_finite_differences(case):
     with jax.enable_x64(True):
-        arrays = {n: np.float64(a) if np.issubdtype(a.dtype, np.floating) else a for n, a in arrays_of(case).items()}
+        arrays = {
+            n: np.float64(a) if np.issubdtype(a.dtype, np.floating) else a
+            for n, a in arrays_of(case).items()
+        }
         names = trained(arrays)
 
         def loss(*own):
-            return function_of(case, **case.settings[-1])(*(arrays | dict(zip(names, own, strict=True))).values())
+            return function_of(case, **case.settings[-1])(
+                *(arrays | dict(zip(names, own, strict=True))).values()
+            )
 
-        check_grads(loss, tuple(arrays[n] for n in names), order=1, modes=["rev"], atol=1e-6, rtol=1e-5, eps=1e-6)
+        check_grads(
+            loss,
+            tuple(arrays[n] for n in names),
+            order=1,
+            modes=["rev"],
+            atol=1e-6,
+            rtol=1e-5,
+            eps=1e-6,
+        )
 
 
 @every_loss
 def test_in_float64_it_is_computed_in_float64(case):
     with jax.enable_x64(True):
-        arrays = {n: np.float64(a) if np.issubdtype(a.dtype, np.floating) else a for n, a in arrays_of(case).items()}
+        arrays = {
+            n: np.float64(a) if np.issubdtype(a.dtype, np.floating) else a
+            for n, a in arrays_of(case).items()
+        }
         found = function_of(case)(*arrays.values())
         assert found.dtype == jnp.float64
         np.testing.assert_allclose(found, case.reference(arrays), rtol=1e-7, atol=1e-9)
@@ -131,7 +177,10 @@ def test_in_float64_it_is_computed_in_float64(case):
 @every_loss
 def test_bfloat16_is_computed_in_float32(case):
     arrays = {n: jnp.asarray(a) for n, a in arrays_of(case).items()}
-    small = {n: a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, jnp.floating) else a for n, a in arrays.items()}
+    small = {
+        n: a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, jnp.floating) else a
+        for n, a in arrays.items()
+    }
     wide = {n: a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a for n, a in small.items()}
     found = function_of(case)(*small.values())
     assert found.dtype == jnp.float32
@@ -144,7 +193,11 @@ def test_value_and_gradient_are_finite_at_extremes(case, size):
     """Saturated predictions, zero vectors, vectors whose squares underflow."""
     arrays = arrays_of(case)
     for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and name not in ("teacher_log_probs", "log_scale", "margin"):
+        if np.issubdtype(array.dtype, np.floating) and name not in (
+            "teacher_log_probs",
+            "log_scale",
+            "margin",
+        ):
             arrays[name] = np.where(array > 0, np.float32(size), -np.float32(size))
     if case.name == "topk_kl":
         with np.errstate(divide="ignore"):
@@ -162,8 +215,10 @@ def test_the_order_of_examples_only_orders_the_result(case):
     arrays = arrays_of(case)
     rows = batch(arrays)[0]
     order = np.roll(np.arange(rows), 1)
-    shuffled = {n: a[order] if a.shape[:1] == (rows,) and n not in ("margin", "log_scale") else a
-                for n, a in arrays.items()}  # fmt: skip
+    shuffled = {
+        n: a[order] if a.shape[:1] == (rows,) and n not in ("margin", "log_scale") else a
+        for n, a in arrays.items()
+    }
     found, wanted = (np.asarray(function_of(case)(*each.values())) for each in (shuffled, arrays))
     np.testing.assert_allclose(found, wanted if case.shape is scalar else wanted[order], **EXACT)
 
@@ -191,7 +246,12 @@ def where_of(case, arrays, seed=3):
     rng = np.random.default_rng(seed)
     if case.where == "rows":
         any_leading_axes = case.name in ("dist", "class_correlation", "batch_correlation")
-        where = rng.random(next(iter(arrays.values())).shape[:-1] if any_leading_axes else batch(arrays)) < 0.7
+        where = (
+            rng.random(
+                next(iter(arrays.values())).shape[:-1] if any_leading_axes else batch(arrays)
+            )
+            < 0.7
+        )
         where.reshape(-1)[:2] = True
         where.reshape(-1)[-1] = False
         return where
@@ -231,8 +291,13 @@ def test_a_mask_of_nothing_gives_zero_and_a_finite_gradient(case):
     arrays = arrays_of(case)
     where = np.zeros_like(where_of(case, arrays))
     nonsense = garbage(arrays, where)
-    np.testing.assert_array_equal(function_of(case)(*nonsense.values(), where=where), np.zeros(case.shape(arrays)))
-    assert all(np.all(np.isfinite(gradient)) for gradient in gradients(case, nonsense, where=where).values())
+    np.testing.assert_array_equal(
+        function_of(case)(*nonsense.values(), where=where), np.zeros(case.shape(arrays))
+    )
+    assert all(
+        np.all(np.isfinite(gradient))
+        for gradient in gradients(case, nonsense, where=where).values()
+    )
 
 
 @every_masked_loss
@@ -258,7 +323,11 @@ def test_flow_of_solution_leaves_out_positions(variant):
 @every_loss
 def test_a_shape_that_does_not_fit_is_refused_with_both_shapes(case):
     arrays = arrays_of(case)
-    name = next(n for n, a in arrays.items() if n.startswith("teacher") and np.issubdtype(a.dtype, np.floating))
+    name = next(
+        n
+        for n, a in arrays.items()
+        if n.startswith("teacher") and np.issubdtype(a.dtype, np.floating)
+    )
     wrong = np.concatenate([arrays[name]] * 2)
     with pytest.raises(ValueError, match=re.escape(str(wrong.shape))) as error:
         function_of(case)(*(arrays | {name: wrong}).values())
@@ -269,8 +338,12 @@ def test_a_shape_that_does_not_fit_is_refused_with_both_shapes(case):
 @pytest.mark.parametrize("owner", ["student", "teacher"])
 def test_integers_are_refused(case, owner):
     arrays = arrays_of(case)
-    names = [n for n, a in arrays.items() if n.startswith(("student", "distillation") if owner == "student" else owner)
-             and np.issubdtype(a.dtype, np.floating)]  # fmt: skip
+    names = [
+        n
+        for n, a in arrays.items()
+        if n.startswith(("student", "distillation") if owner == "student" else owner)
+        and np.issubdtype(a.dtype, np.floating)
+    ]
     for name in names:
         with pytest.raises(ValueError, match="must be floating point, got int32"):
             function_of(case)(*(arrays | {name: arrays[name].astype(np.int32)}).values())
@@ -279,7 +352,9 @@ def test_integers_are_refused(case, owner):
 REFUSED = [(case, *bad) for case in CASES for bad in case.bad]
 
 
-@pytest.mark.parametrize(("case", "setting", "message"), REFUSED, ids=[f"{c.name} {s}" for c, s, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("case", "setting", "message"), REFUSED, ids=[f"{c.name} {s}" for c, s, _ in REFUSED]
+)
 def test_a_hyperparameter_out_of_range_is_refused_by_name(case, setting, message):
     with pytest.raises(ValueError, match=message):
         function_of(case, **setting)(*arrays_of(case).values())

@@ -52,7 +52,9 @@ def test_is_the_papers_estimate_and_moves_the_banks(embeddings, rows, memory, se
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     np.testing.assert_allclose(after.student, bank_s, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(after.teacher, bank_t, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose((after.student_normalizer, after.teacher_normalizer), (z_s, z_t), rtol=1e-5)
+    np.testing.assert_allclose(
+        (after.student_normalizer, after.teacher_normalizer), (z_s, z_t), rtol=1e-5
+    )
 
 
 def test_the_normalizers_are_fixed_by_the_first_batch(embeddings, rows, memory):
@@ -67,7 +69,9 @@ def test_only_the_batchs_rows_move(embeddings, rows, memory):
     _, after = loss_of(*embeddings, *rows, memory)
     moved = np.any(np.asarray(after.student) != np.asarray(memory.student), axis=1)
     np.testing.assert_array_equal(np.flatnonzero(moved), np.sort(rows[0]))
-    np.testing.assert_allclose(np.linalg.norm(np.asarray(after.student)[rows[0]], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.asarray(after.student)[rows[0]], axis=1), 1, rtol=1e-5
+    )
 
 
 def test_of_several_examples_with_one_row_the_first_moves_it(embeddings, rows, memory):
@@ -80,7 +84,9 @@ def test_of_several_examples_with_one_row_the_first_moves_it(embeddings, rows, m
     np.testing.assert_allclose(after.teacher, bank_t, rtol=1e-5, atol=1e-6)
 
 
-def test_rows_that_do_not_count_neither_cost_nor_move_nor_set_the_normalizers(embeddings, rows, memory):
+def test_rows_that_do_not_count_neither_cost_nor_move_nor_set_the_normalizers(
+    embeddings, rows, memory
+):
     index = np.array([4, 9, 4, 7, 9])
     where = np.array([False, True, True, False, True])
     spoiled = tuple(np.where(where[:, None], e, np.nan) for e in embeddings)
@@ -99,18 +105,34 @@ def test_a_batch_without_rows_changes_nothing(embeddings, rows, memory):
     jax.tree.map(np.testing.assert_array_equal, after, memory)
 
     def total(student):
-        return losses.contrastive_representation(student, embeddings[1], *rows, memory, where=nothing)[0].sum()
+        return losses.contrastive_representation(
+            student, embeddings[1], *rows, memory, where=nothing
+        )[0].sum()
 
     assert not np.any(jax.grad(total)(embeddings[0]))
 
 
-def test_the_gradient_is_that_of_finite_differences_on_both_sides_and_none_reaches_the_banks(embeddings, rows, memory):
+def test_the_gradient_is_that_of_finite_differences_on_both_sides_and_none_reaches_the_banks(
+    embeddings, rows, memory
+):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), memory)
         _, warm = losses.contrastive_representation(*embeddings, *rows, wide)
-        loss = lambda s, t: losses.contrastive_representation(s, t, *rows, warm)[0]  # noqa: E731
-        check_grads(loss, tuple(np.float64(e) for e in embeddings), order=1, modes=["rev"], rtol=1e-5, atol=1e-6)
-    banks = jax.grad(lambda m: losses.contrastive_representation(*embeddings, *rows, m)[0].sum())(memory)
+
+        def loss(s, t):
+            return losses.contrastive_representation(s, t, *rows, warm)[0]
+
+        check_grads(
+            loss,
+            tuple(np.float64(e) for e in embeddings),
+            order=1,
+            modes=["rev"],
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    banks = jax.grad(lambda m: losses.contrastive_representation(*embeddings, *rows, m)[0].sum())(
+        memory
+    )
     assert not np.any(banks.student)
     assert not np.any(banks.teacher)
 
@@ -127,7 +149,9 @@ def test_value_and_gradient_are_finite_at_extremes(embeddings, rows, memory, siz
     def total(student, teacher):
         return losses.contrastive_representation(student, teacher, *rows, memory)[0].sum()
 
-    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(*(jnp.sign(e) * size for e in embeddings))
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(
+        *(jnp.sign(e) * size for e in embeddings)
+    )
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(g)) for g in gradients)
 
@@ -136,7 +160,9 @@ def test_bfloat16_is_computed_in_float32(embeddings, rows, memory):
     small = tuple(jnp.asarray(e, jnp.bfloat16) for e in embeddings)
     found, _ = loss_of(*small, *rows, memory)
     assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, loss_of(*(e.astype(jnp.float32) for e in small), *rows, memory)[0])
+    np.testing.assert_array_equal(
+        found, loss_of(*(e.astype(jnp.float32) for e in small), *rows, memory)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +178,13 @@ def test_bfloat16_is_computed_in_float32(embeddings, rows, memory):
     ],
 )
 def test_what_does_not_fit_is_refused(embeddings, rows, memory, change, message):
-    arguments = dict(student=embeddings[0], teacher=embeddings[1], index=rows[0], negatives=rows[1], memory=memory)
+    arguments = dict(
+        student=embeddings[0],
+        teacher=embeddings[1],
+        index=rows[0],
+        negatives=rows[1],
+        memory=memory,
+    )
     with pytest.raises(ValueError, match=message):
         losses.contrastive_representation(**(arguments | change))
 
@@ -179,7 +211,9 @@ def sorted_by_class(classes):
 def test_negatives_are_of_other_classes_and_all_of_them_are_drawn_alike():
     classes = np.array([0, 2, 1, 0, 2, 2, 1, 0, 2, 2])
     labels = np.array([0, 1, 2])
-    drawn = np.asarray(losses.sample_negatives(jax.random.key(0), labels, *sorted_by_class(classes), 30_000))
+    drawn = np.asarray(
+        losses.sample_negatives(jax.random.key(0), labels, *sorted_by_class(classes), 30_000)
+    )
     assert drawn.shape == (3, 30_000)
     for label, found in zip(labels, drawn, strict=True):
         counts = np.bincount(found, minlength=len(classes))
@@ -190,12 +224,16 @@ def test_negatives_are_of_other_classes_and_all_of_them_are_drawn_alike():
 
 def test_an_example_without_a_label_has_all_others_as_negatives():
     classes = np.array([0, 1, 1])
-    drawn = losses.sample_negatives(jax.random.key(0), np.array([-1, 7]), *sorted_by_class(classes), 200)
+    drawn = losses.sample_negatives(
+        jax.random.key(0), np.array([-1, 7]), *sorted_by_class(classes), 200
+    )
     assert all(set(np.asarray(row).tolist()) == {0, 1, 2} for row in drawn)
 
 
 def test_with_one_class_there_are_still_negatives():
-    drawn = losses.sample_negatives(jax.random.key(0), np.array([0]), *sorted_by_class(np.zeros(4, int)), 50)
+    drawn = losses.sample_negatives(
+        jax.random.key(0), np.array([0]), *sorted_by_class(np.zeros(4, int)), 50
+    )
     assert set(np.asarray(drawn).ravel().tolist()) <= {0, 1, 2, 3}
 
 

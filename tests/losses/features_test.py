@@ -43,7 +43,9 @@ def test_no_gradient_of_hidden_mse_reaches_the_teacher(pair):
 def test_gradient_of_hidden_mse_agrees_with_finite_differences(pair):
     with jax.enable_x64(True):
         student, teacher = map(np.float64, pair)
-        check_grads(lambda s: losses.hidden_mse(s, teacher), (student,), order=1, modes=["fwd", "rev"])
+        check_grads(
+            lambda s: losses.hidden_mse(s, teacher), (student,), order=1, modes=["fwd", "rev"]
+        )
 
 
 def test_hidden_mse_and_its_gradient_stay_finite_at_extreme_features():
@@ -62,7 +64,9 @@ def test_hidden_mse_of_bfloat16_is_computed_in_float32(pair):
     small = [jnp.asarray(x, jnp.bfloat16) for x in pair]
     value = losses.hidden_mse(*small)
     assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, losses.hidden_mse(*(x.astype(jnp.float32) for x in small)), rtol=1e-6)
+    np.testing.assert_allclose(
+        value, losses.hidden_mse(*(x.astype(jnp.float32) for x in small)), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
@@ -85,5 +89,8 @@ def test_hidden_mse_refuses_a_teacher_of_another_shape_and_names_both(pair, shap
 def test_hidden_mse_refuses_integer_features(pair, side):
     pair = list(pair)
     pair[side] = pair[side].astype(np.int32)
-    with pytest.raises(ValueError, match=f"{['student', 'teacher'][side]} features must be floating point, got int32"):
+    with pytest.raises(
+        ValueError,
+        match=f"{['student', 'teacher'][side]} features must be floating point, got int32",
+    ):
         losses.hidden_mse(*pair)

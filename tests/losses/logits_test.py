@@ -55,14 +55,18 @@ def test_soft_target_kl_matches_the_paper(pair, temperature, transform):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_soft_target_kl_is_zero_and_stationary_at_the_teacher_up_to_a_shift(pair, temperature):
     _, teacher = pair
-    value, pull = jax.vjp(lambda z: losses.soft_target_kl(z, teacher, temperature=temperature), teacher + 3)
+    value, pull = jax.vjp(
+        lambda z: losses.soft_target_kl(z, teacher, temperature=temperature), teacher + 3
+    )
     np.testing.assert_allclose(value, 0, atol=1e-5)
     np.testing.assert_allclose(*pull(np.ones(5, np.float32)), 0, atol=1e-5)
 
 
 def test_soft_target_kl_runs_from_teacher_to_student(pair):
     student, teacher = pair
-    assert not np.allclose(forward_kl()(student, teacher), kl_reference(teacher, student, 4.0), rtol=1e-2)
+    assert not np.allclose(
+        forward_kl()(student, teacher), kl_reference(teacher, student, 4.0), rtol=1e-2
+    )
 
 
 def test_no_gradient_of_soft_target_kl_reaches_the_teacher(pair):
@@ -80,7 +84,9 @@ def test_gradient_of_soft_target_kl_is_temperature_times_the_difference_of_proba
 def test_gradient_of_soft_target_kl_agrees_with_finite_differences(pair):
     with jax.enable_x64(True):
         student, teacher = map(np.float64, pair)
-        check_grads(lambda z: forward_kl(2.0)(z, teacher), (student,), order=1, modes=["fwd", "rev"])
+        check_grads(
+            lambda z: forward_kl(2.0)(z, teacher), (student,), order=1, modes=["fwd", "rev"]
+        )
 
 
 def test_the_square_of_the_temperature_keeps_the_size_of_the_gradient():
@@ -95,7 +101,10 @@ def test_the_square_of_the_temperature_keeps_the_size_of_the_gradient():
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_soft_target_kl_and_its_gradient_stay_finite_at_extreme_logits(temperature):
     student = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4]], np.float32)
-    loss = lambda z, t: forward_kl(temperature)(z, t).sum()  # noqa: E731
+
+    def loss(z, t):
+        return forward_kl(temperature)(z, t).sum()
+
     for teacher in (student, -student, student[:, ::-1]):
         value, gradient = jax.value_and_grad(loss)(student, teacher)
         assert np.isfinite(value)
@@ -107,8 +116,12 @@ def test_soft_target_kl_of_small_dtypes_is_computed_in_float32(pair, dtype):
     small = [jnp.asarray(z, dtype) for z in pair]
     value = forward_kl()(*small)
     assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, forward_kl()(*(z.astype(jnp.float32) for z in small)), rtol=1e-6)
-    np.testing.assert_allclose(value, kl_reference(*(np.asarray(z, np.float64) for z in small), 4.0), rtol=1e-4)
+    np.testing.assert_allclose(
+        value, forward_kl()(*(z.astype(jnp.float32) for z in small)), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        value, kl_reference(*(np.asarray(z, np.float64) for z in small), 4.0), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
@@ -131,7 +144,9 @@ def test_soft_target_kl_refuses_a_teacher_of_another_shape_and_names_both(pair, 
 def test_soft_target_kl_refuses_integer_logits(pair, side):
     pair = list(pair)
     pair[side] = pair[side].astype(np.int32)
-    with pytest.raises(ValueError, match=f"{['student', 'teacher'][side]} logits must be floating point, got int32"):
+    with pytest.raises(
+        ValueError, match=f"{['student', 'teacher'][side]} logits must be floating point, got int32"
+    ):
         forward_kl()(*pair)
 
 
@@ -166,7 +181,9 @@ def test_cross_entropy_of_soft_labels_matches_an_independent_computation(pair, t
 
 def test_one_hot_soft_labels_and_classes_give_the_same_cross_entropy(pair, labels):
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
-    np.testing.assert_array_equal(losses.cross_entropy(pair[0], one_hot), losses.cross_entropy(pair[0], labels))
+    np.testing.assert_array_equal(
+        losses.cross_entropy(pair[0], one_hot), losses.cross_entropy(pair[0], labels)
+    )
 
 
 def test_cross_entropy_is_zero_where_the_student_is_certain_and_right(labels):
@@ -178,19 +195,28 @@ def test_cross_entropy_is_least_where_the_student_predicts_the_soft_labels(pair)
     soft = special.softmax(pair[1], -1)
     gradient = jax.grad(lambda z: losses.cross_entropy(z, soft).sum())(pair[1])
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
-    np.testing.assert_allclose(losses.cross_entropy(pair[1], soft), special.entr(soft).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.cross_entropy(pair[1], soft), special.entr(soft).sum(-1), rtol=1e-5
+    )
 
 
 def test_gradient_of_cross_entropy_is_probabilities_minus_the_label(pair, labels):
     gradient = jax.grad(lambda z: losses.cross_entropy(z, labels).sum())(pair[0])
-    np.testing.assert_allclose(gradient, special.softmax(pair[0], -1) - np.eye(CLASSES)[labels], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        gradient, special.softmax(pair[0], -1) - np.eye(CLASSES)[labels], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_gradient_of_cross_entropy_agrees_with_finite_differences(pair, labels):
     soft = special.softmax(np.float64(pair[1]), -1)
     with jax.enable_x64(True):
         for targets in (labels, soft):
-            check_grads(lambda z, y=targets: losses.cross_entropy(z, y), (np.float64(pair[0]),), 1, ["fwd", "rev"])
+            check_grads(
+                lambda z, y=targets: losses.cross_entropy(z, y),
+                (np.float64(pair[0]),),
+                1,
+                ["fwd", "rev"],
+            )
 
 
 def test_no_gradient_of_cross_entropy_reaches_soft_labels(pair):
@@ -208,14 +234,19 @@ def test_cross_entropy_and_its_gradient_stay_finite_at_extreme_logits():
     student = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4]], np.float32)
     one_hot = np.eye(3, dtype=np.float32)[[1, 0]]
     for targets in (np.array([1, 0], np.int32), np.array([0, 2], np.int32), one_hot):
-        value, gradient = jax.value_and_grad(lambda z, y=targets: losses.cross_entropy(z, y).sum())(student)
+        value, gradient = jax.value_and_grad(lambda z, y=targets: losses.cross_entropy(z, y).sum())(
+            student
+        )
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
 
 
 def test_a_class_ruled_out_by_both_sides_costs_nothing():
     student = np.array([0.0, 0.0, -np.inf], np.float32)
-    loss = lambda z: losses.cross_entropy(z, np.array([0.5, 0.5, 0.0], np.float32))  # noqa: E731
+
+    def loss(z):
+        return losses.cross_entropy(z, np.array([0.5, 0.5, 0.0], np.float32))
+
     value, gradient = jax.value_and_grad(loss)(student)
     np.testing.assert_allclose(value, np.log(2), rtol=1e-6)
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
@@ -227,7 +258,9 @@ def test_cross_entropy_of_small_dtypes_is_computed_in_float32(pair, labels, dtyp
     for targets, wide in ((labels, labels), (soft, soft.astype(jnp.float32))):
         value = losses.cross_entropy(small, targets)
         assert value.dtype == jnp.float32
-        np.testing.assert_allclose(value, losses.cross_entropy(small.astype(jnp.float32), wide), rtol=1e-6)
+        np.testing.assert_allclose(
+            value, losses.cross_entropy(small.astype(jnp.float32), wide), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
@@ -239,7 +272,9 @@ def test_cross_entropy_is_one_value_for_every_leading_position(leading):
         np.testing.assert_allclose(value, cross_entropy_reference(student, targets), rtol=1e-5)
 
 
-@pytest.mark.parametrize("labels", [np.zeros((5, 1), np.int32), np.zeros((), np.int32), np.zeros(4, np.int32)])
+@pytest.mark.parametrize(
+    "labels", [np.zeros((5, 1), np.int32), np.zeros((), np.int32), np.zeros(4, np.int32)]
+)
 def test_classes_must_have_the_leading_shape_of_the_logits(pair, labels):
     with pytest.raises(ValueError, match="leading shape") as refusal:
         losses.cross_entropy(pair[0], labels)

@@ -5,7 +5,9 @@ import pytest
 from kd_jax import losses
 
 
-@pytest.mark.parametrize("loss", [losses.rkd_distance, losses.rkd_angle], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize(
+    "loss", [losses.rkd_distance, losses.rkd_angle], ids=lambda loss: loss.__name__
+)
 def test_copies_that_differ_by_rounding_are_one_example(loss):
     rng = np.random.default_rng(0)
     student, teacher = (rng.normal(size=(5, 7)).astype(np.float32) for _ in range(2))
@@ -13,7 +15,9 @@ def test_copies_that_differ_by_rounding_are_one_example(loss):
     rounded = student.copy()
     rounded[3] *= 1 + np.finfo(np.float32).eps
     assert not np.array_equal(rounded, student)
-    np.testing.assert_allclose(loss(jnp.asarray(rounded), teacher), loss(jnp.asarray(student), teacher), rtol=1e-5)
+    np.testing.assert_allclose(
+        loss(jnp.asarray(rounded), teacher), loss(jnp.asarray(student), teacher), rtol=1e-5
+    )
 
 
 def test_examples_that_are_merely_close_are_two():

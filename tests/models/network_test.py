@@ -7,7 +7,14 @@ from kd_jax.models.network import DTYPES, Network, cast
 from kd_jax.models.registry import build
 
 CNN = {"name": "cnn", "num_classes": 4, "widths": (3,), "batch_norm": True}
-BAG = {"name": "bag_of_embeddings", "num_classes": 4, "vocabulary_size": 9, "width": 5, "hidden": (4,), "dropout": 0.5}
+BAG = {
+    "name": "bag_of_embeddings",
+    "num_classes": 4,
+    "vocabulary_size": 9,
+    "width": 5,
+    "hidden": (4,),
+    "dropout": 0.5,
+}
 
 
 def dtypes(tree):
@@ -97,8 +104,11 @@ def test_training_updates_the_batchnorm_statistics_and_inference_does_not(images
     variables = network.init(jax.random.key(0), images)
     before = jax.tree.map(np.array, variables["batch_stats"])
     output, statistics = train(network, variables, images)
-    jax.tree.map(lambda a, b: np.testing.assert_raises(AssertionError, np.testing.assert_array_equal, a, b),
-                 statistics, before)  # fmt: skip
+    jax.tree.map(
+        lambda a, b: np.testing.assert_raises(AssertionError, np.testing.assert_array_equal, a, b),
+        statistics,
+        before,
+    )
     network(variables, images)
     jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], before)
     assert not np.allclose(output.logits, network(variables, images).logits)
@@ -110,7 +120,10 @@ def test_inference_uses_the_stored_statistics_so_rows_do_not_depend_on_one_anoth
     _, variables["batch_stats"] = train(network, variables, images)
     alone = jax.tree.map(lambda leaf: leaf[:1], images)
     np.testing.assert_allclose(
-        network(variables, alone).logits, network(variables, images).logits[:1], rtol=1e-5, atol=1e-6
+        network(variables, alone).logits,
+        network(variables, images).logits[:1],
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -122,7 +135,9 @@ def test_rows_that_only_fill_do_not_enter_the_batchnorm_statistics(images):
     padded = images.replace(views={"small": {"images": pixels}}, valid=np.arange(6) < 4)
     _, statistics = train(network, variables, padded)
     _, wanted = train(network, variables, jax.tree.map(lambda leaf: leaf[:4], images))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), statistics, wanted)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), statistics, wanted
+    )
 
 
 def test_statistics_of_a_bfloat16_network_stay_in_float32(images):
@@ -142,5 +157,7 @@ def test_dropout_follows_its_key_in_training_and_is_off_in_inference(texts):
     first, again, other = (train(network, variables, texts, seed)[0].logits for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    np.testing.assert_array_equal(network(variables, texts).logits, network(variables, texts).logits)
+    np.testing.assert_array_equal(
+        network(variables, texts).logits, network(variables, texts).logits
+    )
     assert not np.array_equal(first, network(variables, texts).logits)

@@ -1,4 +1,5 @@
-"""Parameter counts of the table of published architectures: torchvision's, akamaster's, RepDistiller's, the papers'."""
+"""Parameter counts of the table of published architectures: torchvision's, akamaster's,
+RepDistiller's, the papers'."""
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,9 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "classes", "side", "count"), COUNTS, ids=[row[0] for row in COUNTS])
+@pytest.mark.parametrize(
+    ("name", "classes", "side", "count"), COUNTS, ids=[row[0] for row in COUNTS]
+)
 def test_parameter_counts_are_the_published_ones(name, classes, side, count):
     module = registry.build({"name": name, "num_classes": classes})
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]
@@ -117,7 +120,13 @@ def test_every_row_builds_a_family_with_all_options_but_the_sizes_of_the_data(na
 
 def test_options_beside_a_published_name_override_the_table():
     assert registry.build({"name": "resnet50", "num_classes": 3, "stem": 32}) == registry.build(
-        {"name": "resnet", "num_classes": 3, "stem": 32, "blocks": (3, 4, 6, 3), "widths": (64, 128, 256, 512)}
+        {
+            "name": "resnet",
+            "num_classes": 3,
+            "stem": 32,
+            "blocks": (3, 4, 6, 3),
+            "widths": (64, 128, 256, 512),
+        }
         | {"bottleneck": True}
     )
     assert PRESETS["resnet50"]["stem"] == 64
@@ -130,5 +139,7 @@ def test_an_option_that_the_family_lacks_is_refused_by_the_familys_name():
 
 def test_no_family_is_hidden_by_a_published_name_and_both_are_listed():
     assert not set(PRESETS) & set(registry.MODELS)
-    with pytest.raises(ValueError, match=r"no model 'resnet51'; .*'resnet', .*as published \[.*'resnet50', .*\]"):
+    with pytest.raises(
+        ValueError, match=r"no model 'resnet51'; .*'resnet', .*as published \[.*'resnet50', .*\]"
+    ):
         registry.build({"name": "resnet51"})

@@ -11,19 +11,54 @@ from kd_jax.models import registry
 
 SPECS = {
     "bag_of_embeddings": {"vocabulary_size": 11, "width": 6, "hidden": (5,), "dropout": 0.3},
-    "bilstm": {"vocabulary_size": 11, "width": 6, "state": 4, "layers": 1, "head": (5,), "dropout": 0.3},
+    "bilstm": {
+        "vocabulary_size": 11,
+        "width": 6,
+        "state": 4,
+        "layers": 1,
+        "head": (5,),
+        "dropout": 0.3,
+    },
     "cifar_resnet": {"depth": 8, "stem": 4, "widths": (4, 6, 8), "shortcut": "projection"},
     "cnn": {"widths": (4, 6), "batch_norm": True},
-    "encoder": {"vocabulary_size": 11, "width": 6, "layers": 2, "heads": 2, "intermediate": 10, "max_positions": 32}
+    "encoder": {
+        "vocabulary_size": 11,
+        "width": 6,
+        "layers": 2,
+        "heads": 2,
+        "intermediate": 10,
+        "max_positions": 32,
+    }
     | {"type_vocabulary": 2, "dropout": 0.3, "pooling": "cls"},
-    "vit": {"image_size": 8, "patch": 4, "width": 6, "layers": 2, "heads": 2, "intermediate": 10, "dropout": 0.3}
+    "vit": {
+        "image_size": 8,
+        "patch": 4,
+        "width": 6,
+        "layers": 2,
+        "heads": 2,
+        "intermediate": 10,
+        "dropout": 0.3,
+    }
     | {"distillation": False},
     "mobilenet_v2": {"width": 0.2, "expansion": 2},
     "resnet": {"stem": 4, "blocks": (1, 1, 1, 1), "widths": (2, 3, 4, 3), "bottleneck": True},
     "shufflenet_v1": {"stem": 12, "blocks": (2, 1, 1), "widths": (24, 48, 72), "groups": 3},
     "shufflenet_v2": {"stem": 4, "blocks": (2, 1, 1), "widths": (6, 8, 10), "last": 12},
-    "text_cnn": {"vocabulary_size": 11, "width": 6, "kernels": (2, 3), "filters": 4, "dropout": 0.3},
-    "text_vgg": {"vocabulary_size": 11, "embedding": 6, "depth": 11, "width": 0.1, "batch_norm": True, "head": (7,)}
+    "text_cnn": {
+        "vocabulary_size": 11,
+        "width": 6,
+        "kernels": (2, 3),
+        "filters": 4,
+        "dropout": 0.3,
+    },
+    "text_vgg": {
+        "vocabulary_size": 11,
+        "embedding": 6,
+        "depth": 11,
+        "width": 0.1,
+        "batch_norm": True,
+        "head": (7,),
+    }
     | {"dropout": 0.3},
     "vgg": {"depth": 11, "width": 0.1, "batch_norm": True, "head": (7,), "dropout": 0.3},
     "wide_resnet": {"depth": 10, "widen": 1},
@@ -60,7 +95,9 @@ def test_every_model_keeps_the_output_contract(model):
     assert output.logits.dtype == jnp.float32
     assert output.features["pooled"].ndim == 2
     assert all(feature.shape[0] == 3 for feature in output.features.values())
-    positional = jax.jit(lambda v, *inputs: module.apply(v, *inputs, train=False))(variables, *view.values())
+    positional = jax.jit(lambda v, *inputs: module.apply(v, *inputs, train=False))(
+        variables, *view.values()
+    )
     np.testing.assert_allclose(output.logits, positional.logits, rtol=1e-5, atol=1e-6)
 
 
@@ -68,7 +105,10 @@ def test_the_classifier_reads_pooled(model):
     name, module, variables = model
     output = jax.jit(module.apply)(variables, **view_for(name))
     head = variables["params"]["classifier"]
-    want = np.asarray(output.features["pooled"]) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])[None]
+    want = (
+        np.asarray(output.features["pooled"]) @ np.asarray(head["kernel"])
+        + np.asarray(head["bias"])[None]
+    )
     np.testing.assert_allclose(output.logits, want, rtol=1e-5, atol=1e-6)
 
 
@@ -81,10 +121,14 @@ def test_the_dtype_follows_the_variables(model, dtype):
         at_least = jnp.promote_types(dtype, jnp.float32)
         assert output.logits.dtype == at_least
         for key, feature in output.features.items():
-            assert feature.dtype == (at_least if key.startswith("attention_") else jnp.dtype(dtype)), key
+            assert feature.dtype == (
+                at_least if key.startswith("attention_") else jnp.dtype(dtype)
+            ), key
         reference = jax.jit(module.apply)(variables, **view_for(name)).logits
         tolerance = 0.05 if dtype == "bfloat16" else 1e-5
-        np.testing.assert_allclose(np.float64(output.logits), reference, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            np.float64(output.logits), reference, rtol=tolerance, atol=tolerance
+        )
 
 
 def test_training_draws_dropout_and_evaluation_does_not(model):
@@ -94,7 +138,9 @@ def test_training_draws_dropout_and_evaluation_does_not(model):
 
     def logits(seed, **kwargs):
         rngs = {"dropout": jax.random.key(seed)}
-        return module.apply(variables, **view_for(name), rngs=rngs, mutable=["batch_stats"], **kwargs)[0].logits
+        return module.apply(
+            variables, **view_for(name), rngs=rngs, mutable=["batch_stats"], **kwargs
+        )[0].logits
 
     assert np.array_equal(logits(1, train=True), logits(1, train=True))
     assert not np.array_equal(logits(1, train=True), logits(2, train=True))
@@ -106,7 +152,9 @@ def test_training_drops_out_what_the_classifier_reads(model):
     if "dropout" not in SPECS[name] or name == "vit":
         pytest.skip("this model has no dropout, or none before its classifier")
     rngs = {"dropout": jax.random.key(0)}
-    output, _ = module.apply(variables, **view_for(name), train=True, rngs=rngs, mutable=["batch_stats"])
+    output, _ = module.apply(
+        variables, **view_for(name), train=True, rngs=rngs, mutable=["batch_stats"]
+    )
     head = variables["params"]["classifier"]
     kept = output.features["pooled"] @ head["kernel"] + head["bias"][None]
     assert not np.allclose(output.logits, kept, rtol=1e-3, atol=1e-5)
@@ -130,17 +178,23 @@ def test_models_with_batch_norm_take_the_rows_that_count():
         module, variables = make(name)
         assert "batch_stats" in variables
         view = view_for(name)
-        other = {key: np.concatenate([x[:2], np.full_like(x[2:], huge[key])]) for key, x in view.items()}
+        other = {
+            key: np.concatenate([x[:2], np.full_like(x[2:], huge[key])]) for key, x in view.items()
+        }
         where = np.array([True, True, False])
 
         @jax.jit
         def run(view, module=module, variables=variables, where=where):
             rngs = {"dropout": jax.random.key(0)}
-            return module.apply(variables, **view, train=True, where=where, rngs=rngs, mutable=["batch_stats"])
+            return module.apply(
+                variables, **view, train=True, where=where, rngs=rngs, mutable=["batch_stats"]
+            )
 
         (first, stats), (second, other_stats) = run(view), run(other)
         np.testing.assert_allclose(first.logits[:2], second.logits[:2], rtol=1e-5, atol=1e-6)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, other_stats)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, other_stats
+        )
 
 
 def test_build_takes_config_dicts_and_lists():
@@ -156,10 +210,22 @@ def test_build_takes_config_dicts_and_lists():
         ({"name": "resnet99"}, r"no model 'resnet99'; there are \['bag_of_embeddings', .*\]"),
         ({"name": None}, "no model None"),
         ({"name": ["vgg"]}, "no model"),
-        ({"widht": 3}, r"model 'encoder' has no option 'widht'; there are \['dropout', .*'heads'.*\]"),
-        ({"type_vocabulary": -1}, "encoder.type_vocabulary must be a whole number, 0 or more, got -1"),
-        ({"type_vocabulary": False}, "encoder.type_vocabulary must be a whole number, 0 or more, got False"),
-        ({"family": "albert"}, r"encoder.family must be one of \['bert', 'roberta', .*\], got 'albert'"),
+        (
+            {"widht": 3},
+            r"model 'encoder' has no option 'widht'; there are \['dropout', .*'heads'.*\]",
+        ),
+        (
+            {"type_vocabulary": -1},
+            "encoder.type_vocabulary must be a whole number, 0 or more, got -1",
+        ),
+        (
+            {"type_vocabulary": False},
+            "encoder.type_vocabulary must be a whole number, 0 or more, got False",
+        ),
+        (
+            {"family": "albert"},
+            r"encoder.family must be one of \['bert', 'roberta', .*\], got 'albert'",
+        ),
         ({"parent": None}, "no option 'parent'"),
         ({"num_classes": None}, "encoder.num_classes must be a positive whole number, got None"),
         ({"width": -6}, "encoder.width must be a positive whole number, got -6"),
@@ -169,7 +235,10 @@ def test_build_takes_config_dicts_and_lists():
         ({"dropout": 1.0}, r"encoder.dropout must be a rate in \[0, 1\), got 1.0"),
         ({"dropout": "0.1"}, r"encoder.dropout must be a rate"),
         ({"pooling": "max"}, r"encoder.pooling must be one of \['cls', 'mean'\], got 'max'"),
-        ({"layer_norm_epsilon": 0.0}, "encoder.layer_norm_epsilon must be a positive number, got 0.0"),
+        (
+            {"layer_norm_epsilon": 0.0},
+            "encoder.layer_norm_epsilon must be a positive number, got 0.0",
+        ),
     ],
 )
 def test_build_refuses_what_the_encoder_does_not_have(change, message):

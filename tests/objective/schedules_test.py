@@ -27,7 +27,9 @@ def test_a_number_stays_what_it_is(value):
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_a_schedule_has_its_values_at_key_steps(spec, values, transform):
     schedule = transform(make_value(spec, "weight"))
-    np.testing.assert_allclose([schedule(step) for step in values], list(values.values()), rtol=1e-6)
+    np.testing.assert_allclose(
+        [schedule(step) for step in values], list(values.values()), rtol=1e-6
+    )
 
 
 def test_the_extremes_of_a_schedule_bound_it():
@@ -46,10 +48,19 @@ def test_what_is_neither_number_nor_schedule_is_refused(value):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (LINEAR | {"name": "wave"}, "unknown schedule for weight 'wave'; there are cosine, linear, switch"),
+        (
+            LINEAR | {"name": "wave"},
+            "unknown schedule for weight 'wave'; there are cosine, linear, switch",
+        ),
         ({"start": 1.0}, "unknown schedule for weight None; there are cosine, linear, switch"),
-        (LINEAR | {"at": 3}, "weight: schedule 'linear' has no option 'at'; its options are start, steps, stop"),
-        ({"name": "switch", "at": 3}, "weight: schedule 'switch' needs option 'start'; its options are at, start"),
+        (
+            LINEAR | {"at": 3},
+            "weight: schedule 'linear' has no option 'at'; its options are start, steps, stop",
+        ),
+        (
+            {"name": "switch", "at": 3},
+            "weight: schedule 'switch' needs option 'start'; its options are at, start",
+        ),
     ],
 )
 def test_an_unknown_schedule_or_option_is_refused_with_those_that_exist(spec, message):

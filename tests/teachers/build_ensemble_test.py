@@ -1,5 +1,5 @@
-"""The members of an ensemble: their place in a config, their weights given or learned, what is refused."""
-
+"""The members of an ensemble: their place in a config, their weights given or learned, what is
+refused."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,9 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("given", ["learnt", 0.5, (0.5,), (0.5, 0.0), (0.5, "half")])
 def test_numbers_that_are_not_one_a_member_are_refused(given):
-    with pytest.raises(ValueError, match="weights must be None or 2 positive numbers, one a member, got"):
+    with pytest.raises(
+        ValueError, match="weights must be None or 2 positive numbers, one a member, got"
+    ):
         _numbers(given, 2, "weights", (1.0, 1.0))
 
 
@@ -29,7 +31,10 @@ def test_learned_weights_are_the_best_on_a_grid():
     other = special.softmax(np.eye(K)[labels] * 0.7 + RNG.normal(size=(200, K)), -1)
     weights = mixture_weights(np.stack([informed, other]), labels)
     rows = np.arange(200)
-    loss = [-np.log(w * informed[rows, labels] + (1 - w) * other[rows, labels]).mean() for w in np.linspace(0, 1, 1001)]
+    loss = [
+        -np.log(w * informed[rows, labels] + (1 - w) * other[rows, labels]).mean()
+        for w in np.linspace(0, 1, 1001)
+    ]
     assert 0.1 < weights[0] < 0.99
     assert weights[0] == pytest.approx(np.argmin(loss) / 1000, abs=2e-3)
     assert weights.sum() == pytest.approx(1)
@@ -56,7 +61,11 @@ def test_members_come_before_their_ensemble_and_it_before_its_students():
     order = [model.name for model in plan_of().models]
     members = plan_of()["ensemble"].members
     assert len(members) == 3
-    assert max(order.index(name) for name in members) < order.index("ensemble") < order.index("student")
+    assert (
+        max(order.index(name) for name in members)
+        < order.index("ensemble")
+        < order.index("student")
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,18 @@ from kd_jax.training.sharding import make_parallel
 
 EXAMPLES, LENGTH = 45, 20
 ENCODER = dict(
-    name="encoder", num_classes=3, vocabulary_size=30, width=8, layers=1, heads=2, intermediate=16,
-    max_positions=LENGTH, type_vocabulary=2, dropout=0.5, pooling="mean",
-)  # fmt: skip
+    name="encoder",
+    num_classes=3,
+    vocabulary_size=30,
+    width=8,
+    layers=1,
+    heads=2,
+    intermediate=16,
+    max_positions=LENGTH,
+    type_vocabulary=2,
+    dropout=0.5,
+    pooling="mean",
+)
 
 
 class Words:
@@ -32,7 +41,10 @@ class Words:
     def gather(self, indices, length, draws=None):
         assert draws is None, "cached outputs are of examples as they are"
         mask = np.arange(length) < self.lengths[indices][:, None]
-        return {"input_ids": np.where(mask, self.ids[indices][:, :length], 0), "attention_mask": mask}
+        return {
+            "input_ids": np.where(mask, self.ids[indices][:, :length], 0),
+            "attention_mask": mask,
+        }
 
 
 class AtBatch:
@@ -41,7 +53,7 @@ class AtBatch:
     def __init__(self, batch):
         self.left = batch
 
-    def asked(self, *, agree):  # noqa: ARG002 - the signature of StopSignal
+    def asked(self, *, agree):
         self.left -= 1
         return self.left == 0
 
@@ -61,14 +73,27 @@ def batch_of(words, indices, length):
     from kd_jax.core.types import Batch
 
     everyone = np.ones(len(indices), bool)
-    return Batch(indices.astype(np.int32), {"v": words.gather(indices, length)}, np.zeros(len(indices), np.int32),
-                 everyone, everyone)  # fmt: skip
+    return Batch(
+        indices.astype(np.int32),
+        {"v": words.gather(indices, length)},
+        np.zeros(len(indices), np.int32),
+        everyone,
+        everyone,
+    )
 
 
 def table_of(words, teacher, *, backend="jit", data=1, batch_size=16, stop=None):
-    source = Source("words", "text", ["x"] * EXAMPLES, np.zeros(EXAMPLES, np.int32), ("a", "b", "c"), "sha256:0")
-    batches = evaluation_batches(source, {"v": words}, batch_size=batch_size, process_index=0, process_count=1,
-                                 buckets=(8, LENGTH))  # fmt: skip
+    source = Source(
+        "words", "text", ["x"] * EXAMPLES, np.zeros(EXAMPLES, np.int32), ("a", "b", "c"), "sha256:0"
+    )
+    batches = evaluation_batches(
+        source,
+        {"v": words},
+        batch_size=batch_size,
+        process_index=0,
+        process_count=1,
+        buckets=(8, LENGTH),
+    )
     network, variables = teacher
     compiled = make_parallel(backend=backend, data=data, fsdp=1, tensor=1).evaluate(
         functools.partial(cache.output_rows, network=network)
@@ -81,13 +106,17 @@ def table(words, teacher):
     return table_of(words, teacher)
 
 
-def test_every_example_has_its_own_row_whatever_bucket_and_batch_it_fell_into(words, teacher, table):
+def test_every_example_has_its_own_row_whatever_bucket_and_batch_it_fell_into(
+    words, teacher, table
+):
     network, variables = teacher
     assert set(table) == {"logits", "pooled"}
     for index in range(EXAMPLES):
         alone = network(variables, batch_of(words, np.array([index]), LENGTH))
         np.testing.assert_allclose(table["logits"][index], alone.logits[0], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(table["pooled"][index], alone.features["pooled"][0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            table["pooled"][index], alone.features["pooled"][0], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
@@ -99,7 +128,9 @@ def test_the_table_does_not_depend_on_devices_or_batches(words, teacher, table, 
 
 def test_a_looked_up_teacher_gives_the_rows_of_the_batch(words, table):
     indices = np.array([7, 0, 44, 7])
-    output = cache.CachedTeacher()(jax.tree.map(jnp.asarray, table), batch_of(words, indices, LENGTH))
+    output = cache.CachedTeacher()(
+        jax.tree.map(jnp.asarray, table), batch_of(words, indices, LENGTH)
+    )
     np.testing.assert_array_equal(output.logits, table["logits"][indices])
     np.testing.assert_array_equal(output.features["pooled"], table["pooled"][indices])
     assert set(output.features) == {"pooled"}
@@ -137,7 +168,11 @@ def flip(path):
 
 @pytest.mark.parametrize(
     "damage",
-    [flip, lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.write_bytes(b"")],
+    [
+        flip,
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_bytes(b""),
+    ],
     ids=["flipped", "truncated", "empty"],
 )
 def test_a_damaged_table_is_announced_and_computed_again(table, tmp_path, damage, caplog):

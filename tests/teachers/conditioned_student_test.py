@@ -1,4 +1,5 @@
-"""Conditioned students as a run has them: trained, found again, evaluated alone and with the teacher's output."""
+"""Conditioned students as a run has them: trained, found again, evaluated alone and with the
+teacher's output."""
 
 import json
 import shutil
@@ -56,7 +57,9 @@ def test_results_have_both_and_the_parameters_apart(digits):
     assert with_teacher["map_parameters"] == 10 * 64 + 64
     assert student["parameters"] == plain_one["parameters"]
     assert scores(with_teacher) != scores(student)
-    assert [name for name in results["models"] if "with_teacher" in results["models"][name]] == ["student"]
+    assert [name for name in results["models"] if "with_teacher" in results["models"][name]] == [
+        "student"
+    ]
 
 
 def test_the_table_is_followed_by_a_line_on_the_student_with_its_teacher(digits, capsys):
@@ -85,17 +88,25 @@ def test_a_damaged_map_is_made_again_from_the_checkpoint(digits, tmp_path):
     path.write_bytes(content)
     assert saved_model.load(tmp_path / "run" / "student") is None
     again = run_experiment(smoke(), tmp_path / "run")
-    assert again["models"]["student"]["with_teacher"] == results["models"]["student"]["with_teacher"]
+    assert (
+        again["models"]["student"]["with_teacher"] == results["models"]["student"]["with_teacher"]
+    )
 
 
 def test_the_finished_student_is_the_plain_one_and_is_exported_as_such(digits):
     _, folder = digits
-    student, plain_one = (load_file(folder / name / "model.safetensors") for name in ("student", "unconditioned"))
-    assert {path: leaf.shape for path, leaf in student.items()} == {p: leaf.shape for p, leaf in plain_one.items()}
+    student, plain_one = (
+        load_file(folder / name / "model.safetensors") for name in ("student", "unconditioned")
+    )
+    assert {path: leaf.shape for path, leaf in student.items()} == {
+        p: leaf.shape for p, leaf in plain_one.items()
+    }
     assert any(not np.array_equal(student[path], plain_one[path]) for path in student)
     exported = export.export(folder, "student", ["kd_jax"])
     _, variables = load.load(exported)
-    np.testing.assert_array_equal(variables["params"]["classifier"]["kernel"], student["params/classifier/kernel"])
+    np.testing.assert_array_equal(
+        variables["params"]["classifier"]["kernel"], student["params/classifier/kernel"]
+    )
 
 
 @pytest.mark.parametrize("cached", [(), ("teacher",)], ids=["live", "cached"])
@@ -116,7 +127,9 @@ def test_a_restored_student_brings_its_map(digits, tmp_path):
     results, folder = digits
     restored = {f"models.{name}.restore": str(folder / name) for name in ("teacher", "student")}
     again = run_experiment(smoke(**restored), tmp_path)
-    assert again["models"]["student"]["with_teacher"] == results["models"]["student"]["with_teacher"]
+    assert (
+        again["models"]["student"]["with_teacher"] == results["models"]["student"]["with_teacher"]
+    )
 
 
 def test_a_restored_student_of_another_condition_is_refused(digits, tmp_path):
@@ -124,27 +137,44 @@ def test_a_restored_student_of_another_condition_is_refused(digits, tmp_path):
     teacher = {"models.teacher.restore": str(folder / "teacher")}
     config = smoke(**teacher, **{"models.student.restore": str(folder / "student")})
     config["models"]["student"]["condition"]["output"] = "probabilities"
-    with pytest.raises(ValueError, match=r"^models.student: .* condition.output 'logits', here it is 'probabilities'$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^models.student: .* condition.output 'logits', here it is 'probabilities'$",
+    ):
         run_experiment(config, tmp_path / "output")
     config = smoke(**teacher, **{"models.student.restore": str(folder / "unconditioned")})
-    with pytest.raises(ValueError, match=r"^models.student: .* condition.output None, here it is 'logits'$"):
+    with pytest.raises(
+        ValueError, match=r"^models.student: .* condition.output None, here it is 'logits'$"
+    ):
         run_experiment(config, tmp_path / "none")
-    config = smoke(**{"models.student.restore": str(folder / "student")}, **{"models.teacher.training.epochs": 0.1})
-    with pytest.raises(ValueError, match=r"^models.student: .* condition.teacher 'sha256:\w+', here it is 'sha256:"):
+    config = smoke(
+        **{"models.student.restore": str(folder / "student")},
+        **{"models.teacher.training.epochs": 0.1},
+    )
+    with pytest.raises(
+        ValueError, match=r"^models.student: .* condition.teacher 'sha256:\w+', here it is 'sha256:"
+    ):
         run_experiment(config, tmp_path / "teacher")
 
 
 def test_a_teacher_that_chooses_by_the_label_is_refused(tmp_path):
     config = smoke()
     config["models"]["both"] = {
-        "model": dict(name="ensemble", members=("teacher", "baseline"), combine="least_loss", weights=None,
-                      temperatures=None),
+        "model": dict(
+            name="ensemble",
+            members=("teacher", "baseline"),
+            combine="least_loss",
+            weights=None,
+            temperatures=None,
+        ),
         **{key: config["models"]["teacher"][key] for key in ("view", "dtype")},
-    }  # fmt: skip
+    }
     config["models"]["student"]["teachers"] = ("teacher", "both")
     config["models"]["student"]["objective"]["soft"]["source"] = "teacher"
     config["models"]["student"]["condition"]["on"] = "both"
-    with pytest.raises(ValueError, match=r"^models.student: condition.on names 'both', which chooses by the label"):
+    with pytest.raises(
+        ValueError, match=r"^models.student: condition.on names 'both', which chooses by the label"
+    ):
         run_experiment(config, tmp_path)
 
 
@@ -154,18 +184,36 @@ def test_a_teacher_that_chooses_by_the_label_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("student", dict(on="baseline"), r"student.condition.on names 'baseline'; its frozen teachers are teacher$"),
-        ("baseline", {}, r"baseline.condition.on names 'teacher'; its frozen teachers are none \(condition=None takes"),
-        ("student", dict(drop=1.0), r"student.condition.drop is a probability in \[0, 1\), got 1.0$"),
+        (
+            "student",
+            dict(on="baseline"),
+            r"student.condition.on names 'baseline'; its frozen teachers are teacher$",
+        ),
+        (
+            "baseline",
+            {},
+            r"baseline.condition.on names 'teacher'; its frozen teachers are none \(condition=None takes",
+        ),
+        (
+            "student",
+            dict(drop=1.0),
+            r"student.condition.drop is a probability in \[0, 1\), got 1.0$",
+        ),
         ("student", dict(drop=-0.1), r"student.*drop .* got -0.1$"),
         ("student", dict(drop=True), r"student.*drop .* got True$"),
         ("student", dict(drop="half"), r"student.*drop .* got 'half'$"),
-        ("student", dict(temperature=2.0), r"student.condition has no option 'temperature'; its options are drop, map"),
+        (
+            "student",
+            dict(temperature=2.0),
+            r"student.condition has no option 'temperature'; its options are drop, map",
+        ),
     ],
 )
 def test_a_section_that_makes_no_sense_is_refused(name, options, message):
     config = smoke()
-    config["models"][name]["condition"] = dict(on="teacher", output="logits", map="linear", drop=0.5) | options
+    config["models"][name]["condition"] = (
+        dict(on="teacher", output="logits", map="linear", drop=0.5) | options
+    )
     with pytest.raises(ValueError, match=rf"^models\.{message}"):
         make_plan(config)
 
@@ -174,14 +222,19 @@ def test_its_own_average_is_no_frozen_teacher():
     config = smoke()
     config["models"]["student"] |= {"teachers": ("teacher", "ema:student"), "ema": {"decay": 0.9}}
     config["models"]["student"]["condition"]["on"] = "ema:student"
-    with pytest.raises(ValueError, match=r"condition.on names 'ema:student'; its frozen teachers are teacher$"):
+    with pytest.raises(
+        ValueError, match=r"condition.on names 'ema:student'; its frozen teachers are teacher$"
+    ):
         make_plan(config)
 
 
 def test_a_model_that_is_not_trained_can_not_be_conditioned():
     config = smoke()
     config["models"]["student"] |= {"model": {"pretrained": "there"}, "objective": {}}
-    with pytest.raises(ValueError, match=r"^models.student.condition is learned in training, and the model has no obj"):
+    with pytest.raises(
+        ValueError,
+        match=r"^models.student.condition is learned in training, and the model has no obj",
+    ):
         make_plan(config)
 
 
@@ -195,5 +248,7 @@ def test_like_takes_the_condition_over_and_none_does_not():
     config.models.student.condition.drop = 0.25
     found = {name: section["condition"] for name, section in plain(config)["models"].items()}
     assert found == {
-        "student": dict(on="teacher", drop=0.25), "same": dict(on="teacher", drop=0.25), "other": None
-    }  # fmt: skip
+        "student": dict(on="teacher", drop=0.25),
+        "same": dict(on="teacher", drop=0.25),
+        "other": None,
+    }

@@ -12,7 +12,13 @@ B, K = 6, 4
 RNG = np.random.default_rng(0)
 LOGITS = {name: RNG.normal(scale=2, size=(B, K)).astype(np.float32) for name in "abc"}
 STACKED = np.stack(list(LOGITS.values()))
-BATCH = Batch(np.arange(B), {}, np.array([0, 1, 2, 3, -1, 1]), np.array([1, 1, 1, 1, 0, 1], bool), np.ones(B, bool))
+BATCH = Batch(
+    np.arange(B),
+    {},
+    np.array([0, 1, 2, 3, -1, 1]),
+    np.array([1, 1, 1, 1, 0, 1], bool),
+    np.ones(B, bool),
+)
 WEIGHTS, TEMPERATURES = (0.5, 0.3, 0.2), (1.0, 2.0, 4.0)
 
 
@@ -23,7 +29,9 @@ class Fixed:
         self.width, self.dtype = width, dtype
 
     def __call__(self, variables, _batch):
-        return ModelOutput(jnp.asarray(variables), {"pooled": jnp.full((B, self.width), self.width, self.dtype)})
+        return ModelOutput(
+            jnp.asarray(variables), {"pooled": jnp.full((B, self.width), self.width, self.dtype)}
+        )
 
     def frozen(self, variables):
         return variables
@@ -38,7 +46,10 @@ def combined(combine, weights=WEIGHTS, temperatures=TEMPERATURES, batch=BATCH):
 
 
 def test_the_mean_of_probabilities_is_of_the_softened_ones():
-    softened = [w * special.softmax(z / t, -1) for w, z, t in zip(WEIGHTS, STACKED, TEMPERATURES, strict=True)]
+    softened = [
+        w * special.softmax(z / t, -1)
+        for w, z, t in zip(WEIGHTS, STACKED, TEMPERATURES, strict=True)
+    ]
     found = combined("mean_probabilities").logits
     np.testing.assert_allclose(jnp.exp(found), sum(softened), rtol=1e-5)
 
@@ -78,7 +89,9 @@ def test_the_least_loss_of_soft_labels_is_their_cross_entropy():
 
 
 def test_where_it_is_evaluated_it_can_not_read_the_label():
-    ensemble = Ensemble({"a": Fixed(1), "b": Fixed(2), "c": Fixed(3)}, "least_loss", WEIGHTS, (1.0,) * 3, "v")
+    ensemble = Ensemble(
+        {"a": Fixed(1), "b": Fixed(2), "c": Fixed(3)}, "least_loss", WEIGHTS, (1.0,) * 3, "v"
+    )
     blind = without_labels(ensemble)(LOGITS, BATCH).logits
     np.testing.assert_array_equal(blind, combined("most_confident", temperatures=(1.0,) * 3).logits)
     assert (np.asarray(blind) != np.asarray(ensemble(LOGITS, BATCH).logits)).any()
@@ -91,7 +104,9 @@ def test_nor_can_an_ensemble_that_is_a_member_of_another():
     outer = Ensemble({"all": inner, "a": Fixed(1)}, "mean_logits", (0.5, 0.5), (1.0, 1.0), "v")
     variables = {"all": LOGITS, "a": LOGITS["a"]}
     confident = np.asarray(combined("most_confident", temperatures=(1.0,) * 3).logits)
-    np.testing.assert_allclose(without_labels(outer)(variables, BATCH).logits, (confident + LOGITS["a"]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        without_labels(outer)(variables, BATCH).logits, (confident + LOGITS["a"]) / 2, rtol=1e-5
+    )
     assert (np.asarray(outer(variables, BATCH).logits) != (confident + LOGITS["a"]) / 2).any()
 
 

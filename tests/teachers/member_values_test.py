@@ -20,12 +20,17 @@ def logits_that_are_right_at(rows, sure):
 
 def ensemble_of(names, combine="mean_probabilities", weights=None):
     count = len(names)
-    return Ensemble(dict.fromkeys(names), combine, weights or (1 / count,) * count, (1.0,) * count, "v")
+    return Ensemble(
+        dict.fromkeys(names), combine, weights or (1 / count,) * count, (1.0,) * count, "v"
+    )
 
 
 def test_two_members_that_know_different_rows_by_hand():
-    """a knows 3 of 5 labelled rows and b 1; together 4, each outvoting the other's error: v = 1/4, 3/5, 1/5, 4/5."""
-    logits = np.stack([logits_that_are_right_at({0, 1, 2}, 5.0), logits_that_are_right_at({3}, 5.0)])
+    """a knows 3 of 5 labelled rows and b 1; together 4, each outvoting the other's error: v = 1/4,
+    3/5, 1/5, 4/5."""
+    logits = np.stack(
+        [logits_that_are_right_at({0, 1, 2}, 5.0), logits_that_are_right_at({3}, 5.0)]
+    )
     found = shapley_of_members(ensemble_of("ab"), logits, LABELS)
     assert found["empty"] == 0.25
     assert found["all"] == 0.8

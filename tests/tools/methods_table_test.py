@@ -1,4 +1,3 @@
-
 import pytest
 from paths import ROOT, TESTS
 

@@ -12,21 +12,31 @@ import pytest
 from kd_jax.training.checkpoints import CheckpointError, Checkpoints, ranking
 from kd_jax.training.state import ModelState, TrainState
 
-# A restore that fails leaves tasks of tensorstore's event loop behind, which complain when they are collected.
+# A restore that fails leaves tasks of tensorstore's event loop behind, which complain when they are
+# collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def make_state(step=0, *, width=4, optimizer=None, **more):
-    """A state with BatchNorm statistics, a term's parameters, a bfloat16 leaf and the state of adamw."""
+    """A state with BatchNorm statistics, a term's parameters, a bfloat16 leaf and the state of
+    adamw."""
     rng = np.random.default_rng(step)
-    array = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+
+    def array(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     params = {"conv": {"kernel": array(3, 3, 1, width)}, "norm": {"scale": array(width)}, **more}
     objective = {"hint": {"kernel": array(width, 2).astype(jnp.bfloat16)}}
     trained = {"model": params, "objective": objective}
     update = optimizer or optax.adamw(1e-3)
-    _, opt_state = update.update(jax.tree.map(jnp.ones_like, trained), update.init(trained), trained)
+    _, opt_state = update.update(
+        jax.tree.map(jnp.ones_like, trained), update.init(trained), trained
+    )
     statistics = {"norm": {"mean": array(width), "var": array(width) ** 2}}
-    return TrainState(jnp.asarray(step, jnp.int32), {"student": ModelState(params, statistics, objective, {}, opt_state)})
+    return TrainState(
+        jnp.asarray(step, jnp.int32),
+        {"student": ModelState(params, statistics, objective, {}, opt_state)},
+    )
 
 
 def opened(folder, keep_latest=2, keep_best=1):
@@ -34,7 +44,8 @@ def opened(folder, keep_latest=2, keep_best=1):
 
 
 def fill(folder, accuracies, **keep):
-    """One checkpoint a step from 1 on; an accuracy of None leaves it unranked. Returns the steps that stayed."""
+    """One checkpoint a step from 1 on; an accuracy of None leaves it unranked. Returns the steps
+    that stayed."""
     with opened(folder, **keep) as checkpoints:
         for step, accuracy in enumerate(accuracies, 1):
             metrics = None if accuracy is None else {"accuracy": accuracy, "loss": 1.0}
@@ -75,7 +86,10 @@ def test_a_state_comes_back_bit_for_bit_with_what_was_kept_beside_it(folder):
 
 def test_a_state_comes_back_on_the_devices_of_the_template(folder):
     mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
-    place = lambda leaf: jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(*leaf.shape[:0])))  # noqa: E731
+
+    def place(leaf):
+        return jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(*leaf.shape[:0])))
+
     template = jax.tree.map(place, make_state())
     template.models["student"].params["norm"]["scale"] = jax.device_put(
         jnp.zeros(4), jax.NamedSharding(mesh, jax.P("fsdp"))
@@ -83,7 +97,11 @@ def test_a_state_comes_back_on_the_devices_of_the_template(folder):
     with opened(folder) as checkpoints:
         state, _ = checkpoints.restore_latest(template)
     assert_same(state, make_state(3))
-    jax.tree.map(lambda leaf, like: leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim) or 1 / 0, state, template)
+    jax.tree.map(
+        lambda leaf, like: leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim) or 1 / 0,
+        state,
+        template,
+    )
 
 
 def test_an_empty_folder_has_nothing_to_restore(tmp_path):
@@ -117,7 +135,9 @@ def test_what_a_kill_inside_a_save_left_is_cleared_away(folder):
 
 
 def largest_file(folder):
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
 
 
 def flip(path):
@@ -132,9 +152,15 @@ def truncate(path):
 
 DAMAGES = [flip, truncate, lambda path: path.unlink(), lambda path: path.write_bytes(b"")]
 DAMAGE_NAMES = ["flipped bit", "truncated", "missing", "empty"]
-PARTS = {"arrays": "state/d", "description": "meta", "structure": "state/_METADATA", "index": "state/manifest.ocdbt"}
+PARTS = {
+    "arrays": "state/d",
+    "description": "meta",
+    "structure": "state/_METADATA",
+    "index": "state/manifest.ocdbt",
+}
 HARMLESS = (PARTS["structure"], PARTS["index"])
-"""A bit of these may say nothing of the arrays; then what is restored is whole, checksums and all."""
+"""A bit of these may say nothing of the arrays; then what is restored is whole, checksums and
+all."""
 
 
 def damage(folder, step, how=flip, part="state/d"):
@@ -175,7 +201,10 @@ def test_two_damaged_ones_are_stepped_over(folder, caplog):
 def test_when_all_are_damaged_training_does_not_start_from_nothing_silently(folder):
     for step in (1, 2, 3):
         damage(folder, step)
-    with opened(folder) as checkpoints, pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
+    with (
+        opened(folder) as checkpoints,
+        pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"),
+    ):
         checkpoints.restore_latest(make_state())
 
 
@@ -195,7 +224,9 @@ def test_damaged_metrics_neither_stop_a_run_nor_change_which_is_best(folder, how
     damage(folder, 1, how, "metrics/metrics")
     with opened(folder) as checkpoints:
         assert_same(checkpoints.restore_latest(make_state())[0], make_state(3))
-        best = 3 if DAMAGES.index(how) == 2 else 1  # Where the file is gone, the checkpoint counts as unranked.
+        best = (
+            3 if DAMAGES.index(how) == 2 else 1
+        )  # Where the file is gone, the checkpoint counts as unranked.
         assert_same(checkpoints.restore_best(make_state())[0], make_state(best))
     assert ("the metrics of checkpoint" in caplog.text) == (best == 1)
 
@@ -216,13 +247,23 @@ def test_an_accuracy_that_was_altered_does_not_make_a_checkpoint_the_best(folder
     [
         (make_state(width=5), "hint/kernel is [[4, 2], 'float32'] there"),
         (make_state(extra=jnp.zeros(2)), "extra is absent there and [[2], 'float32'] here"),
-        (make_state(optimizer=optax.sgd(0.1)), "models/student/opt_state/0/count is [[], 'int32'] there and absent"),
-        (make_state().replace(step=jnp.zeros((), jnp.float32)), "step is [[], 'int32'] there and [[], 'float32'] here"),
+        (
+            make_state(optimizer=optax.sgd(0.1)),
+            "models/student/opt_state/0/count is [[], 'int32'] there and absent",
+        ),
+        (
+            make_state().replace(step=jnp.zeros((), jnp.float32)),
+            "step is [[], 'int32'] there and [[], 'float32'] here",
+        ),
     ],
     ids=["shape", "extra leaf", "optimizer", "dtype"],
 )
-@pytest.mark.parametrize("restore", [Checkpoints.restore_latest, Checkpoints.restore_best], ids=["latest", "best"])
-def test_a_state_of_another_structure_is_refused_naming_the_leaf(folder, template, leaf, restore, caplog):
+@pytest.mark.parametrize(
+    "restore", [Checkpoints.restore_latest, Checkpoints.restore_best], ids=["latest", "best"]
+)
+def test_a_state_of_another_structure_is_refused_naming_the_leaf(
+    folder, template, leaf, restore, caplog
+):
     with opened(folder) as checkpoints:
         with pytest.raises(CheckpointError, match="doesn't fit the config") as refusal:
             restore(checkpoints, template)
@@ -268,7 +309,10 @@ def test_an_unranked_save_is_resumed_from_but_never_chosen_as_the_best(tmp_path)
 
 def test_unranked_saves_alone_have_no_best(tmp_path):
     fill(tmp_path, [None])
-    with opened(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="no undamaged checkpoint"):
+    with (
+        opened(tmp_path) as checkpoints,
+        pytest.raises(CheckpointError, match="no undamaged checkpoint"),
+    ):
         checkpoints.restore_best(make_state())
 
 
@@ -300,7 +344,10 @@ def test_a_save_that_fails_says_so_in_one_line_and_the_last_good_one_stays(folde
         checkpoints.save(4, big, {}, {"accuracy": 0.7, "loss": 1.0})
         checkpoints.wait()
 
-    with files_of_at_most(40_000), pytest.raises(CheckpointError, match="could not be written to") as failure:
+    with (
+        files_of_at_most(40_000),
+        pytest.raises(CheckpointError, match="could not be written to") as failure,
+    ):
         save()
     assert str(failure.value).endswith(f"; last good: {folder.resolve() / '3'}")
     assert "\n" not in str(failure.value)
@@ -310,5 +357,8 @@ def test_a_save_that_fails_says_so_in_one_line_and_the_last_good_one_stays(folde
 
 
 def test_a_step_that_is_there_already_is_not_overwritten_silently(folder):
-    with opened(folder) as checkpoints, pytest.raises(CheckpointError, match="could not be written"):
+    with (
+        opened(folder) as checkpoints,
+        pytest.raises(CheckpointError, match="could not be written"),
+    ):
         checkpoints.save(3, make_state(1), {}, None)

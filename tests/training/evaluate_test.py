@@ -8,7 +8,13 @@ from scipy import special
 
 from kd_jax.core.types import ModelOutput
 from kd_jax.models.network import DTYPES, Network
-from kd_jax.training.evaluate import CALIBRATION_BINS, calibration_error, calibration_sums, eval_step, evaluate
+from kd_jax.training.evaluate import (
+    CALIBRATION_BINS,
+    calibration_error,
+    calibration_sums,
+    eval_step,
+    evaluate,
+)
 
 ROWS, CLASSES = 50, 4
 
@@ -17,7 +23,7 @@ class AsGiven(nn.Module):
     """A model whose logits are its input times its only parameter."""
 
     @nn.compact
-    def __call__(self, logits, *, train=False):  # noqa: ARG002 - the contract of models
+    def __call__(self, logits, *, train=False):
         return ModelOutput(self.param("scale", nn.initializers.ones, ()) * logits, {})
 
 
@@ -31,7 +37,9 @@ def split(rng, make_batch):
     """A whole split: logits of a model and of its teacher, labels mostly where the model says."""
     student = rng.normal(scale=2, size=(ROWS, CLASSES)).astype(np.float32)
     teacher = (student + rng.normal(scale=2, size=student.shape)).astype(np.float32)
-    labels = np.where(rng.random(ROWS) < 0.6, student.argmax(-1), rng.integers(0, CLASSES, ROWS)).astype(np.int32)
+    labels = np.where(
+        rng.random(ROWS) < 0.6, student.argmax(-1), rng.integers(0, CLASSES, ROWS)
+    ).astype(np.int32)
     views = {"student": {"logits": student}, "teacher": {"logits": teacher}}
     return make_batch(views, rows=ROWS, labels=labels, label_valid=rng.random(ROWS) < 0.8)
 
@@ -41,13 +49,17 @@ def batches(split, size):
     for start in range(0, ROWS, size):
         taken = jax.tree.map(lambda leaf, start=start: leaf[start : start + size], split)
         missing = size - taken.valid.shape[0]
-        fill = jax.tree.map(lambda leaf, n=missing: np.full((n, *leaf.shape[1:]), 1e4).astype(leaf.dtype), split)
+        fill = jax.tree.map(
+            lambda leaf, n=missing: np.full((n, *leaf.shape[1:]), 1e4).astype(leaf.dtype), split
+        )
         fill = fill.replace(valid=np.zeros(missing, bool))
         yield jax.tree.map(lambda a, b: np.concatenate([a, b]), taken, fill)
 
 
 def run(split, size):
-    teacher, student = (Network(AsGiven(), view, DTYPES["float32"]) for view in ("teacher", "student"))
+    teacher, student = (
+        Network(AsGiven(), view, DTYPES["float32"]) for view in ("teacher", "student")
+    )
     variables = {"params": {"scale": np.float32(1)}}
     step = jax.jit(partial(eval_step, network=student, teachers={"big": teacher}))
     return evaluate(step, variables, {"big": variables}, batches(split, size))
@@ -75,8 +87,12 @@ def test_metrics_are_exact_however_the_split_is_batched_and_padded(split, size):
     assert metrics["accuracy"] == (student.argmax(-1) == labels)[labelled].mean()
     assert metrics["agreement"] == {"big": (student.argmax(-1) == teacher.argmax(-1)).mean()}
     np.testing.assert_allclose(metrics["loss"], nats[labelled].mean(), rtol=1e-6)
-    np.testing.assert_allclose(metrics["teacher_kl"]["big"], special.rel_entr(p, q).sum(-1).mean(), rtol=1e-6)
-    np.testing.assert_allclose(metrics["ece"], ece_reference(student[labelled], labels[labelled]), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["teacher_kl"]["big"], special.rel_entr(p, q).sum(-1).mean(), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics["ece"], ece_reference(student[labelled], labels[labelled]), rtol=1e-5
+    )
 
 
 def test_metrics_are_plain_floats(split):
@@ -121,7 +137,9 @@ def test_a_model_as_sure_as_it_is_right_has_no_calibration_error(make_batch):
     # Confidence 3/4, right in three rows of four.
     logits = np.log(np.tile(np.array([0.75, 0.125, 0.125], np.float32), (4, 1)))
     batch = make_batch({}, rows=4, labels=np.array([0, 0, 0, 1], np.int32))
-    np.testing.assert_allclose(calibration_error(np.asarray(calibration_sums(logits, batch))), 0, atol=1e-6)
+    np.testing.assert_allclose(
+        calibration_error(np.asarray(calibration_sums(logits, batch))), 0, atol=1e-6
+    )
 
 
 def test_the_calibration_error_of_nothing_is_zero():

@@ -52,7 +52,7 @@ class Notes:
 
 
 class Never:
-    def asked(self, *, agree):  # noqa: ARG002 - the signature of StopSignal
+    def asked(self, *, agree):
         return False
 
 
@@ -62,14 +62,19 @@ class AtStep(Never):
     def __init__(self, step):
         self.left = step
 
-    def asked(self, *, agree):  # noqa: ARG002
+    def asked(self, *, agree):
         self.left -= 1
         return self.left == 0
 
 
 def metrics_of(batch):
     """Batch n counts n examples of loss n."""
-    return {"student": {"hard": Mean(np.float32(batch * batch), np.int32(batch)), "loss": np.float32(batch)}}
+    return {
+        "student": {
+            "hard": Mean(np.float32(batch * batch), np.int32(batch)),
+            "loss": np.float32(batch),
+        }
+    }
 
 
 def metrics_of_two(batch):
@@ -87,11 +92,17 @@ def run(notes, *, total=10, save=4, log=5, stop=None, start=0, metrics=metrics_o
     batches = Batches()
     batches.position = start
     return train(
-        TrainState(np.int32(start), {}), advance=advance, batches=batches, rhythm=Intervals(total, save, log),
-        evaluate=other.get("evaluate", evaluate), checkpoints=notes,
-        records=dict.fromkeys(other.get("members", ("student",)), notes), progress=notes, stop=stop or Never(),
+        TrainState(np.int32(start), {}),
+        advance=advance,
+        batches=batches,
+        rhythm=Intervals(total, save, log),
+        evaluate=other.get("evaluate", evaluate),
+        checkpoints=notes,
+        records=dict.fromkeys(other.get("members", ("student",)), notes),
+        progress=notes,
+        stop=stop or Never(),
         seconds=other.get("seconds", 0.0),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -107,9 +118,13 @@ def test_a_checkpoint_of_a_group_is_ranked_by_the_mean_of_its_members(notes):
         return {"student": {"accuracy": 0.5, "loss": 2.0}, "peer": {"accuracy": 0.7, "loss": 1.0}}
 
     run(notes, members=("student", "peer"), evaluate=evaluate, metrics=metrics_of_two)
-    assert [metrics for *_, metrics in notes.saved] == [{"accuracy": pytest.approx(0.6), "loss": 1.5}] * 3
+    assert [metrics for *_, metrics in notes.saved] == [
+        {"accuracy": pytest.approx(0.6), "loss": 1.5}
+    ] * 3
     assert notes.meta["selection"]["peer"] == {"accuracy": 0.7, "loss": 1.0}
-    shown = next(values for entry in notes.shown if isinstance(entry, tuple) for values in [entry[1]])
+    shown = next(
+        values for entry in notes.shown if isinstance(entry, tuple) for values in [entry[1]]
+    )
     assert {"student/hard", "peer/hard"} <= shown.keys()
 
 
@@ -123,13 +138,17 @@ def test_checkpoints_come_at_their_interval_and_at_the_end_with_the_data_positio
 def test_every_checkpoint_is_evaluated_on_the_state_it_holds(notes):
     run(notes)
     assert [entry[1] for entry in notes.written if entry[0] == "evaluated"] == [4, 8, 10]
-    selection = [values for step, values in notes.written if step == 10 and "selection/accuracy" in values]
+    selection = [
+        values for step, values in notes.written if step == 10 and "selection/accuracy" in values
+    ]
     assert selection == [{"selection/accuracy": 0.5, "selection/loss": 2.0, "selection/ece": 0.1}]
 
 
 def test_log_lines_hold_means_over_the_steps_since_the_last_one(notes):
     run(notes)
-    first, second = (next(v for s, v in notes.written if s == step and "hard" in v) for step in (5, 10))
+    first, second = (
+        next(v for s, v in notes.written if s == step and "hard" in v) for step in (5, 10)
+    )
     assert first["hard"] == pytest.approx(sum(n * n for n in range(1, 6)) / sum(range(1, 6)))
     assert first["loss"] == pytest.approx(3.0)
     assert second["hard"] == pytest.approx(sum(n * n for n in range(6, 11)) / sum(range(6, 11)))
@@ -154,7 +173,9 @@ def test_an_interval_of_no_steps_is_refused(every):
 
 
 def test_the_last_step_is_at_every_interval():
-    assert [at_interval(step, 4, 10) for step in range(1, 11)] == [step in (4, 8, 10) for step in range(1, 11)]
+    assert [at_interval(step, 4, 10) for step in range(1, 11)] == [
+        step in (4, 8, 10) for step in range(1, 11)
+    ]
 
 
 # Numbers that aren't finite
@@ -166,7 +187,10 @@ def test_a_term_that_is_not_finite_ends_the_run_naming_model_step_and_term(notes
     def metrics(batch):
         found = metrics_of(batch)
         if batch == at:
-            found["student"] |= {"hard": Mean(np.float32(bad), np.int32(1)), "loss": np.float32(bad)}
+            found["student"] |= {
+                "hard": Mean(np.float32(bad), np.int32(1)),
+                "loss": np.float32(bad),
+            }
         return found
 
     with pytest.raises(Diverged) as error:

@@ -67,7 +67,9 @@ def test_members_of_a_group_write_side_by_side_and_resume_together(tmp_path):
                 one.write(step, {"loss": start})
                 other.write(step, {"loss": start})
     assert [(entry["model"], entry["step"], entry["loss"]) for entry in lines(tmp_path)] == [
-        (model, step, 0 if step < 3 else 2) for step in (1, 2, 3, 4) for model in ("student", "wide")
+        (model, step, 0 if step < 3 else 2)
+        for step in (1, 2, 3, 4)
+        for model in ("student", "wide")
     ]
 
 

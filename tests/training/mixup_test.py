@@ -1,4 +1,5 @@
-"""Mixing: what is mixed with what, in which shares, and that everyone who reads the batch sees the same mix."""
+"""Mixing: what is mixed with what, in which shares, and that everyone who reads the batch sees the
+same mix."""
 
 import dataclasses
 import functools
@@ -36,7 +37,10 @@ def batch_of(views, *, labelled=None):
 
 def pictures(*sizes):
     rng = np.random.default_rng(0)
-    return {f"v{size}": {"images": rng.normal(size=(ROWS, size, size, 2)).astype(np.float32)} for size in sizes}
+    return {
+        f"v{size}": {"images": rng.normal(size=(ROWS, size, size, 2)).astype(np.float32)}
+        for size in sizes
+    }
 
 
 def one_hot(batch):
@@ -68,9 +72,13 @@ def test_cutmix_takes_a_rectangle_of_the_partner_and_the_labels_by_its_area():
     for row in range(ROWS):
         lines, columns = np.nonzero(foreign[row])
         if lines.size:
-            assert foreign[row, lines.min() : lines.max() + 1, columns.min() : columns.max() + 1].all()
+            assert foreign[
+                row, lines.min() : lines.max() + 1, columns.min() : columns.max() + 1
+            ].all()
     moved = np.asarray(mix.partner) != np.arange(ROWS)
-    np.testing.assert_allclose(foreign.mean((1, 2))[moved], 1 - np.asarray(mix.weight)[moved], atol=0.02)
+    np.testing.assert_allclose(
+        foreign.mean((1, 2))[moved], 1 - np.asarray(mix.weight)[moved], atol=0.02
+    )
     assert 0.1 < foreign.mean() < 0.6
 
 
@@ -78,7 +86,10 @@ def test_views_of_two_sizes_have_the_same_rectangle():
     small = pictures(16)["v16"]["images"]
     views = {"small": {"images": small}, "large": {"images": small.repeat(2, 1).repeat(2, 2)}}
     result = mixing(kind="cutmix")(batch_of(views), jax.random.key(0))
-    foreign = {name: np.asarray(view["images"] != views[name]["images"]).any(-1) for name, view in result.views.items()}
+    foreign = {
+        name: np.asarray(view["images"] != views[name]["images"]).any(-1)
+        for name, view in result.views.items()
+    }
     coarse = foreign["large"].reshape(ROWS, 16, 2, 16, 2)
     np.testing.assert_array_less(foreign["small"] & ~coarse.any((2, 4)), 1)
     assert np.mean(foreign["small"] != coarse.any((2, 4))) < 0.1
@@ -92,7 +103,9 @@ def test_partial_mixing_leaves_the_other_examples_as_they_are_to_the_bit(kind):
     for seed in range(40):
         result = how(batch, jax.random.key(seed))
         same = np.asarray(how.draw(jax.random.key(seed), ROWS).weight) == 1
-        np.testing.assert_array_equal(result.views["v6"]["images"][same], batch.views["v6"]["images"][same])
+        np.testing.assert_array_equal(
+            result.views["v6"]["images"][same], batch.views["v6"]["images"][same]
+        )
         np.testing.assert_array_equal(result.labels[same], one_hot(batch)[same])
         changed.append(1 - same.mean())
     assert np.mean(changed) == pytest.approx(0.25, abs=0.04)
@@ -105,7 +118,10 @@ def test_a_batch_is_mixed_with_the_probability_that_is_asked_for():
 
 
 def test_the_concentration_shapes_the_weights():
-    spread = {a: np.var(mixing(concentration=a).draw(jax.random.key(0), 4000).weight) for a in (0.2, 1.0, 8.0)}
+    spread = {
+        a: np.var(mixing(concentration=a).draw(jax.random.key(0), 4000).weight)
+        for a in (0.2, 1.0, 8.0)
+    }
     for alpha, variance in spread.items():
         assert variance == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
@@ -121,7 +137,14 @@ def test_a_mix_with_an_unlabelled_example_has_no_label():
 
 # Texts
 
-BAG = dict(name="bag_of_embeddings", num_classes=CLASSES, vocabulary_size=30, width=5, hidden=(), dropout=0.0)
+BAG = dict(
+    name="bag_of_embeddings",
+    num_classes=CLASSES,
+    vocabulary_size=30,
+    width=5,
+    hidden=(),
+    dropout=0.0,
+)
 
 
 def test_texts_are_mixed_by_their_word_embeddings():
@@ -143,11 +166,19 @@ def test_texts_are_mixed_by_their_word_embeddings():
 
 def test_the_gradient_reaches_both_texts():
     ids = np.arange(8, dtype=np.int32).reshape(2, 4)
-    view = {"input_ids": ids, "attention_mask": np.ones((2, 4), bool), "partner_ids": ids[::-1],
-            "weight": np.array([0.75, 1.0], np.float32)}  # fmt: skip
-    batch = Batch(np.arange(2), {"v": view}, np.zeros(2, np.int32), np.ones(2, bool), np.ones(2, bool))
+    view = {
+        "input_ids": ids,
+        "attention_mask": np.ones((2, 4), bool),
+        "partner_ids": ids[::-1],
+        "weight": np.array([0.75, 1.0], np.float32),
+    }
+    batch = Batch(
+        np.arange(2), {"v": view}, np.zeros(2, np.int32), np.ones(2, bool), np.ones(2, bool)
+    )
     network = Network(registry.build(BAG), "v", jnp.float32)
-    plain = dataclasses.replace(batch, views={"v": {k: view[k] for k in ("input_ids", "attention_mask")}})
+    plain = dataclasses.replace(
+        batch, views={"v": {k: view[k] for k in ("input_ids", "attention_mask")}}
+    )
     variables = network.init(jax.random.key(0), plain)
     gradient = jax.grad(lambda v: network(v, batch).features["pooled"].sum())(variables)
     found = np.asarray(gradient["params"]["word_embeddings"]["embedding"]).mean(1)
@@ -159,10 +190,11 @@ def test_the_gradient_reaches_both_texts():
 
 
 class Mirror(nn.Module):
-    """Returns the pixels that it was shown, so that student and teacher can be compared to the bit."""
+    """Returns the pixels that it was shown, so that student and teacher can be compared to the
+    bit."""
 
     @nn.compact
-    def __call__(self, images, *, train=False):  # noqa: ARG002
+    def __call__(self, images, *, train=False):
         shift = self.param("shift", nn.initializers.zeros, ())
         pixels = images.reshape(images.shape[0], -1) + shift
         return ModelOutput(pixels[:, :CLASSES], {"pooled": pixels})
@@ -179,8 +211,11 @@ def test_function_matching_shows_teacher_and_student_the_same_picture_to_the_bit
 
         def apply(variables, batch):
             output = network(variables, batch)
-            jax.debug.callback(lambda pixels: seen.setdefault(name, []).append(np.asarray(pixels)),
-                               output.features["pooled"], ordered=True)  # fmt: skip
+            jax.debug.callback(
+                lambda pixels: seen.setdefault(name, []).append(np.asarray(pixels)),
+                output.features["pooled"],
+                ordered=True,
+            )
             return output
 
         return network, apply
@@ -188,7 +223,9 @@ def test_function_matching_shows_teacher_and_student_the_same_picture_to_the_bit
     network, teacher = record("teacher")
     variables = network.init(jax.random.key(0), batch)
     shapes = jax.eval_shape(network, variables, batch)
-    site = TermSpec("v8", shapes, {"t": shapes}, None, {"t": "v8"}, np.asarray(batch.labels), CLASSES)
+    site = TermSpec(
+        "v8", shapes, {"t": shapes}, None, {"t": "v8"}, np.asarray(batch.labels), CLASSES
+    )
     matching = dict(term="hidden_mse", weight=1.0, student="pooled", teacher="pooled", mapping=None)
     learner = ModelTraining(network, make_objective(dict(match=matching), site), optax.sgd(0.0))
     group = PeerGroup({"s": learner}, {"t": teacher}, 0, mixing(kind=kind, candidates=candidates))
@@ -205,7 +242,12 @@ def test_of_several_candidates_the_teacher_is_least_certain_of_the_one_that_is_k
     batch = batch_of(pictures(8))
     network = Network(Mirror(), "v8", jnp.float32)
     variables = network.init(jax.random.key(0), batch)
-    entropy = lambda b: np.asarray(jax.scipy.special.entr(jax.nn.softmax(network(variables, b).logits)).sum(-1))  # noqa: E731
+
+    def entropy(b):
+        return np.asarray(
+            jax.scipy.special.entr(jax.nn.softmax(network(variables, b).logits)).sum(-1)
+        )
+
     from kd_jax.training.step import _least_certain
 
     how, key = mixing(candidates=4), jax.random.key(5)

@@ -26,7 +26,10 @@ def one_update(optimizer, params, gradients, schedule=CONSTANT):
         ({"name": "constant", "warmup_steps": 10}, {0: 0.0, 5: 1.0, 10: 2.0, 99: 2.0}),
         ({"name": "constant", "warmup_steps": 0}, {0: 2.0, 99: 2.0}),
         ({"name": "linear", "warmup_steps": 20}, {0: 0.0, 20: 2.0, 60: 1.0, 100: 0.0}),
-        ({"name": "linear", "warmup_steps": 0, "final_fraction": 0.5}, {0: 2.0, 50: 1.5, 100: 1.0, 120: 1.0}),
+        (
+            {"name": "linear", "warmup_steps": 0, "final_fraction": 0.5},
+            {0: 2.0, 50: 1.5, 100: 1.0, 120: 1.0},
+        ),
         ({"name": "cosine", "warmup_steps": 20}, {0: 0.0, 10: 1.0, 20: 2.0, 60: 1.0, 100: 0.0}),
         ({"name": "cosine", "warmup_steps": 0, "final_fraction": 0.1}, {0: 2.0, 50: 1.1, 100: 0.2}),
         (STEP, {5: 1.0, 10: 2.0, 49: 2.0, 50: 0.2, 74: 0.2, 75: 0.02, 99: 0.02}),
@@ -37,7 +40,9 @@ def one_update(optimizer, params, gradients, schedule=CONSTANT):
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_the_learning_rate_has_its_values_at_key_steps(spec, values, transform):
     schedule = transform(make_schedule(spec, 2.0, 100))
-    np.testing.assert_allclose([schedule(step) for step in values], list(values.values()), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        [schedule(step) for step in values], list(values.values()), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_every_boundary_multiplies_even_where_two_fall_on_one_step():
@@ -64,7 +69,9 @@ def test_the_returned_schedule_is_the_one_that_the_update_follows():
 
 
 def test_sgd_steps_against_the_gradient_times_the_learning_rate():
-    np.testing.assert_allclose(one_update(SGD, jnp.zeros(2), jnp.array([3.0, -1.0])), [-0.3, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(
+        one_update(SGD, jnp.zeros(2), jnp.array([3.0, -1.0])), [-0.3, 0.1], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("nesterov", "second"), [(False, 1.9), (True, 1 + 0.9 * 1.9)])
@@ -77,7 +84,9 @@ def test_sgd_with_momentum_accumulates(nesterov, second):
 
 @pytest.mark.parametrize("optimizer", [ADAM, ADAMW])
 def test_the_first_step_of_adam_has_the_length_of_the_learning_rate(optimizer):
-    np.testing.assert_allclose(one_update(optimizer, jnp.zeros(2), jnp.array([3.0, -1e-3])), [-0.1, 0.1], rtol=1e-4)
+    np.testing.assert_allclose(
+        one_update(optimizer, jnp.zeros(2), jnp.array([3.0, -1e-3])), [-0.1, 0.1], rtol=1e-4
+    )
 
 
 def test_the_options_of_adam_are_passed_on():
@@ -89,12 +98,18 @@ def test_the_options_of_adam_are_passed_on():
 @pytest.mark.parametrize(("clip_norm", "factor"), [(None, 1.0), (10.0, 1.0), (1.0, 0.2)])
 def test_gradients_are_clipped_by_the_norm_of_all_of_them_together(clip_norm, factor):
     gradients = {"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}
-    updates = one_update(SGD | {"clip_norm": clip_norm}, jax.tree.map(jnp.zeros_like, gradients), gradients)
+    updates = one_update(
+        SGD | {"clip_norm": clip_norm}, jax.tree.map(jnp.zeros_like, gradients), gradients
+    )
     np.testing.assert_allclose(updates["a"], [-0.3 * factor], rtol=1e-6)
     np.testing.assert_allclose(updates["b"], [[-0.4 * factor]], rtol=1e-6)
 
 
-PARAMS = {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32), "scale": np.ones(2, np.float32)}
+PARAMS = {
+    "kernel": np.ones((2, 2), np.float32),
+    "bias": np.ones(2, np.float32),
+    "scale": np.ones(2, np.float32),
+}
 
 
 def test_only_kernels_and_embeddings_decay():
@@ -132,13 +147,19 @@ def without(spec, key):
         (without(ADAM, "name"), "^unknown optimizer None; there are"),
         (without(ADAM, "learning_rate"), "^optimizer 'adam' needs 'learning_rate'$"),
         (without(ADAM, "clip_norm"), "^optimizer 'adam' needs 'clip_norm'$"),
-        (ADAM | {"weight_decay": 0.1}, "^optimizer 'adam' has no option 'weight_decay'; its options are b1, b2, eps$"),
+        (
+            ADAM | {"weight_decay": 0.1},
+            "^optimizer 'adam' has no option 'weight_decay'; its options are b1, b2, eps$",
+        ),
         (without(ADAMW, "weight_decay"), "^optimizer 'adamw' needs option 'weight_decay'"),
         (without(SGD, "momentum"), "^optimizer 'sgd' needs option 'momentum'"),
         (ADAM | {"learning_rate": 0.0}, "^learning_rate must be positive, got 0.0$"),
         (ADAM | {"learning_rate": -1.0}, "^learning_rate must be positive, got -1.0$"),
         (ADAM | {"learning_rate": float("nan")}, "^learning_rate must be positive, got nan$"),
-        (ADAM | {"clip_norm": 0.0}, "^clip_norm must be positive, or None for no clipping, got 0.0$"),
+        (
+            ADAM | {"clip_norm": 0.0},
+            "^clip_norm must be positive, or None for no clipping, got 0.0$",
+        ),
     ],
 )
 def test_an_optimizer_that_makes_no_sense_is_refused(optimizer, message):
@@ -149,12 +170,21 @@ def test_an_optimizer_that_makes_no_sense_is_refused(optimizer, message):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (CONSTANT | {"name": "wave"}, "^unknown schedule 'wave'; there are constant, cosine, linear, step$"),
-        (CONSTANT | {"factor": 0.1}, "^schedule 'constant' has no option 'factor'; its options are warmup_steps$"),
+        (
+            CONSTANT | {"name": "wave"},
+            "^unknown schedule 'wave'; there are constant, cosine, linear, step$",
+        ),
+        (
+            CONSTANT | {"factor": 0.1},
+            "^schedule 'constant' has no option 'factor'; its options are warmup_steps$",
+        ),
         ({"name": "cosine"}, "^schedule 'cosine' needs option 'warmup_steps'"),
         (without(STEP, "factor"), "^schedule 'step' needs option 'factor'"),
         (CONSTANT | {"warmup_steps": -1}, "^warmup_steps must not be negative, got -1$"),
-        (STEP | {"boundaries": (0.5, 1.0)}, "^boundaries are fractions of the training, between 0 and 1, got"),
+        (
+            STEP | {"boundaries": (0.5, 1.0)},
+            "^boundaries are fractions of the training, between 0 and 1, got",
+        ),
         (STEP | {"boundaries": (0,)}, "^boundaries are fractions"),
     ],
 )

@@ -14,10 +14,15 @@ from kd_jax.training.saved_model import SavedModel
 def model():
     rng = np.random.default_rng(0)
     variables = {
-        "params": {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)}, "scale": jnp.ones(2)},
+        "params": {
+            "conv": {"kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)},
+            "scale": jnp.ones(2),
+        },
         "batch_stats": {"norm": {"mean": jnp.zeros(2), "var": jnp.ones(2, jnp.bfloat16)}},
     }
-    return SavedModel(variables, {"spec": {"name": "cnn"}, "fingerprint": fingerprint(variables), "step": 7})
+    return SavedModel(
+        variables, {"spec": {"name": "cnn"}, "fingerprint": fingerprint(variables), "step": 7}
+    )
 
 
 def test_a_model_comes_back_bit_for_bit(model, tmp_path):
@@ -63,7 +68,9 @@ def test_a_damaged_model_is_announced_and_counts_as_not_finished(model, tmp_path
 
 
 @pytest.mark.parametrize("content", [b"", b'{"spec": {"na', b"\x00\xff", b"[]", b"{}"])
-def test_a_damaged_description_is_announced_and_counts_as_not_finished(model, tmp_path, content, caplog):
+def test_a_damaged_description_is_announced_and_counts_as_not_finished(
+    model, tmp_path, content, caplog
+):
     model.save(tmp_path)
     (tmp_path / "finished.json").write_bytes(content)
     with caplog.at_level(logging.WARNING, "kd_jax"):

@@ -34,9 +34,22 @@ LAYOUTS = {
 }
 CNN = dict(name="cnn", num_classes=3, widths=(8, 16), batch_norm=True)
 RESNET = dict(name="cifar_resnet", num_classes=3, depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
-BAG = dict(name="bag_of_embeddings", num_classes=3, vocabulary_size=40, width=16, hidden=(8,), dropout=0.0)
-ENCODER = dict(name="encoder", num_classes=3, vocabulary_size=40, width=12, layers=1, heads=2, intermediate=16,
-               max_positions=16, type_vocabulary=2, dropout=0.0, pooling="mean")  # fmt: skip
+BAG = dict(
+    name="bag_of_embeddings", num_classes=3, vocabulary_size=40, width=16, hidden=(8,), dropout=0.0
+)
+ENCODER = dict(
+    name="encoder",
+    num_classes=3,
+    vocabulary_size=40,
+    width=12,
+    layers=1,
+    heads=2,
+    intermediate=16,
+    max_positions=16,
+    type_vocabulary=2,
+    dropout=0.0,
+    pooling="mean",
+)
 HARD = dict(term="cross_entropy", weight=0.3)
 SOFT = dict(term="soft_target_kl", weight=0.7, temperature=2.0)
 
@@ -70,7 +83,8 @@ def text_batch(step):
     lengths = rng.integers(1, 13, size=ROWS)
     mask = np.arange(12) < lengths[:, None]
     ids = np.where(mask, rng.integers(1, 40, size=(ROWS, 12)), 0).astype(np.int32)
-    # Uneven everywhere: lengths differ from row to row, valid rows and labels from device to device.
+    # Uneven everywhere: lengths differ from row to row, valid rows and labels from device to
+    # device.
     return batch_of({"v": {"input_ids": ids, "attention_mask": mask}}, rng, rng.random(ROWS) < 0.7)
 
 
@@ -81,15 +95,30 @@ def batch_of(views, rng, valid):
 
 def make_case(student, teacher, objective, batch, dtype=jnp.float64):
     """A group of one student and one teacher, its first state, and the teacher's variables."""
-    networks = {name: Network(registry.build(spec), "v", dtype) for name, spec in (("s", student), ("t", teacher))}
-    variables = {name: n.init(jax.random.key(i), batch) for i, (name, n) in enumerate(networks.items())}
+    networks = {
+        name: Network(registry.build(spec), "v", dtype)
+        for name, spec in (("s", student), ("t", teacher))
+    }
+    variables = {
+        name: n.init(jax.random.key(i), batch) for i, (name, n) in enumerate(networks.items())
+    }
     shapes = {name: jax.eval_shape(n, variables[name], batch) for name, n in networks.items()}
     tokens = batch.views["v"]["input_ids"].shape[1] if "input_ids" in batch.views["v"] else None
-    inputs = {"v": jax.eval_shape(lambda view: {name: leaf[:1] for name, leaf in view.items()}, batch.views["v"])}
-    site = TermSpec("v", shapes["s"], {"t": shapes["t"]}, tokens, {"t": "v"}, np.arange(ROWS) % 3, 3, inputs)
+    inputs = {
+        "v": jax.eval_shape(
+            lambda view: {name: leaf[:1] for name, leaf in view.items()}, batch.views["v"]
+        )
+    }
+    site = TermSpec(
+        "v", shapes["s"], {"t": shapes["t"]}, tokens, {"t": "v"}, np.arange(ROWS) % 3, 3, inputs
+    )
     built = make_objective(objective, site)
-    learner = ModelTraining(networks["s"], built, optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)))
-    state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables["s"], jax.random.key(9))})
+    learner = ModelTraining(
+        networks["s"], built, optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+    )
+    state = TrainState(
+        jnp.zeros((), jnp.int32), {"s": learner.init(variables["s"], jax.random.key(9))}
+    )
     return PeerGroup({"s": learner}, {"t": networks["t"]}, seed=5), state, {"t": variables["t"]}
 
 
@@ -114,21 +143,28 @@ def image_case(dtype=jnp.float64):
 
 
 def text_case():
-    hint = dict(term="hidden_mse", weight=0.5, student="embeddings", teacher="block_0", mapping="linear")
+    hint = dict(
+        term="hidden_mse", weight=0.5, student="embeddings", teacher="block_0", mapping="linear"
+    )
     return make_case(BAG, ENCODER, dict(hard=HARD, soft=SOFT, hint=hint), text_batch(0))
 
 
 def resnet_case():
     """Every term there is on images, at once."""
     return make_case(
-        RESNET, dict(RESNET, widths=(4, 8, 12)), term_specs.objective(term_specs.ON_IMAGES, 1e-2), image_batch(0)
+        RESNET,
+        dict(RESNET, widths=(4, 8, 12)),
+        term_specs.objective(term_specs.ON_IMAGES, 1e-2),
+        image_batch(0),
     )
 
 
 def mixed(make, **options):
     """The case with mixing, one of two candidates kept: partners come from all devices."""
     group, state, frozen = make()
-    mixing = Mixing(probability=1.0, share=0.7, concentration=1.0, candidates=2, num_classes=3, **options)
+    mixing = Mixing(
+        probability=1.0, share=0.7, concentration=1.0, candidates=2, num_classes=3, **options
+    )
     return dataclasses.replace(group, mixing=mixing), state, frozen
 
 
@@ -154,7 +190,8 @@ def mutual(make):
     learners = {}
     for name, other in (("s", "p"), ("p", "s")):
         objective = make_objective(
-            dict(hard=HARD, soft=SOFT), dataclasses.replace(site, teachers={f"peer:{other}": student})
+            dict(hard=HARD, soft=SOFT),
+            dataclasses.replace(site, teachers={f"peer:{other}": student}),
         )
         learners[name] = dataclasses.replace(learner, objective=objective, peers=(other,))
     fresh = learner.network.init(jax.random.key(4), image_batch(0))
@@ -175,7 +212,12 @@ def encoder_case():
 
 CASES = {
     "images, BatchNorm": (image_case, image_batch, 1, STEPS),
-    "images, BatchNorm, valid rows uneven": (image_case, functools.partial(image_batch, valid_rows=21), 1, STEPS),
+    "images, BatchNorm, valid rows uneven": (
+        image_case,
+        functools.partial(image_batch, valid_rows=21),
+        1,
+        STEPS,
+    ),
     "images, BatchNorm, accumulation": (image_case, image_batch, 4, STEPS),
     "text, masks uneven": (text_case, text_batch, 1, STEPS),
     "text, masks uneven, accumulation": (text_case, text_batch, 2, STEPS),
@@ -193,7 +235,9 @@ CASES = {
         5,
     ),
     "text, conditioned, mixup": (
-        lambda: conditioned(functools.partial(mixed, text_case, kind="mixup"), text_batch(0), "pooled"),
+        lambda: conditioned(
+            functools.partial(mixed, text_case, kind="mixup"), text_batch(0), "pooled"
+        ),
         text_batch,
         1,
         5,
@@ -217,7 +261,9 @@ def reference(case):
 
 ALL_TERMS = [case for case in CASES if case.startswith("every")]
 WHERE = [(case, layout) for case in CASES for layout in list(LAYOUTS)[1:] if case not in ALL_TERMS]
-WHERE += [(case, layout) for case in ALL_TERMS for layout in ("jit on 8 devices", "pmap on 8 devices")]
+WHERE += [
+    (case, layout) for case in ALL_TERMS for layout in ("jit on 8 devices", "pmap on 8 devices")
+]
 
 
 @pytest.mark.parametrize(("case", "layout"), WHERE)
@@ -242,7 +288,8 @@ def test_a_term_over_the_batch_sees_the_global_batch(layout, monkeypatch):
 
 
 def test_every_collective_is_needed_for_the_agreement(monkeypatch):
-    """Takes the step's collectives out, one after another; each time one device and eight must disagree."""
+    """Takes the step's collectives out, one after another; each time one device and eight must
+    disagree."""
     monkeypatch.setitem(terms.TERMS, "spread", spread)
     objective = dict(hard=HARD, spread=dict(term="spread", weight=1e-2))
     make_batch = functools.partial(image_batch, valid_rows=21)
@@ -276,7 +323,8 @@ def test_every_collective_is_needed_for_the_agreement(monkeypatch):
         return True
 
     assert agree(left_out=None)
-    # The terms' counts; rows for the term over the batch; BatchNorm's count, mean and variance; gradients and logs.
+    # The terms' counts; rows for the term over the batch; BatchNorm's count, mean and variance;
+    # gradients and logs.
     assert sorted(called) == ["all_gather", *["psum"] * 5]
     for number, name in enumerate(tuple(called)):
         assert not agree(left_out=number), f"without collective {number}, {name}, nothing changes"
@@ -304,7 +352,9 @@ def test_fsdp_keeps_a_part_of_each_parameter_on_each_device():
     placed = parallel.place(state)
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(placed))
-    indivisible = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if not any(n % 4 == 0 for n in leaf.shape))
+    indivisible = sum(
+        leaf.nbytes for leaf in jax.tree.leaves(state) if not any(n % 4 == 0 for n in leaf.shape)
+    )
     assert on_one == (whole - indivisible) / 4 + indivisible
     for path, leaf in leaves_by_path(placed).items():
         largest = max((n for n in leaf.shape if n % 4 == 0), default=None)
@@ -315,10 +365,16 @@ def test_fsdp_keeps_a_part_of_each_parameter_on_each_device():
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (dict(backend="xmap", data=1, fsdp=1, tensor=1), "unknown parallel.backend 'xmap'; there are jit, pmap"),
+        (
+            dict(backend="xmap", data=1, fsdp=1, tensor=1),
+            "unknown parallel.backend 'xmap'; there are jit, pmap",
+        ),
         (dict(backend="jit", data=1, fsdp=1, tensor=2), "parallel.tensor must be 1"),
         (dict(backend="pmap", data=1, fsdp=2, tensor=1), "1 under pmap, got 2"),
-        (dict(backend="jit", data=16, fsdp=1, tensor=1), "data=16 x fsdp=1 devices and there are 8"),
+        (
+            dict(backend="jit", data=16, fsdp=1, tensor=1),
+            "data=16 x fsdp=1 devices and there are 8",
+        ),
     ],
 )
 def test_a_layout_that_cannot_be_had_is_refused(layout, message):
@@ -328,5 +384,8 @@ def test_a_layout_that_cannot_be_had_is_refused(layout, message):
 
 def test_a_batch_that_does_not_divide_is_refused():
     parallel = make_parallel(backend="jit", data=8, fsdp=1, tensor=1)
-    with pytest.raises(ValueError, match=r"batch_size 20 can't be divided into 1 microbatch\(es\) over 8 device\(s\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"batch_size 20 can't be divided into 1 microbatch\(es\) over 8 device\(s\)",
+    ):
         parallel.check_batch(20, 1)

@@ -42,5 +42,10 @@ def test_other_versions_are_left_alone(monkeypatch):
 @pytest.mark.parametrize("text", [True, False])
 def test_a_program_takes_the_options_and_computes_the_same(text):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), jnp.float32)
-    f = lambda x: jnp.sum(jax.nn.relu(x) * 2, axis=(1, 2))  # noqa: E731
-    np.testing.assert_allclose(jax.jit(f, compiler_options=xla_flags.options(text=text))(x), f(x), rtol=1e-5)
+
+    def f(x):
+        return jnp.sum(jax.nn.relu(x) * 2, axis=(1, 2))
+
+    np.testing.assert_allclose(
+        jax.jit(f, compiler_options=xla_flags.options(text=text))(x), f(x), rtol=1e-5
+    )

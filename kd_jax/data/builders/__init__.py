@@ -1,7 +1,7 @@
 """TFDS builders that need no download, prepared on first use.
 
-A dataset's config name hashes the versions of the packages its content comes from, so that an upgrade prepares it anew.
-"""
+A dataset's config name hashes the versions of the packages its content comes from, so that an
+upgrade prepares it anew."""
 
 import hashlib
 import importlib
@@ -38,6 +38,10 @@ def prepare(name: str, root: Path) -> tuple[Path, dict]:
         print(f"preparing {name} in {root / relative}", file=sys.stderr)
         builder_config = tfds.core.BuilderConfig(name=config, version=module.VERSION)
         prepare_whole(
-            root, relative, lambda at: module.Builder(data_dir=at, config=builder_config, file_format="array_record")
+            root,
+            relative,
+            lambda at: module.Builder(
+                data_dir=at, config=builder_config, file_format="array_record"
+            ),
         )
     return root / relative, made_from

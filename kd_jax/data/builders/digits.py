@@ -13,7 +13,8 @@ _TEST_FRACTION = 0.2
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Splits train and test, about 80 to 20 and stratified by class; `id` is the position in scikit-learn's order."""
+    """Splits train and test, about 80 to 20 and stratified by class; `id` is the position in
+    scikit-learn's order."""
 
     name = "digits"
     VERSION = tfds.core.Version(VERSION)
@@ -38,16 +39,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "test": self._generate_examples(images, labels, np.flatnonzero(test)),
         }
 
-    def _generate_examples(self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> Iterator:
+    def _generate_examples(
+        self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray
+    ) -> Iterator:
         for index in indices.tolist():
-            yield index, {"id": index, "image": Image.fromarray(images[index], "L"), "label": int(labels[index])}
+            yield (
+                index,
+                {
+                    "id": index,
+                    "image": Image.fromarray(images[index], "L"),
+                    "label": int(labels[index]),
+                },
+            )
 
 
 def split_by_class(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Picks `fraction` of each class, spread evenly over its order: [N] bool from [N] class numbers.
+    """Picks `fraction` of each class, spread evenly over its order: [N] bool from [N] class
+    numbers.
 
-    scikit-learn's order goes by writer, so an even spread is a fair sample and needs no random generator.
-    """
+    scikit-learn's order goes by writer, so an even spread is a fair sample and needs no random
+    generator."""
     picked = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -1,4 +1,5 @@
-"""First paragraphs of the docstrings of eight installed packages; the class is the package they come from.
+"""First paragraphs of the docstrings of eight installed packages; the class is the package they
+come from.
 
 About 27,500 texts. The sources are parsed, never imported.
 """
@@ -33,7 +34,8 @@ LENGTHS = (10, 1000)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Splits train, validation and test, about 80, 10 and 10 in a hundred, by a hash of the text."""
+    """Splits train, validation and test, about 80, 10 and 10 in a hundred, by a hash of the
+    text."""
 
     name = "docstrings"
     VERSION = tfds.core.Version(VERSION)
@@ -53,7 +55,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         with _without_garbage_collection():
             labelled = label_texts({package: read_package(package) for package in PACKAGES})
-        return {split: self._generate_examples(labelled, split) for split in ("train", "validation", "test")}
+        return {
+            split: self._generate_examples(labelled, split)
+            for split in ("train", "validation", "test")
+        }
 
     def _generate_examples(self, labelled: dict[str, str], split: str) -> Iterator:
         for index, (text, package) in enumerate(labelled.items()):
@@ -62,7 +67,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def label_texts(texts: dict[str, set[str]]) -> dict[str, str]:
-    """Text -> package, sorted by text. A text found in several packages belongs to none and is dropped."""
+    """Text -> package, sorted by text. A text found in several packages belongs to none and is
+    dropped."""
     owners: dict[str, str | None] = {}
     for package, found in texts.items():
         for text in found:
@@ -83,31 +89,43 @@ def read_package(package: str) -> set[str]:
       ValueError: if its files are not known, as in some editable installations.
     """
     files = importlib.metadata.files(package) or []
-    texts = {text for file in files if file.suffix == ".py" for text in read_file(Path(str(file.locate())))}
+    texts = {
+        text
+        for file in files
+        if file.suffix == ".py"
+        for text in read_file(Path(str(file.locate())))
+    }
     if not texts:
-        raise ValueError(f"found no docstrings in the installed package {package!r}; install it from a wheel")
+        raise ValueError(
+            f"found no docstrings in the installed package {package!r}; install it from a wheel"
+        )
     return texts
 
 
 def read_file(path: Path) -> Iterable[str]:
-    """The first paragraph of each docstring of a file, white space normalised; none if it can't be parsed."""
+    """The first paragraph of each docstring of a file, white space normalised; none if it can't be
+    parsed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Other people's invalid escapes are not our user's business.
+            warnings.simplefilter(
+                "ignore"
+            )  # Other people's invalid escapes are not our user's business.
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
         return
     for node in walk_statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             paragraph = re.split(r"\n\s*\n", (ast.get_docstring(node) or "").strip(), maxsplit=1)[0]
-            # What UTF-8 can't hold, escaped surrogates in tests of text handling, becomes a question mark.
+            # What UTF-8 can't hold, escaped surrogates in tests of text handling, becomes a
+            # question mark.
             text = " ".join(paragraph.encode("utf-8", "replace").decode().split())
             if LENGTHS[0] <= len(text) <= LENGTHS[1]:
                 yield text
 
 
 def walk_statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """The tree and every statement in it; no expressions, which are most of a tree and hold no docstring."""
+    """The tree and every statement in it; no expressions, which are most of a tree and hold no
+    docstring."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -118,8 +136,8 @@ def walk_statements(tree: ast.Module) -> Iterator[ast.AST]:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    # Parsing allocates millions of nodes and frees them by reference count; searching them for cycles takes two thirds
-    # of the time.
+    # Parsing allocates millions of nodes and frees them by reference count; searching them for
+    # cycles takes two thirds of the time.
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,8 @@
-"""The docstrings with 300 hostile texts planted among those to train on, of every kind that cleaning finds in texts.
+"""The docstrings with 300 hostile texts planted among those to train on, of every kind that
+cleaning finds in texts.
 
-`planted` says for each text what it was planted for. Classes, validation and test are those of `docstrings`.
-"""
+`planted` says for each text what it was planted for. Classes, validation and test are those of
+`docstrings`."""
 
 import random
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ HOSTILE, SEED = 300, 0
 
 
 class Builder(docstrings.Builder):
-    """Splits train, validation and test, each in an order of its own, in which a repetition follows its original."""
+    """Splits train, validation and test, each in an order of its own, in which a repetition follows
+    its original."""
 
     name = "hostile_docstrings"
     VERSION = tfds.core.Version(VERSION)
@@ -32,7 +34,9 @@ class Builder(docstrings.Builder):
                 "planted": tfds.features.Text(),
             }
         )
-        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features, disable_shuffling=True)
+        return tfds.core.DatasetInfo(
+            builder=self, description=__doc__, features=features, disable_shuffling=True
+        )
 
     def _generate_examples(self, labelled: dict[str, str], split: str) -> Iterator:
         texts = [text for text in labelled if choose_split(text) == split]
@@ -40,9 +44,19 @@ class Builder(docstrings.Builder):
         found = HostileExamples([*texts], [PACKAGES.index(labelled[text]) for text in texts])
         if split == "train":
             held_out = [text for text in labelled if choose_split(text) != split]
-            found = add_hostile_examples(texts, found.labels, held_out, SEED, HOSTILE, len(PACKAGES))
+            found = add_hostile_examples(
+                texts, found.labels, held_out, SEED, HOSTILE, len(PACKAGES)
+            )
         for index, (text, label) in enumerate(zip(found.inputs, found.labels, strict=True)):
-            yield index, {"id": index, "text": _storable(text), "label": label, "planted": found.wanted.get(index, "")}
+            yield (
+                index,
+                {
+                    "id": index,
+                    "text": _storable(text),
+                    "label": label,
+                    "planted": found.wanted.get(index, ""),
+                },
+            )
 
 
 def _storable(text: str | bytes) -> str:

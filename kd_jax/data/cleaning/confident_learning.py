@@ -3,24 +3,28 @@
 import numpy as np
 
 
-def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_label_errors(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores each label's suspicion and picks those that the class thresholds contradict.
 
-    The threshold of a class is the mean probability of that class among the rows labelled with it. A row belongs to
-    the likeliest of the classes whose threshold its probability reaches; where that is not the label, the row stands
-    off the diagonal of the paper's confident joint.
+    The threshold of a class is the mean probability of that class among the rows labelled with it.
+    A row belongs to the likeliest of the classes whose threshold its probability reaches; where
+    that is not the label, the row stands off the diagonal of the paper's confident joint.
 
     Args:
-      probabilities: [N, K] of a model that wasn't trained on these labels: held out in cross-validation, or a teacher
-        from elsewhere. Rows sum to 1.
+      probabilities: [N, K] of a model that wasn't trained on these labels: held out in
+        cross-validation, or a teacher from elsewhere. Rows sum to 1.
       labels: [N] class numbers, -1 where unlabelled.
 
     Returns:
-      Scores [N] float64 in [0, 1], larger the more suspicious: half of 1 plus the likeliest other class's probability
-      minus the label's (0 where unlabelled); and [N] bool, the rows off the diagonal.
+      Scores [N] float64 in [0, 1], larger the more suspicious: half of 1 plus the likeliest other
+      class's probability minus the label's (0 where unlabelled); and [N] bool, the rows off the
+      diagonal.
 
     Raises:
-      ValueError: for shapes that don't fit, rows that are no distribution, or labels outside the classes.
+      ValueError: for shapes that don't fit, rows that are no distribution, or labels outside the
+        classes.
 
     References:
       Northcutt, Jiang, Chuang. `Confident Learning: Estimating Uncertainty in Dataset Labels
@@ -33,10 +37,13 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np
     rows = np.arange(len(labels))
     totals = np.bincount(labels[labelled], probabilities[rows, own][labelled], classes)
     counts = np.bincount(labels[labelled], minlength=classes)
-    # No row can belong to a class without labels; and rounding must not lift a mean above equal probabilities.
+    # No row can belong to a class without labels; and rounding must not lift a mean above equal
+    # probabilities.
     thresholds = np.where(counts > 0, totals / np.maximum(counts, 1) - 1e-9, np.inf)
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
-    suspects = labelled & (reached.max(axis=1, initial=-1.0) >= 0) & (reached.argmax(axis=1) != labels)
+    suspects = (
+        labelled & (reached.max(axis=1, initial=-1.0) >= 0) & (reached.argmax(axis=1) != labels)
+    )
     others = probabilities.copy()
     others[rows, own] = -1.0
     scores = (1 + others.max(axis=1) - probabilities[rows, own]) / 2
@@ -44,7 +51,11 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np
 
 
 def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or probabilities.shape[1] < 2:
+    if (
+        probabilities.ndim != 2
+        or labels.shape != probabilities.shape[:1]
+        or probabilities.shape[1] < 2
+    ):
         raise ValueError(
             "probabilities are [N, K] of at least two classes and labels [N],"
             f" got {probabilities.shape} and {labels.shape}"
@@ -54,4 +65,6 @@ def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:
     ):
         raise ValueError(f"labels are class numbers from 0 to {probabilities.shape[1] - 1}, or -1")
     if not (np.all(probabilities >= 0) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError("probabilities must not be negative and must sum to 1 in each row; logits need a softmax")
+        raise ValueError(
+            "probabilities must not be negative and must sum to 1 in each row; logits need a softmax"
+        )

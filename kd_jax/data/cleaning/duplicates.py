@@ -18,7 +18,8 @@ REASONS = (
 """What `find_duplicates` may answer."""
 
 Finding = tuple[str, int | None]
-"""A reason and the training row that is repeated: the first with that key; None where it's an evaluation row."""
+"""A reason and the training row that is repeated: the first with that key; None where it's an
+  evaluation row."""
 
 
 def normalize(text: Text) -> str:
@@ -40,14 +41,15 @@ def find_duplicates(
 ) -> dict[int, Finding]:
     """Training rows that repeat others, each with the first reason of `REASONS` that holds.
 
-    Of equal rows, and of nearly equal ones, the first is no duplicate; but where equal rows have several labels, all
-    of them are "conflicting_labels".
+    Of equal rows, and of nearly equal ones, the first is no duplicate; but where equal rows have
+    several labels, all of them are "conflicting_labels".
 
     Args:
       keys: [N] what two equal rows share: normalised texts, hashes of pixels.
       labels: [N] class numbers, -1 where unlabelled.
       held_out: keys of the evaluation rows, which are never reported themselves.
-      near: the Jaccard index from which texts are near duplicates; None: only equal rows are sought.
+      near: the Jaccard index from which texts are near duplicates; None: only equal rows are
+        sought.
 
     Raises:
       ValueError: if `keys` and `labels` differ in length, or `near` is no such index.
@@ -57,17 +59,23 @@ def find_duplicates(
     held_out = list(dict.fromkeys(held_out))
     found = _find_exact(keys, np.asarray(labels).tolist(), set(held_out))
     if near is not None:
-        # An evaluation row stands before all training rows, so that whatever is like it finds it first.
+        # An evaluation row stands before all training rows, so that whatever is like it finds it
+        # first.
         rest = [row for row in range(len(keys)) if row not in found]
         texts = [str(key) for key in (*held_out, *(keys[row] for row in rest))]
         for later, earlier in find_near_duplicates(texts, near, len(held_out)).items():
             inside = earlier >= len(held_out)
             reason = "near_duplicate" if inside else "near_duplicate_of_evaluation"
-            found[rest[later - len(held_out)]] = (reason, rest[earlier - len(held_out)] if inside else None)
+            found[rest[later - len(held_out)]] = (
+                reason,
+                rest[earlier - len(held_out)] if inside else None,
+            )
     return found
 
 
-def _find_exact(keys: Sequence[Hashable], labels: list[int], held_out: set[Hashable]) -> dict[int, Finding]:
+def _find_exact(
+    keys: Sequence[Hashable], labels: list[int], held_out: set[Hashable]
+) -> dict[int, Finding]:
     first: dict[Hashable, int] = {}
     conflicts: set[Hashable] = set()
     for row, key in enumerate(keys):

@@ -1,4 +1,5 @@
-"""Hostile texts of every kind that cleaning knows, planted among real ones to see what it catches."""
+"""Hostile texts of every kind that cleaning knows, planted among real ones to see what it
+catches."""
 
 import itertools
 import random
@@ -42,11 +43,13 @@ def _insert_one_of(characters: str) -> Change:
 
 def _break_encoding(rng: random.Random, text: str) -> str | bytes:
     broken = [b"\xff\xfe", b"\xc3(", b"\xe2\x82", b"\xed\xa0\x80"]
-    return rng.choice([
-        lambda: _insert(rng, text, "\0").encode().replace(b"\0", rng.choice(broken)),
-        lambda: _insert(rng, text, "\ufffd" * rng.randrange(1, 4)),
-        lambda: _insert(rng, text, rng.choice("\udc80\udcff\ud83d")),
-    ])()  # fmt: skip
+    return rng.choice(
+        [
+            lambda: _insert(rng, text, "\0").encode().replace(b"\0", rng.choice(broken)),
+            lambda: _insert(rng, text, "\ufffd" * rng.randrange(1, 4)),
+            lambda: _insert(rng, text, rng.choice("\udc80\udcff\ud83d")),
+        ]
+    )()
 
 
 def _disguise(rng: random.Random, text: str) -> str:
@@ -64,17 +67,30 @@ def _disguise(rng: random.Random, text: str) -> str:
 def _mark_up(rng: random.Random, text: str) -> str:
     words = text.split(" ")
     at = rng.randrange(len(words))
-    words[at] = rng.choice([
-        "<b>{}</b>", "<a href='http://x.example/?q=1'>{}</a>", "{}<br />", "<p>{}", "{} &amp; &quot;more&quot;",
-        "<script>alert(1)</script>{}", "<img src=x onerror=alert(1)>{}", "{}&#8217;s", "&lt;div&gt;{}", "<!-- {} -->{}",
-        "<FONT COLOR=red>{}</FONT>", "{}&#x27;",
-    ]).replace("{}", words[at])  # fmt: skip
+    words[at] = rng.choice(
+        [
+            "<b>{}</b>",
+            "<a href='http://x.example/?q=1'>{}</a>",
+            "{}<br />",
+            "<p>{}",
+            "{} &amp; &quot;more&quot;",
+            "<script>alert(1)</script>{}",
+            "<img src=x onerror=alert(1)>{}",
+            "{}&#8217;s",
+            "&lt;div&gt;{}",
+            "<!-- {} -->{}",
+            "<FONT COLOR=red>{}</FONT>",
+            "{}&#x27;",
+        ]
+    ).replace("{}", words[at])
     return " ".join(words)
 
 
 def _vary_spelling(rng: random.Random, text: str) -> str:
     """Another case, other spaces, or letters that NFKC makes the same."""
-    wide = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" and rng.random() < 0.3 else c for c in text)
+    wide = "".join(
+        chr(ord(c) + 0xFEE0) if "a" <= c <= "z" and rng.random() < 0.3 else c for c in text
+    )
     return rng.choice([text, text.upper(), text.title(), f"  {text.replace(' ', '  ')}\t", wide])
 
 
@@ -82,11 +98,13 @@ def _vary_slightly(rng: random.Random, text: str) -> str:
     """One letter changed, a word dropped, or a word added, in a long text."""
     words, at = text.split(" "), rng.randrange(2, len(text) - 2)
     drop = rng.choice([i for i, word in enumerate(words) if 0 < len(word) <= 5])
-    return rng.choice([
-        text[:at] + rng.choice(sorted(set("bdkmqz") - {text[at].lower()})) + text[at + 1 :],
-        " ".join(words[:drop] + words[drop + 1 :]),
-        f"{text} indeed",
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            text[:at] + rng.choice(sorted(set("bdkmqz") - {text[at].lower()})) + text[at + 1 :],
+            " ".join(words[:drop] + words[drop + 1 :]),
+            f"{text} indeed",
+        ]
+    )
 
 
 CHANGES: dict[str, Change] = {
@@ -97,18 +115,26 @@ CHANGES: dict[str, Change] = {
     "mixed_scripts": _disguise,
     "markup": _mark_up,
     "empty": lambda rng, _: rng.choice(["", " ", "\t\n", "\u00a0\u2003", "\u3000"]),
-    "too_long": lambda rng, text: text + " " + " ".join(rng.choice(text.split()) for _ in range(MAX_CHARACTERS)),
+    "too_long": lambda rng, text: (
+        text + " " + " ".join(rng.choice(text.split()) for _ in range(MAX_CHARACTERS))
+    ),
     "duplicate": _vary_spelling,
     "near_duplicate": _vary_slightly,
     "duplicate_of_evaluation": _vary_spelling,
     "near_duplicate_of_evaluation": _vary_slightly,
-}  # fmt: skip
+}
 
 
 def add_hostile_examples(
-    texts: Sequence[str], labels: Sequence[int], held_out: Sequence[str], seed: int, count: int = 300, classes: int = 2
+    texts: Sequence[str],
+    labels: Sequence[int],
+    held_out: Sequence[str],
+    seed: int,
+    count: int = 300,
+    classes: int = 2,
 ) -> HostileExamples:
-    """Puts hostile rows in the place of the first `count` rows; a planted repetition comes after its original.
+    """Puts hostile rows in the place of the first `count` rows; a planted repetition comes after
+    its original.
 
     Args:
       texts: [N] real rows; those that are changed or repeated have at least `LONG` characters.
@@ -119,10 +145,15 @@ def add_hostile_examples(
       classes: how many there are, at least two; a hostile row gets any.
     """
     rng = random.Random(seed)
-    rows = [(rng.random(), text, label, None) for text, label in zip(texts[count:], labels[count:], strict=True)]
+    rows = [
+        (rng.random(), text, label, None)
+        for text, label in zip(texts[count:], labels[count:], strict=True)
+    ]
     long = rng.sample([row for row in rows if _is_repeatable(row[1])], count // 3)
     away = rng.sample([text for text in held_out if _is_repeatable(text)], count // 3)
-    spent = sorted(rng.sample(texts[:count], count), key=_fits_disguise)  # Those that fit are taken first.
+    spent = sorted(
+        rng.sample(texts[:count], count), key=_fits_disguise
+    )  # Those that fit are taken first.
     kinds = itertools.cycle([*CHANGES, "conflicting_labels"])
     planted: list[tuple[float, str | bytes, int, str]] = []
     while len(planted) < count:
@@ -142,13 +173,18 @@ def add_hostile_examples(
 
 
 def _is_repeatable(text: str) -> bool:
-    """Whether a small change leaves a text much the same, and nothing else is the matter with it."""
+    """Whether a small change leaves a text much the same, and nothing else is the matter with
+    it."""
     return len(text) >= LONG and not set(text) & set("<&")
 
 
 def _fits_disguise(text: str) -> bool:
     """Whether a word of it has letters with look-alikes of every script, and others."""
     return len(text) >= 30 and any(
-        len(word) > 3 and word.isascii() and word.isalpha() and set(word) & set("aoi") and set(word) - set(LOOK_ALIKES)
+        len(word) > 3
+        and word.isascii()
+        and word.isalpha()
+        and set(word) & set("aoi")
+        and set(word) - set(LOOK_ALIKES)
         for word in text.split(" ")
     )

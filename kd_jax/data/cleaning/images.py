@@ -9,7 +9,14 @@ from PIL import Image
 
 from kd_jax.data.readers import image_decoding
 
-REASONS = ("undecodable", "truncated", "decompression_bomb", "absurd_size", "not_finite", "constant")
+REASONS = (
+    "undecodable",
+    "truncated",
+    "decompression_bomb",
+    "absurd_size",
+    "not_finite",
+    "constant",
+)
 """What `check` may answer."""
 
 MIN_SIDE, MAX_ASPECT = 2, 32
@@ -26,10 +33,11 @@ def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[s
       max_pixels: height times width at most; None: Pillow's own limit on files, none on pixels.
 
     Returns:
-      Of "undecodable" (no picture, or a broken one), "truncated" (the file's end is missing), "decompression_bomb" (a
-      file whose header promises more than `max_pixels`; nothing of it is decoded), "absurd_size" (too many pixels, a
-      side under `MIN_SIDE`, or one over `MAX_ASPECT` times the other), "not_finite" (NaN or infinite values) and
-      "constant" (one colour everywhere), those that hold.
+      Of "undecodable" (no picture, or a broken one), "truncated" (the file's end is missing),
+      "decompression_bomb" (a file whose header promises more than `max_pixels`; nothing of it is
+      decoded), "absurd_size" (too many pixels, a side under `MIN_SIDE`, or one over `MAX_ASPECT`
+      times the other), "not_finite" (NaN or infinite values) and "constant" (one colour
+      everywhere), those that hold.
 
     Raises:
       ValueError: for pixels of another rank.
@@ -85,7 +93,8 @@ def _is_bomb(blob: bytes, max_pixels: int | None) -> bool:
 
 
 def _is_cut(blob: bytes) -> bool:
-    """Whether a file of a known kind lacks its end, by its end mark or the length that it declares."""
+    """Whether a file of a known kind lacks its end, by its end mark or the length that it
+    declares."""
     if blob.startswith(b"\x89PNG"):
         return b"IEND" not in blob
     if blob.startswith(b"\xff\xd8"):

@@ -31,13 +31,15 @@ def has_markup(text: str) -> bool:
 def strip_markup(text: str) -> str:
     """What a browser would show, by and large: no tags, scripts or comments, references resolved.
 
-    Tags hidden in references (`&lt;b&gt;`) are taken out as well, up to `DEPTH` deep; `has_markup` tells what is left.
-    """
+    Tags hidden in references (`&lt;b&gt;`) are taken out as well, up to `DEPTH` deep; `has_markup`
+    tells what is left."""
     for _ in range(DEPTH):
         if not has_markup(text):
             break
         shown = _TAG.sub(" ", _HIDDEN.sub(" ", text))
-        text = _REFERENCE.sub(lambda found: html.unescape(found[0]) if _is_reference(found) else found[0], shown)
+        text = _REFERENCE.sub(
+            lambda found: html.unescape(found[0]) if _is_reference(found) else found[0], shown
+        )
     return text
 
 

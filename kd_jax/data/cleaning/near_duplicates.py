@@ -1,10 +1,9 @@
 """Texts that nearly repeat an earlier one: MinHash signatures, and buckets of bands of them.
 
-Two texts are as alike as the Jaccard index of their sets of shingles, all their runs of `SHINGLE` characters. The
-chance that two agree in the minimum of a random hash is that index (Broder, On the Resemblance and Containment of
-Documents, 1997); texts that agree in a whole band of minima are compared exactly. Two of index 0.8 are missed once in
-3,000 times, two of 0.7 once in 40.
-"""
+Two texts are as alike as the Jaccard index of their sets of shingles, all their runs of `SHINGLE`
+characters. The chance that two agree in the minimum of a random hash is that index (Broder, On the
+Resemblance and Containment of Documents, 1997); texts that agree in a whole band of minima are
+compared exactly. Two of index 0.8 are missed once in 3,000 times, two of 0.7 once in 40."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,20 +13,26 @@ SHINGLE = 4
 """Characters a shingle."""
 
 SHORTEST = 20
-"""Characters below which a text is only compared exactly: a word more or less changes what it says."""
+"""Characters below which a text is only compared exactly: a word more or less changes what it
+  says."""
 
 BANDS, MINIMA = 20, 5
 _PART = 4_000_000  # Shingles compared at a time.
 _CHUNK = 8_192  # Rows whose shingles stay in a core's cache.
 _HALF, _LOW, _MIX = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIERS = np.random.Generator(np.random.PCG64(20)).integers(1, 2**31, (BANDS, MINIMA), np.uint32) * 2 + 1
+_MULTIPLIERS = (
+    np.random.Generator(np.random.PCG64(20)).integers(1, 2**31, (BANDS, MINIMA), np.uint32) * 2 + 1
+)
 
 
 class Shingles:
-    """Distinct shingle hashes of texts [N], ragged in one flat uint32 array, sorted within each text."""
+    """Distinct shingle hashes of texts [N], ragged in one flat uint32 array, sorted within each
+    text."""
 
     def __init__(self, texts: Sequence[str]):
-        parts = [_hash_shingles(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
+        parts = [
+            _hash_shingles(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)
+        ]
         self.flat = np.concatenate([np.empty(0, np.uint32), *(flat for flat, _ in parts)])
         self.lengths = np.concatenate([np.empty(0, np.int64), *(lengths for _, lengths in parts)])
         self.starts = np.cumsum(self.lengths) - self.lengths
@@ -48,8 +53,8 @@ class Shingles:
 def find_near_duplicates(texts: Sequence[str], threshold: float, first: int = 0) -> dict[int, int]:
     """Row -> an earlier row that it nearly repeats.
 
-    Memory grows with the number of characters and of rows, whatever they hold: in a bucket, each row is compared with
-    the one before it and with the bucket's first.
+    Memory grows with the number of characters and of rows, whatever they hold: in a bucket, each
+    row is compared with the one before it and with the bucket's first.
 
     Args:
       texts: [N] normalised texts.
@@ -57,27 +62,42 @@ def find_near_duplicates(texts: Sequence[str], threshold: float, first: int = 0)
       first: only rows from this one on are looked at, as repeating any before them.
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"the Jaccard index of near duplicates lies above 0 and up to 1, got {threshold}")
+        raise ValueError(
+            f"the Jaccard index of near duplicates lies above 0 and up to 1, got {threshold}"
+        )
     long = [(row, text) for row, text in enumerate(texts) if len(text) >= SHORTEST]
-    rows, shingles = np.array([row for row, _ in long], np.int64), Shingles([text for _, text in long])
+    rows, shingles = (
+        np.array([row for row, _ in long], np.int64),
+        Shingles([text for _, text in long]),
+    )
     candidates = _find_candidates(shingles, threshold, int(np.searchsorted(rows, first)))
     found: dict[int, int] = {}
     for later, earlier in _split(candidates, shingles.lengths):
         alike = shingles.overlaps(earlier, later) >= threshold
-        for row, other in zip(rows[later[alike]].tolist(), rows[earlier[alike]].tolist(), strict=True):
+        for row, other in zip(
+            rows[later[alike]].tolist(), rows[earlier[alike]].tolist(), strict=True
+        ):
             found.setdefault(row, other)
     return found
 
 
 def _find_candidates(shingles: Shingles, threshold: float, first: int) -> np.ndarray:
-    """Pairs of rows that share a bucket and may be alike, as sorted uint64 `later << 32 | earlier`."""
+    """Pairs of rows that share a bucket and may be alike, as sorted uint64 `later << 32 |
+    earlier`."""
     candidates = np.empty(0, np.uint64)
     for keys in _band_keys(shingles):
         order = np.argsort(keys, kind="stable")
         ranks = np.arange(len(order))
-        again = np.append(False, keys[order[1:]] == keys[order[:-1]]) if len(order) else np.empty(0, bool)
+        again = (
+            np.append(False, keys[order[1:]] == keys[order[:-1]])
+            if len(order)
+            else np.empty(0, bool)
+        )
         heads = np.maximum.accumulate(np.where(again, 0, ranks))
-        later, earlier = np.tile(order[again], 2), order[np.concatenate([heads[again], ranks[again] - 1])]
+        later, earlier = (
+            np.tile(order[again], 2),
+            order[np.concatenate([heads[again], ranks[again] - 1])],
+        )
         sizes = np.sort(shingles.lengths[np.stack([later, earlier])], axis=0)
         possible = (later >= first) & (sizes[0] >= threshold * sizes[1])
         pairs = later[possible].astype(np.uint64) << _HALF | earlier[possible].astype(np.uint64)
@@ -95,7 +115,9 @@ def _band_keys(shingles: Shingles) -> Iterator[np.ndarray]:
             rows = slice(start, min(start + _CHUNK, count))
             flat = shingles.flat[shingles.starts[start] : ends[rows.stop - 1]]
             for multiplier in multipliers:
-                minima = np.minimum.reduceat(flat * multiplier, shingles.starts[rows] - shingles.starts[start])
+                minima = np.minimum.reduceat(
+                    flat * multiplier, shingles.starts[rows] - shingles.starts[start]
+                )
                 keys[rows] = keys[rows] * _MIX + minima
         yield keys
 
@@ -121,7 +143,9 @@ def _hash_shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         hashes = (hashes ^ hashes >> np.uint32(shift)) * np.uint32(multiplier)
     keys = owners[: len(hashes)] << _HALF | hashes
     keys = _distinct(keys[owners[: len(hashes)] == owners[last:]])
-    return (keys & _LOW).astype(np.uint32), np.bincount((keys >> _HALF).astype(np.int64), minlength=len(texts))
+    return (keys & _LOW).astype(np.uint32), np.bincount(
+        (keys >> _HALF).astype(np.int64), minlength=len(texts)
+    )
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:

@@ -6,32 +6,37 @@ import numpy as np
 def spectral_signatures(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Scores how far each row lies along the direction in which its class varies most.
 
-    A trigger that was learned moves a class's poisoned rows along one direction of the features; there they stand out.
+    A trigger that was learned moves a class's poisoned rows along one direction of the features;
+    there they stand out.
 
     Args:
       features: [N, D] of a model trained on these rows, such as its `pooled`.
       labels: [N] class numbers, -1 where unlabelled.
 
     Returns:
-      [N] float64: squared projections of the features, centred in their class, on its top right singular vector; 0
-      where unlabelled. Compare them within a class.
+      [N] float64: squared projections of the features, centred in their class, on its top right
+      singular vector; 0 where unlabelled. Compare them within a class.
 
     Raises:
       ValueError: for shapes that don't fit or features that aren't finite.
 
     References:
-      Tran, Li, Madry. `Spectral Signatures in Backdoor Attacks <https://arxiv.org/abs/1811.00636>`_, 2018.
+      Tran, Li, Madry. `Spectral Signatures in Backdoor Attacks
+      <https://arxiv.org/abs/1811.00636>`_, 2018.
     """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(f"features are [N, D] and labels [N], got {features.shape} and {labels.shape}")
+        raise ValueError(
+            f"features are [N, D] and labels [N], got {features.shape} and {labels.shape}"
+        )
     if not np.isfinite(features).all():
         raise ValueError("features must be finite")
     scores = np.zeros(len(labels))
     for label in np.unique(labels[labels >= 0]):
         members = labels == label
         centred = features[members] - features[members].mean(axis=0)
-        # The eigenvectors of the [D, D] product are the right singular vectors, without a decomposition of all rows.
+        # The eigenvectors of the [D, D] product are the right singular vectors, without a
+        # decomposition of all rows.
         _, vectors = np.linalg.eigh(centred.T @ centred)
         scores[members] = (centred @ vectors[:, -1]) ** 2
     return scores
@@ -43,7 +48,8 @@ def highest_in_class(scores: np.ndarray, labels: np.ndarray, share: float) -> np
     Args:
       scores: [N].
       labels: [N] class numbers, -1 where unlabelled.
-      share: of each class's rows, in [0, 1]; rounded up. The paper takes 1.5 times the poison that is feared.
+      share: of each class's rows, in [0, 1]; rounded up. The paper takes 1.5 times the poison that
+        is feared.
 
     Returns:
       [N] bool; False where unlabelled.

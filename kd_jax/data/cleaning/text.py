@@ -10,7 +10,9 @@ from kd_jax.data.cleaning.markup import has_markup, strip_markup
 Text = str | bytes | tuple[str | bytes, ...]
 """One text, or a pair, decoded or not."""
 
-_PLAIN = re.compile("[\t\n\r\x20-\x25\x27-\x3b\x3d-\x7e]*")  # Neither "&" nor "<": nothing to look for.
+_PLAIN = re.compile(
+    "[\t\n\r\x20-\x25\x27-\x3b\x3d-\x7e]*"
+)  # Neither "&" nor "<": nothing to look for.
 _BROKEN = re.compile("[\ud800-\udfff\ufffd]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufff9-\ufffb\ufffe\uffff]")
 _OVERRIDE = re.compile("[\u202a-\u202e\u2066-\u2069]")
@@ -18,9 +20,21 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0"
     "\U000e0000-\U000e007f]"
 )
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc\U00010800-\U00010fff]")
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc\U00010800-\U00010fff]"
+)
 _SPACE = re.compile(r"\s+")
-_UNJOINED = ("LATIN", "CYRILLIC", "GREEK", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "COMBINING", "MODIFIER")
+_UNJOINED = (
+    "LATIN",
+    "CYRILLIC",
+    "GREEK",
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "COMBINING",
+    "MODIFIER",
+)
 
 
 def decode(text: str | bytes) -> str:
@@ -36,10 +50,11 @@ def check(text: Text, *, max_characters: int | None = None) -> list[str]:
       max_characters: the most that each may have; None: any number.
 
     Returns:
-      Of "invalid_utf8" (bytes that don't decode, lone surrogates, U+FFFD), "control_character" (all but tab and line
-      ends), "bidirectional_override" (embeddings, overrides and isolates), "zero_width" (joiners and direction marks
-      where no script needs them, too), "mixed_scripts" (look-alike letters inside a word), "markup" (HTML tags and
-      character references), "empty" and "too_long", those that hold, in this order; "too_long" stands alone.
+      Of "invalid_utf8" (bytes that don't decode, lone surrogates, U+FFFD), "control_character" (all
+      but tab and line ends), "bidirectional_override" (embeddings, overrides and isolates),
+      "zero_width" (joiners and direction marks where no script needs them, too), "mixed_scripts"
+      (look-alike letters inside a word), "markup" (HTML tags and character references), "empty" and
+      "too_long", those that hold, in this order; "too_long" stands alone.
     """
     if isinstance(text, tuple):
         found = {reason for part in text for reason in check(part, max_characters=max_characters)}
@@ -63,10 +78,11 @@ def is_nfc(text: Text) -> bool:
 
 
 def repair(text: Text) -> Text:
-    """A text in NFC without what can be taken out: control, bidirectional and zero-width characters, and markup.
+    """A text in NFC without what can be taken out: control, bidirectional and zero-width
+      characters, and markup.
 
-    Look-alike letters become those of the script that their word is written in. Every space left by markup is single.
-    `check` tells what is still wrong: broken encoding, nothing left, too much.
+    Look-alike letters become those of the script that their word is written in. Every space left by
+    markup is single. `check` tells what is still wrong: broken encoding, nothing left, too much.
     """
     if isinstance(text, tuple):
         return tuple(repair(part) for part in text)  # pyright: ignore[reportReturnType]
@@ -96,21 +112,28 @@ def _drop_invisible(text: str) -> str:
         if character in "\u200e\u200f\u061c":
             needed = marks
         elif character in "\u200c\u200d":
-            needed = _joins(text[max(0, start - 2) : start].rstrip("\ufe0f")[-1:], text[end : end + 1])
+            needed = _joins(
+                text[max(0, start - 2) : start].rstrip("\ufe0f")[-1:], text[end : end + 1]
+            )
         else:
-            needed = flags and character >= "\U000e0020"  # Flags of regions are spelled after a black one.
+            needed = (
+                flags and character >= "\U000e0020"
+            )  # Flags of regions are spelled after a black one.
         return character if needed else ""
 
     return _INVISIBLE.sub(keep_needed, text)
 
 
 def _joins(before: str, after: str) -> bool:
-    """Whether a joiner between two characters does its work: in emoji, and in scripts that have ligatures."""
+    """Whether a joiner between two characters does its work: in emoji, and in scripts that have
+    ligatures."""
     if not before or not after:
         return False
     if unicodedata.category(before) in ("So", "Sk"):
         return unicodedata.category(after) == "So"
-    return unicodedata.category(before)[0] in "LM" and not unicodedata.name(before, "LATIN").startswith(_UNJOINED)
+    return unicodedata.category(before)[0] in "LM" and not unicodedata.name(
+        before, "LATIN"
+    ).startswith(_UNJOINED)
 
 
 _CHECKS: dict[str, Callable[[str], bool]] = {

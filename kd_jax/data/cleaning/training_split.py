@@ -17,8 +17,9 @@ def choose_mode(spec: Mapping[str, Any], own: bool) -> str:
     """The mode that a config's section `data.cleaning` gives a dataset.
 
     Args:
-      spec: `mode`, of the user's own files and folders; `prepared`, of TFDS datasets and ours; `max_characters` of a
-        text; `max_pixels` of a picture; `near_duplicate`, a Jaccard index, 0.0: only equal texts are duplicates.
+      spec: `mode`, of the user's own files and folders; `prepared`, of TFDS datasets and ours;
+        `max_characters` of a text; `max_pixels` of a picture; `near_duplicate`, a Jaccard index,
+        0.0: only equal texts are duplicates.
       own: whether the data lies in the user's own files.
 
     Raises:
@@ -32,7 +33,9 @@ def choose_mode(spec: Mapping[str, Any], own: bool) -> str:
         if isinstance(spec[key], bool) or not isinstance(spec[key], int) or spec[key] < 1:
             raise ValueError(f"data.cleaning.{key} is a positive number, got {spec[key]!r}")
     if not isinstance(spec["near_duplicate"], int | float) or not 0 <= spec["near_duplicate"] <= 1:
-        raise ValueError(f"data.cleaning.near_duplicate lies between 0 and 1, got {spec['near_duplicate']!r}")
+        raise ValueError(
+            f"data.cleaning.near_duplicate lies between 0 and 1, got {spec['near_duplicate']!r}"
+        )
     return spec["mode" if own else "prepared"]
 
 
@@ -48,12 +51,14 @@ def clean_training(
 
     Args:
       source: the training split.
-      held_out: the splits that select and evaluate; what repeats them is taken out of `source`, they stay whole.
+      held_out: the splits that select and evaluate; what repeats them is taken out of `source`,
+        they stay whole.
       mode: as `choose_mode` says.
       spec: as in `choose_mode`.
 
     Returns:
-      The source of the kept rows, whose fingerprint is that of what is left; and what cleaning came to.
+      The source of the kept rows, whose fingerprint is that of what is left; and what cleaning came
+      to.
 
     Raises:
       ValueError: if more rows would be set aside than are left.
@@ -62,9 +67,14 @@ def clean_training(
     others = [value for other in held_out for value in other.inputs] if mode != "off" else []
     try:
         cleaned = clean(
-            source.inputs, source.labels, modality=source.modality, mode=mode, limits=limits, held_out=others,
+            source.inputs,
+            source.labels,
+            modality=source.modality,
+            mode=mode,
+            limits=limits,
+            held_out=others,
             rows=source.rows,
-        )  # fmt: skip
+        )
     except ValueError as error:
         raise ValueError(f"{source.name!r}: {error}") from None
     return _keep(source, cleaned), cleaned
@@ -79,7 +89,9 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
         contents = text_contents(inputs)
     else:
         inputs = (
-            source.inputs[cleaned.kept] if isinstance(source.inputs, np.ndarray) else Kept(source.inputs, cleaned.kept)
+            source.inputs[cleaned.kept]
+            if isinstance(source.inputs, np.ndarray)
+            else Kept(source.inputs, cleaned.kept)
         )
         contents = (source.fingerprint.encode(), cleaned.kept.astype("<i8").tobytes())
     rows = [source.rows[row] for row in cleaned.kept] if len(source.rows) else cleaned.kept + 1
@@ -87,11 +99,14 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
     if soft is not None:
         contents = (*contents, soft.tobytes())
     digest = fingerprint(contents, labels, source.class_names)
-    return replace(source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows, soft_labels=soft)
+    return replace(
+        source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows, soft_labels=soft
+    )
 
 
 class Kept(Sequence):
-    """Some of a sequence, looked up on access: pictures that don't fit in memory stay where they are."""
+    """Some of a sequence, looked up on access: pictures that don't fit in memory stay where they
+    are."""
 
     def __init__(self, values: Sequence, positions: np.ndarray):
         self._values, self._positions = values, positions

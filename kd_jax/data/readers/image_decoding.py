@@ -13,7 +13,13 @@ from rich.progress import track
 MEMORY = 2 * 1024**3
 """Bytes of decoded pictures up to which a source keeps them decoded."""
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 """What Pillow raises for a broken or hostile file."""
 
 
@@ -37,14 +43,17 @@ def decode(blob: bytes, channels: int | None = None) -> np.ndarray:
             grey = (np.asarray(picture) >> 8).astype(np.uint8)[..., None]
             return convert_channels(grey, channels or 1)
         if picture.mode == "P":
-            picture = picture.convert("RGBA")  # Pillow warns of transparency when it goes to RGB directly.
+            picture = picture.convert(
+                "RGBA"
+            )  # Pillow warns of transparency when it goes to RGB directly.
         channels = channels or (1 if picture.mode in ("1", "L", "LA", "I", "F") else 3)
         array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return array[..., None] if channels == 1 else array
 
 
 def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [..., H, W, C] with C of 1 or 3 -> [..., H, W, channels]; colour to grey as ITU-R 601-2 luma.
+    """uint8 [..., H, W, C] with C of 1 or 3 -> [..., H, W, channels]; colour to grey as ITU-R 601-2
+    luma.
 
     Raises:
       ValueError: for another number of channels.
@@ -53,7 +62,9 @@ def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if found == channels:
         return image
     if {found, channels} != {1, 3}:
-        raise ValueError(f"can't turn images of {found} channels into {channels}; only 1 and 3 convert")
+        raise ValueError(
+            f"can't turn images of {found} channels into {channels}; only 1 and 3 convert"
+        )
     if channels == 3:
         return np.repeat(image, 3, axis=-1)
     # Pillow's own integers, so that a picture comes out the same whoever turns it grey.
@@ -93,7 +104,8 @@ def load_images(
       memory: bytes to keep decoded at most; None: `MEMORY`.
 
     Returns:
-      The readable pictures, and position -> reason for the others. Pictures of one size are one array [N, H, W, C].
+      The readable pictures, and position -> reason for the others. Pictures of one size are one
+      array [N, H, W, C].
     """
     images: list[np.ndarray] = []
     bad: dict[int, str] = {}

@@ -10,11 +10,14 @@ from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def open_folder(name: str, folder: Path, split: str, max_rejected: int, class_names: tuple[str, ...] | None) -> Source:
+def open_folder(
+    name: str, folder: Path, split: str, max_rejected: int, class_names: tuple[str, ...] | None
+) -> Source:
     """One split of an image folder; arguments as in `open_source`.
 
     Raises:
-      ValueError: if there are no images, for a bad split, too many bad images or a class outside `class_names`.
+      ValueError: if there are no images, for a bad split, too many bad images or a class outside
+        `class_names`.
     """
     found = find_images(folder)
     parts = splits.select(split, {key: len(paths) for key, paths in found.items()}, name)
@@ -24,17 +27,34 @@ def open_folder(name: str, folder: Path, split: str, max_rejected: int, class_na
         order = splits.fixed_order(path.relative_to(folder).as_posix() for path in found[key])
         paths += [found[key][order[i]] for i in positions]
         rows += [order[i] + 1 for i in positions]
-    images, bad = image_decoding.load_images(_read_all(paths), len(paths), lambda i: paths[i].read_bytes())
-    rejected = [Rejected(rows[i], reason, str(paths[i].relative_to(folder))) for i, reason in bad.items()]
+    images, bad = image_decoding.load_images(
+        _read_all(paths), len(paths), lambda i: paths[i].read_bytes()
+    )
+    rejected = [
+        Rejected(rows[i], reason, str(paths[i].relative_to(folder))) for i, reason in bad.items()
+    ]
     check_rejected(rejected, max_rejected, name)
     good = [i for i in range(len(paths)) if i not in bad]
     if not good:
-        raise ValueError(f"split {split!r} of {name!r} is empty: none of its {len(paths)} images can be read")
-    class_names = class_names or name_classes(path.parent.name for group in found.values() for path in group)
+        raise ValueError(
+            f"split {split!r} of {name!r} is empty: none of its {len(paths)} images can be read"
+        )
+    class_names = class_names or name_classes(
+        path.parent.name for group in found.values() for path in group
+    )
     given, rows = [paths[i].parent.name for i in good], [rows[i] for i in good]
     numbers = number_labels(given, class_names, rows)
     digest = fingerprint(_read_all([paths[i] for i in good]), numbers, class_names)
-    return Source(f"{name} {split}", "image", images, numbers, tuple(class_names), digest, tuple(rejected), rows=rows)
+    return Source(
+        f"{name} {split}",
+        "image",
+        images,
+        numbers,
+        tuple(class_names),
+        digest,
+        tuple(rejected),
+        rows=rows,
+    )
 
 
 def find_images(folder: Path) -> dict[str, list[Path]]:
@@ -46,7 +66,9 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     direct = _find_by_class(folder)
     found = {"train": direct} if direct else {}
     if not direct:
-        found = {child.name: paths for child in _children(folder) if (paths := _find_by_class(child))}
+        found = {
+            child.name: paths for child in _children(folder) if (paths := _find_by_class(child))
+        }
     if not found:
         raise ValueError(
             f"{str(folder)!r} holds neither .csv, .tsv or .jsonl files"
@@ -65,7 +87,9 @@ def _find_by_class(folder: Path) -> list[Path]:
 
 
 def _children(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(
+        child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
+    )
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[bytes]:

@@ -1,4 +1,5 @@
-"""Split specifications in TFDS's syntax: `train`, `train[:90%]`, `train[100:-50]`, `train[:10%]+test`.
+"""Split specifications in TFDS's syntax: `train`, `train[:90%]`, `train[100:-50]`,
+  `train[:10%]+test`.
 
 One place computes every boundary, so `train[:90%]` and `train[90%:]` meet and never overlap.
 """
@@ -42,8 +43,8 @@ def split_names(spec: str, known: Iterable[str], owner: str) -> set[str]:
 def fixed_order(keys: Iterable[str]) -> list[int]:
     """A pseudo-random order of rows that depends on each row's key alone: [N] positions.
 
-    A file sorted by class then slices into fair parts, and a row added to the file moves no other row past another.
-    """
+    A file sorted by class then slices into fair parts, and a row added to the file moves no other
+    row past another."""
     digests = [hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys]
     return sorted(range(len(digests)), key=digests.__getitem__)
 
@@ -55,7 +56,9 @@ def _match(part: str, spec: str, known: Iterable[str], owner: str) -> re.Match:
             f"malformed split {spec!r} of {owner!r}; write for example 'train', 'train[:90%]', 'train[100:]'"
         )
     if match["name"] not in known:
-        raise ValueError(f"{owner!r} has no split {match['name']!r}; it has {', '.join(sorted(known)) or 'none'}")
+        raise ValueError(
+            f"{owner!r} has no split {match['name']!r}; it has {', '.join(sorted(known)) or 'none'}"
+        )
     return match
 
 
@@ -64,7 +67,9 @@ def _select_part(part: str, spec: str, counts: Mapping[str, int], owner: str) ->
     count = counts[match["name"]]
     start, stop = _boundary(match["start"], 0, count), _boundary(match["stop"], count, count)
     if not (0 <= start <= count and 0 <= stop <= count):
-        raise ValueError(f"split {spec!r} of {owner!r} reaches outside the {count} rows of {match['name']!r}")
+        raise ValueError(
+            f"split {spec!r} of {owner!r} reaches outside the {count} rows of {match['name']!r}"
+        )
     return match["name"], range(start, max(start, stop))
 
 

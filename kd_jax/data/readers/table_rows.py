@@ -1,7 +1,8 @@
-"""The rows of CSV, TSV and JSONL files, one bad row at a time set aside; files of any size are read as a stream.
+"""The rows of CSV, TSV and JSONL files, one bad row at a time set aside; files of any size are read
+as a stream.
 
-CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character. Both have a header.
-"""
+CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character.
+Both have a header."""
 
 import csv
 import json
@@ -14,7 +15,8 @@ from kd_jax.data.source import Rejected, shorten
 
 
 def read_json_rows(file: BinaryIO, rejected: list[Rejected]) -> Iterator:
-    """Yields an empty header, then pairs of line and object; broken lines are added to `rejected`."""
+    """Yields an empty header, then pairs of line and object; broken lines are added to
+    `rejected`."""
     yield ()
     for number, line in enumerate(file, 1):
         if not line.strip():
@@ -38,10 +40,15 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
       ValueError: if there is no readable header.
     """
     # Bytes that are no UTF-8 become surrogates, which the row they stand in is later rejected for.
-    lines = _Lines(line.decode("utf-8" if i else "utf-8-sig", "surrogateescape") for i, line in enumerate(file))
+    lines = _Lines(
+        line.decode("utf-8" if i else "utf-8-sig", "surrogateescape") for i, line in enumerate(file)
+    )
     tabs = suffix == ".tsv"
     reader = csv.reader(
-        lines, delimiter="	" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=True
+        lines,
+        delimiter="	" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+        strict=True,
     )
     header: list[str] | None = None
     while True:
@@ -70,7 +77,8 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
 
 
 class _Lines:
-    """Lines for a csv.reader that can go back to the line after the current record's first; keeps one record only."""
+    """Lines for a csv.reader that can go back to the line after the current record's first; keeps
+    one record only."""
 
     def __init__(self, file: Iterable[str]):
         self._coming = (line if line.endswith("\n") else line + "\n" for line in file)

@@ -1,4 +1,5 @@
-"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the reason."""
+"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the
+reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,8 @@ def open_tables(
     """One split of a set of tables; arguments as in `open_source`, with files by split.
 
     Raises:
-      ValueError: for a missing column, a bad split, too many bad rows or a label outside the classes.
+      ValueError: for a missing column, a bad split, too many bad rows or a label outside the
+        classes.
     """
     wanted = splits.split_names(split, files, name)
     # All files are read, since a slice need not hold every class.
@@ -65,10 +67,21 @@ def open_tables(
             inputs.append(found[key].inputs[position])
             labels.append(found[key].labels[position])
             lines.append(found[key].rows[position])
-    class_names = class_names or name_classes(text for table in found.values() for text in table.labels)
+    class_names = class_names or name_classes(
+        text for table in found.values() for text in table.labels
+    )
     numbers = number_labels(labels, class_names, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)
-    return Source(f"{name} {split}", "text", inputs, numbers, tuple(class_names), digest, tuple(rejected), rows=lines)
+    return Source(
+        f"{name} {split}",
+        "text",
+        inputs,
+        numbers,
+        tuple(class_names),
+        digest,
+        tuple(rejected),
+        rows=lines,
+    )
 
 
 def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
@@ -79,16 +92,24 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"{str(path)!r} is not a table; its name must end in {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"{str(path)!r} is not a table; its name must end in {', '.join(SUFFIXES)}"
+        )
     table = Table()
     with path.open("rb") as file:
         bad = table.rejected
-        found = table_rows.read_json_rows(file, bad) if suffix == ".jsonl" else table_rows.read_rows(file, bad, suffix, path)
+        found = (
+            table_rows.read_json_rows(file, bad)
+            if suffix == ".jsonl"
+            else table_rows.read_rows(file, bad, suffix, path)
+        )
         header, records = next(found), list(found)
     keys = header or {key for _, record in records for key in record}
     for column in (*columns, label):
         if column not in keys:
-            raise ValueError(f"{str(path)!r} has no column {column!r}; it has {', '.join(sorted(keys)) or 'none'}")
+            raise ValueError(
+                f"{str(path)!r} has no column {column!r}; it has {', '.join(sorted(keys)) or 'none'}"
+            )
     for row, record in records:
         try:
             text = tuple(clean_text(record, column) for column in columns)

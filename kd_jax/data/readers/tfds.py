@@ -25,7 +25,8 @@ def open_prepared(
     label: str,
     class_names: tuple[str, ...] | None,
 ) -> Source:
-    """One split of a TFDS dataset or one of ours, prepared first if need be; arguments as in `open_source`.
+    """One split of a TFDS dataset or one of ours, prepared first if need be; arguments as in
+    `open_source`.
 
     Raises:
       ValueError: in one line, what is missing and how to get it.
@@ -44,26 +45,42 @@ def open_prepared(
         raise ValueError(f"{name!r} in {folder} is in {file_format}, not array_record; {advice}")
     for column in (*columns, label):
         if column not in builder.info.features:
-            raise ValueError(f"{name!r} has no feature {column!r}; it has {', '.join(sorted(builder.info.features))}")
+            raise ValueError(
+                f"{name!r} has no feature {column!r}; it has {', '.join(sorted(builder.info.features))}"
+            )
     names = builder.info.features[label]
     if not isinstance(names, tfds.features.ClassLabel):
         raise ValueError(f"feature {label!r} of {name!r} is no class label but {names}")
-    parts = splits.select(split, {key: info.num_examples for key, info in builder.info.splits.items()}, name)
+    parts = splits.select(
+        split, {key: info.num_examples for key, info in builder.info.splits.items()}, name
+    )
     records = Records(builder, parts, columns)
     inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
     class_names = class_names or tuple(names.names)
     numbers = _number(found, names.names, class_names)
     digest = fingerprint(contents, numbers, class_names)
-    source = Source(f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance)
-    return _with_soft_labels(source, builder, parts, names.names) if SOFT_LABELS in builder.info.features else source
+    source = Source(
+        f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance
+    )
+    return (
+        _with_soft_labels(source, builder, parts, names.names)
+        if SOFT_LABELS in builder.info.features
+        else source
+    )
 
 
-def _with_soft_labels(source: Source, builder: Any, parts: list[tuple[str, range]], names: list[str]) -> Source:
+def _with_soft_labels(
+    source: Source, builder: Any, parts: list[tuple[str, range]], names: list[str]
+) -> Source:
     soft = np.stack([record[SOFT_LABELS] for record in Records(builder, parts, ())])
     if set(names) != set(source.class_names):
-        raise ValueError(f"{source.name!r} has soft labels of {', '.join(names)}, not {', '.join(source.class_names)}")
+        raise ValueError(
+            f"{source.name!r} has soft labels of {', '.join(names)}, not {', '.join(source.class_names)}"
+        )
     soft = soft[:, [names.index(name) for name in source.class_names]]
-    digest = fingerprint([source.fingerprint.encode(), soft.tobytes()], source.labels, source.class_names)
+    digest = fingerprint(
+        [source.fingerprint.encode(), soft.tobytes()], source.labels, source.class_names
+    )
     return replace(source, soft_labels=soft, fingerprint=digest)
 
 
@@ -73,9 +90,13 @@ class Records:
     def __init__(self, builder: Any, parts: list[tuple[str, range]], columns: tuple[str, ...]):
         import tensorflow_datasets as tfds
 
-        pictures = [key for key in columns if isinstance(builder.info.features[key], tfds.features.Image)]
+        pictures = [
+            key for key in columns if isinstance(builder.info.features[key], tfds.features.Image)
+        ]
         decoders = {key: tfds.decode.SkipDecoding() for key in pictures} or None
-        self._sources: dict[str, Any] = {key: builder.as_data_source(split=key, decoders=decoders) for key, _ in parts}
+        self._sources: dict[str, Any] = {
+            key: builder.as_data_source(split=key, decoders=decoders) for key, _ in parts
+        }
         self._parts = parts
 
     def __len__(self) -> int:
@@ -118,19 +139,26 @@ def read_records(
         return texts, labels, text_contents(texts), "text"
     kind, column = kinds[0], columns[0]
     if len(columns) > 1 or not (
-        isinstance(kind, tfds.features.Image) or (kind.np_dtype == np.uint8 and len(kind.shape) == 3)
+        isinstance(kind, tfds.features.Image)
+        or (kind.np_dtype == np.uint8 and len(kind.shape) == 3)
     ):
-        raise ValueError(f"feature {' and '.join(columns)!r} is neither text nor an image but {kinds}")
+        raise ValueError(
+            f"feature {' and '.join(columns)!r} is neither text nor an image but {kinds}"
+        )
     values = [record[column] for record in _collect_labels(records, label, labels)]
     if not isinstance(kind, tfds.features.Image):
         images = np.stack(values)
         return images, labels, (image.tobytes() for image in images), "image"
     shape: Any = kind.shape
     channels = shape[-1] if shape[-1] in (1, 3) else None
-    images, bad = image_decoding.load_images(values, len(values), lambda i: records[i][column], channels)
+    images, bad = image_decoding.load_images(
+        values, len(values), lambda i: records[i][column], channels
+    )
     if bad:
         position, reason = next(iter(bad.items()))
-        raise ValueError(f"image {position} of the prepared dataset is broken: {reason}; prepare it anew")
+        raise ValueError(
+            f"image {position} of the prepared dataset is broken: {reason}; prepare it anew"
+        )
     return images, labels, iter(values), "image"
 
 

@@ -20,7 +20,8 @@ def find_root(dir: str | None) -> Path:
 
 
 def find_folder(root: Path, name: str) -> Path | None:
-    """The folder of a prepared dataset, or None; of several versions the highest unless `name` ends in `:2.0.0`."""
+    """The folder of a prepared dataset, or None; of several versions the highest unless `name` ends
+    in `:2.0.0`."""
     base, _, version = name.partition(":")
     folder = root / base
     default = folder / ".config" / "metadata.json"
@@ -29,7 +30,11 @@ def find_folder(root: Path, name: str) -> Path | None:
     versions = _list_versions(folder)
     if version:
         versions = [found for found in versions if found == version]
-    return folder / max(versions, key=lambda found: tuple(map(int, found.split(".")))) if versions else None
+    return (
+        folder / max(versions, key=lambda found: tuple(map(int, found.split("."))))
+        if versions
+        else None
+    )
 
 
 def _list_versions(folder: Path) -> list[str]:
@@ -50,7 +55,8 @@ def download(name: str, root: Path) -> Path:
     """
     import tensorflow_datasets as tfds
 
-    # TFDS stops importing its older datasets at the first group that lacks a package; the rest would be unknown.
+    # TFDS stops importing its older datasets at the first group that lacks a package; the rest
+    # would be unknown.
     for group in ("text", "image", "image_classification", "question_answering", "structured"):
         with contextlib.suppress(Exception):
             importlib.import_module(f"tensorflow_datasets.{group}")
@@ -58,14 +64,19 @@ def download(name: str, root: Path) -> Path:
     base = name.partition(":")[0].partition("/")[0]
     if base not in known:
         nearest = difflib.get_close_matches(base, [*builders.BUILDERS, *known], n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else f"; ours are {', '.join(builders.BUILDERS)}"
+        hint = (
+            f"; did you mean {' or '.join(nearest)}?"
+            if nearest
+            else f"; ours are {', '.join(builders.BUILDERS)}"
+        )
         raise ValueError(f"there is no file, folder or TFDS dataset {name!r}{hint}")
     _check_config(base, name.partition(":")[0].partition("/")[2])
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
             builder.download_and_prepare()
-    # Whatever fails in there, the network, a missing TensorFlow or a wrong config name, the way out is the same.
+    # Whatever fails in there, the network, a missing TensorFlow or a wrong config name, the way out
+    # is the same.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -83,7 +94,9 @@ def _check_config(base: str, config: str) -> None:
         return
     if config and config not in configs:
         nearest = difflib.get_close_matches(config, configs, n=5, cutoff=0.0)
-        raise ValueError(f"TFDS dataset {base!r} has no config {config!r}; it has {', '.join(nearest) or 'none'}")
+        raise ValueError(
+            f"TFDS dataset {base!r} has no config {config!r}; it has {', '.join(nearest) or 'none'}"
+        )
 
 
 def advise(name: str, root: Path) -> str:

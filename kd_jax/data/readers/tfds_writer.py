@@ -17,15 +17,20 @@ _ABANDONED = 24 * 3600  # Seconds after which an unfinished preparation is taken
 
 
 def prepare_whole(
-    root: Path, relative: Path, make_builder: Callable[[Path], Any], beside: Mapping[str, str] | None = None
+    root: Path,
+    relative: Path,
+    make_builder: Callable[[Path], Any],
+    beside: Mapping[str, str] | None = None,
 ) -> None:
-    """Has a builder write its dataset to a folder of its own, which is moved to its place when complete.
+    """Has a builder write its dataset to a folder of its own, which is moved to its place when
+    complete.
 
     So neither a kill nor a second process preparing the same thing can leave half of it there.
 
     Args:
       root: TFDS data directory, created if missing.
-      relative: where the builder writes in its data directory, and where the dataset then lies under `root`.
+      relative: where the builder writes in its data directory, and where the dataset then lies
+        under `root`.
       make_builder: data directory -> TFDS builder.
       beside: name -> text of further files in the dataset's folder.
     """
@@ -60,7 +65,8 @@ def _quiet() -> Iterator[None]:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    # TFDS announces the scratch folder on stdout and warns that the config, which is ours, is not its own.
+    # TFDS announces the scratch folder on stdout and warns that the config, which is ours, is not
+    # its own.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

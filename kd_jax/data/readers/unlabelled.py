@@ -1,4 +1,5 @@
-"""Inputs without labels, as a stream: lines of text, tables, images. A row that can't be read says why, in place."""
+"""Inputs without labels, as a stream: lines of text, tables, images. A row that can't be read says
+why, in place."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,8 +33,8 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
     """The rows of a file or folder, one at a time.
 
     Args:
-      path: for text a .txt file of one text a line, or a .csv, .tsv or .jsonl file; for images a file or a folder,
-        searched through.
+      path: for text a .txt file of one text a line, or a .csv, .tsv or .jsonl file; for images a
+        file or a folder, searched through.
       modality: "text" or "image".
       columns: of a table, that hold the text: one, or two for pairs.
       channels: of images, 1 or 3.
@@ -48,11 +49,15 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
     suffix = path.suffix.lower()
     if path.is_file() and suffix == ".txt":
         if len(columns) == 2:
-            raise ValueError(f"the model reads pairs of texts; give a table with the columns {' and '.join(columns)}")
+            raise ValueError(
+                f"the model reads pairs of texts; give a table with the columns {' and '.join(columns)}"
+            )
         return _read_lines(path)
     if path.is_file() and suffix in tables.SUFFIXES:
         return _read_table(path, columns)
-    raise ValueError(f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is none")
+    raise ValueError(
+        f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is none"
+    )
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
@@ -75,7 +80,9 @@ def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             found = table_rows.read_rows(file, bad, path.suffix.lower(), path)
         header = next(found)
         if missing := [column for column in columns if header and column not in header]:
-            raise ValueError(f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(sorted(header))}")
+            raise ValueError(
+                f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(sorted(header))}"
+            )
         for number, record in found:
             yield from _take(bad)
             try:
@@ -94,7 +101,11 @@ def _take(bad: list[Rejected]) -> Iterator[Row]:
 
 
 def _read_images(path: Path, channels: int | None) -> Iterator[Row]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in image_folders.SUFFIXES)
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.rglob("*") if p.suffix.lower() in image_folders.SUFFIXES)
+    )
     if not files:
         raise ValueError(f"{str(path)!r} holds no {', '.join(image_folders.SUFFIXES)} images")
     root = path.parent if path.is_file() else path

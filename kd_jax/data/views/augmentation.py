@@ -1,8 +1,8 @@
-"""Random crops and flips of training images: drawn once for the global batch, seen alike through every view.
+"""Random crops and flips of training images: drawn once for the global batch, seen alike through
+  every view.
 
-A draw belongs to a position in the global batch, so it is the same on any number of processes; and teacher and student
-see the same crop, whatever the sizes of their views.
-"""
+A draw belongs to a position in the global batch, so it is the same on any number of processes; and
+teacher and student see the same crop, whatever the sizes of their views."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ class Draws:
     """What was drawn for some images.
 
     Attributes:
-      shift: [b, 2] float32, downwards and to the right, as fractions of the image's height and width.
+      shift: [b, 2] float32, downwards and to the right, as fractions of the image's height and
+        width.
       flipped: [b] bool, mirrored left to right.
     """
 
@@ -34,8 +35,8 @@ class Augmentation:
     """How training images vary.
 
     Attributes:
-      crop: pixels of the source image by which it is shifted at most, along both axes; what comes in is black. 4 is
-        the "pad by 4 and crop" of the CIFAR papers.
+      crop: pixels of the source image by which it is shifted at most, along both axes; what comes
+        in is black. 4 is the "pad by 4 and crop" of the CIFAR papers.
       flip: probability of a mirror image, in [0, 1].
       size: [height, width] of the source images, to which `crop` refers.
     """
@@ -45,7 +46,8 @@ class Augmentation:
     size: tuple[int, int]
 
     def draw(self, rng: np.random.Generator, count: int) -> Draws:
-        """Draws for the `count` images of a global batch; the whole batch's whatever part of it is read."""
+        """Draws for the `count` images of a global batch; the whole batch's whatever part of it is
+        read."""
         shift = rng.integers(-self.crop, self.crop + 1, (count, 2)) / np.array(self.size)
         return Draws(shift.astype(np.float32), rng.random(count) < self.flip)
 
@@ -69,7 +71,9 @@ def make_augmentation(spec: Mapping[str, Any], size: tuple[int, int] | None) -> 
             f"data.augmentation needs images of one size; here crop and flip must be 0, got {crop}, {flip}"
         )
     if isinstance(crop, bool) or not isinstance(crop, int) or not 0 <= crop < min(size):
-        raise ValueError(f"data.augmentation.crop is a number of pixels from 0 to {min(size) - 1}, got {crop!r}")
+        raise ValueError(
+            f"data.augmentation.crop is a number of pixels from 0 to {min(size) - 1}, got {crop!r}"
+        )
     if not 0 <= flip <= 1:
         raise ValueError(f"data.augmentation.flip is a probability between 0 and 1, got {flip!r}")
     return Augmentation(crop, flip, size)
@@ -90,7 +94,9 @@ def augment(images: np.ndarray, draws: Draws) -> np.ndarray:
     rows = np.arange(height) - down[:, None]
     columns = np.arange(width) - right[:, None]
     columns = np.where(draws.flipped[:, None], columns[:, ::-1], columns)
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
     rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
     moved = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return np.where(inside[..., None], moved, images.dtype.type(0))

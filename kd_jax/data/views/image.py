@@ -31,22 +31,30 @@ class ImageView:
         """Resizes and converts a whole source once, unless the result would not fit in memory.
 
         Raises:
-          ValueError: if it holds text, if its images differ in size and `size` is None, or if channels, mean and std
-            don't fit each other.
+          ValueError: if it holds text, if its images differ in size and `size` is None, or if
+            channels, mean and std don't fit each other.
         """
         if source.modality != "image":
-            raise ValueError(f"an image view can't read {source.name!r}, which holds {source.modality}")
+            raise ValueError(
+                f"an image view can't read {source.name!r}, which holds {source.modality}"
+            )
         if self.size is None and not isinstance(source.inputs, np.ndarray):
-            raise ValueError(f"the images of {source.name!r} may differ in size; give the view a size")
+            raise ValueError(
+                f"the images of {source.name!r} may differ in size; give the view a size"
+            )
         example = self.convert(source.inputs[0])
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, example.shape[-1]):
-                raise ValueError(f"{name} has {len(values)} values for images of {example.shape[-1]} channels")
+                raise ValueError(
+                    f"{name} has {len(values)} values for images of {example.shape[-1]} channels"
+                )
         images = source.inputs
         same = isinstance(images, np.ndarray) and example.shape == images.shape[1:]
         if not same and example.nbytes * len(source) <= image_decoding.MEMORY:
             images = np.empty((len(source), *example.shape), np.uint8)
-            for index, image in enumerate(image_decoding.show_progress(source.inputs, len(source), "resizing images")):
+            for index, image in enumerate(
+                image_decoding.show_progress(source.inputs, len(source), "resizing images")
+            ):
                 images[index] = self.convert(image)
         return PreparedImages(images, self)
 
@@ -72,8 +80,11 @@ class PreparedImages:
         self._mean = np.asarray(view.mean, np.float32)
         self._std = np.asarray(view.std, np.float32)
 
-    def gather(self, indices: np.ndarray, length: int | None, draws: Draws | None = None) -> dict[str, np.ndarray]:
-        """`images` [b, H, W, C] float32 of the examples at `indices` [b], moved as drawn; `length` means nothing."""
+    def gather(
+        self, indices: np.ndarray, length: int | None, draws: Draws | None = None
+    ) -> dict[str, np.ndarray]:
+        """`images` [b, H, W, C] float32 of the examples at `indices` [b], moved as drawn; `length`
+        means nothing."""
         del length
         if isinstance(self._images, np.ndarray):
             images = self._images[indices]

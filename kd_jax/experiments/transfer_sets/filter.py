@@ -1,4 +1,5 @@
-"""Which new inputs a transfer set keeps: sound ones, unlike the evaluation data, of which the teacher is sure."""
+"""Which new inputs a transfer set keeps: sound ones, unlike the evaluation data, of which the
+teacher is sure."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -35,10 +36,11 @@ def sift(
     limits: Limits,
     max_overlap: float,
 ) -> Sound:
-    """Drops candidates that are broken, that repeat each other or a training input, or nearly repeat the evaluation.
+    """Drops candidates that are broken, that repeat each other or a training input, or nearly
+    repeat the evaluation.
 
-    Candidates that nearly repeat each other stay, since changing a sentence a little is what makes them; but one that
-    nearly repeats another which nearly repeats the evaluation goes with it.
+    Candidates that nearly repeat each other stay, since changing a sentence a little is what makes
+    them; but one that nearly repeats another which nearly repeats the evaluation goes with it.
 
     Args:
       candidates: [N] texts, pairs of texts or images.
@@ -80,7 +82,8 @@ def sift(
 
 
 def _reason(row: int, found: dict[int, dict], earlier: dict[int, str]) -> str | None:
-    """Why a candidate is dropped; near duplicates of earlier ones share their fate if that is the evaluation's."""
+    """Why a candidate is dropped; near duplicates of earlier ones share their fate if that is the
+    evaluation's."""
     if row not in found:
         return None
     reason = found[row]["reasons"][0]
@@ -99,7 +102,8 @@ def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | Non
     Args:
       probabilities: [N, K] of the teacher.
       confidence: least probability of the likeliest class, in [0, 1].
-      per_class: at most so many rows of each predicted class, the most confident ones; None: any number.
+      per_class: at most so many rows of each predicted class, the most confident ones; None: any
+        number.
 
     Returns:
       [M] int64, ascending.
@@ -117,5 +121,7 @@ def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | Non
     if per_class is None:
         return sure
     order = sure[np.argsort(-likeliest[sure], kind="stable")]
-    first = [order[predicted[order] == label][:per_class] for label in range(probabilities.shape[1])]
+    first = [
+        order[predicted[order] == label][:per_class] for label in range(probabilities.shape[1])
+    ]
     return np.sort(np.concatenate(first))

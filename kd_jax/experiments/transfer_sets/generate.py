@@ -1,4 +1,5 @@
-"""Where a transfer set's inputs come from: the training data changed at random, or data without labels."""
+"""Where a transfer set's inputs come from: the training data changed at random, or data without
+labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,14 +43,23 @@ def find_candidates(spec: Mapping[str, Any], train: Source, seed: int) -> Sequen
 
 
 def _augmented(
-    train: Source, rng: np.random.Generator, *, rounds: int, mask: float, swap: float, ngram: float, mask_token: str
+    train: Source,
+    rng: np.random.Generator,
+    *,
+    rounds: int,
+    mask: float,
+    swap: float,
+    ngram: float,
+    mask_token: str,
 ) -> list:
     """Training texts changed `rounds` times each, see `augment_sentences`."""
     _require("text", train, "augmented")
     _check_rounds(rounds)
     _check_shares(mask=mask, swap=swap, ngram=ngram)
     if mask + swap > 1:
-        raise ValueError(f"mask and swap are shares of the words and sum to at most 1, got {mask} and {swap}")
+        raise ValueError(
+            f"mask and swap are shares of the words and sum to at most 1, got {mask} and {swap}"
+        )
     options = {"mask": mask, "swap": swap, "ngram": ngram, "mask_token": mask_token, "rng": rng}
     return _by_part(list(train.inputs), rounds, lambda texts: augment_sentences(texts, **options))
 
@@ -64,29 +74,44 @@ def _masked_words(
     candidates: int,
     max_length: int,
 ) -> list:
-    """Training texts, words of which a masked language model replaced, `rounds` times each, see `MaskedWords`."""
+    """Training texts, words of which a masked language model replaced, `rounds` times each, see
+    `MaskedWords`."""
     _require("text", train, "masked_words")
     _check_rounds(rounds)
     _check_shares(replace=replace)
     language = MaskedWords.load(model, candidates=candidates, max_length=max_length)
-    return _by_part(list(train.inputs), rounds, lambda texts: language.augment(texts, replace=replace, rng=rng))
+    return _by_part(
+        list(train.inputs), rounds, lambda texts: language.augment(texts, replace=replace, rng=rng)
+    )
 
 
-def _mixes(train: Source, rng: np.random.Generator, *, rounds: int, kind: str, concentration: float) -> np.ndarray:
+def _mixes(
+    train: Source, rng: np.random.Generator, *, rounds: int, kind: str, concentration: float
+) -> np.ndarray:
     """Training images mixed with one another, `rounds` times each."""
     _require("image", train, "mixes")
     _check_rounds(rounds)
     if not (is_number(concentration) and concentration > 0):
         raise ValueError(f"concentration must be positive, got {concentration}")
-    mixed = [mix_images(train.inputs, kind=kind, concentration=concentration, rng=rng) for _ in range(rounds)]
+    mixed = [
+        mix_images(train.inputs, kind=kind, concentration=concentration, rng=rng)
+        for _ in range(rounds)
+    ]
     return np.concatenate(mixed)
 
 
 def _unlabelled(
-    train: Source, _rng: np.random.Generator, *, dataset: str, split: str | None, dir: str | None, inputs: Any,
+    train: Source,
+    _rng: np.random.Generator,
+    *,
+    dataset: str,
+    split: str | None,
+    dir: str | None,
+    inputs: Any,
     label: str | None,
-) -> Sequence | np.ndarray:  # fmt: skip
-    """A file or folder (rows that can't be read are left out), or a split of TFDS, whose labels aren't looked at."""
+) -> Sequence | np.ndarray:
+    """A file or folder (rows that can't be read are left out), or a split of TFDS, whose labels
+    aren't looked at."""
     columns = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
     path = Path(dataset).expanduser()
     if path.exists():
@@ -97,7 +122,9 @@ def _unlabelled(
             raise ValueError(f"{dataset!r} holds nothing that can be read")
         return found
     if split is None or label is None:
-        raise ValueError(f"there is no file or folder {dataset!r}; a TFDS dataset needs split and label")
+        raise ValueError(
+            f"there is no file or folder {dataset!r}; a TFDS dataset needs split and label"
+        )
     source = open_source(dataset, split, dir=dir, inputs=inputs, label=label, max_rejected=0)
     _require(train.modality, source, "unlabelled")
     return source.inputs
@@ -117,12 +144,16 @@ def _by_part(inputs: Sequence, rounds: int, augment: Callable[[Sequence[str]], l
     if not isinstance(inputs[0], tuple):
         return [text for _ in range(rounds) for text in augment(inputs)]
     firsts, seconds = zip(*inputs, strict=True)
-    return [pair for _ in range(rounds) for pair in zip(augment(firsts), augment(seconds), strict=True)]
+    return [
+        pair for _ in range(rounds) for pair in zip(augment(firsts), augment(seconds), strict=True)
+    ]
 
 
 def _require(modality: str, source: Source, name: str) -> None:
     if source.modality != modality:
-        raise ValueError(f"source {name!r} is of {modality}s, and {source.name!r} holds {source.modality}s")
+        raise ValueError(
+            f"source {name!r} is of {modality}s, and {source.name!r} holds {source.modality}s"
+        )
 
 
 def _check_rounds(rounds: int) -> None:

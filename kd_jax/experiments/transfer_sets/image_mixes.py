@@ -15,7 +15,8 @@ def mix_images(
     Args:
       images: [N] uint8 `[H, W, C]` of one size.
       kind: "mixup", weighted means of two; "cutmix", a rectangle of the second in the first.
-      concentration: of the Beta distribution that the share of the first is drawn from, above 0; 1: any is as likely.
+      concentration: of the Beta distribution that the share of the first is drawn from, above 0; 1:
+        any is as likely.
       rng: of all draws.
 
     Returns:
@@ -42,7 +43,8 @@ def mix_images(
 
 
 def _rectangles(size: tuple[int, int], areas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bool `[N, H, W]`, rectangles of these shares of the area, centred anywhere and cut off at the border."""
+    """Bool `[N, H, W]`, rectangles of these shares of the area, centred anywhere and cut off at the
+    border."""
     spans = []
     for length in size:
         centres, halves = rng.integers(0, length, len(areas)), np.sqrt(areas) * length / 2

@@ -1,4 +1,5 @@
-"""Transfer sets: new inputs that a trained teacher labels, for students to learn from beside the training data."""
+"""Transfer sets: new inputs that a trained teacher labels, for students to learn from beside the
+training data."""
 
 import logging
 from collections.abc import Mapping
@@ -62,7 +63,12 @@ def load(name: str, workdir: Path, train: Source) -> Source:
 
 
 def make(
-    name: str, spec: Mapping[str, Any], teacher: TrainedModel, context: RunContext, *, keep_outputs: bool
+    name: str,
+    spec: Mapping[str, Any],
+    teacher: TrainedModel,
+    context: RunContext,
+    *,
+    keep_outputs: bool,
 ) -> TransferSet:
     """Makes a transfer set, or finds the one that was made from the same teacher, data and options.
 
@@ -71,7 +77,8 @@ def make(
       spec: its section, checked.
       teacher: who labels it.
       context: the data and the devices.
-      keep_outputs: whether the teacher's outputs on it are kept for a student that learns from them too.
+      keep_outputs: whether the teacher's outputs on it are kept for a student that learns from them
+        too.
 
     Raises:
       ValueError: if nothing is left of its source, or too much of it repeats the evaluation data.
@@ -96,7 +103,12 @@ def make(
 
 
 def _make(
-    name: str, spec: Mapping[str, Any], teacher: TrainedModel, context: RunContext, facts: dict, keep_outputs: bool
+    name: str,
+    spec: Mapping[str, Any],
+    teacher: TrainedModel,
+    context: RunContext,
+    facts: dict,
+    keep_outputs: bool,
 ) -> TransferSet:
     train = context.datasets.splits["train"]
     candidates = find_candidates(spec["source"], _base(spec, context), facts["seed"])
@@ -105,7 +117,11 @@ def _make(
     outputs = _outputs(teacher, name, inputs, context, features=keep_outputs)
     logits = outputs["logits"]
     probabilities = np.asarray(jax.nn.softmax(logits / spec["temperature"]), np.float32)
-    rows = choose(np.asarray(jax.nn.softmax(logits)), confidence=spec["confidence"], per_class=spec["per_class"])
+    rows = choose(
+        np.asarray(jax.nn.softmax(logits)),
+        confidence=spec["confidence"],
+        per_class=spec["per_class"],
+    )
     soft = probabilities[rows]
     if spec["labels"] == "hard":
         soft = np.eye(soft.shape[1], dtype=np.float32)[soft.argmax(axis=1)]
@@ -114,12 +130,27 @@ def _make(
         "dropped": sound.dropped,
         "not_chosen": len(sound.rows) - len(rows),
         "kept": len(rows),
-        "by_class": {name: int(np.sum(soft.argmax(axis=1) == k)) for k, name in enumerate(train.class_names)},
+        "by_class": {
+            name: int(np.sum(soft.argmax(axis=1) == k)) for k, name in enumerate(train.class_names)
+        },
     }
-    log.info("transfer_sets.%s: %d of %d candidates kept; dropped: %s", name, len(rows), len(candidates), sound.dropped)
+    log.info(
+        "transfer_sets.%s: %d of %d candidates kept; dropped: %s",
+        name,
+        len(rows),
+        len(candidates),
+        sound.dropped,
+    )
     if jax.process_index() == 0:
         labelled = storage.Labelled(_pick(inputs, rows), soft)
-        storage.write(context.workdir / FOLDER, name, labelled, train.modality, train.class_names, facts | counts)
+        storage.write(
+            context.workdir / FOLDER,
+            name,
+            labelled,
+            train.modality,
+            train.class_names,
+            facts | counts,
+        )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"transfer set {name} written")
     source = load(name, context.workdir, train)
@@ -137,22 +168,46 @@ def _base(spec: Mapping[str, Any], context: RunContext) -> Source:
 
 def _sift(candidates: Any, spec: Mapping[str, Any], context: RunContext) -> Sound:
     datasets = context.datasets
-    held_out = [value for role in ("selection", "evaluation") for value in datasets.splits[role].inputs]
-    limits = Limits(datasets.limits.max_characters, datasets.limits.max_pixels, spec["near_duplicate"] or None)
+    held_out = [
+        value for role in ("selection", "evaluation") for value in datasets.splits[role].inputs
+    ]
+    limits = Limits(
+        datasets.limits.max_characters, datasets.limits.max_pixels, spec["near_duplicate"] or None
+    )
     train = datasets.splits["train"]
-    return sift(candidates, train.inputs, held_out, modality=train.modality, limits=limits,
-                max_overlap=spec["max_overlap"])  # fmt: skip
+    return sift(
+        candidates,
+        train.inputs,
+        held_out,
+        modality=train.modality,
+        limits=limits,
+        max_overlap=spec["max_overlap"],
+    )
 
 
-def _outputs(teacher: TrainedModel, name: str, inputs: Any, context: RunContext, *, features: bool) -> cache.Table:
+def _outputs(
+    teacher: TrainedModel, name: str, inputs: Any, context: RunContext, *, features: bool
+) -> cache.Table:
     """The teacher's logits [N, K], and what else of one vector an example it gives."""
     train = context.datasets.splits["train"]
-    contents = text_contents(inputs) if train.modality == "text" else (np.asarray(image).tobytes() for image in inputs)
+    contents = (
+        text_contents(inputs)
+        if train.modality == "text"
+        else (np.asarray(image).tobytes() for image in inputs)
+    )
     labels = np.full(len(inputs), -1, np.int32)
-    source = Source(f"transfer set {name}", train.modality, inputs, labels, train.class_names,
-                    fingerprint(contents, labels, train.class_names))  # fmt: skip
+    source = Source(
+        f"transfer set {name}",
+        train.modality,
+        inputs,
+        labels,
+        train.class_names,
+        fingerprint(contents, labels, train.class_names),
+    )
     network = without_labels(teacher.network)
-    table = cache.outputs(teacher, source, context, network=network if features else partial(_logits_only, network))
+    table = cache.outputs(
+        teacher, source, context, network=network if features else partial(_logits_only, network)
+    )
     context.datasets.forget(source)
     return table
 

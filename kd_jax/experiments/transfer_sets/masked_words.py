@@ -25,15 +25,15 @@ class MaskedWords:
     """A masked language model and its tokenizer, as TinyBERT uses them to change sentences.
 
     Attributes:
-      likeliest: jitted, (`input_ids` [B, T], `attention_mask` [B, T], masked position [B]) -> the ids [B, k] of the
-        words that are likeliest there.
+      likeliest: jitted, (`input_ids` [B, T], `attention_mask` [B, T], masked position [B]) -> the
+        ids [B, k] of the words that are likeliest there.
       tokenizer: the model's.
       mask_id: of the token that hides a word.
       max_length: tokens that are read of a text; words beyond stay as they are.
 
     References:
-      Jiao et al. `TinyBERT <https://arxiv.org/abs/1909.10351>`_, 2020, algorithm 1. Words of several pieces, for which
-      the paper takes neighbours among GloVe's vectors, stay as they are.
+      Jiao et al. `TinyBERT <https://arxiv.org/abs/1909.10351>`_, 2020, algorithm 1. Words of
+      several pieces, for which the paper takes neighbours among GloVe's vectors, stay as they are.
     """
 
     likeliest: Callable[..., jax.Array]
@@ -46,30 +46,38 @@ class MaskedWords:
         """Loads a model.
 
         Args:
-          model: a folder of Hugging Face with a masked language model and its tokenizer.json, or `hub:OWNER/NAME`.
+          model: a folder of Hugging Face with a masked language model and its tokenizer.json, or
+            `hub:OWNER/NAME`.
           candidates: how many words, the likeliest ones, a word may become; the paper takes 15.
           max_length: as in the class.
 
         Raises:
-          ValueError: if there is no such model, it predicts no tokens, or its tokenizer has no mask.
+          ValueError: if there is no such model, it predicts no tokens, or its tokenizer has no
+            mask.
         """
         folder = weights.path_of(model)
         tokenizer = load_tokenizer(str(folder))
-        mask_id = next((i for i in map(tokenizer.token_to_id, ("[MASK]", "<mask>")) if i is not None), None)
+        mask_id = next(
+            (i for i in map(tokenizer.token_to_id, ("[MASK]", "<mask>")) if i is not None), None
+        )
         if mask_id is None:
             raise ValueError(f"the tokenizer of {model!r} has neither [MASK] nor <mask>")
         module, variables = _language_model(folder)
         words = np.array(sorted(_whole_words(tokenizer)), np.int32)
         if not 1 <= candidates <= len(words):
-            raise ValueError(f"candidates must be from 1 to the {len(words)} words of {model!r}, got {candidates}")
+            raise ValueError(
+                f"candidates must be from 1 to the {len(words)} words of {model!r}, got {candidates}"
+            )
         find = jax.jit(partial(_likeliest, module, words, candidates))
         return cls(partial(find, variables), tokenizer, mask_id, max_length)
 
-    def augment(self, texts: Sequence[str], *, replace: float, rng: np.random.Generator) -> list[str]:
+    def augment(
+        self, texts: Sequence[str], *, replace: float, rng: np.random.Generator
+    ) -> list[str]:
         """Replaces each word that is one token with probability `replace`; [N] texts -> [N] texts.
 
-        Each replaced word is predicted from the text as it was, itself masked, and becomes any of the likeliest ones.
-        """
+        Each replaced word is predicted from the text as it was, itself masked, and becomes any of
+        the likeliest ones."""
         encodings = self._encode(texts)
         places = [
             (text, token)
@@ -109,11 +117,14 @@ class MaskedWords:
 
 
 def _language_model(folder: Path) -> tuple[Any, Any]:
-    """The model with its head over the vocabulary; the classifier's head is not used, and any pooling will do."""
+    """The model with its head over the vocabulary; the classifier's head is not used, and any
+    pooling will do."""
     return weights.load(folder, 2, language_head=True, pooling="mean")
 
 
-def _likeliest(module: Any, words: np.ndarray, count: int, variables: Any, ids: Any, mask: Any, tokens: Any) -> Any:
+def _likeliest(
+    module: Any, words: np.ndarray, count: int, variables: Any, ids: Any, mask: Any, tokens: Any
+) -> Any:
     scores = module.apply(variables, ids, mask).features["vocabulary_logits"]
     scores = jnp.take_along_axis(scores, jnp.asarray(tokens)[:, None, None], axis=1)[:, 0, words]
     return jnp.asarray(words)[jax.lax.top_k(scores, count)[1]]
@@ -123,7 +134,9 @@ def _whole_words(tokenizer: Tokenizer) -> list[int]:
     """The ids of tokens that are words of letters by themselves."""
     vocabulary = tokenizer.get_vocab()
     if any(token.startswith(_SPACE) for token in vocabulary):
-        return [i for token, i in vocabulary.items() if token.startswith(_SPACE) and token[1:].isalpha()]
+        return [
+            i for token, i in vocabulary.items() if token.startswith(_SPACE) and token[1:].isalpha()
+        ]
     return [i for token, i in vocabulary.items() if token.isalpha()]
 
 

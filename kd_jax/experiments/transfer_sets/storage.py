@@ -1,4 +1,5 @@
-"""A transfer set on disk: a prepared TFDS dataset in array_record, with soft labels and where they come from."""
+"""A transfer set on disk: a prepared TFDS dataset in array_record, with soft labels and where they
+come from."""
 
 import json
 import shutil
@@ -41,7 +42,9 @@ def columns(modality: str, inputs: Sequence | np.ndarray) -> tuple[str, ...]:
     return ("text", "text_2") if isinstance(inputs[0], tuple) else ("text",)
 
 
-def write(root: Path, name: str, labelled: Labelled, modality: str, classes: Sequence[str], facts: dict) -> None:
+def write(
+    root: Path, name: str, labelled: Labelled, modality: str, classes: Sequence[str], facts: dict
+) -> None:
     """Writes `root/NAME/1.0.0`, whole or not at all.
 
     Args:
@@ -54,22 +57,34 @@ def write(root: Path, name: str, labelled: Labelled, modality: str, classes: Seq
     """
     shutil.rmtree(root / name / VERSION, ignore_errors=True)
     prepare_whole(
-        root, Path(name, VERSION),
-        lambda at: _Builder(name, labelled, modality, classes, data_dir=at, file_format="array_record"),
+        root,
+        Path(name, VERSION),
+        lambda at: _Builder(
+            name, labelled, modality, classes, data_dir=at, file_format="array_record"
+        ),
         {PROVENANCE: json.dumps(facts, indent=1)},
-    )  # fmt: skip
+    )
 
 
 def provenance(root: Path, name: str) -> dict[str, Any] | None:
-    """What provenance.json says; None, announced, where it can't be read, or where there is no such set."""
-    return read_facts(root / name / VERSION / PROVENANCE, ("teacher",), "the transfer set is made again")
+    """What provenance.json says; None, announced, where it can't be read, or where there is no such
+    set."""
+    return read_facts(
+        root / name / VERSION / PROVENANCE, ("teacher",), "the transfer set is made again"
+    )
 
 
 def read(root: Path, name: str, modality: str, pairs: bool, classes: Sequence[str]) -> Source:
     """Opens a set that was written."""
     names = "image" if modality == "image" else ("text", "text_2") if pairs else "text"
     return open_source(
-        name, "train", dir=str(root), inputs=names, label="label", max_rejected=0, class_names=tuple(classes)
+        name,
+        "train",
+        dir=str(root),
+        inputs=names,
+        label="label",
+        max_rejected=0,
+        class_names=tuple(classes),
     )
 
 
@@ -79,7 +94,9 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version(VERSION)
     code_path = None
 
-    def __init__(self, name: str, labelled: Labelled, modality: str, classes: Sequence[str], **options: Any):
+    def __init__(
+        self, name: str, labelled: Labelled, modality: str, classes: Sequence[str], **options: Any
+    ):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._labelled, self._modality, self._classes = labelled, modality, list(classes)
         self._columns = columns(modality, labelled.inputs)
@@ -90,9 +107,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features["label"] = tfds.features.ClassLabel(names=self._classes)
         features[SOFT_LABELS] = tfds.features.Tensor(shape=(len(self._classes),), dtype=np.float32)
         return tfds.core.DatasetInfo(
-            builder=self, description="Labelled by a teacher.", features=tfds.features.FeaturesDict(features),
+            builder=self,
+            description="Labelled by a teacher.",
+            features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
-        )  # fmt: skip
+        )
 
     def _feature(self) -> Any:
         if self._modality == "text":
@@ -105,9 +124,21 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator:
-        for row, (value, soft) in enumerate(zip(self._labelled.inputs, self._labelled.soft_labels, strict=True)):
-            values = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else (_picture(value),)
-            yield row, dict(zip(self._columns, values, strict=True)) | {"label": int(soft.argmax()), SOFT_LABELS: soft}
+        for row, (value, soft) in enumerate(
+            zip(self._labelled.inputs, self._labelled.soft_labels, strict=True)
+        ):
+            values = (
+                value
+                if isinstance(value, tuple)
+                else (value,)
+                if isinstance(value, str)
+                else (_picture(value),)
+            )
+            yield (
+                row,
+                dict(zip(self._columns, values, strict=True))
+                | {"label": int(soft.argmax()), SOFT_LABELS: soft},
+            )
 
 
 def _picture(image: np.ndarray) -> Image.Image:

@@ -1,4 +1,5 @@
-"""Sentences changed at random into new ones: words masked, words exchanged for others of the same place, n-grams."""
+"""Sentences changed at random into new ones: words masked, words exchanged for others of the same
+place, n-grams."""
 
 from collections.abc import Sequence
 
@@ -8,14 +9,21 @@ LONGEST_NGRAM = 5
 
 
 def augment_sentences(
-    sentences: Sequence[str], *, mask: float, swap: float, ngram: float, mask_token: str, rng: np.random.Generator
+    sentences: Sequence[str],
+    *,
+    mask: float,
+    swap: float,
+    ngram: float,
+    mask_token: str,
+    rng: np.random.Generator,
 ) -> list[str]:
     """Changes each sentence once, by the three rules of Tang et al.
 
-    Each word is masked with probability `mask`, else exchanged with probability `swap`; then with probability `ngram`
-    the sentence is cut to 1 to 5 of its words that stand together. Where the paper exchanges a word for another of its
-    part of speech, which takes a tagger, it becomes one that stands between the same two neighbours elsewhere in
-    `sentences`, as often as it does there; a word that has its place for itself stays.
+    Each word is masked with probability `mask`, else exchanged with probability `swap`; then with
+    probability `ngram` the sentence is cut to 1 to 5 of its words that stand together. Where the
+    paper exchanges a word for another of its part of speech, which takes a tagger, it becomes one
+    that stands between the same two neighbours elsewhere in `sentences`, as often as it does there;
+    a word that has its place for itself stays.
 
     Args:
       sentences: [N] texts; words are what blanks separate.
@@ -34,18 +42,26 @@ def augment_sentences(
     """
     split = [sentence.split() for sentence in sentences]
     lengths = np.array([len(words) for words in split], np.int64)
-    vocabulary, words = np.unique(np.array([word for each in split for word in each], object), return_inverse=True)
+    vocabulary, words = np.unique(
+        np.array([word for each in split for word in each], object), return_inverse=True
+    )
     masked, exchanged = len(vocabulary), _exchange(words, lengths, rng)
     draws = rng.random(len(words))
     words = np.where(draws < mask, masked, np.where(draws < mask + swap, exchanged, words))
     names = np.append(vocabulary, mask_token)
     starts, ends = _spans(lengths, ngram, rng)
-    return [" ".join(names[words[start:end]]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return [
+        " ".join(names[words[start:end]])
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 def _exchange(words: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[W] for each word one that is drawn from those between the same two neighbours; from [W] and [N] words each."""
-    outside = words.max(initial=-1) + 1  # Stands before the first word of a sentence, and after the last.
+    """[W] for each word one that is drawn from those between the same two neighbours; from [W] and
+    [N] words each."""
+    outside = (
+        words.max(initial=-1) + 1
+    )  # Stands before the first word of a sentence, and after the last.
     before = np.append(outside, words[:-1])[: len(words)]
     after = np.append(words[1:], outside)[: len(words)]
     ends = np.cumsum(lengths)
@@ -59,7 +75,9 @@ def _exchange(words: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) 
     return words[order[first + (rng.random(len(words)) * count).astype(np.int64)]]
 
 
-def _spans(lengths: np.ndarray, ngram: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _spans(
+    lengths: np.ndarray, ngram: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """[N] start and end of what is kept of each sentence, in the row of all words."""
     starts = np.cumsum(lengths) - lengths
     sizes = np.minimum(rng.integers(1, LONGEST_NGRAM + 1, len(lengths)), lengths)

@@ -18,22 +18,27 @@ ONE_AROUND: Any = ((1, 1), (1, 1))
 
 
 class CifarResNet(nn.Module):
-    """ResNet on small images: a 3x3 convolution, three stages of basic blocks, global mean, classifier.
+    """ResNet on small images: a 3x3 convolution, three stages of basic blocks, global mean,
+      classifier.
 
-    Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its last ReLU;
-    `block_i_preact_margin` `[B, C]`, that of the last batch normalization there (`BatchNorm.margin`). `stem`
-    `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what the classifier reads.
+    Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its
+    last ReLU; `block_i_preact_margin` `[B, C]`, that of the last batch normalization there
+    (`BatchNorm.margin`). `stem` `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what
+    the classifier reads.
 
     Attributes:
       num_classes: K.
       depth: 6 n + 2 for n blocks a stage: 8, 14, 20, 32, 44, 56, 110.
-      stem: channels of the first convolution: 16, or 32 in the "x4" networks of the distillation literature.
+      stem: channels of the first convolution: 16, or 32 in the "x4" networks of the distillation
+        literature.
       widths: channels of the three stages: (16, 32, 64), or (64, 128, 256) in "x4".
-      shortcut: where size or channels change, "pad" takes every second pixel and adds channels of zeros (the paper's
-        option A), "projection" a 1x1 convolution with batch normalization (option B).
+      shortcut: where size or channels change, "pad" takes every second pixel and adds channels of
+        zeros (the paper's option A), "projection" a 1x1 convolution with batch normalization
+        (option B).
 
     References:
-      He et al. `Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_, 2015, section 4.2.
+      He et al. `Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_,
+      2015, section 4.2.
     """
 
     num_classes: int
@@ -44,12 +49,19 @@ class CifarResNet(nn.Module):
 
     def __post_init__(self) -> None:
         if self.depth < 8 or self.depth % 6 != 2 or len(self.widths) != 3:
-            raise ValueError(f"depth must be 6 n + 2 from 8 on, and widths three, got {self.depth} and {self.widths}")
+            raise ValueError(
+                f"depth must be 6 n + 2 from 8 on, and widths three, got {self.depth} and {self.widths}"
+            )
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 
@@ -64,11 +76,15 @@ class CifarResNet(nn.Module):
         """
         options = {"train": train, "where": where, "axis_name": axis_name}
         x = vgg.as_images(self, images)
-        x = nn.relu(normalization.BatchNorm(name="norm")(convolution(self.stem, 3, 1, "conv")(x), **options))
+        x = nn.relu(
+            normalization.BatchNorm(name="norm")(convolution(self.stem, 3, 1, "conv")(x), **options)
+        )
         features = {"stem": x}
         for stage, width in enumerate(self.widths):
             for i in range((self.depth - 2) // 6):
-                block = BasicBlock(width, 2 if stage and not i else 1, self.shortcut, name=f"stage_{stage}_{i}")
+                block = BasicBlock(
+                    width, 2 if stage and not i else 1, self.shortcut, name=f"stage_{stage}_{i}"
+                )
                 before, margin = block(x, **options)
                 x = nn.relu(before)
             features |= {
@@ -96,7 +112,8 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', width]`, and its margin `[B, width]`."""
+        """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', width]`, and its margin `[B,
+        width]`."""
         y = convolution(self.width, 3, self.stride, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
         last = normalization.BatchNorm(name="norm_1")
@@ -105,7 +122,8 @@ class BasicBlock(nn.Module):
 
 
 def shortcut(x: jax.Array, width: int, stride: int, kind: str, **options) -> jax.Array:
-    """What a block adds to its result: `[B, H, W, C]` -> `[B, H', W', width]`; called within a compact method."""
+    """What a block adds to its result: `[B, H, W, C]` -> `[B, H', W', width]`; called within a
+    compact method."""
     if stride == 1 and x.shape[-1] == width:
         return x
     if kind == "projection":
@@ -117,9 +135,22 @@ def shortcut(x: jax.Array, width: int, stride: int, kind: str, **options) -> jax
 
 
 def convolution(
-    width: int, kernel: int, stride: int, name: str, groups: int = 1, initializer: nn.initializers.Initializer = FAN_OUT
+    width: int,
+    kernel: int,
+    stride: int,
+    name: str,
+    groups: int = 1,
+    initializer: nn.initializers.Initializer = FAN_OUT,
 ) -> nn.Conv:
     """A convolution without bias, padded alike on both sides as PyTorch does it."""
     pad = [(kernel // 2, kernel // 2)] * 2
-    return nn.Conv(width, (kernel, kernel), (stride, stride), pad, feature_group_count=groups, use_bias=False,
-                   kernel_init=initializer, name=name)  # fmt: skip
+    return nn.Conv(
+        width,
+        (kernel, kernel),
+        (stride, stride),
+        pad,
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=initializer,
+        name=name,
+    )

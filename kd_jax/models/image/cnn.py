@@ -11,8 +11,8 @@ from kd_jax.models.layers import normalization
 class Cnn(nn.Module):
     """One 3x3 convolution and 2x2 max pool for each of `widths`, global mean, classifier.
 
-    Features: `block_0`, ... `[B, H, W, C]`, after each pool (left out where a side is too short); `pooled` `[B, D]`,
-    the mean over positions, what the classifier reads.
+    Features: `block_0`, ... `[B, H, W, C]`, after each pool (left out where a side is too short);
+    `pooled` `[B, D]`, the mean over positions, what the classifier reads.
 
     Attributes:
       num_classes: K.
@@ -31,7 +31,12 @@ class Cnn(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 

@@ -11,24 +11,35 @@ from kd_jax.models.layers import normalization
 STEM, LAST = 32, 1280
 """Channels of the first and of the last convolution, at width 1."""
 
-STAGES = ((1, 16, 1, 1), (0, 24, 2, 1), (0, 32, 3, 2), (0, 64, 4, 2), (0, 96, 3, 1), (0, 160, 3, 2), (0, 320, 1, 1))
-"""Expansion (0: the model's option), channels at width 1, blocks, stride of the first block (the paper's table 2)."""
+STAGES = (
+    (1, 16, 1, 1),
+    (0, 24, 2, 1),
+    (0, 32, 3, 2),
+    (0, 64, 4, 2),
+    (0, 96, 3, 1),
+    (0, 160, 3, 2),
+    (0, 320, 1, 1),
+)
+"""Expansion (0: the model's option), channels at width 1, blocks, stride of the first block (the
+paper's table 2)."""
 
 KEPT = (1, 2, 4, 6)
 """The last stage at each size, whose results are features."""
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 for images of 32x32 on: a 3x3 convolution, seven stages, a 1x1 convolution, global mean, classifier.
+    """MobileNetV2 for images of 32x32 on: a 3x3 convolution, seven stages, a 1x1 convolution,
+      global mean, classifier.
 
-    The distillation literature's form. Unlike the paper's, the second stage keeps the size, so images are halved four
-    times and not five; ReLU is not cut off at 6; channels are rounded down and not to multiples of 8; the first block
-    has a 1x1 convolution although it expands nothing.
+    The distillation literature's form. Unlike the paper's, the second stage keeps the size, so
+    images are halved four times and not five; ReLU is not cut off at 6; channels are rounded down
+    and not to multiples of 8; the first block has a 1x1 convolution although it expands nothing.
 
-    Features: `block_0` to `block_3` `[B, H, W, C]`, the last result at each of the four sizes, from stages 2, 3, 5 and
-    7 of seven, which no ReLU follows: `block_i_preact` is the same; `block_i_preact_margin` `[B, C]`, that of the last
-    batch normalization there (`BatchNorm.margin`). `stem` `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions,
-    what the classifier reads.
+    Features: `block_0` to `block_3` `[B, H, W, C]`, the last result at each of the four sizes, from
+      stages 2, 3, 5 and
+    7 of seven, which no ReLU follows: `block_i_preact` is the same; `block_i_preact_margin` `[B,
+    C]`, that of the last batch normalization there (`BatchNorm.margin`). `stem` `[B, H, W, C]`;
+    `pooled` `[B, C]`, the mean over positions, what the classifier reads.
 
     Attributes:
       num_classes: K.
@@ -36,8 +47,9 @@ class MobileNetV2(nn.Module):
       expansion: how many times wider a block is inside, 6 as published.
 
     References:
-      Sandler et al. `MobileNetV2: Inverted Residuals and Linear Bottlenecks <https://arxiv.org/abs/1801.04381>`_, 2018.
-      Tian et al. `Contrastive Representation Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (the form).
+      Sandler et al. `MobileNetV2: Inverted Residuals and Linear Bottlenecks
+      <https://arxiv.org/abs/1801.04381>`_, 2018. Tian et al. `Contrastive Representation
+      Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (the form).
     """
 
     num_classes: int
@@ -46,7 +58,12 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 
@@ -60,7 +77,9 @@ class MobileNetV2(nn.Module):
           Logits `[B, K]` in at least float32, and the features.
         """
         options = {"train": train, "where": where, "axis_name": axis_name}
-        x = cifar_resnet.convolution(self._channels(STEM), 3, 2, "conv")(vgg.as_images(self, images))
+        x = cifar_resnet.convolution(self._channels(STEM), 3, 2, "conv")(
+            vgg.as_images(self, images)
+        )
         x = nn.relu(normalization.BatchNorm(name="norm")(x, **options))
         features = {"stem": x}
         for stage in range(len(STAGES)):
@@ -71,13 +90,18 @@ class MobileNetV2(nn.Module):
         logits = nn.Dense(self.num_classes, name="classifier")(pooled)
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _stage(self, x: jax.Array, stage: int, features: dict[str, jax.Array], **options) -> jax.Array:
-        """A stage, its features entered where they are kept: `[B, H, W, C]` -> `[B, H', W', C']`."""
+    def _stage(
+        self, x: jax.Array, stage: int, features: dict[str, jax.Array], **options
+    ) -> jax.Array:
+        """A stage, its features entered where they are kept: `[B, H, W, C]` -> `[B, H', W',
+        C']`."""
         expansion, channels, count, stride = STAGES[stage]
         margin = x
         for i in range(count):
             step, name = 1 if i else stride, f"stage_{stage}_{i}"
-            block = InvertedResidual(self._channels(channels), expansion or self.expansion, step, name=name)
+            block = InvertedResidual(
+                self._channels(channels), expansion or self.expansion, step, name=name
+            )
             x, margin = block(x, **options)
         if stage in KEPT:
             key = f"block_{KEPT.index(stage)}"
@@ -89,7 +113,8 @@ class MobileNetV2(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution that widens, a 3x3 of each channel alone, a 1x1 that narrows; added to its input if it fits.
+    """A 1x1 convolution that widens, a 3x3 of each channel alone, a 1x1 that narrows; added to its
+    input if it fits.
 
     Attributes:
       channels: of the result.

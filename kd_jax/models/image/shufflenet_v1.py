@@ -15,24 +15,26 @@ FAN_IN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class ShuffleNetV1(nn.Module):
     """ShuffleNet for small images: a 1x1 convolution, three stages, global mean, classifier.
 
-    The distillation literature's form: unlike the paper's it begins with a 1x1 convolution, without stride or pool, and
-    a ReLU follows the 3x3 convolution of a block. The first block of a stage halves the size.
+    The distillation literature's form: unlike the paper's it begins with a 1x1 convolution, without
+    stride or pool, and a ReLU follows the 3x3 convolution of a block. The first block of a stage
+    halves the size.
 
-    Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its last ReLU. `stem`
-    `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what the classifier reads.
+    Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its
+    last ReLU. `stem` `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what the
+    classifier reads.
 
     Attributes:
       num_classes: K.
       stem: channels of the first convolution, 24 as published.
       blocks: of the three stages, (4, 8, 4) as published.
-      widths: channels of the three stages, (240, 480, 960) as published for 3 groups. Each, and its surplus over the
-        one before or the stem, is a multiple of 4 x groups.
+      widths: channels of the three stages, (240, 480, 960) as published for 3 groups. Each, and its
+        surplus over the one before or the stem, is a multiple of 4 x groups.
       groups: of the 1x1 convolutions, but for the very first after the stem.
 
     References:
-      Zhang et al. `ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices
-      <https://arxiv.org/abs/1707.01083>`_, 2017.
-      Tian et al. `Contrastive Representation Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (the form).
+      Zhang et al. `ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile
+      Devices <https://arxiv.org/abs/1707.01083>`_, 2017. Tian et al. `Contrastive Representation
+      Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (the form).
     """
 
     num_classes: int
@@ -43,9 +45,16 @@ class ShuffleNetV1(nn.Module):
 
     def __post_init__(self) -> None:
         if len(self.blocks) != 3 or len(self.widths) != 3:
-            raise ValueError(f"blocks and widths must be three each, got {self.blocks} and {self.widths}")
-        steps = [after - before for before, after in zip((self.stem, *self.widths), self.widths, strict=False)]
-        if min(steps) <= 0 or any(channels % (4 * self.groups) for channels in (*self.widths, *steps)):
+            raise ValueError(
+                f"blocks and widths must be three each, got {self.blocks} and {self.widths}"
+            )
+        steps = [
+            after - before
+            for before, after in zip((self.stem, *self.widths), self.widths, strict=False)
+        ]
+        if min(steps) <= 0 or any(
+            channels % (4 * self.groups) for channels in (*self.widths, *steps)
+        ):
             raise ValueError(
                 f"widths must grow from the stem's {self.stem}, and they and their steps be multiples of "
                 f"{4 * self.groups}, four times the groups, got {self.widths}"
@@ -54,7 +63,12 @@ class ShuffleNetV1(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 
@@ -74,7 +88,9 @@ class ShuffleNetV1(nn.Module):
             before = x
             for i in range(self.blocks[stage]):
                 entry = 1 if stage == i == 0 else self.groups
-                block = GroupedBottleneck(width, entry, self.groups, downsample=not i, name=f"stage_{stage}_{i}")
+                block = GroupedBottleneck(
+                    width, entry, self.groups, downsample=not i, name=f"stage_{stage}_{i}"
+                )
                 before = block(x, **options)
                 x = nn.relu(before)
             features |= {f"block_{stage}": x, f"block_{stage}_preact": before}
@@ -84,13 +100,15 @@ class ShuffleNetV1(nn.Module):
 
 
 class GroupedBottleneck(nn.Module):
-    """1x1 in groups, shuffle, 3x3 of each channel alone, 1x1 in groups, beside a shortcut, up to the ReLU that follows.
+    """1x1 in groups, shuffle, 3x3 of each channel alone, 1x1 in groups, beside a shortcut, up to
+    the ReLU that follows.
 
     Attributes:
       width: channels of the result.
       entry: groups of the first 1x1 convolution.
       groups: of the last.
-      downsample: whether to halve the size: the input's 3x3 mean then fills the last channels instead of being added.
+      downsample: whether to halve the size: the input's 3x3 mean then fills the last channels
+        instead of being added.
     """
 
     width: int
@@ -104,23 +122,40 @@ class GroupedBottleneck(nn.Module):
         channels, stride = (self.width - x.shape[-1], 2) if self.downsample else (self.width, 1)
         inner = channels // 4
         y = nn.relu(normalized(x, inner, "_0", groups=self.entry, **options))
-        y = normalized(shuffle(y, self.entry), inner, "_1", kernel=3, stride=stride, groups=inner, **options)
+        y = normalized(
+            shuffle(y, self.entry), inner, "_1", kernel=3, stride=stride, groups=inner, **options
+        )
         y = normalized(nn.relu(y), channels, "_2", groups=self.groups, **options)
         if not self.downsample:
             return x + y
         # The border of zeros counts in the mean, as in PyTorch.
-        mean = nn.avg_pool(x, window_shape=(3, 3), strides=(2, 2), padding=cifar_resnet.ONE_AROUND, count_include_pad=True)
+        mean = nn.avg_pool(
+            x,
+            window_shape=(3, 3),
+            strides=(2, 2),
+            padding=cifar_resnet.ONE_AROUND,
+            count_include_pad=True,
+        )
         return jnp.concatenate([y, mean], axis=-1)
 
 
 def normalized(
-    x: jax.Array, width: int, suffix: str, *, kernel: int = 1, stride: int = 1, groups: int = 1, **options
+    x: jax.Array,
+    width: int,
+    suffix: str,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    **options,
 ) -> jax.Array:
-    """A convolution, named "conv" and the suffix, and its batch normalization; called within a compact method."""
+    """A convolution, named "conv" and the suffix, and its batch normalization; called within a
+    compact method."""
     x = cifar_resnet.convolution(width, kernel, stride, f"conv{suffix}", groups, FAN_IN)(x)
     return normalization.BatchNorm(name=f"norm{suffix}")(x, **options)
 
 
 def shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Takes the channels of `[B, H, W, C]` from each group in turn: the first of every group, then the second, ..."""
+    """Takes the channels of `[B, H, W, C]` from each group in turn: the first of every group, then
+    the second, ..."""
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)

@@ -11,14 +11,15 @@ from kd_jax.models.layers import normalization
 
 
 class ShuffleNetV2(nn.Module):
-    """ShuffleNetV2 for small images: a 1x1 convolution, three stages, a 1x1 convolution, global mean, classifier.
+    """ShuffleNetV2 for small images: a 1x1 convolution, three stages, a 1x1 convolution, global
+      mean, classifier.
 
-    The distillation literature's form: unlike the paper's it begins with a 1x1 convolution, without stride or pool. The
-    first block of a stage halves the size.
+    The distillation literature's form: unlike the paper's it begins with a 1x1 convolution, without
+    stride or pool. The first block of a stage halves the size.
 
-    Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its last ReLU (half of its
-    channels have seen one in an earlier block). `stem` `[B, H, W, C]`; `pooled` `[B, C]`, the mean over positions, what
-    the classifier reads.
+    Features, for each stage `i`: `block_i` `[B, H, W, C]`; `block_i_preact`, the same before its
+    last ReLU (half of its channels have seen one in an earlier block). `stem` `[B, H, W, C]`;
+    `pooled` `[B, C]`, the mean over positions, what the classifier reads.
 
     Attributes:
       num_classes: K.
@@ -29,8 +30,8 @@ class ShuffleNetV2(nn.Module):
 
     References:
       Ma et al. `ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design
-      <https://arxiv.org/abs/1807.11164>`_, 2018.
-      Tian et al. `Contrastive Representation Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (the form).
+      <https://arxiv.org/abs/1807.11164>`_, 2018. Tian et al. `Contrastive Representation
+      Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (the form).
     """
 
     num_classes: int
@@ -40,13 +41,24 @@ class ShuffleNetV2(nn.Module):
     last: int
 
     def __post_init__(self) -> None:
-        if len(self.blocks) != 3 or len(self.widths) != 3 or any(width % 2 for width in self.widths):
-            raise ValueError(f"blocks and widths must be three each, widths even, got {self.blocks} and {self.widths}")
+        if (
+            len(self.blocks) != 3
+            or len(self.widths) != 3
+            or any(width % 2 for width in self.widths)
+        ):
+            raise ValueError(
+                f"blocks and widths must be three each, widths even, got {self.blocks} and {self.widths}"
+            )
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 
@@ -78,8 +90,9 @@ class ShuffleNetV2(nn.Module):
 class ShuffleBlock(nn.Module):
     """Two branches side by side, shuffled, up to the ReLU that follows.
 
-    A branch of 1x1, 3x3 (each channel alone) and 1x1 convolutions beside, where the size is kept, the half of the
-    channels that it does not read, as they are; else 3x3 (each channel alone) and 1x1 convolutions.
+    A branch of 1x1, 3x3 (each channel alone) and 1x1 convolutions beside, where the size is kept,
+    the half of the channels that it does not read, as they are; else 3x3 (each channel alone) and
+    1x1 convolutions.
 
     Attributes:
       width: channels of the result, even.

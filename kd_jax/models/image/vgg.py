@@ -15,49 +15,58 @@ CHANNELS = (64, 128, 256, 512, 512)
 """Of each stage, at width 1."""
 
 CONVOLUTIONS = {
-    8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)
-}  # fmt: skip
-"""Depth -> convolutions in each stage (the paper's table 1, columns A, B, D, E; 8 is the distillation literature's)."""
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Depth -> convolutions in each stage (the paper's table 1, columns A, B, D, E; 8 is the
+distillation literature's)."""
 
 SIDE = 7
 """Positions a side that the published head flattens."""
 
 
 class Vgg(nn.Module):
-    """VGG on images of any size: five stages of 3x3 convolutions, pooling, hidden layers, classifier.
+    """VGG on images of any size: five stages of 3x3 convolutions, pooling, hidden layers,
+      classifier.
 
-    By default, unlike the paper's, which flattens 7x7 positions, it averages over positions before the head: so the
-    head stays small. Either way any image size fits one set of parameters. A pool for which a side is too short is
-    left out. On positions that few, most of what a 3x3 kernel sees is the border of zeros and the signal fades with
-    depth: images of 8x8 need `batch_norm`.
+    By default, unlike the paper's, which flattens 7x7 positions, it averages over positions before
+    the head: so the head stays small. Either way any image size fits one set of parameters. A pool
+    for which a side is too short is left out. On positions that few, most of what a 3x3 kernel sees
+    is the border of zeros and the signal fades with depth: images of 8x8 need `batch_norm`.
 
-    Features: `block_0` to `block_4` `[B, H, W, C]`, each stage's result after its pool; `block_i_preact`, its last
-    convolution's before ReLU and pool; with `batch_norm` also `block_i_preact_margin` `[B, C]` (`BatchNorm.margin`);
-    `pooled` `[B, D]`, what the classifier reads, before its dropout: the last of `head`, or without a head the pooled
-    positions.
+    Features: `block_0` to `block_4` `[B, H, W, C]`, each stage's result after its pool;
+    `block_i_preact`, its last convolution's before ReLU and pool; with `batch_norm` also
+    `block_i_preact_margin` `[B, C]` (`BatchNorm.margin`); `pooled` `[B, D]`, what the classifier
+    reads, before its dropout: the last of `head`, or without a head the pooled positions.
 
-    "flatten" orders a row by channel, height, width, as PyTorch does. So every kernel here is a pure transpose of
-    PyTorch's: `hidden_0` `[C * 7 * 7, D]` that of `[D, C * 7 * 7]`, convolutions `[H, W, in, out]` that of
-    `[out, in, H, W]`.
+    "flatten" orders a row by channel, height, width, as PyTorch does. So every kernel here is a
+    pure transpose of PyTorch's: `hidden_0` `[C * 7 * 7, D]` that of `[D, C * 7 * 7]`, convolutions
+    `[H, W, in, out]` that of `[out, in, H, W]`.
 
     Attributes:
       num_classes: K.
       depth: 8, 11, 13, 16 or 19, the paper's count of layers with weights.
       width: > 0, multiplies the channels (64 to 512) of every stage.
       batch_norm: whether each convolution is followed by batch normalization, in place of its bias.
-      head: widths of the hidden layers before the classifier, `()` for none; (4096, 4096) as published.
-      dropout: rate in [0, 1), on the input of every dense layer, but not of the first of `head` after "flatten", where
-        the published networks have none.
-      pooling: "mean" over positions, or as published "flatten": they are averaged into 7x7, by windows that overlap
-        where 7 does not divide a side (PyTorch's adaptive pooling), and laid in a row.
-      pools: of the first so many stages, at most 5. The distillation literature's networks for images of 32x32 have 3,
-        for 64x64 4.
-      keep_bias: whether convolutions keep their bias beside batch normalization, as the published networks do.
+      head: widths of the hidden layers before the classifier, `()` for none; (4096, 4096) as
+        published.
+      dropout: rate in [0, 1), on the input of every dense layer, but not of the first of `head`
+        after "flatten", where the published networks have none.
+      pooling: "mean" over positions, or as published "flatten": they are averaged into 7x7, by
+        windows that overlap where 7 does not divide a side (PyTorch's adaptive pooling), and laid
+        in a row.
+      pools: of the first so many stages, at most 5. The distillation literature's networks for
+        images of 32x32 have 3, for 64x64 4.
+      keep_bias: whether convolutions keep their bias beside batch normalization, as the published
+        networks do.
 
     References:
       Simonyan, Zisserman. `Very Deep Convolutional Networks for Large-Scale Image Recognition
-      <https://arxiv.org/abs/1409.1556>`_, 2014.
-      Tian et al. `Contrastive Representation Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (depth 8, pools).
+      <https://arxiv.org/abs/1409.1556>`_, 2014. Tian et al. `Contrastive Representation
+      Distillation <https://arxiv.org/abs/1910.10699>`_, 2020 (depth 8, pools).
     """
 
     num_classes: int
@@ -77,7 +86,12 @@ class Vgg(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 
@@ -98,7 +112,9 @@ class Vgg(nn.Module):
         drop = Dropout(self.dropout, deterministic=not train)
         for i, width in enumerate(self.head):
             inputs = x if flat and i == 0 else drop(x)
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(inputs))
+            x = nn.relu(
+                nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(inputs)
+            )
         features["pooled"] = x
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
@@ -120,7 +136,8 @@ class Vgg(nn.Module):
 
 
 class Convolution(nn.Module):
-    """3x3 convolution that keeps the size, batch normalization or a bias or both, up to the ReLU that follows.
+    """3x3 convolution that keeps the size, batch normalization or a bias or both, up to the ReLU
+    that follows.
 
     Attributes:
       channels: of the result.
@@ -134,7 +151,8 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array | None]:
-        """`[B, H, W, C]` -> `[B, H, W, channels]` and, where it normalizes, its margin `[B, channels]`.
+        """`[B, H, W, C]` -> `[B, H, W, channels]` and, where it normalizes, its margin `[B,
+        channels]`.
 
         The keywords are those of `normalization.BatchNorm`.
         """
@@ -148,19 +166,22 @@ class Convolution(nn.Module):
 
 
 def as_images(module: nn.Module, images: Array) -> jax.Array:
-    """Images `[B, H, W, C]` in the dtype of the module's parameters; ValueError where they have another rank."""
+    """Images `[B, H, W, C]` in the dtype of the module's parameters; ValueError where they have
+    another rank."""
     if images.ndim != 4:
         raise ValueError(f"images must be [B, H, W, C], got {images.shape}")
     return jnp.asarray(images).astype(normalization.parameter_dtype(module))
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """2x2 max pool of `[B, H, W, C]`, an odd last row or column dropped; `x` itself where a side is shorter than 2."""
+    """2x2 max pool of `[B, H, W, C]`, an odd last row or column dropped; `x` itself where a side is
+    shorter than 2."""
     return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2)) if min(x.shape[1:3]) >= 2 else x
 
 
 def flattened(x: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` -> `[B, C * 7 * 7]`: positions averaged into 7x7, then a row by channel, height, width."""
+    """`[B, H, W, C]` -> `[B, C * 7 * 7]`: positions averaged into 7x7, then a row by channel,
+    height, width."""
     if x.shape[1:3] != (SIDE, SIDE):
         dtype = normalization.at_least_float32(x.dtype)
         rows, columns = (jnp.asarray(_windows(size), dtype) for size in x.shape[1:3])
@@ -170,7 +191,8 @@ def flattened(x: jax.Array) -> jax.Array:
 
 
 def _windows(size: int) -> np.ndarray:
-    """`[7, size]`: the weights of the mean over each of 7 windows that cover all positions and may overlap."""
+    """`[7, size]`: the weights of the mean over each of 7 windows that cover all positions and may
+    overlap."""
     windows = np.zeros((SIDE, size))
     for i in range(SIDE):
         first, end = i * size // SIDE, -(-(i + 1) * size // SIDE)

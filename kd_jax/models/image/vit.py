@@ -11,14 +11,16 @@ from kd_jax.models.layers.dropout import Dropout
 
 
 class VisionTransformer(nn.Module):
-    """Patches, a class token, pre-LayerNorm blocks, classifier; DeiT's distillation token as an option.
+    """Patches, a class token, pre-LayerNorm blocks, classifier; DeiT's distillation token as an
+    option.
 
-    Features: `embeddings` `[B, T, width]`, the class token (and distillation token) first, then the patches row by row;
-    for each block `i`, `block_i` `[B, T, width]`, `attention_i` `[B, heads, T, T]`, scaled scores before the softmax,
-    in at least float32, and `query_i`, `key_i`, `value_i` `[B, heads, T, width / heads]`; `pooled` `[B, width]`, the
-    class token's normalized state, what the classifier reads. With a distillation token: `pooled_distillation`
-    `[B, width]`, `class_logits` and `distillation_logits` `[B, K]`, which a term can train each by its own target; the
-    logits are their mean.
+    Features: `embeddings` `[B, T, width]`, the class token (and distillation token) first, then the
+    patches row by row; for each block `i`, `block_i` `[B, T, width]`, `attention_i` `[B, heads, T,
+    T]`, scaled scores before the softmax, in at least float32, and `query_i`, `key_i`, `value_i`
+    `[B, heads, T, width / heads]`; `pooled` `[B, width]`, the class token's normalized state, what
+    the classifier reads. With a distillation token: `pooled_distillation` `[B, width]`,
+    `class_logits` and `distillation_logits` `[B, K]`, which a term can train each by its own
+    target; the logits are their mean.
 
     Attributes:
       num_classes: K.
@@ -35,8 +37,9 @@ class VisionTransformer(nn.Module):
       layer_norm_epsilon: added to the variance; the published value.
 
     References:
-      Dosovitskiy et al. `An Image is Worth 16x16 Words <https://arxiv.org/abs/2010.11929>`_, 2020. Touvron et al.
-      `Training Data-Efficient Image Transformers <https://arxiv.org/abs/2012.12877>`_, 2020.
+      Dosovitskiy et al. `An Image is Worth 16x16 Words <https://arxiv.org/abs/2010.11929>`_, 2020.
+      Touvron et al. `Training Data-Efficient Image Transformers
+      <https://arxiv.org/abs/2012.12877>`_, 2020.
     """
 
     num_classes: int
@@ -76,16 +79,28 @@ class VisionTransformer(nn.Module):
         """
         x = embeddings = Dropout(self.dropout, deterministic=not train)(self._embed(images))
         x, features = transformer.run_blocks(
-            x, None, layers=self.layers, remat=self.remat, scan=self.scan, heads=self.heads,
-            intermediate=self.intermediate, dropout=self.dropout, layer_norm_epsilon=self.layer_norm_epsilon,
-            norm_first=True, train=train,
-        )  # fmt: skip
+            x,
+            None,
+            layers=self.layers,
+            remat=self.remat,
+            scan=self.scan,
+            heads=self.heads,
+            intermediate=self.intermediate,
+            dropout=self.dropout,
+            layer_norm_epsilon=self.layer_norm_epsilon,
+            norm_first=True,
+            train=train,
+        )
         x = transformer.layer_norm(self.layer_norm_epsilon, "norm")(x)
         features |= {"embeddings": embeddings, "pooled": x[:, 0]}
         logits = self._classify(x[:, 0], "classifier")
         if self.distillation:
             taught = self._classify(x[:, 1], "distillation_classifier")
-            features |= {"pooled_distillation": x[:, 1], "class_logits": logits, "distillation_logits": taught}
+            features |= {
+                "pooled_distillation": x[:, 1],
+                "class_logits": logits,
+                "distillation_logits": taught,
+            }
             logits = (logits + taught) / 2
         return ModelOutput(logits, features)
 
@@ -98,11 +113,15 @@ class VisionTransformer(nn.Module):
                 " give its view that size"
             )
         side = (self.patch, self.patch)
-        x = nn.Conv(self.width, side, side, "VALID", kernel_init=transformer.INITIALIZER, name="patches")(x)
+        x = nn.Conv(
+            self.width, side, side, "VALID", kernel_init=transformer.INITIALIZER, name="patches"
+        )(x)
         x = x.reshape(x.shape[0], -1, self.width)
         names = ("class_token", "distillation_token") if self.distillation else ("class_token",)
         tokens = [self.param(name, transformer.INITIALIZER, (1, 1, self.width)) for name in names]
-        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)) for token in tokens] + [x], axis=1)
+        x = jnp.concatenate(
+            [jnp.broadcast_to(token, (x.shape[0], 1, self.width)) for token in tokens] + [x], axis=1
+        )
         return x + self.param("positions", transformer.INITIALIZER, (1, *x.shape[1:]))
 
     def _classify(self, x: jax.Array, name: str) -> jax.Array:

@@ -13,15 +13,18 @@ CHANNELS = (16, 32, 64)
 
 
 class WideResNet(nn.Module):
-    """WRN on small images: a 3x3 convolution, three stages of pre-activation blocks, global mean, classifier.
+    """WRN on small images: a 3x3 convolution, three stages of pre-activation blocks, global mean,
+      classifier.
 
-    Normalization and ReLU come before each convolution. Where the channels change, the shortcut is a 1x1 convolution
-    without normalization of the block's normalized and rectified input. No dropout within blocks.
+    Normalization and ReLU come before each convolution. Where the channels change, the shortcut is
+    a 1x1 convolution without normalization of the block's normalized and rectified input. No
+    dropout within blocks.
 
-    Features, for each stage `i`: `block_i` `[B, H, W, C]`, its sum, which no ReLU has seen yet; `block_i_preact`, the
-    same after the batch normalization that follows, before that one's ReLU (as the distillation literature takes it);
-    `block_i_preact_margin` `[B, C]`, that normalization's (`BatchNorm.margin`). `stem` `[B, H, W, C]`, the first
-    convolution's result; `pooled` `[B, C]`, the mean over positions, what the classifier reads.
+    Features, for each stage `i`: `block_i` `[B, H, W, C]`, its sum, which no ReLU has seen yet;
+    `block_i_preact`, the same after the batch normalization that follows, before that one's ReLU
+    (as the distillation literature takes it); `block_i_preact_margin` `[B, C]`, that
+    normalization's (`BatchNorm.margin`). `stem` `[B, H, W, C]`, the first convolution's result;
+    `pooled` `[B, C]`, the mean over positions, what the classifier reads.
 
     Attributes:
       num_classes: K.
@@ -43,7 +46,12 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
 
@@ -74,7 +82,9 @@ class WideResNet(nn.Module):
         logits = nn.Dense(self.num_classes, name="classifier")(pooled)
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _enter(self, features: dict[str, jax.Array], stage: int, before: jax.Array, margin: jax.Array) -> None:
+    def _enter(
+        self, features: dict[str, jax.Array], stage: int, before: jax.Array, margin: jax.Array
+    ) -> None:
         features |= {f"block_{stage}_preact": before, f"block_{stage}_preact_margin": margin}
 
 
@@ -91,12 +101,19 @@ class PreactivationBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the sum `[B, H', W', width]`, the normalized input `[B, H, W, C]`, its margin `[B, C]`."""
+        """`[B, H, W, C]` -> the sum `[B, H', W', width]`, the normalized input `[B, H, W, C]`, its
+        margin `[B, C]`."""
         first = normalization.BatchNorm(name="norm_0")
         before = first(x, **options)
         y = nn.relu(before)
         same = x.shape[-1] == self.width
-        shortcut = x if same else cifar_resnet.convolution(self.width, 1, self.stride, "conv_shortcut")(y)
+        shortcut = (
+            x if same else cifar_resnet.convolution(self.width, 1, self.stride, "conv_shortcut")(y)
+        )
         y = cifar_resnet.convolution(self.width, 3, self.stride, "conv_0")(y)
         y = nn.relu(normalization.BatchNorm(name="norm_1")(y, **options))
-        return shortcut + cifar_resnet.convolution(self.width, 3, 1, "conv_1")(y), before, first.margin(before)
+        return (
+            shortcut + cifar_resnet.convolution(self.width, 3, 1, "conv_1")(y),
+            before,
+            first.margin(before),
+        )

@@ -7,18 +7,22 @@ from kd_jax.models.layers import normalization
 from kd_jax.models.layers.dropout import Dropout
 
 
-def attend(qkv: jax.Array, mask: jax.Array | None, heads: int, drop: Dropout) -> tuple[jax.Array, dict[str, jax.Array]]:
+def attend(
+    qkv: jax.Array, mask: jax.Array | None, heads: int, drop: Dropout
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Self-attention from projected queries, keys and values, before its output layer.
 
     Args:
       qkv: `[B, T, 3 D]`, queries, keys and values side by side, as one matmul gives them.
-      mask: `[B, T]` bool, true where a key counts; None: everywhere. A row without any gives finite nonsense.
+      mask: `[B, T]` bool, true where a key counts; None: everywhere. A row without any gives finite
+        nonsense.
       heads: divides D.
       drop: applied to the attention weights.
 
     Returns:
-      The weighted values `[B, T, D]`, and by name `attention` `[B, heads, T, T]`, the scaled scores before mask and
-      softmax in at least float32, rows being queries; `query`, `key` and `value` `[B, heads, T, D / heads]`.
+      The weighted values `[B, T, D]`, and by name `attention` `[B, heads, T, T]`, the scaled scores
+      before mask and softmax in at least float32, rows being queries; `query`, `key` and `value`
+      `[B, heads, T, D / heads]`.
     """
     batch, length, triple = qkv.shape
     size = triple // 3 // heads
@@ -27,11 +31,18 @@ def attend(qkv: jax.Array, mask: jax.Array | None, heads: int, drop: Dropout) ->
     dtype = normalization.at_least_float32(qkv.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=dtype) * size**-0.5
     # The smallest finite number, not -inf: softmax over a row without any valid token would be NaN.
-    kept = scores if mask is None else jnp.where(mask[:, None, None, :], scores, jnp.finfo(dtype).min)
-    # Divided by their sum after the second matmul: fewer divisions, and a tenth of MiniLM's time on CPU.
+    kept = (
+        scores if mask is None else jnp.where(mask[:, None, None, :], scores, jnp.finfo(dtype).min)
+    )
+    # Divided by their sum after the second matmul: fewer divisions, and a tenth of MiniLM's time on
+    # CPU.
     powers = jnp.exp(kept - jax.lax.stop_gradient(jnp.max(kept, axis=-1, keepdims=True)))
-    context = jnp.einsum("bhqk,bkhd->bhqd", drop(powers).astype(qkv.dtype), value, preferred_element_type=dtype)
+    context = jnp.einsum(
+        "bhqk,bkhd->bhqd", drop(powers).astype(qkv.dtype), value, preferred_element_type=dtype
+    )
     context = (context / jnp.sum(powers, axis=-1, keepdims=True)).astype(qkv.dtype)
     context = jnp.swapaxes(context, 1, 2).reshape(batch, length, heads * size)
     by_head = {"query": query, "key": key, "value": value}
-    return context, {"attention": scores} | {name: jnp.swapaxes(x, 1, 2) for name, x in by_head.items()}
+    return context, {"attention": scores} | {
+        name: jnp.swapaxes(x, 1, 2) for name, x in by_head.items()
+    }

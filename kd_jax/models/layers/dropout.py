@@ -1,4 +1,5 @@
-"""Dropout by 16 random bits a value: Linen's takes 32, which are a sixth of a small encoder's training step on CPU."""
+"""Dropout by 16 random bits a value: Linen's takes 32, which are a sixth of a small encoder's
+training step on CPU."""
 
 import math
 
@@ -14,7 +15,8 @@ class Dropout(nn.Module):
     """Zeroes values at random and scales the others, so that the expectation stays.
 
     Attributes:
-      rate: in [0, 1); what is applied is the nearest multiple of 2^-16, and the scale is that one's.
+      rate: in [0, 1); what is applied is the nearest multiple of 2^-16, and the scale is that
+        one's.
       deterministic: whether to do nothing.
     """
 
@@ -32,7 +34,8 @@ class Dropout(nn.Module):
 
 
 def random_halves(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform integers in [0, 2^16), of `shape`: two from each random word, split along the last axis."""
+    """Uniform integers in [0, 2^16), of `shape`: two from each random word, split along the last
+    axis."""
     width = shape[-1]
     words = jax.random.bits(key, (*shape[:-1], math.ceil(width / 2)), jnp.uint32)
     return jnp.concatenate([words >> 16, words & (STEPS - 1)], axis=-1)[..., :width]

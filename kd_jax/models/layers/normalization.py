@@ -1,9 +1,9 @@
 """The dtype rule of all models, and a batch normalization that knows which rows or positions count.
 
-Dtypes: no module has a dtype option. What is computed follows the variables: cast those and the module follows. The
-exceptions are the sums that a small dtype would spoil (softmax, the statistics of LayerNorm and BatchNorm, means over
-tokens) and the logits, which are computed and the logits returned in at least float32.
-"""
+Dtypes: no module has a dtype option. What is computed follows the variables: cast those and the
+module follows. The exceptions are the sums that a small dtype would spoil (softmax, the statistics
+of LayerNorm and BatchNorm, means over tokens) and the logits, which are computed and the logits
+returned in at least float32."""
 
 import flax.linen as nn
 import jax
@@ -18,33 +18,41 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def parameter_dtype(module: nn.Module) -> jnp.dtype:
-    """The dtype of a bound module's parameters, to which it casts float inputs; float32 while they are being made."""
+    """The dtype of a bound module's parameters, to which it casts float inputs; float32 while they
+    are being made."""
     leaves = jax.tree.leaves(module.variables.get("params", {}))
     return leaves[0].dtype if leaves else jnp.dtype(jnp.float32)
 
 
-def masked_moments(x: jax.Array, where: Array | None, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance of each channel over what counts, on all devices of an axis together.
+def masked_moments(
+    x: jax.Array, where: Array | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and biased variance of each channel over what counts, on all devices of an axis
+    together.
 
-    Sums and counts are added over the axis, not the devices' means: those would be wrong where devices hold unequal
-    numbers of what counts. Two passes, deviations from the common mean, since E[x^2] - E[x]^2 cancels where the mean is
-    large against the spread.
+    Sums and counts are added over the axis, not the devices' means: those would be wrong where
+    devices hold unequal numbers of what counts. Two passes, deviations from the common mean, since
+    E[x^2] - E[x]^2 cancels where the mean is large against the spread.
 
     Args:
       x: `[B, ..., C]`, in the dtype to compute in.
-      where: bool of the shape of one or more leading axes of `x`, channels not among them: `[B]`, the rows that count,
-        or `[B, T]`, the positions; None: all. What does not count may hold any finite number.
+      where: bool of the shape of one or more leading axes of `x`, channels not among them: `[B]`,
+        the rows that count, or `[B, T]`, the positions; None: all. What does not count may hold any
+        finite number.
       axis_name: the pmap axis over which the batch is spread; None: the batch is all here.
 
     Returns:
-      Mean `[C]`, biased variance `[C]` (both 0 where nothing counts), and the count `[]` of values in each channel.
+      Mean `[C]`, biased variance `[C]` (both 0 where nothing counts), and the count `[]` of values
+      in each channel.
 
     Raises:
       ValueError: if `where` has another shape.
     """
     counted = jnp.ones(x.shape[0], bool) if where is None else jnp.asarray(where).astype(bool)
     if not 1 <= counted.ndim < x.ndim or counted.shape != x.shape[: counted.ndim]:
-        raise ValueError(f"where must have the shape of leading axes of {x.shape[:-1]}, got {counted.shape}")
+        raise ValueError(
+            f"where must have the shape of leading axes of {x.shape[:-1]}, got {counted.shape}"
+        )
 
     def total(values):
         return jax.lax.psum(values, axis_name) if axis_name else values
@@ -55,7 +63,8 @@ def masked_moments(x: jax.Array, where: Array | None, axis_name: str | None) -> 
     count = total(jnp.sum(counted, dtype=x.dtype)) * values_each
     divisor = jnp.maximum(count, 1)
     mean = total(jnp.sum(jnp.where(valid, x, 0), axis=axes)) / divisor
-    # Masked before squaring: the square of a huge value that does not count would overflow, its gradient be 0 * inf.
+    # Masked before squaring: the square of a huge value that does not count would overflow, its
+    # gradient be 0 * inf.
     deviation = jnp.where(valid, x - _per_channel(mean, x.ndim), 0)
     return mean, total(jnp.sum(deviation**2, axis=axes)) / divisor, count
 
@@ -63,12 +72,14 @@ def masked_moments(x: jax.Array, where: Array | None, axis_name: str | None) -> 
 class BatchNorm(nn.Module):
     """Batch normalization over the rows or positions that count, on one device or over a pmap axis.
 
-    Linen's own averages the devices' means, so its result depends on how padding falls on devices. Statistics are
-    computed in at least float32; the result has the dtype of `x`. Running averages live in `batch_stats` (`mean`,
-    `var` `[C]`); as in PyTorch the running variance is the unbiased one, while the biased one normalizes.
+    Linen's own averages the devices' means, so its result depends on how padding falls on devices.
+    Statistics are computed in at least float32; the result has the dtype of `x`. Running averages
+    live in `batch_stats` (`mean`, `var` `[C]`); as in PyTorch the running variance is the unbiased
+    one, while the biased one normalizes.
 
     Attributes:
-      momentum: how much of the running average a step keeps, in [0, 1]; PyTorch's `momentum` is one minus this.
+      momentum: how much of the running average a step keeps, in [0, 1]; PyTorch's `momentum` is one
+        minus this.
       epsilon: added to the variance.
 
     References:
@@ -80,16 +91,21 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, train: bool = False, where: Array | None = None, axis_name: str | None = None
+        self,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        where: Array | None = None,
+        axis_name: str | None = None,
     ) -> jax.Array:
         """Normalizes `x`.
 
         Args:
           x: `[B, ..., C]`.
-          train: whether to use, and fold into the running averages, the statistics of this batch. The caller then
-            makes the collection `batch_stats` mutable.
-          where: bool, what counts in the statistics: rows `[B]`, positions `[B, T]` of `x` `[B, T, C]`, or further
-            leading axes; None: all.
+          train: whether to use, and fold into the running averages, the statistics of this batch.
+            The caller then makes the collection `batch_stats` mutable.
+          where: bool, what counts in the statistics: rows `[B]`, positions `[B, T]` of `x` `[B, T,
+            C]`, or further leading axes; None: all.
           axis_name: the pmap axis over which the batch is spread, or None.
 
         Returns:
@@ -114,7 +130,8 @@ class BatchNorm(nn.Module):
         return (y + _per_channel(bias.astype(dtype), x.ndim)).astype(x.dtype)
 
     def margin(self, like: jax.Array) -> jax.Array:
-        """`[B, C]` in the dtype of `like` `[B, ..., C]`, alike in all rows: the expected negative response (OFD).
+        """`[B, C]` in the dtype of `like` `[B, ..., C]`, alike in all rows: the expected negative
+        response (OFD).
 
         To be called after the module itself.
         """
@@ -123,14 +140,16 @@ class BatchNorm(nn.Module):
         return jnp.broadcast_to(margin[None], (like.shape[0], margin.size))
 
     def _follow(self, running: nn.Variable, new: jax.Array, count: jax.Array) -> None:
-        """Moves a running average towards a batch's statistic, unless nothing counted in that batch."""
+        """Moves a running average towards a batch's statistic, unless nothing counted in that
+        batch."""
         old = running.value
         moved = self.momentum * old.astype(new.dtype) + (1 - self.momentum) * new
         running.value = jnp.where(count > 0, moved, old.astype(new.dtype)).astype(old.dtype)
 
 
 def negative_margin(scale: Array, bias: Array) -> jax.Array:
-    """`[C]`: the mean of the negative part of a Gaussian with batch normalization's bias as mean and |scale| as spread.
+    """`[C]`: the mean of the negative part of a Gaussian with batch normalization's bias as mean
+    and |scale| as spread.
 
     Where next to nothing is negative, three spreads below zero, as in the authors' code.
     """

@@ -16,7 +16,8 @@ INITIALIZER = nn.initializers.truncated_normal(stddev=0.02)
 """BERT's and ViT's own initializer, for every kernel and embedding."""
 
 STACK = "blocks"
-"""Where a scanned stack keeps its parameters, `[layers, ...]`; otherwise block `i` keeps them in `block_i`."""
+"""Where a scanned stack keeps its parameters, `[layers, ...]`; otherwise block `i` keeps them in
+`block_i`."""
 
 
 class Block(nn.Module):
@@ -39,8 +40,11 @@ class Block(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """`x` `[B, T, D]`, `mask` `[B, T]` bool or None -> the next `[B, T, D]` and the features by name.
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """`x` `[B, T, D]`, `mask` `[B, T]` bool or None -> the next `[B, T, D]` and the features by
+        name.
 
         The features are those of `attention.attend`, and `block`, the result once more.
         """
@@ -48,7 +52,9 @@ class Block(nn.Module):
         drop = Dropout(self.dropout, deterministic=not self.train)
         before, after = self._norms("attention_norm")
         # One matmul for queries, keys and values saves about an eighth of the forward pass.
-        context, features = attention.attend(dense(3 * width, "qkv")(before(x)), mask, self.heads, drop)
+        context, features = attention.attend(
+            dense(3 * width, "qkv")(before(x)), mask, self.heads, drop
+        )
         x = after(x + drop(dense(width, "attention_output")(context)))
         before, after = self._norms("output_norm")
         hidden = gelu(dense(self.intermediate, "intermediate")(before(x)))
@@ -69,8 +75,10 @@ def run_blocks(
       x: `[B, T, D]`.
       mask: `[B, T]` bool or None.
       layers: how many.
-      remat: whether the backward pass computes each block's inside again instead of keeping it: less memory, more time.
-      scan: whether the blocks are one compiled loop over stacked parameters: compiles faster when there are many.
+      remat: whether the backward pass computes each block's inside again instead of keeping it:
+        less memory, more time.
+      scan: whether the blocks are one compiled loop over stacked parameters: compiles faster when
+        there are many.
       **options: of `Block`.
 
     Returns:
@@ -79,11 +87,15 @@ def run_blocks(
     block: Any = nn.remat(Block, prevent_cse=not scan) if remat else Block
     if scan:
         lifting: dict[str, Any] = {
-            "variable_axes": {"params": 0}, "split_rngs": {"params": True, "dropout": True}, "in_axes": nn.broadcast,
-        }  # fmt: skip
+            "variable_axes": {"params": 0},
+            "split_rngs": {"params": True, "dropout": True},
+            "in_axes": nn.broadcast,
+        }
         stack = nn.scan(block, length=layers, **lifting)
         x, stacked = stack(name=STACK, **options)(x, mask)
-        return x, {f"{name}_{i}": values[i] for name, values in stacked.items() for i in range(layers)}
+        return x, {
+            f"{name}_{i}": values[i] for name, values in stacked.items() for i in range(layers)
+        }
     features = {}
     for i in range(layers):
         x, found = block(name=f"block_{i}", **options)(x, mask)
@@ -103,12 +115,17 @@ def unstack_blocks(params: PyTree) -> PyTree:
     if STACK not in params:
         return params
     layers = jax.tree.leaves(params[STACK])[0].shape[0]
-    blocks = {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params[STACK]) for i in range(layers)}
+    blocks = {
+        f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params[STACK]) for i in range(layers)
+    }
     return {name: leaf for name, leaf in params.items() if name != STACK} | blocks
 
 
-def select_blocks(module: Any, variables: Variables, keep: Sequence[int]) -> tuple[Any, dict[str, Any]]:
-    """The network with some of its blocks only, as DistilBERT's student starts from every second of its teacher's.
+def select_blocks(
+    module: Any, variables: Variables, keep: Sequence[int]
+) -> tuple[Any, dict[str, Any]]:
+    """The network with some of its blocks only, as DistilBERT's student starts from every second of
+    its teacher's.
 
     Args:
       module: with `layers` blocks, not scanned.
@@ -121,14 +138,17 @@ def select_blocks(module: Any, variables: Variables, keep: Sequence[int]) -> tup
     params = variables["params"]
     count = count_blocks(params) if hasattr(module, "layers") else 0
     if not keep or list(keep) != sorted(set(keep)) or not all(0 <= i < count for i in keep):
-        raise ValueError(f"keep_layers must be rising numbers of the {count} transformer blocks, got {tuple(keep)}")
+        raise ValueError(
+            f"keep_layers must be rising numbers of the {count} transformer blocks, got {tuple(keep)}"
+        )
     kept = {name: leaf for name, leaf in params.items() if not name.startswith("block_")}
     kept |= {f"block_{new}": params[f"block_{old}"] for new, old in enumerate(keep)}
     return module.clone(layers=len(keep)), {**variables, "params": kept}
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact, by erf as the originals; JAX's own takes erfc, which costs three times as much on CPU."""
+    """Exact, by erf as the originals; JAX's own takes erfc, which costs three times as much on
+    CPU."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
@@ -143,7 +163,8 @@ def dense(features: int, name: str) -> nn.Dense:
 
 
 def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
-    """LayerNorm in two passes: Linen's E[x^2] - E[x]^2 cancels where a token's mean is large against its spread."""
+    """LayerNorm in two passes: Linen's E[x^2] - E[x]^2 cancels where a token's mean is large
+    against its spread."""
     return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
 
 

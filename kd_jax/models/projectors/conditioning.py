@@ -1,10 +1,10 @@
-"""A student's condition: its teacher's output, mapped to a signal that is added to what the student reads.
+"""A student's condition: its teacher's output, mapped to a signal that is added to what the student
+  reads.
 
-An image gets a signal of its own shape, each word embedding of a text one and the same vector, so the parameters of the
-student are those of the plain student, whatever its architecture. Where the condition is withheld nothing is added: the
-student works alone. The map is trained with the student, beside its objective, and starts at zero: training starts from
-the plain student.
-"""
+An image gets a signal of its own shape, each word embedding of a text one and the same vector, so
+the parameters of the student are those of the plain student, whatever its architecture. Where the
+condition is withheld nothing is added: the student works alone. The map is trained with the
+student, beside its objective, and starts at zero: training starts from the plain student."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,8 @@ from kd_jax.models.network import cast
 from kd_jax.models.projectors.projectors import PROJECTORS, build_projector, starting_at_zero
 
 CONDITION = "condition"
-"""Key of the map's parameters among those of a member's objective; the name of its random stream."""
+"""Key of the map's parameters among those of a member's objective; the name of its random
+stream."""
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
@@ -35,7 +36,8 @@ class Condition:
       output: "logits", "probabilities" (their softmax) or a feature with one vector an example.
       width: `D` of that output, `[B, D]`.
       mapping: a module `[B, D]` -> `[B, prod(shape)]`.
-      shape: of the signal for one example: `(H, W, C)` for an image, `(width of the word embeddings,)` for a text.
+      shape: of the signal for one example: `(H, W, C)` for an image, `(width of the word
+        embeddings,)` for a text.
       dtype: of the map's parameters and the signal.
       drop: probability in [0, 1) that an example's condition is withheld in training.
     """
@@ -59,7 +61,8 @@ class Condition:
         return mapped.reshape(-1, *self.shape)
 
     def given(self, key: jax.Array, rows: int, axis_name: str | None) -> jax.Array:
-        """[B] bool, whose condition is not withheld: drawn by position in the global microbatch, whatever the devices.
+        """[B] bool, whose condition is not withheld: drawn by position in the global microbatch,
+        whatever the devices.
 
         Args:
           key: the same on all devices.
@@ -86,10 +89,14 @@ def init_map(condition: Condition | None, key: jax.Array) -> dict[str, PyTree]:
 
 
 def training_signal(
-    condition: Condition | None, objective: Mapping[str, PyTree], taught: Mapping[str, ModelOutput], key: jax.Array,
+    condition: Condition | None,
+    objective: Mapping[str, PyTree],
+    taught: Mapping[str, ModelOutput],
+    key: jax.Array,
     axis_name: str | None,
-) -> jax.Array | None:  # fmt: skip
-    """`[B, *shape]`, what is added to the examples of a microbatch, 0 where it is withheld; None without a condition.
+) -> jax.Array | None:
+    """`[B, *shape]`, what is added to the examples of a microbatch, 0 where it is withheld; None
+    without a condition.
 
     Args:
       condition: the student's.
@@ -106,34 +113,48 @@ def training_signal(
 
 
 def make_condition(
-    spec: Mapping[str, Any], taught: ModelOutput, shape: tuple[int, ...], dtype: Any, terms: Mapping[str, Any]
+    spec: Mapping[str, Any],
+    taught: ModelOutput,
+    shape: tuple[int, ...],
+    dtype: Any,
+    terms: Mapping[str, Any],
 ) -> Condition:
     """Builds the condition of a config's section.
 
     Args:
-      spec: `on`, the teacher's name; `output`, `map` (a name of `kd_jax.models.projectors.projectors.PROJECTORS`) and `drop`.
+      spec: `on`, the teacher's name; `output`, `map` (a name of
+        `kd_jax.models.projectors.projectors.PROJECTORS`) and `drop`.
       taught: the teacher's output, shapes and dtypes.
       shape: of the signal for one example.
       dtype: of the map.
       terms: the student's objective, by name.
 
     Raises:
-      ValueError: for an output that doesn't exist or isn't one vector an example, a map that doesn't exist or
-        normalizes by the batch, or a term by the name that the map has in a checkpoint.
+      ValueError: for an output that doesn't exist or isn't one vector an example, a map that
+        doesn't exist or normalizes by the batch, or a term by the name that the map has in a
+        checkpoint.
     """
     shapes = dict.fromkeys((LOGITS, PROBABILITIES), taught.logits.shape)
     shapes |= {name: feature.shape for name, feature in taught.features.items()}
     vectors = ", ".join(sorted(name for name, found in shapes.items() if len(found) == 2))
     output, teacher = spec["output"], spec["on"]
     if output not in shapes:
-        raise ValueError(f"{teacher!r} has no condition.output {output!r}; with one vector an example it has {vectors}")
+        raise ValueError(
+            f"{teacher!r} has no condition.output {output!r}; with one vector an example it has {vectors}"
+        )
     if len(shapes[output]) != 2:
         wanted = f"condition.output must have one vector an example, [B, D], and {output!r} of {teacher!r} has shape"
         raise ValueError(f"{wanted} {shapes[output]}; there are {vectors}")
     mapping = build_projector(spec["map"], math.prod(shape))
     if mapping.normalizes:  # pyright: ignore[reportAttributeAccessIssue]
-        fitting = ", ".join(sorted(name for name in PROJECTORS if not build_projector(name, 1).normalizes))  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(f"condition.map {spec['map']!r} normalizes by the batch, so only in training; use {fitting}")
+        fitting = ", ".join(
+            sorted(name for name in PROJECTORS if not build_projector(name, 1).normalizes)
+        )  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            f"condition.map {spec['map']!r} normalizes by the batch, so only in training; use {fitting}"
+        )
     if CONDITION in terms:
         raise ValueError(f"a term of its objective can't be named {CONDITION!r} beside a condition")
-    return Condition(teacher, output, shapes[output][-1], mapping, shape, dtype, float(spec["drop"]))
+    return Condition(
+        teacher, output, shapes[output][-1], mapping, shape, dtype, float(spec["drop"])
+    )

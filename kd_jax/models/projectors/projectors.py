@@ -1,7 +1,8 @@
-"""The knowledge mapping network: what is learned between student and teacher widths, and left behind on export.
+"""The knowledge mapping network: what is learned between student and teacher widths, and left
+  behind on export.
 
-A mapping is trained with the student, inside the objective. The absence of a mapping is the identity. Each works on the
-last axis, so on vectors, on tokens and, as a 1x1 convolution, on maps.
+A mapping is trained with the student, inside the objective. The absence of a mapping is the
+identity. Each works on the last axis, so on vectors, on tokens and, as a 1x1 convolution, on maps.
 """
 
 import numbers
@@ -74,17 +75,21 @@ class Regressor(nn.Module):
 
 
 class Connector(nn.Module):
-    """A 1x1 convolution and batch normalization: what OFD and AB put between the maps before the ReLU.
+    """A 1x1 convolution and batch normalization: what OFD and AB put between the maps before the
+      ReLU.
 
-    Only ever used in training, so it normalizes by the batch and keeps no running statistics of use.
+    Only ever used in training, so it normalizes by the batch and keeps no running statistics of
+    use.
 
     Attributes:
       width: the teacher's.
-      rectified: whether a ReLU follows, for maps that are themselves after one (FitNets' regressor on maps).
+      rectified: whether a ReLU follows, for maps that are themselves after one (FitNets' regressor
+        on maps).
       normalizes: see `Linear`.
 
     References:
-      Heo et al. `A Comprehensive Overhaul of Feature Distillation <https://arxiv.org/abs/1904.01866>`_, 2019.
+      Heo et al. `A Comprehensive Overhaul of Feature Distillation
+      <https://arxiv.org/abs/1904.01866>`_, 2019.
     """
 
     width: int
@@ -92,8 +97,11 @@ class Connector(nn.Module):
     normalizes: ClassVar[bool] = True
 
     @nn.compact
-    def __call__(self, features: Array, *, where: Array | None = None, axis_name: str | None = None) -> jax.Array:
-        """`[B, ..., D]` -> `[B, ..., width]`; the keywords are those of `normalization.BatchNorm`."""
+    def __call__(
+        self, features: Array, *, where: Array | None = None, axis_name: str | None = None
+    ) -> jax.Array:
+        """`[B, ..., D]` -> `[B, ..., width]`; the keywords are those of
+        `normalization.BatchNorm`."""
         x = nn.Dense(self.width, use_bias=False, name="dense")(_cast(self, features))
         x = normalization.BatchNorm(name="norm")(x, train=True, where=where, axis_name=axis_name)
         return nn.relu(x) if self.rectified else x
@@ -115,7 +123,8 @@ PROJECTORS = {
 
 
 def build_projector(name: str, width: int) -> nn.Module:
-    """A module that maps a student's feature `[B, ..., D]` to the teacher's width, `[B, ..., width]`.
+    """A module that maps a student's feature `[B, ..., D]` to the teacher's width, `[B, ...,
+    width]`.
 
     Args:
       name: one of `MAPPINGS`.

@@ -1,4 +1,5 @@
-"""The parts of the knowledge mapping network that read several maps, or both sides: ReviewKD's fusion, FT's factors."""
+"""The parts of the knowledge mapping network that read several maps, or both sides: ReviewKD's
+fusion, FT's factors."""
 
 import flax.linen as nn
 import jax
@@ -29,16 +30,17 @@ class Convolution(nn.Module):
 class Review(nn.Module):
     """ReviewKD's attention-based fusion: each student map is fused with what the deeper ones gave.
 
-    From the deepest map on: a 1x1 convolution to `middle` channels; the deeper result, enlarged by repetition, and this
-    one are added with weights for each position that an attention of both decides; a 3x3 convolution gives the map that
-    is compared with the teacher's.
+    From the deepest map on: a 1x1 convolution to `middle` channels; the deeper result, enlarged by
+    repetition, and this one are added with weights for each position that an attention of both
+    decides; a 3x3 convolution gives the map that is compared with the teacher's.
 
     Attributes:
       widths: channels of the teacher's maps, shallow to deep.
       middle: channels in which maps are fused.
 
     References:
-      Chen et al. `Distilling Knowledge via Knowledge Review <https://arxiv.org/abs/2104.09044>`_, 2021.
+      Chen et al. `Distilling Knowledge via Knowledge Review <https://arxiv.org/abs/2104.09044>`_,
+      2021.
     """
 
     widths: tuple[int, ...]
@@ -48,11 +50,17 @@ class Review(nn.Module):
     def __call__(
         self, maps: tuple[Array, ...], *, where: Array | None = None, axis_name: str | None = None
     ) -> tuple[jax.Array, ...]:
-        """Student maps `[B, H_i, W_i, C_i]`, shallow to deep -> fused maps `[B, H_i, W_i, widths[i]]`, likewise."""
-        dtype, options = normalization.parameter_dtype(self), {"where": where, "axis_name": axis_name}
+        """Student maps `[B, H_i, W_i, C_i]`, shallow to deep -> fused maps `[B, H_i, W_i,
+        widths[i]]`, likewise."""
+        dtype, options = (
+            normalization.parameter_dtype(self),
+            {"where": where, "axis_name": axis_name},
+        )
         fused, deeper = [], None
         for i in reversed(range(len(maps))):
-            x = Convolution(self.middle, 1, name=f"reduce_{i}")(jnp.asarray(maps[i]).astype(dtype), **options)
+            x = Convolution(self.middle, 1, name=f"reduce_{i}")(
+                jnp.asarray(maps[i]).astype(dtype), **options
+            )
             if deeper is not None:
                 deeper = jax.image.resize(deeper, (*x.shape[:3], self.middle), "nearest")
                 both = jnp.concatenate([x, deeper], axis=-1)
@@ -64,7 +72,8 @@ class Review(nn.Module):
 
 
 class Paraphraser(nn.Module):
-    """FT's factors of a teacher's map: an auto-encoder of 3x3 convolutions with fewer channels in the middle.
+    """FT's factors of a teacher's map: an auto-encoder of 3x3 convolutions with fewer channels in
+      the middle.
 
     Attributes:
       width: the map's channels.
@@ -81,9 +90,12 @@ class Paraphraser(nn.Module):
     def __call__(
         self, x: Array, *, where: Array | None = None, axis_name: str | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, width]` -> factors `[B, H, W, factors]` and the reconstruction `[B, H, W, width]`."""
+        """`[B, H, W, width]` -> factors `[B, H, W, factors]` and the reconstruction `[B, H, W,
+        width]`."""
         x = jnp.asarray(x).astype(normalization.parameter_dtype(self))
-        factors = _rectified_stack(x, (self.width, self.factors, self.factors), "encode", where, axis_name)
+        factors = _rectified_stack(
+            x, (self.width, self.factors, self.factors), "encode", where, axis_name
+        )
         widths = (self.factors, self.width, self.width)
         return factors, _rectified_stack(factors, widths, "decode", where, axis_name)
 
@@ -100,14 +112,19 @@ class Translator(nn.Module):
     factors: int
 
     @nn.compact
-    def __call__(self, x: Array, *, where: Array | None = None, axis_name: str | None = None) -> jax.Array:
+    def __call__(
+        self, x: Array, *, where: Array | None = None, axis_name: str | None = None
+    ) -> jax.Array:
         """`[B, H, W, width]` -> `[B, H, W, factors]`."""
         x = jnp.asarray(x).astype(normalization.parameter_dtype(self))
-        return _rectified_stack(x, (self.width, self.factors, self.factors), "translate", where, axis_name)
+        return _rectified_stack(
+            x, (self.width, self.factors, self.factors), "translate", where, axis_name
+        )
 
 
 def _rectified_stack(x, widths, name, where, axis_name):
-    """Convolutions to each of `widths`, each followed by a leaky ReLU; called within a compact method."""
+    """Convolutions to each of `widths`, each followed by a leaky ReLU; called within a compact
+    method."""
     for i, width in enumerate(widths):
         x = Convolution(width, 3, name=f"{name}_{i}")(x, where=where, axis_name=axis_name)
         x = nn.leaky_relu(x, 0.1)

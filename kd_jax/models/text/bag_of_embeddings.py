@@ -9,9 +9,11 @@ from kd_jax.models.text import bert
 
 
 class BagOfEmbeddings(nn.Module):
-    """The mean of the tokens' embeddings, hidden layers, classifier; the order of the tokens is lost.
+    """The mean of the tokens' embeddings, hidden layers, classifier; the order of the tokens is
+    lost.
 
-    Features: `embeddings` `[B, T, width]`; `mean_embedding` `[B, width]`; `pooled` `[B, D]`, what the classifier reads,
+    Features: `embeddings` `[B, T, width]`; `mean_embedding` `[B, width]`; `pooled` `[B, D]`, what
+      the classifier reads,
     before its dropout: the last of `hidden`, or without any the mean embedding.
 
     Attributes:
@@ -34,15 +36,21 @@ class BagOfEmbeddings(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Array, attention_mask: Array, token_type_ids: Array | None = None, *, train: bool = False
+        self,
+        input_ids: Array,
+        attention_mask: Array,
+        token_type_ids: Array | None = None,
+        *,
+        train: bool = False,
     ) -> ModelOutput:
         """Classifies single texts.
 
         Args:
           input_ids: `[B, T]` int.
-          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any has mean embedding 0.
-          token_type_ids: must be None. A bag can't tell the sentences of a pair apart, and mixing them silently would
-            make a pair task look learnable that is not.
+          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any has
+            mean embedding 0.
+          token_type_ids: must be None. A bag can't tell the sentences of a pair apart, and mixing
+            them silently would make a pair task look learnable that is not.
           train: whether to drop out, by the random stream "dropout".
 
         Returns:
@@ -57,7 +65,11 @@ class BagOfEmbeddings(nn.Module):
         x = mean = bert.masked_mean(embeddings, mask)
         drop = Dropout(self.dropout, deterministic=not train)
         for i, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(drop(x)))
+            x = nn.relu(
+                nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(
+                    drop(x)
+                )
+            )
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         logits = logits.astype(normalization.at_least_float32(logits.dtype))
         return ModelOutput(logits, {"embeddings": embeddings, "mean_embedding": mean, "pooled": x})
@@ -66,4 +78,6 @@ class BagOfEmbeddings(nn.Module):
 def refuse_pairs(model: str, token_type_ids: Array | None) -> None:
     """Raises ValueError where a model of single texts gets token types."""
     if token_type_ids is not None:
-        raise ValueError(f"{model} reads single texts and got token_type_ids, so sentence pairs; encoder reads pairs")
+        raise ValueError(
+            f"{model} reads single texts and got token_type_ids, so sentence pairs; encoder reads pairs"
+        )

@@ -1,4 +1,5 @@
-"""Text encoders, BERT and its kin, with a classifier: teachers from Hugging Face folders, and smaller students."""
+"""Text encoders, BERT and its kin, with a classifier: teachers from Hugging Face folders, and
+smaller students."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ class Family:
     """What sets a published encoder apart from BERT.
 
     Attributes:
-      first_position: the row of the position table that the first token reads. Where it is not 0, the row before it is
-        padding's, padding has that row's number as token id, and only other tokens advance the position.
+      first_position: the row of the position table that the first token reads. Where it is not 0,
+        the row before it is padding's, padding has that row's number as token id, and only other
+        tokens advance the position.
       pooler: activation of the dense layer between the first token's state and the classifier.
       drops_before_pooler: whether dropout is applied there too.
     """
@@ -41,11 +43,12 @@ FAMILIES = {
 class Encoder(nn.Module):
     """Embeddings, post-LayerNorm blocks, pooling, classifier.
 
-    Features: `embeddings` `[B, T, width]`; for each block `i`, `block_i` `[B, T, width]`, `attention_i`
-    `[B, heads, T, T]`, scaled scores before mask and softmax, in at least float32, and `query_i`, `key_i`, `value_i`
-    `[B, heads, T, width / heads]`; `pooled` `[B, width]`, what the classifier reads, before its dropout; with a
-    language head `vocabulary_logits` `[B, T, vocabulary_size]`, in at least float32.
-    What the features hold at positions that the mask excludes is meaningless.
+    Features: `embeddings` `[B, T, width]`; for each block `i`, `block_i` `[B, T, width]`,
+    `attention_i` `[B, heads, T, T]`, scaled scores before mask and softmax, in at least float32,
+    and `query_i`, `key_i`, `value_i` `[B, heads, T, width / heads]`; `pooled` `[B, width]`, what
+    the classifier reads, before its dropout; with a language head `vocabulary_logits` `[B, T,
+    vocabulary_size]`, in at least float32. What the features hold at positions that the mask
+    excludes is meaningless.
 
     Attributes:
       num_classes: K.
@@ -55,12 +58,16 @@ class Encoder(nn.Module):
       heads: attention heads of a block.
       intermediate: width of a block's hidden layer.
       max_positions: the longest T.
-      type_vocabulary: number of token types; at 0 or 1 the types of a pair are not read, as in DistilBERT and RoBERTa.
-      dropout: rate in [0, 1), on embeddings, attention weights, both sublayers' results and the classifier's input.
-      pooling: "cls", the first token's state through the family's dense layer, as in its published classifier; or
-        "mean", the mean state over the tokens that count, as in sentence encoders such as all-MiniLM.
+      type_vocabulary: number of token types; at 0 or 1 the types of a pair are not read, as in
+        DistilBERT and RoBERTa.
+      dropout: rate in [0, 1), on embeddings, attention weights, both sublayers' results and the
+        classifier's input.
+      pooling: "cls", the first token's state through the family's dense layer, as in its published
+        classifier; or "mean", the mean state over the tokens that count, as in sentence encoders
+        such as all-MiniLM.
       family: whose positions and classifier, see `FAMILIES`.
-      embedding_width: of the embeddings, projected to `width` where it differs (ELECTRA); 0: as `width`.
+      embedding_width: of the embeddings, projected to `width` where it differs (ELECTRA); 0: as
+        `width`.
       language_head: whether each token is also predicted, by weights tied to the word embeddings.
       remat: whether the backward pass recomputes each block.
       scan: whether the blocks are one loop over stacked parameters.
@@ -68,8 +75,9 @@ class Encoder(nn.Module):
 
     References:
       Devlin et al. `BERT <https://arxiv.org/abs/1810.04805>`_, 2018. Liu et al. `RoBERTa
-      <https://arxiv.org/abs/1907.11692>`_, 2019. Sanh et al. `DistilBERT <https://arxiv.org/abs/1910.01108>`_, 2019.
-      Clark et al. `ELECTRA <https://arxiv.org/abs/2003.10555>`_, 2020.
+      <https://arxiv.org/abs/1907.11692>`_, 2019. Sanh et al. `DistilBERT
+      <https://arxiv.org/abs/1910.01108>`_, 2019. Clark et al. `ELECTRA
+      <https://arxiv.org/abs/2003.10555>`_, 2020.
     """
 
     num_classes: int
@@ -91,18 +99,26 @@ class Encoder(nn.Module):
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, got width {self.width} and heads {self.heads}")
+            raise ValueError(
+                f"width must be a multiple of heads, got width {self.width} and heads {self.heads}"
+            )
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, input_ids: Array, attention_mask: Array, token_type_ids: Array | None = None, *, train: bool = False
+        self,
+        input_ids: Array,
+        attention_mask: Array,
+        token_type_ids: Array | None = None,
+        *,
+        train: bool = False,
     ) -> ModelOutput:
         """Classifies texts.
 
         Args:
           input_ids: `[B, T]` int, T at most `max_positions`.
-          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any gives finite nonsense.
+          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any
+            gives finite nonsense.
           token_type_ids: `[B, T]` int, the sentence of a pair each token is in; None: all 0.
           train: whether to drop out, by the random stream "dropout".
 
@@ -114,14 +130,26 @@ class Encoder(nn.Module):
         """
         mask = as_mask(input_ids, attention_mask)
         drop = Dropout(self.dropout, deterministic=not train)
-        words = nn.Embed(self.vocabulary_size, self.embedding_width or self.width, name="word_embeddings",
-                         embedding_init=transformer.INITIALIZER)  # fmt: skip
+        words = nn.Embed(
+            self.vocabulary_size,
+            self.embedding_width or self.width,
+            name="word_embeddings",
+            embedding_init=transformer.INITIALIZER,
+        )
         x = embeddings = self._embed(words, input_ids, token_type_ids, drop)
         x, features = transformer.run_blocks(
-            x, mask, layers=self.layers, remat=self.remat, scan=self.scan, heads=self.heads,
-            intermediate=self.intermediate, dropout=self.dropout, layer_norm_epsilon=self.layer_norm_epsilon,
-            norm_first=False, train=train,
-        )  # fmt: skip
+            x,
+            mask,
+            layers=self.layers,
+            remat=self.remat,
+            scan=self.scan,
+            heads=self.heads,
+            intermediate=self.intermediate,
+            dropout=self.dropout,
+            layer_norm_epsilon=self.layer_norm_epsilon,
+            norm_first=False,
+            train=train,
+        )
         pooled = self._pool(x, drop) if self.pooling == "cls" else masked_mean(x, mask)
         features |= {"embeddings": embeddings, "pooled": pooled}
         if self.language_head:
@@ -129,25 +157,42 @@ class Encoder(nn.Module):
         logits = transformer.dense(self.num_classes, "classifier")(drop(pooled))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _embed(self, words: nn.Embed, input_ids: Array, token_type_ids: Array | None, drop: Dropout) -> jax.Array:
+    def _embed(
+        self, words: nn.Embed, input_ids: Array, token_type_ids: Array | None, drop: Dropout
+    ) -> jax.Array:
         """The normalized sum of word, position and type embeddings, `[B, T, width]`."""
         length = input_ids.shape[1]
         if length > self.max_positions:
-            raise ValueError(f"the encoder has {self.max_positions} positions, got texts of {length} tokens")
+            raise ValueError(
+                f"the encoder has {self.max_positions} positions, got texts of {length} tokens"
+            )
         if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
-            raise ValueError(f"token_type_ids must be {input_ids.shape}, as input_ids, got {token_type_ids.shape}")
+            raise ValueError(
+                f"token_type_ids must be {input_ids.shape}, as input_ids, got {token_type_ids.shape}"
+            )
         first = FAMILIES[self.family].first_position
         x = words(input_ids)
         if self.type_vocabulary:
             unread = token_type_ids is None or self.type_vocabulary == 1
             types = jnp.zeros_like(input_ids) if unread else token_type_ids
             x = x + self._table(self.type_vocabulary, "type_embeddings")(types)
-        x = x + self._table(self.max_positions + first, "position_embeddings")(_positions(input_ids, first))
+        x = x + self._table(self.max_positions + first, "position_embeddings")(
+            _positions(input_ids, first)
+        )
         x = drop(transformer.layer_norm(self.layer_norm_epsilon, "embeddings_norm")(x))
-        return x if x.shape[-1] == self.width else transformer.dense(self.width, "embeddings_projection")(x)
+        return (
+            x
+            if x.shape[-1] == self.width
+            else transformer.dense(self.width, "embeddings_projection")(x)
+        )
 
     def _table(self, size: int, name: str) -> nn.Embed:
-        return nn.Embed(size, self.embedding_width or self.width, embedding_init=transformer.INITIALIZER, name=name)
+        return nn.Embed(
+            size,
+            self.embedding_width or self.width,
+            embedding_init=transformer.INITIALIZER,
+            name=name,
+        )
 
     def _pool(self, x: jax.Array, drop: Dropout) -> jax.Array:
         family = FAMILIES[self.family]
@@ -163,7 +208,8 @@ class Encoder(nn.Module):
 
 
 def _positions(input_ids: Array, first: int) -> jax.Array:
-    """The row of the position table that each token reads, `[1, T]` or, where padding doesn't count, `[B, T]`."""
+    """The row of the position table that each token reads, `[1, T]` or, where padding doesn't
+    count, `[B, T]`."""
     if not first:
         return jnp.arange(input_ids.shape[1])[None]
     counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
@@ -180,7 +226,8 @@ def as_mask(input_ids: Array, attention_mask: Array) -> jax.Array:
 
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean of `x` `[B, T, D]` over the tokens where `mask` `[B, T]` is true: `[B, D]`; 0 where there is none."""
+    """The mean of `x` `[B, T, D]` over the tokens where `mask` `[B, T]` is true: `[B, D]`; 0 where
+    there is none."""
     dtype = normalization.at_least_float32(x.dtype)
     total = jnp.sum(jnp.where(mask[:, :, None], x.astype(dtype), 0), axis=1)
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=dtype)

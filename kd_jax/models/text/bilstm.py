@@ -11,13 +11,15 @@ from kd_jax.models.text import bag_of_embeddings, bert
 
 
 class BiLstm(nn.Module):
-    """Bidirectional LSTM layers over the tokens' embeddings, the last states, hidden layers, classifier.
+    """Bidirectional LSTM layers over the tokens' embeddings, the last states, hidden layers,
+    classifier.
 
-    As in the paper, what follows the LSTM reads the last state of each direction, side by side, and hidden layers with
-    ReLU stand before the classifier; the paper has one layer of each kind.
+    As in the paper, what follows the LSTM reads the last state of each direction, side by side, and
+    hidden layers with ReLU stand before the classifier; the paper has one layer of each kind.
 
-    Features: `embeddings` `[B, T, width]`; `block_0`, ... `[B, T, 2 state]`, the states of each layer, forward then
-    backward, meaningless where the mask excludes a token; `last_states` `[B, 2 state]`; `pooled` `[B, D]`, what the
+    Features: `embeddings` `[B, T, width]`; `block_0`, ... `[B, T, 2 state]`, the states of each
+    layer, forward then backward, meaningless where the mask excludes a token; `last_states` `[B, 2
+    state]`; `pooled` `[B, D]`, what the
     classifier reads, before its dropout: the last of `head`, or without a head the last states.
 
     Attributes:
@@ -26,7 +28,8 @@ class BiLstm(nn.Module):
       width: of the embeddings.
       state: cells of each direction; the paper's are 150 or 300.
       layers: number of bidirectional layers.
-      head: widths of the hidden layers before the classifier, `()` for none; the paper's are 200 or 400.
+      head: widths of the hidden layers before the classifier, `()` for none; the paper's are 200 or
+        400.
       dropout: rate in [0, 1), on the input of every LSTM and every dense layer.
 
     References:
@@ -44,15 +47,20 @@ class BiLstm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Array, attention_mask: Array, token_type_ids: Array | None = None, *, train: bool = False
+        self,
+        input_ids: Array,
+        attention_mask: Array,
+        token_type_ids: Array | None = None,
+        *,
+        train: bool = False,
     ) -> ModelOutput:
         """Classifies single texts.
 
         Args:
           input_ids: `[B, T]` int.
-          attention_mask: `[B, T]` bool or int, nonzero where a token counts. Those tokens must stand side by side from
-            the left, as texts padded on the right have them: of the mask only the number in each row is used. A row
-            without any has last states 0.
+          attention_mask: `[B, T]` bool or int, nonzero where a token counts. Those tokens must
+            stand side by side from the left, as texts padded on the right have them: of the mask
+            only the number in each row is used. A row without any has last states 0.
           token_type_ids: must be None, as for the bag of embeddings.
           train: whether to drop out, by the random stream "dropout".
 
@@ -73,20 +81,28 @@ class BiLstm(nn.Module):
             features[f"block_{i}"] = x
         x = features["last_states"] = jnp.where(lengths[:, None] > 0, last, 0)
         for i, width in enumerate(self.head):
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(drop(x)))
+            x = nn.relu(
+                nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(
+                    drop(x)
+                )
+            )
         features["pooled"] = x
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _read_both_ways(self, x: jax.Array, lengths: jax.Array, number: str) -> tuple[jax.Array, jax.Array]:
-        """One bidirectional layer over `[B, T, D]`: its last states `[B, 2 state]` and all `[B, T, 2 state]`."""
+    def _read_both_ways(
+        self, x: jax.Array, lengths: jax.Array, number: str
+    ) -> tuple[jax.Array, jax.Array]:
+        """One bidirectional layer over `[B, T, D]`: its last states `[B, 2 state]` and all `[B, T,
+        2 state]`."""
         forward, backward = (
             nn.RNN(nn.OptimizedLSTMCell(self.state, name=f"{direction}_{number}"))
             for direction in ("forward", "backward")
         )
-        # Flax's own start is in float32 whatever the variables are in, and the scan would not keep one dtype.
+        # Flax's own start is in float32 whatever the variables are in, and the scan would not keep
+        # one dtype.
         start = (jnp.zeros((x.shape[0], self.state), x.dtype),) * 2
-        (last_forward, last_backward), states = nn.Bidirectional(forward, backward, return_carry=True)(
-            x, seq_lengths=lengths, initial_carry=(start, start)
-        )
+        (last_forward, last_backward), states = nn.Bidirectional(
+            forward, backward, return_carry=True
+        )(x, seq_lengths=lengths, initial_carry=(start, start))
         return jnp.concatenate([last_forward[1], last_backward[1]], axis=-1), states

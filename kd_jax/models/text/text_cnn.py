@@ -11,14 +11,15 @@ from kd_jax.models.text import bag_of_embeddings, bert
 
 
 class TextCnn(nn.Module):
-    """Convolutions of several widths over the tokens' embeddings, ReLU, the maximum over time of each, classifier.
+    """Convolutions of several widths over the tokens' embeddings, ReLU, the maximum over time of
+    each, classifier.
 
-    A window stands at every token that counts and sees zeros outside the text, so that a text shorter than a kernel has
-    windows too, and how far it is padded changes nothing.
+    A window stands at every token that counts and sees zeros outside the text, so that a text
+    shorter than a kernel has windows too, and how far it is padded changes nothing.
 
-    Features: `embeddings` `[B, T, width]`; `block_i` `[B, T, filters]` for the i-th of `kernels`, 0 where the mask
-    excludes a token; `pooled` `[B, D]`, their maxima, `D` the number of kernels times `filters`, what the classifier
-    reads, before its dropout.
+    Features: `embeddings` `[B, T, width]`; `block_i` `[B, T, filters]` for the i-th of `kernels`, 0
+    where the mask excludes a token; `pooled` `[B, D]`, their maxima, `D` the number of kernels
+    times `filters`, what the classifier reads, before its dropout.
 
     Attributes:
       num_classes: K.
@@ -29,7 +30,8 @@ class TextCnn(nn.Module):
       dropout: rate in [0, 1), on the classifier's input; the paper's is 0.5.
 
     References:
-      Kim. `Convolutional Neural Networks for Sentence Classification <https://arxiv.org/abs/1408.5882>`_, 2014.
+      Kim. `Convolutional Neural Networks for Sentence Classification
+      <https://arxiv.org/abs/1408.5882>`_, 2014.
     """
 
     num_classes: int
@@ -46,13 +48,19 @@ class TextCnn(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Array, attention_mask: Array, token_type_ids: Array | None = None, *, train: bool = False
+        self,
+        input_ids: Array,
+        attention_mask: Array,
+        token_type_ids: Array | None = None,
+        *,
+        train: bool = False,
     ) -> ModelOutput:
         """Classifies single texts.
 
         Args:
           input_ids: `[B, T]` int.
-          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any has pooled features 0.
+          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any has
+            pooled features 0.
           token_type_ids: must be None, as for the bag of embeddings.
           train: whether to drop out, by the random stream "dropout".
 
@@ -68,7 +76,9 @@ class TextCnn(nn.Module):
         x = zero_outside(embeddings, mask)
         blocks = {}
         for i, kernel in enumerate(self.kernels):
-            layer = nn.Conv(self.filters, (kernel,), kernel_init=nn.initializers.he_normal(), name=f"conv_{i}")
+            layer = nn.Conv(
+                self.filters, (kernel,), kernel_init=nn.initializers.he_normal(), name=f"conv_{i}"
+            )
             blocks[f"block_{i}"] = zero_outside(nn.relu(layer(x)), mask)
         # After a ReLU nothing is below the zeros of the positions that don't count.
         pooled = jnp.concatenate([jnp.max(block, axis=1) for block in blocks.values()], axis=-1)

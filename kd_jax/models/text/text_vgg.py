@@ -15,21 +15,24 @@ from kd_jax.models.text.text_cnn import zero_outside
 
 
 class TextVgg(nn.Module):
-    """VGG's stages along the tokens of a text: convolutions of width 3, max pools of 2, hidden layers, classifier.
+    """VGG's stages along the tokens of a text: convolutions of width 3, max pools of 2, hidden
+      layers, classifier.
 
-    How far a text is padded changes nothing: positions that don't count are zero before each convolution, which then
-    sees the same zeros beyond the text's end as beyond the array's, and pools keep an odd last position, so that their
-    number is five for every length and a text of one position passes them unchanged. After the last stage each channel
-    keeps its maximum: a mean would count a last position made from one token as much as one made from thirty-two.
+    How far a text is padded changes nothing: positions that don't count are zero before each
+    convolution, which then sees the same zeros beyond the text's end as beyond the array's, and
+    pools keep an odd last position, so that their number is five for every length and a text of one
+    position passes them unchanged. After the last stage each channel
+    keeps its maximum: a mean would count a last position made from one token as much as one made
+      from thirty-two.
 
-    In the late stages most of what a kernel sees of a short text is zero, and nothing of a long one. A response is
-    therefore multiplied by the square root of 3 over the positions that count under its kernel, as if its variance came
-    from all three. Without it batches of short and of long texts have other statistics in each layer, and the running
-    ones fit neither.
+    In the late stages most of what a kernel sees of a short text is zero, and nothing of a long
+    one. A response is therefore multiplied by the square root of 3 over the positions that count
+    under its kernel, as if its variance came from all three. Without it batches of short and of
+    long texts have other statistics in each layer, and the running ones fit neither.
 
-    Features: `embeddings` `[B, T, embedding]`; `block_0` to `block_4` `[B, T / 2^(i+1) rounded up, C]`, each stage's
-    result after its pool, 0 where no token counts; `pooled` `[B, D]`, what the classifier reads, before its dropout:
-    the last of `head`, or without a head the maxima.
+    Features: `embeddings` `[B, T, embedding]`; `block_0` to `block_4` `[B, T / 2^(i+1) rounded up,
+    C]`, each stage's result after its pool, 0 where no token counts; `pooled` `[B, D]`, what the
+    classifier reads, before its dropout: the last of `head`, or without a head the maxima.
 
     Attributes:
       num_classes: K.
@@ -43,11 +46,11 @@ class TextVgg(nn.Module):
 
     References:
       Simonyan, Zisserman. `Very Deep Convolutional Networks for Large-Scale Image Recognition
-      <https://arxiv.org/abs/1409.1556>`_, 2014.
-      Conneau et al. `Very Deep Convolutional Networks for Text Classification <https://arxiv.org/abs/1606.01781>`_,
-      2016: VGG's design along the characters of a text.
-      Liu et al. `Partial Convolution based Padding <https://arxiv.org/abs/1811.11718>`_, 2018: responses at a border
-      multiplied by the ratio, whose square root is taken here.
+      <https://arxiv.org/abs/1409.1556>`_, 2014. Conneau et al. `Very Deep Convolutional Networks
+      for Text Classification <https://arxiv.org/abs/1606.01781>`_, 2016: VGG's design along the
+      characters of a text. Liu et al. `Partial Convolution based Padding
+      <https://arxiv.org/abs/1811.11718>`_, 2018: responses at a border multiplied by the ratio,
+      whose square root is taken here.
     """
 
     num_classes: int
@@ -74,7 +77,8 @@ class TextVgg(nn.Module):
 
         Args:
           input_ids: `[B, T]` int.
-          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any has maxima 0.
+          attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any has
+            maxima 0.
           token_type_ids: must be None, as for the bag of embeddings.
           train: whether to drop out (random stream "dropout") and to use the batch's statistics.
           where: `[B]` bool, the rows whose tokens count in the batch statistics; None: all.
@@ -92,22 +96,31 @@ class TextVgg(nn.Module):
         x = nn.Embed(self.vocabulary_size, self.embedding, name="word_embeddings")(input_ids)
         features = {"embeddings": x}
         x = zero_outside(drop(x), mask)
-        for i, (channels, count) in enumerate(zip(vgg.CHANNELS, vgg.CONVOLUTIONS[self.depth], strict=True)):
+        for i, (channels, count) in enumerate(
+            zip(vgg.CHANNELS, vgg.CONVOLUTIONS[self.depth], strict=True)
+        ):
             for j in range(count):
-                layer = Convolution(max(1, round(channels * self.width)), self.batch_norm, name=f"conv_{i}_{j}")
+                layer = Convolution(
+                    max(1, round(channels * self.width)), self.batch_norm, name=f"conv_{i}_{j}"
+                )
                 x = layer(x, mask, train=train, where=where, axis_name=axis_name)
             x, mask = halve(x, mask)
             features[f"block_{i}"] = x
         x = jnp.max(x, axis=1)
         for i, width in enumerate(self.head):
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(drop(x)))
+            x = nn.relu(
+                nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(
+                    drop(x)
+                )
+            )
         features["pooled"] = x
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
 
 class Convolution(nn.Module):
-    """Convolution of width 3 that keeps length and variance, normalization over the tokens that count or a bias, ReLU.
+    """Convolution of width 3 that keeps length and variance, normalization over the tokens that
+    count or a bias, ReLU.
 
     Attributes:
       channels: of the result.
@@ -119,29 +132,42 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, *, train: bool, where: Array | None, axis_name: str | None
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        *,
+        train: bool,
+        where: Array | None,
+        axis_name: str | None,
     ) -> jax.Array:
-        """`x` `[B, T, C]`, 0 outside `mask` `[B, T]`, -> `[B, T, channels]`, likewise; keywords as for `TextVgg`."""
+        """`x` `[B, T, C]`, 0 outside `mask` `[B, T]`, -> `[B, T, channels]`, likewise; keywords as
+        for `TextVgg`."""
         init = nn.initializers.he_normal()
         x = nn.Conv(self.channels, (3,), use_bias=False, kernel_init=init, name="conv")(x)
-        count = jnp.maximum(count_under_kernel(mask), 1).astype(normalization.at_least_float32(x.dtype))
+        count = jnp.maximum(count_under_kernel(mask), 1).astype(
+            normalization.at_least_float32(x.dtype)
+        )
         x = x * jnp.sqrt(3 / count).astype(x.dtype)[:, :, None]
         if self.batch_norm:
             counted = mask if where is None else mask & jnp.asarray(where).astype(bool)[:, None]
-            x = normalization.BatchNorm(name="norm")(x, train=train, where=counted, axis_name=axis_name)
+            x = normalization.BatchNorm(name="norm")(
+                x, train=train, where=counted, axis_name=axis_name
+            )
         else:
             x = x + self.param("bias", nn.initializers.zeros, (self.channels,))[None, None]
         return zero_outside(nn.relu(x), mask)
 
 
 def count_under_kernel(mask: jax.Array) -> jax.Array:
-    """How many of each position and its two neighbours `mask` `[B, T]` has: `[B, T]` int32, 0 to 3."""
+    """How many of each position and its two neighbours `mask` `[B, T]` has: `[B, T]` int32, 0 to
+    3."""
     context = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
     return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 
 
 def halve(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Max pool of 2 along the tokens, an odd last one kept, of what is nowhere negative and 0 outside the mask.
+    """Max pool of 2 along the tokens, an odd last one kept, of what is nowhere negative and 0
+    outside the mask.
 
     Args:
       x: `[B, T, C]`.

@@ -1,7 +1,8 @@
-"""Files of weights, read safely: safetensors, in one file or in shards, and npz. Pickles are never opened.
+"""Files of weights, read safely: safetensors, in one file or in shards, and npz. Pickles are never
+  opened.
 
-A pickle runs whatever program is in it, and a folder from the network is not to be trusted with that.
-"""
+A pickle runs whatever program is in it, and a folder from the network is not to be trusted with
+that."""
 
 import json
 import pathlib
@@ -19,7 +20,9 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """A JSON object; ValueError where the file is absent or is none."""
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; a Hugging Face folder has config.json and model.safetensors")
+        raise ValueError(
+            f"{path} does not exist; a Hugging Face folder has config.json and model.safetensors"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -30,7 +33,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a folder's model.safetensors, or of the shards that model.safetensors.index.json lists.
+    """The tensors of a folder's model.safetensors, or of the shards that
+    model.safetensors.index.json lists.
 
     Raises:
       ValueError: if there is none, or one is damaged; says so where there are pickles instead.
@@ -47,8 +51,16 @@ def read_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
             tensors |= _read_safetensors(folder / shard)
         return tensors
     if not (folder / "model.safetensors").is_file():
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
-        reason = f" and {pickles} are pickles, which are never opened: convert them to safetensors" if pickles else ""
+        pickles = (
+            sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+            if folder.is_dir()
+            else []
+        )
+        reason = (
+            f" and {pickles} are pickles, which are never opened: convert them to safetensors"
+            if pickles
+            else ""
+        )
         raise ValueError(f"{folder} has no model.safetensors{reason}")
     return _read_safetensors(folder / "model.safetensors")
 
@@ -64,8 +76,12 @@ def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
     elif path.suffix == ".safetensors":
         tensors = _read_safetensors(path)
     else:
-        raise ValueError(f"{path} is neither .safetensors nor .npz; other files of weights are pickles, never opened")
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+        raise ValueError(
+            f"{path} is neither .safetensors nor .npz; other files of weights are pickles, never opened"
+        )
+    return {
+        name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")
+    }
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -74,7 +90,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or truncated, or has an unknown dtype: {error}") from error
+        raise ValueError(
+            f"{path} is damaged or truncated, or has an unknown dtype: {error}"
+        ) from error
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:

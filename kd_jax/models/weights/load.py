@@ -28,11 +28,13 @@ def path_of(name: str) -> pathlib.Path:
     """Where a pretrained model is.
 
     Args:
-      name: that of an installed package (`PACKAGES`), which is located, not imported; `hub:OWNER/MODEL[@REVISION]`, on
-        the Hugging Face hub, fetched to its cache when it isn't there; or a folder or file.
+      name: that of an installed package (`PACKAGES`), which is located, not imported;
+        `hub:OWNER/MODEL[@REVISION]`, on the Hugging Face hub, fetched to its cache when it isn't
+        there; or a folder or file.
 
     Raises:
-      ValueError: in one line, where it is not installed, can't be fetched or the name means nothing.
+      ValueError: in one line, where it is not installed, can't be fetched or the name means
+        nothing.
     """
     if name.startswith(hub.PREFIX):
         return hub.fetch(name)
@@ -51,11 +53,13 @@ def path_of(name: str) -> pathlib.Path:
 
 
 def module_options(path: str | pathlib.Path) -> dict[str, Any]:
-    """What `models.build` needs, besides `num_classes`, to build the module that `load` returns without overrides.
+    """What `models.build` needs, besides `num_classes`, to build the module that `load` returns
+    without overrides.
 
-    `dropout` is the hidden layers' rate; our modules have one rate for all their dropouts. `pooling` of a text encoder
-    is "mean" where the folder's `1_Pooling/config.json` (of sentence-transformers) says so, otherwise "cls". A sentence
-    encoder's last stage, which scales embeddings to length 1, is not part of the module.
+    `dropout` is the hidden layers' rate; our modules have one rate for all their dropouts.
+    `pooling` of a text encoder is "mean" where the folder's `1_Pooling/config.json` (of
+    sentence-transformers) says so, otherwise "cls". A sentence encoder's last stage, which scales
+    embeddings to length 1, is not part of the module.
 
     Raises:
       ValueError: as `load` does.
@@ -64,30 +68,40 @@ def module_options(path: str | pathlib.Path) -> dict[str, Any]:
 
 
 def load(
-    path: str | pathlib.Path, num_classes: int | None = None, *, seed: int = 0,
-    keep_layers: Sequence[int] | None = None, **overrides: Any,
-) -> tuple[nn.Module, Variables]:  # fmt: skip
+    path: str | pathlib.Path,
+    num_classes: int | None = None,
+    *,
+    seed: int = 0,
+    keep_layers: Sequence[int] | None = None,
+    **overrides: Any,
+) -> tuple[nn.Module, Variables]:
     """Loads a model in float32.
 
     Args:
-      path: a folder of Hugging Face (config.json and safetensors; see `layouts.LAYOUTS`), an export or a finished model
-        of ours, or one safetensors or npz file (see `layouts.single_file`). `path_of` finds that of a known name.
-      num_classes: K; None: as many as the classifier in there has, else as many as config.json's `id2label` names.
+      path: a folder of Hugging Face (config.json and safetensors; see `layouts.LAYOUTS`), an export
+        or a finished model of ours, or one safetensors or npz file (see `layouts.single_file`).
+        `path_of` finds that of a known name.
+      num_classes: K; None: as many as the classifier in there has, else as many as config.json's
+        `id2label` names.
       seed: of the classifier, where there is none for that many classes; a warning says so.
       keep_layers: numbers, from 0, of the transformer blocks to keep, in order; None: all.
-      **overrides: options of the module in place of what the folder says, such as `dropout`, `pooling` or `scan`.
+      **overrides: options of the module in place of what the folder says, such as `dropout`,
+        `pooling` or `scan`.
 
     Returns:
       The module, as `models.build` builds it, and its variables.
 
     Raises:
-      ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if tensors are missing,
-        have another shape or type than the module's, or belong to nothing in it.
+      ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if
+        tensors are missing, have another shape or type than the module's, or belong to nothing in
+        it.
     """
     source = open_weights(pathlib.Path(path))
     classes = num_classes or source.num_classes
     if classes is None:
-        raise ValueError(f"{source.owner} has neither a classifier nor id2label in config.json; say num_classes")
+        raise ValueError(
+            f"{source.owner} has neither a classifier nor id2label in config.json; say num_classes"
+        )
     options = source.options | overrides
     scan = options.pop("scan", False)
     module = registry.build(options | {"num_classes": classes})
@@ -111,13 +125,17 @@ def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[
         own = [path for path in shapes if path.startswith(f"params/{head}/")]
         if not own or not _is_fresh(source, head, classes):
             continue
-        log.warning("%s has no %s for %d classes; a random one takes its place", source.owner, head, classes)
+        log.warning(
+            "%s has no %s for %d classes; a random one takes its place", source.owner, head, classes
+        )
         for leaf in own:
             del shapes[leaf]
             for name in source.layout.sources(leaf):
                 tensors.pop(name, None)
         # The compiler leaves out what else would be initialised.
-        made = jax.jit(lambda key, head=head: module.init(key, *example)["params"][head])(jax.random.key(seed))
+        made = jax.jit(lambda key, head=head: module.init(key, *example)["params"][head])(
+            jax.random.key(seed)
+        )
         fresh |= {f"params/{head}/{name}": leaf for name, leaf in made.items()}
     found = weight_format.read(source.layout, tensors, shapes, source.owner) | fresh
     return flax.traverse_util.unflatten_dict(found, sep="/")
@@ -127,7 +145,9 @@ def _is_fresh(source: Published, head: str, classes: int) -> bool:
     kernel = source.layout.sources(f"params/{head}/kernel")[0]
     if kernel not in source.tensors:
         return True
-    outputs = source.tensors[kernel].shape[-1 if isinstance(source.layout, weight_format.Own) else 0 :][:1]
+    outputs = source.tensors[kernel].shape[
+        -1 if isinstance(source.layout, weight_format.Own) else 0 :
+    ][:1]
     return head.endswith("classifier") and outputs != (classes,)
 
 

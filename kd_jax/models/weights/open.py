@@ -1,4 +1,5 @@
-"""Where published weights are opened: a folder or file -> what network it holds, and its tensors."""
+"""Where published weights are opened: a folder or file -> what network it holds, and its
+tensors."""
 
 import pathlib
 from collections.abc import Mapping
@@ -39,7 +40,8 @@ class Published:
 
 
 def open_weights(path: pathlib.Path) -> Published:
-    """Opens a folder of Hugging Face, an export or a finished model of ours, or one safetensors or npz file.
+    """Opens a folder of Hugging Face, an export or a finished model of ours, or one safetensors or
+    npz file.
 
     Raises:
       ValueError: if it is absent, damaged or a pickle, or the network is not supported.
@@ -52,19 +54,29 @@ def open_weights(path: pathlib.Path) -> Published:
             found, options = torch_files.recognise(tensors)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        channels = next(tensors[name].shape[1] for name in ("conv1.weight", "features.0.weight") if name in tensors)
-        return Published(str(path), found, options, dict(tensors), options.pop("num_classes"), channels)
+        channels = next(
+            tensors[name].shape[1]
+            for name in ("conv1.weight", "features.0.weight")
+            if name in tensors
+        )
+        return Published(
+            str(path), found, options, dict(tensors), options.pop("num_classes"), channels
+        )
     return _open_hugging_face(path)
 
 
 def _open_own(folder: pathlib.Path) -> Published:
     description = files.read_json(next(folder / name for name in OWN if (folder / name).is_file()))
     if not isinstance(description.get("architecture"), dict):
-        raise ValueError(f"{folder} doesn't say its architecture; it was written by an older version")
+        raise ValueError(
+            f"{folder} doesn't say its architecture; it was written by an older version"
+        )
     tensors = files.read_folder(folder)
     variables: Any = flax.traverse_util.unflatten_dict(tensors, sep="/")
     if fingerprint(variables) != description.get("fingerprint"):
-        raise ValueError(f"{folder}: the weights differ from their fingerprint; they are damaged or not these")
+        raise ValueError(
+            f"{folder}: the weights differ from their fingerprint; they are damaged or not these"
+        )
     options = dict(description["architecture"])
     if options.pop("scan", False):
         variables["params"] = transformer.unstack_blocks(variables["params"])
@@ -72,15 +84,23 @@ def _open_own(folder: pathlib.Path) -> Published:
         tensors = flat
         options["scan"] = True
     images = description.get("inputs", {}).get("images")
-    return Published(str(folder), weight_format.Own(), options, tensors, options.pop("num_classes"),
-                     images[-1] if images else 3)  # fmt: skip
+    return Published(
+        str(folder),
+        weight_format.Own(),
+        options,
+        tensors,
+        options.pop("num_classes"),
+        images[-1] if images else 3,
+    )
 
 
 def _open_hugging_face(folder: pathlib.Path) -> Published:
     config = files.read_json(folder / "config.json")
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in FORMATS:
-        raise ValueError(f"{folder}: model_type {kind!r} is not supported; supported: {sorted(FORMATS)}")
+        raise ValueError(
+            f"{folder}: model_type {kind!r} is not supported; supported: {sorted(FORMATS)}"
+        )
     found = FORMATS[kind]
     assert found.options is not None
     try:
@@ -99,13 +119,16 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
     return Published(str(folder), found, options, tensors, classes, config.get("num_channels", 3))
 
 
-def _normalised(folder: pathlib.Path, found: weight_format.WeightFormat, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _normalised(
+    folder: pathlib.Path, found: weight_format.WeightFormat, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """The tensors without prefix, `weight` and `bias` in LayerNorms, no counters of batches."""
     renamed: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         if name.endswith("num_batches_tracked"):
             continue
-        # The first BERT checkpoints, bert-base-uncased among them, call a LayerNorm's weight and bias gamma and beta.
+        # The first BERT checkpoints, bert-base-uncased among them, call a LayerNorm's weight and
+        # bias gamma and beta.
         new = name.removeprefix(found.prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
         new = new.replace("LayerNorm.beta", "LayerNorm.bias")
         if new in renamed:

@@ -1,8 +1,8 @@
-"""The terms of an objective: thin adapters from a loss function to what it reads of student, teacher and batch.
+"""The terms of an objective: thin adapters from a loss function to what it reads of student,
+  teacher and batch.
 
-A new loss is one function in `kd_jax.losses`, its line in `TERMS`, and an adapter of its own only where it reads what
-no other loss does.
-"""
+A new loss is one function in `kd_jax.losses`, its line in `TERMS`, and an adapter of its own only
+where it reads what no other loss does."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,13 @@ from kd_jax import losses
 from kd_jax.objective.terms.attention import of_scores
 from kd_jax.objective.terms.attribution import attribution_matching
 from kd_jax.objective.terms.features import flow_of_solution, of_maps, of_vectors
-from kd_jax.objective.terms.logits import cross_entropy, decoupled_kd, of_batch_of_predictions, of_predictions, topk_kl
+from kd_jax.objective.terms.logits import (
+    cross_entropy,
+    decoupled_kd,
+    of_batch_of_predictions,
+    of_predictions,
+    topk_kl,
+)
 from kd_jax.objective.terms.relations import contrastive_representation, of_relations
 from kd_jax.objective.terms.responses import factor_transfer, overhaul, review, variational
 from kd_jax.objective.terms.term import StepContext, Term, TermSpec
@@ -25,7 +31,9 @@ TERMS: dict[str, Callable[..., Term]] = {
     "batch_correlation": of_batch_of_predictions(losses.batch_correlation),
     "class_correlation": of_batch_of_predictions(losses.class_correlation),
     "contrastive_representation": contrastive_representation,
-    "correlation_congruence_adjacent": of_relations(losses.correlation_congruence_adjacent, equal=True),
+    "correlation_congruence_adjacent": of_relations(
+        losses.correlation_congruence_adjacent, equal=True
+    ),
     "correlation_congruence_rbf": of_relations(losses.correlation_congruence_rbf),
     "cosine_distance": of_vectors(losses.cosine_distance),
     "cross_entropy": cross_entropy,
@@ -57,5 +65,5 @@ TERMS: dict[str, Callable[..., Term]] = {
     "universal_logit_distance": of_predictions(losses.universal_logit_distance, any_classes=True),
     "variational": variational,
 }
-"""Name -> constructor of a term: `(site, **options)`, the options being what it reads and the loss's hyperparameters.
-"""
+"""Name -> constructor of a term: `(site, **options)`, the options being what it reads and the
+loss's hyperparameters. """

@@ -1,4 +1,5 @@
-"""A term on what predictions rest on: the student's attribution of an example's parts beside the teacher's."""
+"""A term on what predictions rest on: the student's attribution of an example's parts beside the
+teacher's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +11,13 @@ import jax.numpy as jnp
 from kd_jax.analysis.attribution import attribute, draw_permutations
 from kd_jax.analysis.attribution import attribution_matching as match
 from kd_jax.analysis.banzhaf import attribute_by_coins, draw_coins
-from kd_jax.analysis.masking import Masking, hide_tokens, mask_batch, replace_patches, replace_tokens
+from kd_jax.analysis.masking import (
+    Masking,
+    hide_tokens,
+    mask_batch,
+    replace_patches,
+    replace_tokens,
+)
 from kd_jax.core.types import Batch
 from kd_jax.losses.checks import masked_mean
 from kd_jax.objective.terms.term import LogitsOf, StepContext, Term, TermSpec
@@ -21,23 +28,34 @@ Attribute = Callable[[LogitsOf, Batch, jax.Array], jax.Array]
 
 
 def attribution_matching(
-    site: TermSpec, *, players: str | Sequence[int], value: str, draws: int, examples: int | None, baseline: float | None,
-    fixed_ids: Sequence[int] = (), source: str | None = None,
-) -> Term:  # fmt: skip
-    """Attributions of the logit of the class that the teacher predicts, under the same draws for both models.
+    site: TermSpec,
+    *,
+    players: str | Sequence[int],
+    value: str,
+    draws: int,
+    examples: int | None,
+    baseline: float | None,
+    fixed_ids: Sequence[int] = (),
+    source: str | None = None,
+) -> Term:
+    """Attributions of the logit of the class that the teacher predicts, under the same draws for
+    both models.
 
-    Each example takes `draws * (M - 1) + 2` forward passes of both models for Shapley values of `M` players, and
-    `draws * (M + 1)` for Banzhaf values.
+    Each example takes `draws * (M - 1) + 2` forward passes of both models for Shapley values of `M`
+    players, and `draws * (M + 1)` for Banzhaf values.
 
     Args:
       site: where the term stands.
-      players: rows and columns of a grid of patches, or "tokens", which student and teacher must share.
-      value: "shapley", by random orders of joining and their reverses, or "banzhaf", by coins that keep each player
-        with probability 1/2.
-      draws: orders of joining, reverses included, an even number from 4 on; or rounds of coins, from 1 on.
-      examples: how many of a microbatch's examples, the first ones; each device then computes all of them. None: all.
-      baseline: of hidden patches, in the unit of both models' views; the id of the token in place of hidden ones; None
-        takes hidden tokens out of the attention mask.
+      players: rows and columns of a grid of patches, or "tokens", which student and teacher must
+        share.
+      value: "shapley", by random orders of joining and their reverses, or "banzhaf", by coins that
+        keep each player with probability 1/2.
+      draws: orders of joining, reverses included, an even number from 4 on; or rounds of coins,
+        from 1 on.
+      examples: how many of a microbatch's examples, the first ones; each device then computes all
+        of them. None: all.
+      baseline: of hidden patches, in the unit of both models' views; the id of the token in place
+        of hidden ones; None takes hidden tokens out of the attention mask.
       fixed_ids: of tokens that are always shown, and don't count.
       source: the teacher, where there are several.
 
@@ -46,8 +64,12 @@ def attribution_matching(
     """
     name = site.teacher(source)
     if name in site.cached:
-        raise ValueError(f"teacher {name!r} can't be asked about masked examples while it is cached")
-    if examples is not None and (isinstance(examples, bool) or not isinstance(examples, int) or examples < 1):
+        raise ValueError(
+            f"teacher {name!r} can't be asked about masked examples while it is cached"
+        )
+    if examples is not None and (
+        isinstance(examples, bool) or not isinstance(examples, int) or examples < 1
+    ):
         raise ValueError(f"examples must be None or a whole number from 1 on, got {examples!r}")
     mask = _masking(site, name, players, baseline, tuple(fixed_ids))
     estimate = _estimator(value, draws, mask, site.view, players)
@@ -57,17 +79,26 @@ def attribution_matching(
         assert seen.student_logits is not None
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:examples], seen.batch)
         classes = jnp.argmax(seen.teachers[name].logits[:examples], axis=-1)
-        both = [estimate(model, batch, classes, seen.key) for model in (seen.student_logits, seen.teacher_logits[name])]
+        both = [
+            estimate(model, batch, classes, seen.key)
+            for model in (seen.student_logits, seen.teacher_logits[name])
+        ]
         return match(*both, where=_counted(batch.views[site.view], players, fixed_ids))
 
     def values(_params, memory, seen: StepContext):
         found = matched(seen)
-        return (found if examples is None else masked_mean(found, jnp.asarray(seen.batch.valid)[:examples])), memory
+        return (
+            found
+            if examples is None
+            else masked_mean(found, jnp.asarray(seen.batch.valid)[:examples])
+        ), memory
 
     return Term("example" if examples is None else "batch", values, site.view)
 
 
-def _masking(site: TermSpec, teacher: str, players: Any, baseline: float | None, fixed_ids: tuple[int, ...]) -> Masking:
+def _masking(
+    site: TermSpec, teacher: str, players: Any, baseline: float | None, fixed_ids: tuple[int, ...]
+) -> Masking:
     """How players are hidden from student and teacher; tried on one example."""
     if players == TOKENS:
         if site.tokens is None:
@@ -77,10 +108,20 @@ def _masking(site: TermSpec, teacher: str, players: Any, baseline: float | None,
         if baseline is not None:
             hide = replace_tokens(baseline_id=_whole(baseline, "baseline", 0), fixed_ids=fixed_ids)
     else:
-        grid = tuple(_whole(side, "each of players", 1) for side in players) if not isinstance(players, str) else ()
+        grid = (
+            tuple(_whole(side, "each of players", 1) for side in players)
+            if not isinstance(players, str)
+            else ()
+        )
         if site.tokens is not None or len(grid) != 2 or fixed_ids or baseline is None:
-            wanted = f"{TOKENS!r}" if site.tokens is not None else "(rows, columns), with a baseline and no fixed_ids"
-            raise ValueError(f"players must be {wanted}, got {players!r}, baseline {baseline}, fixed_ids {fixed_ids}")
+            wanted = (
+                f"{TOKENS!r}"
+                if site.tokens is not None
+                else "(rows, columns), with a baseline and no fixed_ids"
+            )
+            raise ValueError(
+                f"players must be {wanted}, got {players!r}, baseline {baseline}, fixed_ids {fixed_ids}"
+            )
         count, hide = math.prod(grid), replace_patches(grid=(grid[0], grid[1]), baseline=baseline)
     # An ensemble of several views has none of its own.
     theirs = site.teacher_views[teacher]
@@ -96,36 +137,49 @@ def _whole(number: Any, what: str, least: int) -> int:
     return number
 
 
-def _estimator(value: str, draws: int, mask: Masking, view: str, players: Any) -> Callable[..., jax.Array]:
+def _estimator(
+    value: str, draws: int, mask: Masking, view: str, players: Any
+) -> Callable[..., jax.Array]:
     """`(model, batch, classes, key) -> [B, M]`."""
     if value not in ("shapley", "banzhaf"):
         raise ValueError(f"unknown value {value!r}; there are banzhaf, shapley")
     _whole(draws, "draws", 1)
     if value == "shapley" and (draws < 4 or draws % 2):
-        raise ValueError(f"draws of orders of joining must be an even number from 4 on, got {draws}")
+        raise ValueError(
+            f"draws of orders of joining must be an even number from 4 on, got {draws}"
+        )
 
     def estimate(model: LogitsOf, batch: Batch, classes: jax.Array, key: jax.Array) -> jax.Array:
         count = _texts(batch.views[view]).shape[1] if players == TOKENS else math.prod(players)
-        # All coalitions at once: a gradient through several passes would keep all of them in memory anyway.
+        # All coalitions at once: a gradient through several passes would keep all of them in memory
+        # anyway.
         rows = classes.shape[0] * (draws + 2) * (count + 1)
         if value == "shapley":
             orders = draw_permutations(key, count, draws // 2)
             return attribute(model, mask, batch, classes, orders, rows=rows).values
-        return attribute_by_coins(model, mask, batch, classes, draw_coins(key, count, draws), rows=rows)
+        return attribute_by_coins(
+            model, mask, batch, classes, draw_coins(key, count, draws), rows=rows
+        )
 
     return estimate
 
 
 def _texts(view: Any) -> jax.Array:
-    """`[B, T]` token ids; refused where others are mixed into them, which masking them would not hide."""
+    """`[B, T]` token ids; refused where others are mixed into them, which masking them would not
+    hide."""
     if "partner_ids" in view:
-        raise ValueError("attributions of mixed texts are not defined: training.mixing must be None")
+        raise ValueError(
+            "attributions of mixed texts are not defined: training.mixing must be None"
+        )
     return jnp.asarray(view["input_ids"])
 
 
 def _counted(view: Any, players: Any, fixed_ids: Sequence[int]) -> jax.Array | None:
-    """Bool `[B, T]`: tokens that neither fill up nor are always shown; None for patches, all of which count."""
+    """Bool `[B, T]`: tokens that neither fill up nor are always shown; None for patches, all of
+    which count."""
     if players != TOKENS:
         return None
     ids = _texts(view)
-    return (jnp.asarray(view["attention_mask"]) > 0) & ~jnp.isin(ids, jnp.array(tuple(fixed_ids), ids.dtype))
+    return (jnp.asarray(view["attention_mask"]) > 0) & ~jnp.isin(
+        ids, jnp.array(tuple(fixed_ids), ids.dtype)
+    )

@@ -1,4 +1,5 @@
-"""Terms on hidden vectors and feature maps, mapped to the teacher's width by the knowledge mapping network."""
+"""Terms on hidden vectors and feature maps, mapped to the teacher's width by the knowledge mapping
+network."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -23,9 +24,13 @@ def layer_pairs(student: Layers, teacher: Layers) -> list[tuple[str, str]]:
     Raises:
       ValueError: if they differ in number.
     """
-    ours, theirs = ((layers,) if isinstance(layers, str) else tuple(layers) for layers in (student, teacher))
+    ours, theirs = (
+        (layers,) if isinstance(layers, str) else tuple(layers) for layers in (student, teacher)
+    )
     if len(ours) != len(theirs) or not ours:
-        raise ValueError(f"student and teacher must name layers in pairs, got {len(ours)} and {len(theirs)}")
+        raise ValueError(
+            f"student and teacher must name layers in pairs, got {len(ours)} and {len(theirs)}"
+        )
     return list(zip(ours, theirs, strict=True))
 
 
@@ -50,29 +55,39 @@ class ProjectedPair:
         if site.is_by_token(outer.shape):
             site.require_one_tokenizer(teacher)
         params = jax.eval_shape(self.init, jax.random.key(0))
-        self.shapes = jax.eval_shape(lambda p, s, t: self._compared(p, s, t, None, None), params, self._inner, outer)
+        self.shapes = jax.eval_shape(
+            lambda p, s, t: self._compared(p, s, t, None, None), params, self._inner, outer
+        )
 
     def init(self, key: jax.Array) -> Any:
         """The mapping's parameters, in float32 or wider; `{}` without one."""
         if self._network is None:
             return {}
         example = jnp.zeros(self._inner.shape, self._inner.dtype)
-        return cast(self._network.init(key, example)["params"], jnp.promote_types(jnp.float32, self._inner.dtype))
+        return cast(
+            self._network.init(key, example)["params"],
+            jnp.promote_types(jnp.float32, self._inner.dtype),
+        )
 
     def _compared(self, params, student, teacher, where, axis_name):
         if student.ndim == teacher.ndim == 4:
             student, teacher = to_common_size(student, teacher)
         if self._network is not None:
             options = {"where": where, "axis_name": axis_name} if self._network.normalizes else {}
-            # The mapping is left behind with its running statistics: only the batch's are ever used.
-            student, _ = self._network.apply({"params": params}, student, **options, mutable=["batch_stats"])
+            # The mapping is left behind with its running statistics: only the batch's are ever
+            # used.
+            student, _ = self._network.apply(
+                {"params": params}, student, **options, mutable=["batch_stats"]
+            )
         return student, teacher
 
     def read(self, params: Any, seen: StepContext) -> tuple[jax.Array, jax.Array]:
         """The student's mapped layer and the teacher's."""
         student = seen.student.features[self._layers[0]]
         teacher = seen.teachers[self._teacher].features[self._layers[1]]
-        return self._compared(params, student, teacher, jnp.asarray(seen.batch.valid), seen.axis_name)
+        return self._compared(
+            params, student, teacher, jnp.asarray(seen.batch.valid), seen.axis_name
+        )
 
     def require_equal_shapes(self) -> None:
         """Refuses a pair that can't be compared element by element.
@@ -89,7 +104,9 @@ class ProjectedPair:
             )
 
 
-def project_pairs(site: TermSpec, teacher: str, student: Layers, layers: Layers, mapping: str | None) -> list[ProjectedPair]:
+def project_pairs(
+    site: TermSpec, teacher: str, student: Layers, layers: Layers, mapping: str | None
+) -> list[ProjectedPair]:
     """One `Mapped` for each pair of layers."""
     return [ProjectedPair(site, teacher, pair, mapping) for pair in layer_pairs(student, layers)]
 
@@ -110,7 +127,9 @@ def init_pairs(pairs: Sequence[ProjectedPair]) -> Callable[[jax.Array], tuple[An
     return init
 
 
-def sum_over_pairs(pairs: Sequence[ProjectedPair], bound: Sequence[Callable[..., jax.Array]]) -> Callable[..., Any]:
+def sum_over_pairs(
+    pairs: Sequence[ProjectedPair], bound: Sequence[Callable[..., jax.Array]]
+) -> Callable[..., Any]:
     """A term's `values`: the sum of the loss over the pairs."""
 
     def values(params, memory, seen: StepContext):
@@ -126,20 +145,29 @@ def sum_over_pairs(pairs: Sequence[ProjectedPair], bound: Sequence[Callable[...,
 def of_vectors(loss: Callable[..., jax.Array]) -> Callable[..., Term]:
     """A term's constructor from a loss `(student [..., D], teacher [..., D]) -> [...]`.
 
-    Options: `student` and `teacher`, a layer or several in pairs (their losses are added); `mapping`, of the student's
-    layer to the teacher's width; `source`, the teacher where there are several. A layer with a vector for each token is
-    averaged over the tokens that count, any other within each example first.
-    """
+    Options: `student` and `teacher`, a layer or several in pairs (their losses are added);
+    `mapping`, of the student's layer to the teacher's width; `source`, the teacher where there are
+    several. A layer with a vector for each token is averaged over the tokens that count, any other
+    within each example first."""
 
     @adopts(loss)
-    def build(site: TermSpec, *, student: Layers, teacher: Layers, mapping: str | None, source: str | None = None,
-              **given: Any) -> Term:  # fmt: skip
+    def build(
+        site: TermSpec,
+        *,
+        student: Layers,
+        teacher: Layers,
+        mapping: str | None,
+        source: str | None = None,
+        **given: Any,
+    ) -> Term:
         pairs = project_pairs(site, site.teacher(source), student, teacher, mapping)
         for pair in pairs:
             pair.require_equal_shapes()
         kinds = {site.is_by_token(pair.shapes[1].shape) for pair in pairs}
         if len(kinds) > 1:
-            raise ValueError("layers by token and layers by example can't be added in one term; make two terms of them")
+            raise ValueError(
+                "layers by token and layers by example can't be added in one term; make two terms of them"
+            )
         bound = [bind(loss, given, *pair.shapes) for pair in pairs]
         kind = "token" if kinds == {True} else "example"
         return Term(kind, sum_over_pairs(pairs, bound), site.view, init=init_pairs(pairs))
@@ -148,14 +176,22 @@ def of_vectors(loss: Callable[..., jax.Array]) -> Callable[..., Term]:
 
 
 def of_maps(loss: Callable[..., jax.Array], *, equal: bool = False) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student_map, teacher_map) -> [B]`; options as `of_vectors`, mapping optional.
+    """A term's constructor from a loss `(student_map, teacher_map) -> [B]`; options as
+    `of_vectors`, mapping optional.
 
     Text layers `[B, T, D]` are read as maps `[B, T, 1, D]` of which the tokens that count, count.
     """
 
     @adopts(loss)
-    def build(site: TermSpec, *, student: Layers, teacher: Layers, mapping: str | None = None, source: str | None = None,
-              **given: Any) -> Term:  # fmt: skip
+    def build(
+        site: TermSpec,
+        *,
+        student: Layers,
+        teacher: Layers,
+        mapping: str | None = None,
+        source: str | None = None,
+        **given: Any,
+    ) -> Term:
         pairs = project_pairs(site, site.teacher(source), student, teacher, mapping)
         if equal:
             for pair in pairs:
@@ -174,10 +210,15 @@ def of_maps(loss: Callable[..., jax.Array], *, equal: bool = False) -> Callable[
     return build
 
 
-def _on_maps(loss: Callable[..., jax.Array], given: Any, site: TermSpec, pair: ProjectedPair) -> Callable[..., jax.Array]:
+def _on_maps(
+    loss: Callable[..., jax.Array], given: Any, site: TermSpec, pair: ProjectedPair
+) -> Callable[..., jax.Array]:
     """The loss on one pair, `(step, (student, teacher), seen) -> [B]`."""
     by_token = [site.is_by_token(shape.shape) for shape in pair.shapes]
-    as_map = lambda x: jax.ShapeDtypeStruct((*x.shape[:2], 1, x.shape[2]), x.dtype) if all(by_token) else x  # noqa: E731
+
+    def as_map(x):
+        return jax.ShapeDtypeStruct((*x.shape[:2], 1, x.shape[2]), x.dtype) if all(by_token) else x
+
     bound = bind(loss, given, *(as_map(shape) for shape in pair.shapes))
 
     def on_pair(step: Any, maps: tuple[jax.Array, jax.Array], seen: StepContext) -> jax.Array:
@@ -190,8 +231,14 @@ def _on_maps(loss: Callable[..., jax.Array], given: Any, site: TermSpec, pair: P
 
 
 @adopts(losses.flow_of_solution)
-def flow_of_solution(site: TermSpec, *, student: Sequence[str], teacher: Sequence[str], source: str | None = None,
-                     **given: Any) -> Term:  # fmt: skip
+def flow_of_solution(
+    site: TermSpec,
+    *,
+    student: Sequence[str],
+    teacher: Sequence[str],
+    source: str | None = None,
+    **given: Any,
+) -> Term:
     """FSP between each layer named and the next; the channels of student and teacher must agree."""
     name = site.teacher(source)
     pairs = project_pairs(site, name, student, teacher, None)

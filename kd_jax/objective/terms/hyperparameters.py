@@ -1,4 +1,5 @@
-"""A loss's hyperparameters as a config gives them: numbers or schedules, checked by the loss itself."""
+"""A loss's hyperparameters as a config gives them: numbers or schedules, checked by the loss
+itself."""
 
 import functools
 import inspect
@@ -17,13 +18,15 @@ NOT_OPTIONS = ("where",)
 
 
 def of_loss(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The loss's keyword-only hyperparameters by name, with the paper's values as their defaults."""
+    """The loss's keyword-only hyperparameters by name, with the paper's values as their
+    defaults."""
     parameters = inspect.signature(loss).parameters.values()
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in NOT_OPTIONS}
 
 
 def adopts(*losses: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Lets a term's constructor, which takes `**given`, show the hyperparameters of its losses as its own options."""
+    """Lets a term's constructor, which takes `**given`, show the hyperparameters of its losses as
+    its own options."""
 
     def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(build)
@@ -35,14 +38,17 @@ def adopts(*losses: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callab
     return decorate
 
 
-def bind(loss: Callable[..., Any], given: Mapping[str, Any], *shapes: Any, **fixed: Any) -> Callable[..., Any]:
-    """The loss with its hyperparameters as functions of the step: `(step, *arrays, **more) -> values`.
+def bind(
+    loss: Callable[..., Any], given: Mapping[str, Any], *shapes: Any, **fixed: Any
+) -> Callable[..., Any]:
+    """The loss with its hyperparameters as functions of the step: `(step, *arrays, **more) ->
+    values`.
 
     Args:
       loss: the function.
       given: name -> number or schedule; the others keep the paper's values.
-      *shapes: what the loss will be called with, as `jax.ShapeDtypeStruct`s: it is traced once with each extreme of
-        each schedule, so that its own checks speak before anything compiles.
+      *shapes: what the loss will be called with, as `jax.ShapeDtypeStruct`s: it is traced once with
+        each extreme of each schedule, so that its own checks speak before anything compiles.
       **fixed: further arguments of that trial.
 
     Raises:
@@ -55,6 +61,11 @@ def bind(loss: Callable[..., Any], given: Mapping[str, Any], *shapes: Any, **fix
         jax.eval_shape(functools.partial(loss, **settings), *shapes)
 
     def at(step: Any, *arrays: Any, **more: Any) -> Any:
-        return loss(*arrays, **structural, **{name: value(step) for name, value in scheduled.items()}, **more)
+        return loss(
+            *arrays,
+            **structural,
+            **{name: value(step) for name, value in scheduled.items()},
+            **more,
+        )
 
     return at

@@ -21,7 +21,9 @@ def cross_entropy(site: TermSpec) -> Term:
     return Term("example", values, site.view, labelled=True)
 
 
-def _selected(logits: Any, classes: Sequence[int] | None, owner: str) -> Callable[[jax.Array], jax.Array]:
+def _selected(
+    logits: Any, classes: Sequence[int] | None, owner: str
+) -> Callable[[jax.Array], jax.Array]:
     """Picks the classes that are compared; all for None.
 
     Raises:
@@ -31,14 +33,18 @@ def _selected(logits: Any, classes: Sequence[int] | None, owner: str) -> Callabl
         return lambda scores: scores
     known = logits.shape[-1]
     if any(not 0 <= index < known for index in classes) or len(set(classes)) < len(classes):
-        raise ValueError(f"the classes of {owner} must be distinct numbers from 0 to {known - 1}, got {tuple(classes)}")
+        raise ValueError(
+            f"the classes of {owner} must be distinct numbers from 0 to {known - 1}, got {tuple(classes)}"
+        )
     return lambda scores: scores[..., jnp.asarray(classes)]
 
 
 def _pair(site: TermSpec, source: str | None, layer: str | None, student_classes, teacher_classes):
     """The teacher's name, how both logits are read from what is seen, and their shapes."""
     name = site.teacher(source)
-    ours = site.student.logits if layer is None else site.feature(site.student, layer, "the student")
+    ours = (
+        site.student.logits if layer is None else site.feature(site.student, layer, "the student")
+    )
     theirs = site.teachers[name].logits
     pick_ours = _selected(ours, student_classes, "the student")
     pick_theirs = _selected(theirs, teacher_classes, f"teacher {name!r}")
@@ -59,18 +65,26 @@ def _require_equal_classes(shapes: Any, name: str) -> None:
         )
 
 
-def of_predictions(loss: Callable[..., jax.Array], *, any_classes: bool = False) -> Callable[..., Term]:
+def of_predictions(
+    loss: Callable[..., jax.Array], *, any_classes: bool = False
+) -> Callable[..., Term]:
     """A term's constructor from a loss `(student_logits, teacher_logits) -> [B]`.
 
-    Its options beside the loss's own: `source`, the teacher where there are several; `student`, a feature that holds
-    the logits of another head, such as DeiT's distillation head; `student_classes` and `teacher_classes`, indices of
-    the classes to compare, in the same order, where the label spaces differ.
-    """
+    Its options beside the loss's own: `source`, the teacher where there are several; `student`, a
+    feature that holds the logits of another head, such as DeiT's distillation head;
+    `student_classes` and `teacher_classes`, indices of the classes to compare, in the same order,
+    where the label spaces differ."""
 
     @adopts(loss)
-    def build(site: TermSpec, *, source: str | None = None, student: str | None = None,
-              student_classes: Sequence[int] | None = None, teacher_classes: Sequence[int] | None = None,
-              **given: Any) -> Term:  # fmt: skip
+    def build(
+        site: TermSpec,
+        *,
+        source: str | None = None,
+        student: str | None = None,
+        student_classes: Sequence[int] | None = None,
+        teacher_classes: Sequence[int] | None = None,
+        **given: Any,
+    ) -> Term:
         name, read, shapes = _pair(site, source, student, student_classes, teacher_classes)
         if not any_classes:
             _require_equal_classes(shapes, name)
@@ -85,11 +99,18 @@ def of_predictions(loss: Callable[..., jax.Array], *, any_classes: bool = False)
 
 
 def of_batch_of_predictions(loss: Callable[..., jax.Array]) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student_logits, teacher_logits, where=[B]) -> []`; options as above."""
+    """A term's constructor from a loss `(student_logits, teacher_logits, where=[B]) -> []`; options
+    as above."""
 
     @adopts(loss)
-    def build(site: TermSpec, *, source: str | None = None, student_classes: Sequence[int] | None = None,
-              teacher_classes: Sequence[int] | None = None, **given: Any) -> Term:  # fmt: skip
+    def build(
+        site: TermSpec,
+        *,
+        source: str | None = None,
+        student_classes: Sequence[int] | None = None,
+        teacher_classes: Sequence[int] | None = None,
+        **given: Any,
+    ) -> Term:
         name, read, shapes = _pair(site, source, None, student_classes, teacher_classes)
         _require_equal_classes(shapes, name)
         bound = bind(loss, given, *shapes)
@@ -104,7 +125,8 @@ def of_batch_of_predictions(loss: Callable[..., jax.Array]) -> Callable[..., Ter
 
 @adopts(losses.decoupled_kd)
 def decoupled_kd(site: TermSpec, *, source: str | None = None, **given: Any) -> Term:
-    """DKD needs the label, so examples without one are left out; of a soft label the largest class."""
+    """DKD needs the label, so examples without one are left out; of a soft label the largest
+    class."""
     name, read, shapes = _pair(site, source, None, None, None)
     _require_equal_classes(shapes, name)
     labels = jax.ShapeDtypeStruct(shapes[0].shape[:-1], jnp.int32)

@@ -24,8 +24,8 @@ class TermSpec:
       teachers: teacher's name -> its output, likewise.
       tokens: length `T` of the student's view for text, None for images.
       teacher_views: teacher's name -> name of its view.
-      labels: [N] int, the classes of the training examples, -1 where unlabelled; an example's position is its
-        `Batch.index`.
+      labels: [N] int, the classes of the training examples, -1 where unlabelled; an example's
+        position is its `Batch.index`.
       num_classes: of the data.
       inputs: name -> view of one example, likewise.
       cached: teachers whose outputs on the training data are all there is of them.
@@ -48,14 +48,20 @@ class TermSpec:
         if name is None and len(self.teachers) == 1:
             return next(iter(self.teachers))
         if name is None or name not in self.teachers:
-            wanted = "it must say which teacher (source=...)" if name is None else f"unknown teacher {name!r}"
+            wanted = (
+                "it must say which teacher (source=...)"
+                if name is None
+                else f"unknown teacher {name!r}"
+            )
             raise ValueError(f"{wanted}; there are {', '.join(sorted(self.teachers))}")
         return name
 
     def feature(self, output: ModelOutput, layer: str, owner: str) -> Any:
         """A feature's shape, or an error that lists the layers."""
         if layer not in output.features:
-            raise ValueError(f"{owner} has no layer {layer!r}; it has {', '.join(sorted(output.features))}")
+            raise ValueError(
+                f"{owner} has no layer {layer!r}; it has {', '.join(sorted(output.features))}"
+            )
         return output.features[layer]
 
     def is_by_token(self, shape: tuple[int, ...]) -> bool:
@@ -84,9 +90,10 @@ class StepContext:
       batch: the microbatch.
       step: [] training step, for schedules.
       key: for what it draws; the same on all devices.
-      axis_name: pmap's axis where the rows are one device's, None where they are the whole microbatch.
-      student_logits: the student with the parameters that are trained, asked about other examples: no dropout, stored
-        statistics.
+      axis_name: pmap's axis where the rows are one device's, None where they are the whole
+        microbatch.
+      student_logits: the student with the parameters that are trained, asked about other examples:
+        no dropout, stored statistics.
       teacher_logits: each teacher's name -> the teacher, likewise, without gradient.
     """
 
@@ -117,9 +124,9 @@ class Term:
     """One loss of an objective.
 
     Attributes:
-      kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes are averaged first),
-        "token" [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts once, and
-        must itself leave out the rows that are not valid).
+      kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes
+        are averaged first), "token" [B, T] (the student view's attention mask), or "batch" [] (sees
+        the whole microbatch; counts once, and must itself leave out the rows that are not valid).
       values: `(params, memory, seen) -> (unreduced values, new memory)`.
       init: `key -> (params, memory)`; nothing trained and nothing kept unless a term says so.
       labelled: whether examples without a label are left out.
@@ -133,7 +140,8 @@ class Term:
     init: Callable[[jax.Array], tuple[PyTree, PyTree]] = field(default=lambda _: ({}, {}))
 
     def mask(self, batch: Batch) -> jax.Array:
-        """Bool: what counts, with the batch's leading axes; [] for a "batch" term of one microbatch."""
+        """Bool: what counts, with the batch's leading axes; [] for a "batch" term of one
+        microbatch."""
         valid = jnp.asarray(batch.valid)
         if self.labelled:
             valid = valid & batch.label_valid
@@ -145,7 +153,8 @@ class Term:
         return valid
 
     def count(self, batch: Batch) -> jax.Array:
-        """[] how many values count; known before the models run, whatever the batch's leading axes."""
+        """[] how many values count; known before the models run, whatever the batch's leading
+        axes."""
         return jnp.sum(self.mask(batch))
 
     def apply(self, params: PyTree, memory: PyTree, seen: StepContext) -> tuple[Mean, PyTree]:

@@ -10,8 +10,8 @@ import pytest
 from kd_jax.data import builders
 from kd_jax.data.open import open_source
 
-# Dies at the n-th call of one of the functions that make files appear: in the middle of TFDS's writing, before and
-# after its own rename, before and after ours.
+# Dies at the n-th call of one of the functions that make files appear: in the middle of TFDS's
+# writing, before and after its own rename, before and after ours.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -44,7 +44,9 @@ print(open_source("digits", "test", **options).fingerprint)
 
 
 def read(root):
-    return open_source("digits", "test", dir=str(root), inputs="image", label="label", max_rejected=0)
+    return open_source(
+        "digits", "test", dir=str(root), inputs="image", label="label", max_rejected=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,10 @@ def test_a_kill_leaves_nothing_half_prepared(tmp_path, want, when):
 
 def test_two_processes_prepare_at_once(tmp_path, want):
     command = [sys.executable, "-c", PREPARE, str(tmp_path)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for process in running:
         output, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors

@@ -14,7 +14,9 @@ def sources(tmp_path_factory):
 
 
 def as_pairs(images, labels):
-    return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True))
+    return sorted(
+        (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
+    )
 
 
 def test_holds_scikit_learns_images_once_each(sources):

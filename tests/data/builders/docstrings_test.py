@@ -12,9 +12,17 @@ from kd_jax.data.open import open_source
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    options = {"dir": str(tmp_path_factory.mktemp("tfds")), "inputs": "text", "label": "label", "max_rejected": 0}
+    options = {
+        "dir": str(tmp_path_factory.mktemp("tfds")),
+        "inputs": "text",
+        "label": "label",
+        "max_rejected": 0,
+    }
     before = set(sys.modules)
-    found = {split: open_source("docstrings", split, **options) for split in ("train", "validation", "test")}
+    found = {
+        split: open_source("docstrings", split, **options)
+        for split in ("train", "validation", "test")
+    }
     assert not [name for name in set(sys.modules) - before if name.startswith("transformers")]
     return found
 
@@ -25,7 +33,9 @@ def test_has_about_27_thousand_texts_in_8_classes(sources):
     assert 20_000 < total < 40_000
     assert abs(sizes["train"] / total - 0.8) < 0.01
     assert abs(sizes["test"] / total - 0.1) < 0.01
-    counts = np.bincount(np.concatenate([source.labels for source in sources.values()]), minlength=8)
+    counts = np.bincount(
+        np.concatenate([source.labels for source in sources.values()]), minlength=8
+    )
     assert (counts > 500).all()
     assert sources["train"].class_names == docstrings.PACKAGES
 
@@ -38,13 +48,17 @@ def test_no_text_stands_twice(sources):
 
 def test_records_the_versions_it_was_made_from(sources):
     found = sources["train"].provenance["packages"]
-    assert found == {package: importlib.metadata.version(package) for package in docstrings.PACKAGES}
+    assert found == {
+        package: importlib.metadata.version(package) for package in docstrings.PACKAGES
+    }
 
 
 def test_is_neither_trivial_nor_noise(sources):
     vectorizer = TfidfVectorizer(min_df=2)
     train, test = sources["train"], sources["test"]
-    model = LogisticRegression(max_iter=300, tol=1e-3).fit(vectorizer.fit_transform(train.inputs), train.labels)
+    model = LogisticRegression(max_iter=300, tol=1e-3).fit(
+        vectorizer.fit_transform(train.inputs), train.labels
+    )
     assert 0.78 < model.score(vectorizer.transform(test.inputs), test.labels) < 0.84
 
 

@@ -1,4 +1,5 @@
-"""The planted dataset: every kind in equal parts, evaluation splits untouched, and cleaning finds what was planted."""
+"""The planted dataset: every kind in equal parts, evaluation splits untouched, and cleaning finds
+what was planted."""
 
 import json
 from collections import Counter
@@ -39,7 +40,9 @@ def test_every_kind_is_planted_about_as_often(planted):
     kinds = Counter(planted.values())
     assert kinds.keys() == {*text.REASONS, *duplicates.REASONS}
     assert sum(kinds.values()) == hostile_docstrings.HOSTILE
-    single = [count for kind, count in kinds.items() if kind != "conflicting_labels"]  # Those come in pairs.
+    single = [
+        count for kind, count in kinds.items() if kind != "conflicting_labels"
+    ]  # Those come in pairs.
     assert max(single) - min(single) <= 1
 
 
@@ -68,7 +71,9 @@ def test_the_config_sets_aside_or_repairs_what_was_planted(folder, planted, tmp_
     config.data.cleaning.prepared = "drop"
     config.training.epochs = config.models.teacher.training.epochs = 0.005
     results = run_experiment(plain(config), tmp_path)
-    entries = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    entries = [
+        json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()
+    ]
     reasons = {entry["row"]: entry["reasons"] for entry in entries}
     missed = {row: reason for row, reason in planted.items() if reason not in reasons.get(row, ())}
     assert len(missed) <= 3  # A small change may take two long texts apart.

@@ -1,4 +1,5 @@
-"""Hostile rows among real ones: the rules were tuned on planting seed 0, the tests plant with others."""
+"""Hostile rows among real ones: the rules were tuned on planting seed 0, the tests plant with
+others."""
 
 import json
 import os
@@ -21,13 +22,21 @@ DOCSTRINGS = Path(tempfile.gettempdir()) / "kd_jax-tests-data"
 LIMITS = Limits(max_characters=MAX_CHARACTERS, near_duplicate=0.8)
 ROWS, HOSTILE = 2_000, 300
 TEXT_REASONS = (*text.REASONS, *duplicates.REASONS)
-REPAIRABLE = ("control_character", "zero_width", "bidirectional_override", "mixed_scripts", "markup")
+REPAIRABLE = (
+    "control_character",
+    "zero_width",
+    "bidirectional_override",
+    "mixed_scripts",
+    "markup",
+)
 
 
 @pytest.fixture(scope="module")
 def docstrings():
     """2,000 rows, their labels and the texts held out, as `draw` draws them."""
-    return draw(*(read("docstrings", split, DOCSTRINGS, "text") for split in ("train", "validation")))
+    return draw(
+        *(read("docstrings", split, DOCSTRINGS, "text") for split in ("train", "validation"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +44,9 @@ def sst2():
     """The same of SST-2."""
     if not (SHARED / "glue").is_dir():
         pytest.skip(f"the prepared datasets are not at {SHARED}; set KD_JAX_TFDS_DATA")
-    return draw(*(read("glue/sst2", split, SHARED, "sentence") for split in ("train", "validation")))
+    return draw(
+        *(read("glue/sst2", split, SHARED, "sentence") for split in ("train", "validation"))
+    )
 
 
 def read(name, split, folder, column):
@@ -43,10 +54,13 @@ def read(name, split, folder, column):
 
 
 def draw(train, held_out):
-    """2,000 rows that repeat neither each other nor an evaluation row, their labels as two classes; and those."""
+    """2,000 rows that repeat neither each other nor an evaluation row, their labels as two classes;
+    and those."""
     held_out = list(held_out.inputs)
     order = np.random.default_rng(0).permutation(len(train))[: 2 * ROWS].tolist()
-    keys = [duplicates.normalize(text) for text in (*held_out, *(train.inputs[row] for row in order))]
+    keys = [
+        duplicates.normalize(text) for text in (*held_out, *(train.inputs[row] for row in order))
+    ]
     repeated = {later - len(held_out) for _, later in alike_pairs(keys)}
     rows = [row for place, row in enumerate(order) if place not in repeated][:ROWS]
     return [train.inputs[row] for row in rows], (train.labels[rows] % 2).tolist(), held_out
@@ -55,14 +69,23 @@ def draw(train, held_out):
 def check_planted(real, seed):
     texts, labels, held_out = real
     planted = add_hostile_examples(texts, labels, held_out, seed, HOSTILE)
-    found = clean(planted.inputs, planted.labels, modality="text", mode="drop", limits=LIMITS, held_out=held_out)
+    found = clean(
+        planted.inputs,
+        planted.labels,
+        modality="text",
+        mode="drop",
+        limits=LIMITS,
+        held_out=held_out,
+    )
     reasons = {entry["row"] - 1: entry["reasons"] for entry in found.quarantined}
     assert len(planted.inputs) == ROWS
     assert len(planted.wanted) == HOSTILE
     kinds = Counter(planted.wanted.values())
     assert min(kinds.values()) >= HOSTILE // (len(kinds) + 1)
     missed = {
-        row: (want, planted.inputs[row]) for row, want in planted.wanted.items() if want not in reasons.get(row, ())
+        row: (want, planted.inputs[row])
+        for row, want in planted.wanted.items()
+        if want not in reasons.get(row, ())
     }
     assert not missed
     assert len(reasons.keys() - planted.wanted.keys()) <= (ROWS - HOSTILE) // 100
@@ -142,8 +165,9 @@ def test_an_entry_names_row_reasons_value_and_what_is_repeated_as_json():
 def test_of_conflicting_rows_the_first_repeats_none():
     entries = clean_few("report", ["same", "same"], [0, 1]).quarantined
     assert [(entry["reasons"], entry.get("repeats")) for entry in entries] == [
-        (["conflicting_labels"], None), (["conflicting_labels"], 1)
-    ]  # fmt: skip
+        (["conflicting_labels"], None),
+        (["conflicting_labels"], 1),
+    ]
 
 
 def test_repair_changes_what_it_can_before_it_looks_for_duplicates():
@@ -164,7 +188,9 @@ def test_what_repeats_an_evaluation_row_as_repair_would_make_it_is_found():
 
 
 def test_pairs_of_texts_are_rows():
-    found = clean_few("repair", [("a", "b"), ("a", "<i>b</i>"), ("a", ""), ("b", "a"), ("c", "d"), ("e", "f")])
+    found = clean_few(
+        "repair", [("a", "b"), ("a", "<i>b</i>"), ("a", ""), ("b", "a"), ("c", "d"), ("e", "f")]
+    )
     assert found.counts == {"duplicate": 1, "empty": 1}
 
 
@@ -172,7 +198,8 @@ def test_more_set_aside_than_left_is_refused_with_both_numbers():
     half = ["good", "fine", "", " "]
     assert clean_few("drop", half).kept.tolist() == [0, 1]
     with pytest.raises(
-        ValueError, match=r"^cleaning would set aside 3 rows, more than the 2 that are left \(empty 3\)"
+        ValueError,
+        match=r"^cleaning would set aside 3 rows, more than the 2 that are left \(empty 3\)",
     ):
         clean_few("drop", [*half, ""])
     assert len(clean_few("report", [*half, ""]).kept) == 5
@@ -195,9 +222,19 @@ def test_pictures_are_checked_hashed_and_compared():
     pictures = [rng.integers(0, 256, (6, 6, 1), np.uint8) for _ in range(5)]
     more = [rng.integers(0, 256, (6, 6, 1), np.uint8) for _ in range(5)]
     rows = [*pictures, pictures[0].copy(), pictures[1], np.zeros((6, 6, 1), np.uint8), *more]
-    found = clean(rows, [0, 1, *[0] * 11], modality="image", mode="repair", limits=LIMITS, held_out=[pictures[2]])
+    found = clean(
+        rows,
+        [0, 1, *[0] * 11],
+        modality="image",
+        mode="repair",
+        limits=LIMITS,
+        held_out=[pictures[2]],
+    )
     assert {entry["row"]: entry["reasons"] for entry in found.quarantined} == {
-        2: ["conflicting_labels"], 3: ["duplicate_of_evaluation"], 6: ["duplicate"], 7: ["conflicting_labels"],
+        2: ["conflicting_labels"],
+        3: ["duplicate_of_evaluation"],
+        6: ["duplicate"],
+        7: ["conflicting_labels"],
         8: ["constant"],
-    }  # fmt: skip
+    }
     assert found.quarantined[-1]["value"] == "uint8 [6, 6, 1]"

@@ -5,9 +5,12 @@ from kd_jax.data.cleaning.confident_learning import find_label_errors
 
 
 def test_rows_off_the_confident_joint_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.9, 0.1]])
+    probabilities = np.array(
+        [[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.9, 0.1]]
+    )
     labels = np.array([0, 0, 0, 1, 1, 1])
-    # Thresholds: (0.9 + 0.7 + 0.2) / 3 = 0.6 for class 0, (0.6 + 0.9 + 0.1) / 3 = 0.533 for class 1.
+    # Thresholds: (0.9 + 0.7 + 0.2) / 3 = 0.6 for class 0, (0.6 + 0.9 + 0.1) / 3 = 0.533 for class
+    # 1.
     scores, suspects = find_label_errors(probabilities, labels)
     assert suspects.tolist() == [False, False, True, False, False, True]
     np.testing.assert_allclose(scores, [0.1, 0.3, 0.8, 0.4, 0.1, 0.9])
@@ -19,7 +22,9 @@ def test_the_threshold_is_the_class_own_so_a_shy_class_is_not_suspected():
     labels = np.array([0] * 4 + [1] * 4)
     _, suspects = find_label_errors(probabilities, labels)
     assert not suspects.any()
-    labels[4] = 0  # Now that row looks like class 1 and reaches its threshold, but not that of class 0.
+    labels[4] = (
+        0  # Now that row looks like class 1 and reaches its threshold, but not that of class 0.
+    )
     _, suspects = find_label_errors(probabilities, labels)
     assert suspects.tolist() == [False] * 4 + [True] + [False] * 3
 
@@ -52,7 +57,11 @@ def test_a_class_without_labels_claims_no_row():
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        (np.ones((2, 1)), [0, 0], r"\[N, K\] of at least two classes and labels \[N\], got \(2, 1\) and \(2,\)"),
+        (
+            np.ones((2, 1)),
+            [0, 0],
+            r"\[N, K\] of at least two classes and labels \[N\], got \(2, 1\) and \(2,\)",
+        ),
         (np.full((2, 2), 0.5), [0], r"got \(2, 2\) and \(1,\)"),
         (np.full((2, 2), 0.5), [0, 2], "class numbers from 0 to 1"),
         (np.full((2, 2), 0.5), [0.0, 1.0], "class numbers from 0 to 1"),

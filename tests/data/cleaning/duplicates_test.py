@@ -6,7 +6,8 @@ LONG = "a sentence that is long enough to be compared"
 
 
 @pytest.mark.parametrize(
-    "text", ["A Good  film", "\ta good\u00a0film\n", "ａ ｇｏｏｄ film", b"a GOOD film", "a good \ufb01lm"]
+    "text",
+    ["A Good  film", "\ta good\u00a0film\n", "ａ ｇｏｏｄ film", b"a GOOD film", "a good \ufb01lm"],
 )
 def test_texts_that_read_alike_have_one_key(text):
     assert normalize(text) == "a good film"
@@ -18,7 +19,10 @@ def test_a_pair_is_another_than_its_texts_joined():
 
 
 def test_of_equal_rows_all_but_the_first_are_duplicates():
-    assert find_duplicates(["a", "b", "a", "a"], [0, 1, 0, 0]) == {2: ("duplicate", 0), 3: ("duplicate", 0)}
+    assert find_duplicates(["a", "b", "a", "a"], [0, 1, 0, 0]) == {
+        2: ("duplicate", 0),
+        3: ("duplicate", 0),
+    }
 
 
 def test_of_one_text_under_several_labels_none_is_trusted():

@@ -21,10 +21,18 @@ def encode(pixels, kind="PNG"):
 
 def bomb(width, height):
     """A PNG of a few bytes whose header promises that many pixels."""
-    chunk = lambda name, body: struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))  # noqa: E731
+
+    def chunk(name, body):
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -40,13 +48,17 @@ def test_a_file_that_was_cut_is_truncated(kind, share):
     assert check(blob[: int(share * len(blob))]) == ["truncated"]
 
 
-@pytest.mark.parametrize("blob", [b"", b"no picture at all", b"\0" * 1000, encode(NOISE).replace(b"IDAT", b"IDXT")])
+@pytest.mark.parametrize(
+    "blob", [b"", b"no picture at all", b"\0" * 1000, encode(NOISE).replace(b"IDAT", b"IDXT")]
+)
 def test_what_is_no_picture_or_a_broken_one_is_undecodable(blob):
     assert check(blob) == ["undecodable"]
 
 
 def test_a_bomb_is_judged_by_its_header_without_decoding(monkeypatch):
-    monkeypatch.setattr("kd_jax.data.readers.image_decoding.decode", lambda *_: pytest.fail("was decoded"))
+    monkeypatch.setattr(
+        "kd_jax.data.readers.image_decoding.decode", lambda *_: pytest.fail("was decoded")
+    )
     assert check(bomb(5_000, 5_000), max_pixels=24_999_999) == ["decompression_bomb"]
     assert check(bomb(60_000, 60_000)) == ["decompression_bomb"]
     assert check(bomb(60_000, 60_000), max_pixels=10**10) == ["decompression_bomb"]

@@ -27,7 +27,16 @@ def test_markup_is_found_and_taken_out(text, shown):
 
 @pytest.mark.parametrize(
     "text",
-    ["a < b > c", "<3", "<unk> [MASK] <mask> <s1>", "<user> said", "r&b; rock&roll;", "AT&T", "&unknown;", "1<2"],
+    [
+        "a < b > c",
+        "<3",
+        "<unk> [MASK] <mask> <s1>",
+        "<user> said",
+        "r&b; rock&roll;",
+        "AT&T",
+        "&unknown;",
+        "1<2",
+    ],
 )
 def test_text_with_such_signs_is_no_markup(text):
     assert not has_markup(text)

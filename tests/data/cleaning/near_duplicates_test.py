@@ -8,7 +8,9 @@ from jaccard import alike_pairs
 from kd_jax.data.cleaning.near_duplicates import SHORTEST, Shingles, find_near_duplicates
 
 WORDS = [
-    a + b for a in ("ka", "lo", "mi", "nu", "pe", "ra", "so", "ti") for b in ("ban", "der", "gis", "hol", "jup", "vex")
+    a + b
+    for a in ("ka", "lo", "mi", "nu", "pe", "ra", "so", "ti")
+    for b in ("ban", "der", "gis", "hol", "jup", "vex")
 ]
 
 
@@ -51,7 +53,9 @@ def test_the_index_is_that_of_the_sets_of_shingles():
 
 def test_the_first_of_several_is_none_and_others_name_it():
     text = "the very same sentence about a film"
-    assert find_near_duplicates([text, "something else entirely, at length", f"{text}.", f"{text}!"], 0.8) == {
+    assert find_near_duplicates(
+        [text, "something else entirely, at length", f"{text}.", f"{text}!"], 0.8
+    ) == {
         2: 0,
         3: 0,
     }

@@ -30,7 +30,9 @@ def test_a_shift_or_another_order_of_columns_changes_nothing():
     rng = np.random.default_rng(2)
     features, labels = rng.normal(size=(40, 4)), np.arange(40) % 2
     scores = spectral_signatures(features, labels)
-    np.testing.assert_allclose(spectral_signatures(features[:, ::-1] + 7, labels), scores, rtol=1e-8)
+    np.testing.assert_allclose(
+        spectral_signatures(features[:, ::-1] + 7, labels), scores, rtol=1e-8
+    )
 
 
 def test_unlabelled_rows_score_zero_and_are_not_chosen():

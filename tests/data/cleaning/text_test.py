@@ -23,16 +23,33 @@ WRONG = [
     ("\u200b", ["zero_width", "empty"], "", ["empty"]),
     ("<br/>", ["markup"], "", ["empty"]),
     ("x" * 31, ["too_long"], "x" * 31, ["too_long"]),
-    ("\u200bp\u0430y\x00<i>", ["control_character", "zero_width", "mixed_scripts", "markup"], "pay", []),
+    (
+        "\u200bp\u0430y\x00<i>",
+        ["control_character", "zero_width", "mixed_scripts", "markup"],
+        "pay",
+        [],
+    ),
     (("fine", "<i>b</i>"), ["markup"], ("fine", "b"), []),
     (("fine", ""), ["empty"], ("fine", ""), ["empty"]),
 ]
 FINE = [
-    "plain", "tab\tand\r\nlines", "naïve café", b"bytes caf\xc3\xa9", "Москва и Киев", "Ελλάδα", "東京 カタカナ",
-    "a < b & c", "I <3 you", "\u05e9\u05dc\u05d5\u05dd\u200f!", "می\u200cخواهم", "क\u094d\u200dष",
+    "plain",
+    "tab\tand\r\nlines",
+    "naïve café",
+    b"bytes caf\xc3\xa9",
+    "Москва и Киев",
+    "Ελλάδα",
+    "東京 カタカナ",
+    "a < b & c",
+    "I <3 you",
+    "\u05e9\u05dc\u05d5\u05dd\u200f!",
+    "می\u200cخواهم",
+    "क\u094d\u200dष",
     "👩\u200d👧 ❤\ufe0f\u200d🔥",
-    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "x" * 30, ("a", "b"),
-]  # fmt: skip
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "x" * 30,
+    ("a", "b"),
+]
 
 
 @pytest.mark.parametrize(("value", "reasons", "repaired", "left"), WRONG)
@@ -59,7 +76,12 @@ def test_without_a_limit_any_length_is_right():
 
 def test_repair_composes_letters_and_accents():
     assert repair("e\u0301t\u0065\u0301") == "été"
-    assert [is_nfc(value) for value in ("e\u0301", "é", ("é", "e\u0301"), b"e\xcc\x81")] == [False, True, False, False]
+    assert [is_nfc(value) for value in ("e\u0301", "é", ("é", "e\u0301"), b"e\xcc\x81")] == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_hostile_text_takes_no_time_beyond_the_limit():

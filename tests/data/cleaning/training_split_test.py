@@ -6,7 +6,9 @@ from kd_jax.data.open import is_own
 from kd_jax.data.run_datasets import Datasets
 from kd_jax.data.source import Source, fingerprint, text_contents
 
-SPEC = dict(mode="repair", prepared="report", max_characters=1_000, max_pixels=10_000, near_duplicate=0.8)
+SPEC = dict(
+    mode="repair", prepared="report", max_characters=1_000, max_pixels=10_000, near_duplicate=0.8
+)
 TEXTS = ["one good film", "a bad\x00 film", "one good film", "a third one", "what is evaluated"]
 
 
@@ -17,7 +19,9 @@ def texts(inputs, labels=None, **options):
 
 
 def clean_texts(mode, source=None, **options):
-    return clean_training(source or texts(TEXTS), [texts(["What is evaluated"])], mode, SPEC | options)
+    return clean_training(
+        source or texts(TEXTS), [texts(["What is evaluated"])], mode, SPEC | options
+    )
 
 
 def test_training_loses_what_is_bad_and_what_is_evaluated():
@@ -37,10 +41,14 @@ def test_the_fingerprint_is_that_of_what_is_left():
 def test_soft_labels_go_with_their_rows_and_are_part_of_what_is_left():
     soft = np.random.default_rng(0).dirichlet(np.ones(2), 6).astype(np.float32)
     labels = soft.argmax(axis=1)
-    source, _ = clean_texts("drop", texts([*TEXTS[:2], *TEXTS[3:], "six", "seven"], labels, soft_labels=soft))
+    source, _ = clean_texts(
+        "drop", texts([*TEXTS[:2], *TEXTS[3:], "six", "seven"], labels, soft_labels=soft)
+    )
     np.testing.assert_array_equal(source.soft_labels, soft[[0, 2, 4, 5]])
     surer = (soft + np.eye(2, dtype=np.float32)[labels]) / 2
-    other, _ = clean_texts("drop", texts([*TEXTS[:2], *TEXTS[3:], "six", "seven"], labels, soft_labels=surer))
+    other, _ = clean_texts(
+        "drop", texts([*TEXTS[:2], *TEXTS[3:], "six", "seven"], labels, soft_labels=surer)
+    )
     assert other.labels.tolist() == source.labels.tolist()
     assert other.fingerprint != source.fingerprint
 
@@ -53,18 +61,28 @@ def test_where_nothing_is_taken_out_the_source_is_the_same(mode):
 
 def test_an_entry_names_the_users_own_row():
     _, cleaned = clean_texts("report", texts(TEXTS, rows=[12, 7, 30, 4, 5]))
-    assert [(entry["row"], entry.get("repeats")) for entry in cleaned.quarantined] == [(7, None), (30, 12), (5, None)]
+    assert [(entry["row"], entry.get("repeats")) for entry in cleaned.quarantined] == [
+        (7, None),
+        (30, 12),
+        (5, None),
+    ]
 
 
 def test_a_near_duplicate_of_zero_means_equal_texts_only():
-    source = texts(["a sentence that is long enough to be compared", "a sentence that is long enough to be compared."])
+    source = texts(
+        [
+            "a sentence that is long enough to be compared",
+            "a sentence that is long enough to be compared.",
+        ]
+    )
     assert len(clean_texts("drop", source)[0]) == 1
     assert len(clean_texts("drop", source, near_duplicate=0.0)[0]) == 2
 
 
 def test_too_much_to_set_aside_names_the_dataset():
     with pytest.raises(
-        ValueError, match=r"^'reviews train': cleaning would set aside 3 rows, more than the 2 that are left"
+        ValueError,
+        match=r"^'reviews train': cleaning would set aside 3 rows, more than the 2 that are left",
     ):
         clean_texts("drop")
 
@@ -82,7 +100,10 @@ def test_pictures_are_picked_out_and_their_fingerprint_tells_which(stacked):
     others, _ = clean_training(source, [], "repair", SPEC | {"max_pixels": 16})
     assert kept.fingerprint == others.fingerprint != source.fingerprint
     inputs[4][...] = 0
-    assert clean_training(source, [], "drop", SPEC)[0].fingerprint not in (kept.fingerprint, source.fingerprint)
+    assert clean_training(source, [], "drop", SPEC)[0].fingerprint not in (
+        kept.fingerprint,
+        source.fingerprint,
+    )
 
 
 # The config's section
@@ -91,7 +112,12 @@ def test_pictures_are_picked_out_and_their_fingerprint_tells_which(stacked):
 def test_files_of_the_users_own_have_their_own_mode(tmp_path):
     table = tmp_path / "reviews.csv"
     table.write_text("text,label\n")
-    assert [is_own(name) for name in (str(table), str(tmp_path), "digits", "glue/sst2")] == [True, True, False, False]
+    assert [is_own(name) for name in (str(table), str(tmp_path), "digits", "glue/sst2")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert choose_mode(SPEC, own=True) == "repair"
     assert choose_mode(SPEC, own=False) == "report"
 
@@ -123,33 +149,61 @@ def test_every_option_is_asked_for():
 
 @pytest.fixture
 def reviews(tmp_path):
-    """A section that reads three tables; two rows of training stand in `selection` and, nearly, in `evaluation`."""
+    """A section that reads three tables; two rows of training stand in `selection` and, nearly, in
+    `evaluation`."""
     sentence = "this is a sentence of the evaluation"
     content = {
-        "train": ["good film", "bad\u200b film", "the one that selects", f"{sentence}!", "fine", "poor", "so so"],
+        "train": [
+            "good film",
+            "bad\u200b film",
+            "the one that selects",
+            f"{sentence}!",
+            "fine",
+            "poor",
+            "so so",
+        ],
         "selection": ["The one that selects", "<b>other</b>"],
         "evaluation": [sentence, sentence, "\u202eodd"],
     }
     for split, rows in content.items():
         lines = [f"{text},{number % 2}\n" for number, text in enumerate(rows)]
         (tmp_path / f"{split}.csv").write_text("text,label\n" + "".join(lines))
-    return dict(name=str(tmp_path), dir=None, train="train", selection="selection", evaluation="evaluation",
-                inputs="text", label="label", max_rejected=0, augmentation=dict(crop=0, flip=0.0),
-                cleaning=SPEC)  # fmt: skip
+    return dict(
+        name=str(tmp_path),
+        dir=None,
+        train="train",
+        selection="selection",
+        evaluation="evaluation",
+        inputs="text",
+        label="label",
+        max_rejected=0,
+        augmentation=dict(crop=0, flip=0.0),
+        cleaning=SPEC,
+    )
 
 
 def test_evaluation_stays_whole_and_training_gives_way(reviews):
     datasets = Datasets(reviews, {})
-    assert sorted(datasets.splits["train"].inputs) == ["bad film", "fine", "good film", "poor", "so so"]
+    assert sorted(datasets.splits["train"].inputs) == [
+        "bad film",
+        "fine",
+        "good film",
+        "poor",
+        "so so",
+    ]
     assert [len(datasets.splits[role]) for role in ("selection", "evaluation")] == [2, 3]
     assert "\u202eodd" in datasets.splits["evaluation"].inputs
     assert datasets.cleaning == {
-        "mode": "repair", "rows": 7, "kept": 5,
-        "quarantined": {"duplicate_of_evaluation": 1, "near_duplicate_of_evaluation": 1}, "repaired": {"zero_width": 1},
-    }  # fmt: skip
+        "mode": "repair",
+        "rows": 7,
+        "kept": 5,
+        "quarantined": {"duplicate_of_evaluation": 1, "near_duplicate_of_evaluation": 1},
+        "repaired": {"zero_width": 1},
+    }
     assert {(entry["row"], *entry["reasons"]) for entry in datasets.quarantined()} == {
-        (4, "duplicate_of_evaluation"), (5, "near_duplicate_of_evaluation")
-    }  # fmt: skip
+        (4, "duplicate_of_evaluation"),
+        (5, "near_duplicate_of_evaluation"),
+    }
 
 
 def test_the_fingerprint_of_the_data_follows_what_is_trained_on(reviews):

@@ -9,7 +9,9 @@ from kd_jax.data.readers import image_decoding
 
 
 def read(path, split="train", max_rejected=0, **options):
-    return open_source(str(path), split, dir=None, inputs="-", label="-", max_rejected=max_rejected, **options)
+    return open_source(
+        str(path), split, dir=None, inputs="-", label="-", max_rejected=max_rejected, **options
+    )
 
 
 def save(path, value, mode="L", size=(4, 3)):
@@ -67,9 +69,14 @@ def test_unreadable_images_are_set_aside(tmp_path):
     source = read(tmp_path, max_rejected=2)
     assert source.inputs.shape == (5, 64, 64, 1)
     np.testing.assert_array_equal(source.inputs[:, 0, 0, 0] - 7, source.labels)
-    assert {(rejected.row, rejected.value) for rejected in source.rejected} == {(1, "a/cut.png"), (3, "a/text.jpg")}
+    assert {(rejected.row, rejected.value) for rejected in source.rejected} == {
+        (1, "a/cut.png"),
+        (3, "a/text.jpg"),
+    }
     assert all("unreadable image" in rejected.reason for rejected in source.rejected)
-    with pytest.raises(ValueError, match=r"2 rows .* data.max_rejected=1; the first is row [13]: unreadable image"):
+    with pytest.raises(
+        ValueError, match=r"2 rows .* data.max_rejected=1; the first is row [13]: unreadable image"
+    ):
         read(tmp_path, max_rejected=1)
 
 

@@ -11,10 +11,14 @@ def rows(spec):
     return [(name, row) for name, part in splits.select(spec, COUNTS, "x") for row in part]
 
 
-@pytest.mark.parametrize("boundary", ["0%", "33%", "50%", "95%", "100%", "0", "7", "100", "-20%", "-3"])
+@pytest.mark.parametrize(
+    "boundary", ["0%", "33%", "50%", "95%", "100%", "0", "7", "100", "-20%", "-3"]
+)
 def test_two_parts_meet_and_never_overlap(boundary):
     # The row of test keeps an empty half from being refused.
-    halves = [rows(f"test[:1]+{spec}")[1:] for spec in (f"train[:{boundary}]", f"train[{boundary}:]")]
+    halves = [
+        rows(f"test[:1]+{spec}")[1:] for spec in (f"train[:{boundary}]", f"train[{boundary}:]")
+    ]
     assert [row for half in halves for row in half] == rows("train")
 
 

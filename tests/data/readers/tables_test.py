@@ -7,11 +7,16 @@ from kd_jax.data.open import open_source
 
 
 def read(path, split="train", inputs="text", label="label", max_rejected=0, **options):
-    return open_source(str(path), split, dir=None, inputs=inputs, label=label, max_rejected=max_rejected, **options)
+    return open_source(
+        str(path), split, dir=None, inputs=inputs, label=label, max_rejected=max_rejected, **options
+    )
 
 
 def pairs(source):
-    return {(text, source.class_names[label]) for text, label in zip(source.inputs, source.labels, strict=True)}
+    return {
+        (text, source.class_names[label])
+        for text, label in zip(source.inputs, source.labels, strict=True)
+    }
 
 
 def write(folder, name, content):
@@ -58,7 +63,15 @@ def test_csv_sets_hostile_rows_aside_and_keeps_the_rest(tmp_path):
     assert [rejected.row for rejected in source.rejected] == [3, 4, 5, 6, 7, 8, 11]
     for rejected, reason in zip(
         source.rejected,
-        ("UTF-8", "3 columns instead of 2", "1 columns", "broken row", "empty text", "missing label", "broken row"),
+        (
+            "UTF-8",
+            "3 columns instead of 2",
+            "1 columns",
+            "broken row",
+            "empty text",
+            "missing label",
+            "broken row",
+        ),
         strict=True,
     ):
         assert reason in rejected.reason
@@ -85,7 +98,9 @@ def test_jsonl_sets_hostile_rows_aside(tmp_path):
 
 def test_too_many_bad_rows_are_an_error_in_one_line(tmp_path):
     path = write(tmp_path, "h.csv", HOSTILE_CSV)
-    with pytest.raises(ValueError, match=r"^7 rows of .* data.max_rejected=6; the first is row 3: .*UTF-8.*$"):
+    with pytest.raises(
+        ValueError, match=r"^7 rows of .* data.max_rejected=6; the first is row 3: .*UTF-8.*$"
+    ):
         read(path, max_rejected=6)
 
 
@@ -130,7 +145,9 @@ def test_a_file_sorted_by_class_slices_into_fair_parts(tmp_path):
 
 def test_files_of_a_folder_are_splits_with_one_set_of_classes(tmp_path):
     write(tmp_path, "train.csv", "text,label\na,2\nb,10\n")
-    write(tmp_path, "test.jsonl", "\n".join(json.dumps({"text": text, "label": 2}) for text in "cd"))
+    write(
+        tmp_path, "test.jsonl", "\n".join(json.dumps({"text": text, "label": 2}) for text in "cd")
+    )
     test = read(tmp_path, "test")
     assert test.class_names == ("2", "10")
     np.testing.assert_array_equal(test.labels, [0, 0])

@@ -14,11 +14,15 @@ SHARED = Path(os.environ.get("KD_JAX_TFDS_DATA", ROOT / ".." / "shared" / "tfds_
 def read(name, split, inputs, label="label", dir=SHARED, **options):
     if dir is SHARED and not SHARED.is_dir():
         pytest.skip(f"the prepared datasets are not at {SHARED}; set KD_JAX_TFDS_DATA")
-    return open_source(name, split, dir=str(dir), inputs=inputs, label=label, max_rejected=0, **options)
+    return open_source(
+        name, split, dir=str(dir), inputs=inputs, label=label, max_rejected=0, **options
+    )
 
 
 def test_reads_text():
-    train, held_out = (read("glue/sst2", split, "sentence") for split in ("train[:95%]", "train[95%:]"))
+    train, held_out = (
+        read("glue/sst2", split, "sentence") for split in ("train[:95%]", "train[95%:]")
+    )
     assert len(train) + len(held_out) == 67_349
     assert len(train) == 63_982
     assert train.class_names == ("negative", "positive")
@@ -59,7 +63,10 @@ def test_other_class_names_are_matched_by_name():
     ("arguments", "message"),
     [
         (("glue/sst2", "train", "text"), "no feature 'text'; it has idx, label, sentence"),
-        (("glue/sst2", "train", "sentence", "idx"), "feature 'idx' of 'glue/sst2' is no class label"),
+        (
+            ("glue/sst2", "train", "sentence", "idx"),
+            "feature 'idx' of 'glue/sst2' is no class label",
+        ),
         (("glue/sst2", "dev", "sentence"), "no split 'dev'; it has test, train, validation"),
         (("glue/sst2", "train[:0%]", "sentence"), "is empty"),
         (("glue/sst2", "train[:1%]", "idx"), "neither text nor an image"),
@@ -90,11 +97,14 @@ def test_a_dataset_that_cannot_be_prepared_says_how_it_can(tmp_path, monkeypatch
 
     monkeypatch.setattr("tensorflow_datasets.builder", fail)
     with pytest.raises(
-        ValueError, match=r"not prepared in .*No module named 'tensorflow'.*uv run --with tensorflow"
+        ValueError,
+        match=r"not prepared in .*No module named 'tensorflow'.*uv run --with tensorflow",
     ) as caught:
         read("mnist", "train", "image", dir=tmp_path)
     assert "\n" not in str(caught.value)
-    assert f"tfds.builder('mnist', data_dir='{tmp_path}', file_format='array_record')" in str(caught.value)
+    assert f"tfds.builder('mnist', data_dir='{tmp_path}', file_format='array_record')" in str(
+        caught.value
+    )
 
 
 def test_the_data_directory_is_argument_then_environment_then_default(monkeypatch):

@@ -1,4 +1,5 @@
-"""Inputs without labels: in order, one at a time, what can't be read in its place with the reason."""
+"""Inputs without labels: in order, one at a time, what can't be read in its place with the
+reason."""
 
 import io
 import itertools
@@ -11,13 +12,19 @@ from kd_jax.data.readers import unlabelled
 
 
 def read(path, modality="text", columns=("text",), channels=None):
-    return [(row.place, row.value, row.error) for row in unlabelled.read(path, modality, columns, channels)]
+    return [
+        (row.place, row.value, row.error)
+        for row in unlabelled.read(path, modality, columns, channels)
+    ]
 
 
 def test_a_text_file_is_one_text_a_line(tmp_path):
     path = tmp_path / "films.txt"
-    path.write_bytes("\ufeffa fine film\r\n\n  \nbad \xff bytes\nÜberaus fade".encode("latin-1", "ignore").replace(
-        b"\xdcberaus", "Überaus".encode()))  # fmt: skip
+    path.write_bytes(
+        "\ufeffa fine film\r\n\n  \nbad \xff bytes\nÜberaus fade".encode(
+            "latin-1", "ignore"
+        ).replace(b"\xdcberaus", "Überaus".encode())
+    )
     assert read(path) == [
         ({"row": 1}, "a fine film", None),
         ({"row": 2}, None, "empty text"),
@@ -49,7 +56,9 @@ def test_json_lines_and_tsv_are_read_alike(tmp_path):
         (None, "empty text in column 'text'"),
     ]
     (tmp_path / "a.tsv").write_text('text\tother\nsaid "so"\tb\n')
-    assert read(tmp_path / "a.tsv", columns=("text", "other")) == [({"row": 2}, ('said "so"', "b"), None)]
+    assert read(tmp_path / "a.tsv", columns=("text", "other")) == [
+        ({"row": 2}, ('said "so"', "b"), None)
+    ]
 
 
 def test_a_table_is_read_as_a_stream(tmp_path, monkeypatch):
@@ -84,9 +93,19 @@ def test_images_are_found_in_folders_in_folders(tmp_path):
 @pytest.mark.parametrize(
     ("name", "modality", "columns", "message"),
     [
-        ("nowhere.csv", "text", ("text",), r"there is no file or folder '.*nowhere\.csv' to predict"),
+        (
+            "nowhere.csv",
+            "text",
+            ("text",),
+            r"there is no file or folder '.*nowhere\.csv' to predict",
+        ),
         ("a.csv", "text", ("txt",), r"a\.csv' has no column 'txt'; it has text"),
-        ("a.txt", "text", ("a", "b"), "the model reads pairs of texts; give a table with the columns a and b"),
+        (
+            "a.txt",
+            "text",
+            ("a", "b"),
+            "the model reads pairs of texts; give a table with the columns a and b",
+        ),
         (
             "a.pdf",
             "text",

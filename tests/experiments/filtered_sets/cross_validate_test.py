@@ -29,7 +29,8 @@ from kd_jax.training.interruption import Interrupted
 
 
 def test_no_row_is_judged_by_a_model_that_learned_from_it(judged, pictures, monkeypatch, tmp_path):
-    """Every fold's model is given the other rows, each row is asked about once, by the model that wasn't given it."""
+    """Every fold's model is given the other rows, each row is asked about once, by the model that
+    wasn't given it."""
     config, results, _ = judged
     given, asked = [], []
     obtain, outputs = cross_validate.obtain, cross_validate.cache.outputs
@@ -52,7 +53,9 @@ def test_no_row_is_judged_by_a_model_that_learned_from_it(judged, pictures, monk
     assert len(given) == len(asked) == config["trusted_sets"]["trusted"]["folds"]
     assert set.union(*asked) == everything
     assert sum(map(len, asked)) == len(everything)
-    assert all(learned == everything - held_out for learned, held_out in zip(given, asked, strict=True))
+    assert all(
+        learned == everything - held_out for learned, held_out in zip(given, asked, strict=True)
+    )
 
 
 def test_an_interrupted_judgement_goes_on_where_it_was(judged, monkeypatch, tmp_path):
@@ -87,7 +90,9 @@ def test_an_interrupted_judgement_goes_on_where_it_was(judged, monkeypatch, tmp_
     assert again["trusted_sets"] == results["trusted_sets"]
 
 
-def test_poison_is_the_share_of_each_class_that_stands_out_in_the_judge_s_features(pictures, tmp_path):
+def test_poison_is_the_share_of_each_class_that_stands_out_in_the_judge_s_features(
+    pictures, tmp_path
+):
     """The light pictures among the dark ones do; of the other class as many rows are doubted."""
     options = {"label_errors": False, "label_share": None, "poison": 0.075, "folds": 0}
     results = run_experiment(picture_config(pictures, **options), tmp_path)
@@ -99,9 +104,25 @@ def test_poison_is_the_share_of_each_class_that_stands_out_in_the_judge_s_featur
 
 def test_sentences_are_judged_like_pictures_and_shown_where_they_are_listed(tmp_path):
     """Two sentences of praise are labelled bad; the row is the line of the file."""
-    subjects = ("film", "plot", "cast", "score", "script", "scene", "joke", "ending", "hero", "villain")
+    subjects = (
+        "film",
+        "plot",
+        "cast",
+        "score",
+        "script",
+        "scene",
+        "joke",
+        "ending",
+        "hero",
+        "villain",
+    )
     said = ("wonderful and warm,good", "dreadful and dull,bad")
-    rows = [f"{where} {subject} was {words}" for where in ("the", "its") for subject in subjects for words in said]
+    rows = [
+        f"{where} {subject} was {words}"
+        for where in ("the", "its")
+        for subject in subjects
+        for words in said
+    ]
     planted = [8, 22]
     for line in planted:
         assert "good" in rows[line - 2]
@@ -116,7 +137,9 @@ def test_sentences_are_judged_like_pictures_and_shown_where_they_are_listed(tmp_
         model["view"], model["training"]["epochs"] = view, 60.0
     run_experiment(config | {"view": view}, tmp_path / "run")
     assert of_the_set(tmp_path / "run", "label_error") == set(planted)
-    assert quarantine(tmp_path / "run")[0]["value"] == repr(rows[planted[0] - 2].removesuffix(",bad"))
+    assert quarantine(tmp_path / "run")[0]["value"] == repr(
+        rows[planted[0] - 2].removesuffix(",bad")
+    )
 
 
 def test_confident_learning_picks_by_itself_how_many_labels_it_doubts(pictures, tmp_path):
@@ -128,7 +151,9 @@ def test_confident_learning_picks_by_itself_how_many_labels_it_doubts(pictures, 
     assert results["trusted_sets"]["trusted"]["kept"] == 2 * TRAIN - len(found)
 
 
-def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about(pictures, tmp_path, caplog):
+def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about(
+    pictures, tmp_path, caplog
+):
     """The restored one learned from the same pictures with the right labels."""
     clean = tmp_path / "clean"
     write_pictures(clean, flip=False)
@@ -141,15 +166,20 @@ def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about
         results = run_experiment(config, tmp_path / "run")
     assert of_the_set(tmp_path / "run", "label_error") == planted_rows(pictures)
     assert "will doubt few" not in caplog.text
-    assert results["models"]["judge"]["fingerprint"] == saved_model.load_required(
-        tmp_path / "elsewhere" / "judge").description["fingerprint"]  # fmt: skip
+    assert (
+        results["models"]["judge"]["fingerprint"]
+        == saved_model.load_required(tmp_path / "elsewhere" / "judge").description["fingerprint"]
+    )
     with caplog.at_level(logging.WARNING):
         run_experiment(picture_config(pictures, folds=0), tmp_path / "own")
-    assert "judge judges labels that it learned from, and will doubt few: give it folds" in caplog.text
+    assert (
+        "judge judges labels that it learned from, and will doubt few: give it folds" in caplog.text
+    )
 
 
 def test_a_restored_judge_is_trained_anew_on_the_folds(judged, pictures, monkeypatch, tmp_path):
-    """As a sweep's later runs have it: judged as in the run that trained it, not by the restored weights."""
+    """As a sweep's later runs have it: judged as in the run that trained it, not by the restored
+    weights."""
     _, results, folder = judged
     config, obtain, found = picture_config(pictures), cross_validate.obtain, []
     config["models"]["judge"]["restore"] = str(folder / "judge")
@@ -161,19 +191,29 @@ def test_a_restored_judge_is_trained_anew_on_the_folds(judged, pictures, monkeyp
 
     monkeypatch.setattr(cross_validate, "obtain", watched)
     again = run_experiment(config, tmp_path)
-    assert len({*found, fingerprint(results, "judge")}) == 1 + config["trusted_sets"]["trusted"]["folds"]
+    assert (
+        len({*found, fingerprint(results, "judge")})
+        == 1 + config["trusted_sets"]["trusted"]["folds"]
+    )
     assert again["trusted_sets"] == results["trusted_sets"]
 
 
 def test_a_judge_that_chooses_by_the_label_is_not_told_it(pictures, tmp_path):
-    """An ensemble that always picks the member that is right would find no label hard to believe."""
+    """An ensemble that always picks the member that is right would find no label hard to
+    believe."""
     config = picture_config(pictures, folds=0)
     config["models"]["second"] = copy.deepcopy(config["models"]["judge"])
     config["models"]["both"] = config["models"]["judge"] | {
-        "objective": {}, "training": {},
-        "model": {"name": "ensemble", "members": ("judge", "second"), "combine": "least_loss", "weights": None,
-                  "temperatures": None},
-    }  # fmt: skip
+        "objective": {},
+        "training": {},
+        "model": {
+            "name": "ensemble",
+            "members": ("judge", "second"),
+            "combine": "least_loss",
+            "weights": None,
+            "temperatures": None,
+        },
+    }
     config["trusted_sets"]["trusted"]["judge"] = "both"
     asked, ask = [], cross_validate.cache.outputs
 
@@ -203,15 +243,22 @@ def test_a_fold_s_rows_are_forgotten_when_its_model_is_trained(judged, pictures)
 
 
 def test_more_folds_than_rows_are_refused_before_anything_is_trained(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"trusted_sets.trusted: folds 81 are more than the 80 training rows"):
+    with pytest.raises(
+        ValueError, match=r"trusted_sets.trusted: folds 81 are more than the 80 training rows"
+    ):
         run_experiment(picture_config(pictures, folds=81), tmp_path)
     assert not (tmp_path / "judge").exists()
 
 
-def test_a_judge_without_the_feature_that_shows_poison_is_refused_by_name(pictures, monkeypatch, tmp_path):
-    monkeypatch.setattr("kd_jax.experiments.filtered_sets.make.ask", lambda *_: {"logits": np.zeros((2 * TRAIN, 2))})
+def test_a_judge_without_the_feature_that_shows_poison_is_refused_by_name(
+    pictures, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(
+        "kd_jax.experiments.filtered_sets.make.ask", lambda *_: {"logits": np.zeros((2 * TRAIN, 2))}
+    )
     config = picture_config(pictures, label_errors=False, label_share=None, poison=0.1)
     with pytest.raises(
-        ValueError, match=r"trusted_sets.trusted: the judge 'judge' has no feature 'pooled'; it has log"
+        ValueError,
+        match=r"trusted_sets.trusted: the judge 'judge' has no feature 'pooled'; it has log",
     ):
         run_experiment(config, tmp_path)

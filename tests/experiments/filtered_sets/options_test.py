@@ -1,4 +1,5 @@
-"""The config's trusted sets: who judges is trained first, and what can't be is refused before anything runs."""
+"""The config's trusted sets: who judges is trained first, and what can't be is refused before
+anything runs."""
 
 import copy
 
@@ -9,9 +10,16 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.plan import make_plan
 
 CONFIG = plain(load_config(f"{ROOT / 'configs' / 'digits_trusted.py'}"))
-MORE = dict(teacher="unsifted_baseline", source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0),
-            labels="soft", temperature=1.0, confidence=0.0, per_class=None, near_duplicate=0.0,
-            max_overlap=0.0)  # fmt: skip
+MORE = dict(
+    teacher="unsifted_baseline",
+    source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0),
+    labels="soft",
+    temperature=1.0,
+    confidence=0.0,
+    per_class=None,
+    near_duplicate=0.0,
+    max_overlap=0.0,
+)
 
 
 @pytest.fixture
@@ -36,11 +44,17 @@ def test_a_judge_of_what_it_learns_from_itself_is_a_circle(config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"judge": "nobody"}, "judge names 'nobody'; there are baseline, judge, student, teacher, unsifted"),
+        (
+            {"judge": "nobody"},
+            "judge names 'nobody'; there are baseline, judge, student, teacher, unsifted",
+        ),
         ({"mode": "repair"}, "mode is one of drop, report, got 'repair'"),
         ({"label_errors": 0.1}, "label_errors is True or False, got 0.1"),
         ({"label_share": True}, "label_share is a share above 0 and below 1, or None, got True"),
-        ({"label_errors": False, "label_share": 0.1}, "label_share must be None where label_errors is False, got 0.1"),
+        (
+            {"label_errors": False, "label_share": 0.1},
+            "label_share must be None where label_errors is False, got 0.1",
+        ),
         ({"folds": 1}, "folds is 0 or a whole number from 2 on, got 1"),
         ({"folds": -2}, "folds is 0 or a whole number from 2 on, got -2"),
         ({"folds": 2.5}, "folds is 0 or a whole number from 2 on, got 2.5"),
@@ -49,7 +63,10 @@ def test_a_judge_of_what_it_learns_from_itself_is_a_circle(config):
         ({"poison": 0}, "poison is a share above 0 and below 1, or None, got 0"),
         ({"poison": "some"}, "poison is a share above 0 and below 1, or None, got 'some'"),
         ({"label_errors": False}, "doubts nothing: label_errors is False and poison None"),
-        ({"judge": "unsifted"}, "folds: the judge 'unsifted' has teachers, peers, .* may know the labels of rows held"),
+        (
+            {"judge": "unsifted"},
+            "folds: the judge 'unsifted' has teachers, peers, .* may know the labels of rows held",
+        ),
         ({"threshold": 0.5}, "has no option 'threshold'; its options are folds, judge"),
     ],
 )
@@ -72,7 +89,9 @@ def test_a_judge_that_may_know_labels_held_out_gets_no_folds(config, section):
     """But it may judge as it is."""
     config["models"]["judge"] |= section
     config["transfer_sets"] = {"more": MORE}
-    config["models"]["unsifted_baseline"]["data"] = config["models"]["baseline"]["data"] = ("train",)
+    config["models"]["unsifted_baseline"]["data"] = config["models"]["baseline"]["data"] = (
+        "train",
+    )
     with pytest.raises(ValueError, match=r"trusted_sets.trusted.folds"):
         make_plan(config)
     config["trusted_sets"]["trusted"]["folds"] = 0
@@ -85,7 +104,9 @@ def test_a_judge_that_starts_from_a_model_of_ours_gets_no_folds(config, tmp_path
         (tmp_path / name).mkdir()
     (tmp_path / "ours" / "finished.json").write_text("{}")
     config["models"]["judge"]["model"] = {"pretrained": str(tmp_path / "ours")}
-    with pytest.raises(ValueError, match=r"folds: the judge 'judge' starts from .*ours, a model that was trained"):
+    with pytest.raises(
+        ValueError, match=r"folds: the judge 'judge' starts from .*ours, a model that was trained"
+    ):
         make_plan(config)
     config["models"]["judge"]["model"] = {"pretrained": str(tmp_path / "published")}
     make_plan(config)

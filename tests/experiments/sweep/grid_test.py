@@ -27,7 +27,9 @@ def laid_out(config, tmp_path, **spec):
 
 
 def test_every_setting_meets_every_seed_in_a_folder_that_says_so(config, tmp_path):
-    runs = laid_out(config, tmp_path, seeds=[3, 5], grid={TEMPERATURE: [1, 4.0], "training.epochs": [2]})
+    runs = laid_out(
+        config, tmp_path, seeds=[3, 5], grid={TEMPERATURE: [1, 4.0], "training.epochs": [2]}
+    )
     assert [run.name for run in runs] == [
         "temperature=1.0,epochs=2.0-seed3",
         "temperature=1.0,epochs=2.0-seed5",
@@ -35,7 +37,9 @@ def test_every_setting_meets_every_seed_in_a_folder_that_says_so(config, tmp_pat
         "temperature=4.0,epochs=2.0-seed5",
     ]
     assert [run.config["seed"] for run in runs] == [3, 5, 3, 5]
-    assert [run.config["models"]["student"]["objective"]["soft"]["temperature"] for run in runs] == [1.0, 1.0, 4.0, 4.0]
+    assert [
+        run.config["models"]["student"]["objective"]["soft"]["temperature"] for run in runs
+    ] == [1.0, 1.0, 4.0, 4.0]
 
 
 def test_without_a_grid_the_config_itself_runs_once_a_seed(config, tmp_path):
@@ -47,7 +51,9 @@ def test_without_a_grid_the_config_itself_runs_once_a_seed(config, tmp_path):
 def test_an_override_reaches_all_that_inherit_it_and_nothing_else(config, tmp_path):
     before = copy.deepcopy(plain(config))
     rate = "models.student.training.optimizer.learning_rate"
-    first, second = laid_out(config, tmp_path, seeds=[0], grid={"training.epochs": [7.0], rate: [0.5, 0.25]})
+    first, second = laid_out(
+        config, tmp_path, seeds=[0], grid={"training.epochs": [7.0], rate: [0.5, 0.25]}
+    )
     for run, wanted in ((first, 0.5), (second, 0.25)):
         models = run.config["models"]
         assert {model["training"]["epochs"] for model in models.values()} == {7.0}
@@ -65,7 +71,10 @@ def test_lists_stand_for_tuples(config, tmp_path):
 def test_folders_stay_short_and_apart(config, tmp_path):
     long = ["x" * 300, "x" * 301]
     odd = ["train[:90%]", "train[90%]"]
-    names = [run.name for run in laid_out(config, tmp_path, seeds=[0], grid={"data.dir": long, "data.train": odd})]
+    names = [
+        run.name
+        for run in laid_out(config, tmp_path, seeds=[0], grid={"data.dir": long, "data.train": odd})
+    ]
     assert len(set(names)) == 4
     assert max(map(len, names)) < 150
     same_end = {"models.student.model.name": ["cnn"], "data.name": ["digits"]}
@@ -79,7 +88,9 @@ def test_folders_stay_short_and_apart(config, tmp_path):
 
 
 def restored(run):
-    return {name: model["restore"] for name, model in run.config["models"].items() if model["restore"]}
+    return {
+        name: model["restore"] for name, model in run.config["models"].items() if model["restore"]
+    }
 
 
 def test_a_teacher_that_no_override_touches_is_trained_once(config, tmp_path):
@@ -109,12 +120,17 @@ def test_a_teacher_that_is_trained_with_a_peer_is_trained_in_every_run(config, t
     with config.unlocked():
         config.models.other = copy.deepcopy(config.models.teacher)
         config.models.other.model.width = 0.125
-        config.models.other.teachers, config.models.teacher.teachers = ("peer:teacher",), ("peer:other",)
+        config.models.other.teachers, config.models.teacher.teachers = (
+            ("peer:teacher",),
+            ("peer:other",),
+        )
     for run in laid_out(config, tmp_path, seeds=[0, 1], grid={TEMPERATURE: [1.0, 4.0]}):
         assert (restored(run), run.needs) == ({}, frozenset())
 
 
-def test_baselines_assistants_and_teachers_that_are_restored_already_are_left_alone(config, tmp_path):
+def test_baselines_assistants_and_teachers_that_are_restored_already_are_left_alone(
+    config, tmp_path
+):
     with config.unlocked():
         config.models.assistant = copy.deepcopy(config.models.student)
         config.models.student.teachers = ("assistant",)
@@ -144,10 +160,18 @@ def test_who_labels_or_judges_what_others_learn_from_is_trained_once(kind, tmp_p
         if kind == "transfer":
             config.trusted_sets = {}
             source = {"name": "mixes", "rounds": 1, "kind": "mixup", "concentration": 1.0}
-            config.transfer_sets = {"trusted": {
-                "teacher": "judge", "source": source, "labels": "soft", "temperature": 1.0, "confidence": 0.0,
-                "per_class": None, "near_duplicate": 0.0, "max_overlap": 0.0,
-            }}  # fmt: skip
+            config.transfer_sets = {
+                "trusted": {
+                    "teacher": "judge",
+                    "source": source,
+                    "labels": "soft",
+                    "temperature": 1.0,
+                    "confidence": 0.0,
+                    "per_class": None,
+                    "near_duplicate": 0.0,
+                    "max_overlap": 0.0,
+                }
+            }
     _, second = laid_out(config, tmp_path, seeds=[0, 1])
     assert restored(second)["judge"] == str(tmp_path / "seed0" / "judge")
 
@@ -169,14 +193,23 @@ def test_a_teacher_that_learns_from_a_set_is_trained_in_every_run(tmp_path):
         ("[1]", "must look like"),
         ('{"seeds": [0], "grid": []}', "must look like"),
         ('{"grid": {}}', "needs option 'seeds'"),
-        ('{"seeds": [0], "gird": {}}', "has no option 'gird'; its options are devices, grid, seeds"),
+        (
+            '{"seeds": [0], "gird": {}}',
+            "has no option 'gird'; its options are devices, grid, seeds",
+        ),
         ('{"seeds": []}', "seeds in .* must be a list of integers"),
         ('{"seeds": [true]}', "seeds in .* must be a list of integers"),
         ('{"seeds": [-1]}', "seeds in .* must be a list of integers"),
         ('{"seeds": [1, 1]}', "must differ from one another"),
         ('{"seeds": [0], "devices": "all"}', "devices in .* must be a list of integers"),
-        ('{"seeds": [0], "grid": {"training.epochs": []}}', "'training.epochs' in .* must be a list of values"),
-        ('{"seeds": [0], "grid": {"training.epochs": 1}}', "'training.epochs' in .* must be a list of values"),
+        (
+            '{"seeds": [0], "grid": {"training.epochs": []}}',
+            "'training.epochs' in .* must be a list of values",
+        ),
+        (
+            '{"seeds": [0], "grid": {"training.epochs": 1}}',
+            "'training.epochs' in .* must be a list of values",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, content, message):

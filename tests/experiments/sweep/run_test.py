@@ -50,7 +50,8 @@ def spec_file(tmp_path):
 
 @pytest.fixture
 def fake_runs(monkeypatch):
-    """Stands in for the experiment: its calls are recorded; the student's accuracy is 0.1 x its seed."""
+    """Stands in for the experiment: its calls are recorded; the student's accuracy is 0.1 x its
+    seed."""
     calls = []
 
     def run(config, workdir):
@@ -60,15 +61,24 @@ def fake_runs(monkeypatch):
         accuracies = {"baseline": 0.0, "teacher": 0.9, "student": 0.1 * config["seed"]}
         models = {
             name: {
-                "accuracy": accuracy, "loss": 1.0, "ece": 0.5, "agreement": {}, "parameters": 3,
+                "accuracy": accuracy,
+                "loss": 1.0,
+                "ece": 0.5,
+                "agreement": {},
+                "parameters": 3,
                 "fingerprint": teacher if name == "teacher" else f"{name} {config['seed']}",
                 "selection_accuracy": None if name == "teacher" else accuracy / 2,
             }
             for name, accuracy in accuracies.items()
-        }  # fmt: skip
+        }
         elsewhere = {name: {"accuracy": accuracy / 4} for name, accuracy in accuracies.items()}
         evaluations = dict.fromkeys(config["evaluations"], elsewhere)
-        return {"order": list(models), "models": models, "gain": accuracies["student"], "evaluations": evaluations}
+        return {
+            "order": list(models),
+            "models": models,
+            "gain": accuracies["student"],
+            "evaluations": evaluations,
+        }
 
     monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
     return calls
@@ -89,7 +99,9 @@ def fake_runs(monkeypatch):
         ({"models.student.teachers": [["tutor"]]}, "teachers=tutor-seed0: .* names 'tutor'"),
     ],
 )
-def test_a_wrong_grid_is_refused_before_anything_runs(config, tmp_path, spec_file, fake_runs, grid, message):
+def test_a_wrong_grid_is_refused_before_anything_runs(
+    config, tmp_path, spec_file, fake_runs, grid, message
+):
     with pytest.raises(ValueError, match=message) as caught:
         run_sweep(config, spec_file(seeds=[0], grid=grid), tmp_path / "sweep")
     assert "\n" not in str(caught.value)
@@ -111,14 +123,25 @@ def test_a_folder_of_another_sweep_or_config_is_refused(config, tmp_path, spec_f
 
 
 @pytest.mark.usefixtures("fake_runs")
-def test_the_table_has_mean_and_sample_deviation_of_each_setting(config, tmp_path, spec_file, capsys):
-    found = run_sweep(config, spec_file(seeds=[1, 2, 4], grid={TEMPERATURE: [1.0, 4.0]}), tmp_path / "sweep")
+def test_the_table_has_mean_and_sample_deviation_of_each_setting(
+    config, tmp_path, spec_file, capsys
+):
+    found = run_sweep(
+        config, spec_file(seeds=[1, 2, 4], grid={TEMPERATURE: [1.0, 4.0]}), tmp_path / "sweep"
+    )
     assert found == json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert found["finished"]
     assert [entry["seed"] for entry in found["runs"]] == [1, 2, 4, 1, 2, 4]
     assert found["runs"][0]["workdir"] == str(tmp_path / "sweep" / "temperature=1.0-seed1")
-    assert [setting["setting"] for setting in found["settings"]] == [{TEMPERATURE: 1.0}, {TEMPERATURE: 4.0}]
-    wanted = {"mean": pytest.approx(0.7 / 3), "std": pytest.approx(statistics.stdev([0.1, 0.2, 0.4])), "n": 3}
+    assert [setting["setting"] for setting in found["settings"]] == [
+        {TEMPERATURE: 1.0},
+        {TEMPERATURE: 4.0},
+    ]
+    wanted = {
+        "mean": pytest.approx(0.7 / 3),
+        "std": pytest.approx(statistics.stdev([0.1, 0.2, 0.4])),
+        "n": 3,
+    }
     for setting in found["settings"]:
         assert setting["seeds"] == [1, 2, 4]
         assert setting["models"]["student"]["accuracy"] == setting["gain"] == wanted
@@ -128,13 +151,19 @@ def test_the_table_has_mean_and_sample_deviation_of_each_setting(config, tmp_pat
 
 
 @pytest.mark.usefixtures("fake_runs")
-def test_further_datasets_have_a_table_of_their_own_in_domain_first(config, tmp_path, spec_file, capsys):
+def test_further_datasets_have_a_table_of_their_own_in_domain_first(
+    config, tmp_path, spec_file, capsys
+):
     run_sweep(config, spec_file(seeds=[1, 3]), tmp_path / "none")
     assert "by dataset" not in capsys.readouterr().out
     with config.unlocked():
         config.evaluations = {"scans": {}}
     models = run_sweep(config, spec_file(seeds=[1, 3]), tmp_path / "some")["settings"][0]["models"]
-    wanted = {"mean": pytest.approx(0.05), "std": pytest.approx(statistics.stdev([0.025, 0.075])), "n": 2}
+    wanted = {
+        "mean": pytest.approx(0.05),
+        "std": pytest.approx(statistics.stdev([0.025, 0.075])),
+        "n": 2,
+    }
     assert models["student"]["evaluations"] == {"scans": wanted}
     assert models["teacher"]["evaluations"] == {"scans": {"mean": 0.225, "std": None, "n": 1}}
     table = capsys.readouterr().out.partition("by dataset: the config")[2]
@@ -150,10 +179,16 @@ def test_one_seed_or_one_shared_teacher_has_no_deviation(config, tmp_path, spec_
     single = run_sweep(config, spec_file(seeds=[1]), tmp_path / "single")
     assert single["settings"][0]["gain"] == {"mean": 0.1, "std": None, "n": 1}
     several = run_sweep(config, spec_file(seeds=[1, 2]), tmp_path / "several")
-    assert several["settings"][0]["models"]["teacher"]["accuracy"] == {"mean": 0.9, "std": None, "n": 1}
+    assert several["settings"][0]["models"]["teacher"]["accuracy"] == {
+        "mean": 0.9,
+        "std": None,
+        "n": 1,
+    }
 
 
-def test_a_diverged_run_is_noted_and_left_out(config, tmp_path, spec_file, fake_runs, monkeypatch, capsys):
+def test_a_diverged_run_is_noted_and_left_out(
+    config, tmp_path, spec_file, fake_runs, monkeypatch, capsys
+):
     usual = run_experiment
 
     def run(config, workdir):
@@ -162,7 +197,9 @@ def test_a_diverged_run_is_noted_and_left_out(config, tmp_path, spec_file, fake_
         return usual(config, workdir)
 
     monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
-    found = run_sweep(config, spec_file(seeds=[1, 2, 3], grid={"training.epochs": [1.0, 9.0]}), tmp_path / "sweep")
+    found = run_sweep(
+        config, spec_file(seeds=[1, 2, 3], grid={"training.epochs": [1.0, 9.0]}), tmp_path / "sweep"
+    )
     assert found["runs"][1]["diverged"] == "student: loss is nan at step 3"
     good, bad = found["settings"]
     assert (good["seeds"], good["diverged"], good["gain"]["n"]) == ([1, 3], [2], 2)
@@ -174,7 +211,9 @@ def test_a_diverged_run_is_noted_and_left_out(config, tmp_path, spec_file, fake_
 # How it stops and goes on.
 
 
-def test_an_interrupted_sweep_goes_on_where_it_stopped(config, tmp_path, spec_file, fake_runs, monkeypatch):
+def test_an_interrupted_sweep_goes_on_where_it_stopped(
+    config, tmp_path, spec_file, fake_runs, monkeypatch
+):
     file, usual = spec_file(seeds=[0, 1, 2]), run_experiment
 
     def run(config, workdir):
@@ -189,7 +228,11 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(config, tmp_path, spec_fi
     kept = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert not kept["finished"]
     assert [entry["seed"] for entry in kept["runs"]] == [0]
-    assert [entry["seed"] for entry in run_sweep(config, file, tmp_path / "sweep")["runs"]] == [0, 1, 2]
+    assert [entry["seed"] for entry in run_sweep(config, file, tmp_path / "sweep")["runs"]] == [
+        0,
+        1,
+        2,
+    ]
     assert [name for name, _ in fake_runs] == ["seed0", "seed0", "seed1", "seed2"]
     with monkeypatch.context() as patch:
         patch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
@@ -198,7 +241,9 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(config, tmp_path, spec_fi
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["finished"]
 
 
-def test_a_signal_after_a_run_s_last_step_stops_the_sweep_before_the_next(config, tmp_path, spec_file, monkeypatch):
+def test_a_signal_after_a_run_s_last_step_stops_the_sweep_before_the_next(
+    config, tmp_path, spec_file, monkeypatch
+):
     started = []
 
     def run(_config, workdir):
@@ -224,7 +269,10 @@ def fingerprints(found, name):
 def real(tmp_path_factory):
     """A sweep of two seeds with a teacher that compiles fast; where, of what, and what it found."""
     folder = tmp_path_factory.mktemp("real")
-    cache = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    cache = (
+        jax.config.jax_compilation_cache_dir,
+        jax.config.jax_persistent_cache_min_compile_time_secs,
+    )
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     config = load_config(CONFIG)
@@ -259,7 +307,9 @@ def test_a_run_in_a_process_of_its_own_finds_the_same(real, tmp_path):
     assert "restored from" in (tmp_path / "seed1.log").read_text()
 
 
-def test_with_devices_the_sweep_leaves_them_to_its_processes(config, tmp_path, spec_file, monkeypatch):
+def test_with_devices_the_sweep_leaves_them_to_its_processes(
+    config, tmp_path, spec_file, monkeypatch
+):
     updates, asked = [], []
     monkeypatch.setattr(jax.config, "update", lambda *setting: updates.append(setting))
 

@@ -37,7 +37,8 @@ def laid_out(config, tmp_path, **spec):
 
 @pytest.fixture
 def scripted(monkeypatch, tmp_path):
-    """Replaces the runs' program by a line of Python; `sys.argv[1:]` are the config and the workdir."""
+    """Replaces the runs' program by a line of Python; `sys.argv[1:]` are the config and the
+    workdir."""
     script = tmp_path / "program"
 
     def program(source):
@@ -52,7 +53,9 @@ def scripted(monkeypatch, tmp_path):
     return program
 
 
-RESULT = "import json, os, pathlib, sys, time; p = pathlib.Path(sys.argv[2]); p.mkdir(exist_ok=True)\n"
+RESULT = (
+    "import json, os, pathlib, sys, time; p = pathlib.Path(sys.argv[2]); p.mkdir(exist_ok=True)\n"
+)
 
 
 def outcomes(config, tmp_path, devices, **spec):
@@ -60,13 +63,17 @@ def outcomes(config, tmp_path, devices, **spec):
     return list(workers.over_devices(runs, tmp_path, devices))
 
 
-def test_a_process_sees_its_device_and_waits_for_the_teacher_it_restores(config, tmp_path, scripted):
+def test_a_process_sees_its_device_and_waits_for_the_teacher_it_restores(
+    config, tmp_path, scripted
+):
     scripted(
         RESULT + "began = time.time(); time.sleep(0.3)\n"
         "seen = [os.environ[k] for k in ('CUDA_VISIBLE_DEVICES', 'JAX_NUM_CPU_DEVICES')]\n"
         "(p / 'results.json').write_text(json.dumps(dict(seen=seen, began=began, ended=time.time())))"
     )
-    found = {run.name: result for run, result in outcomes(config, tmp_path, [4, 7], seeds=[0, 1, 2])}
+    found = {
+        run.name: result for run, result in outcomes(config, tmp_path, [4, 7], seeds=[0, 1, 2])
+    }
     assert found["seed0"]["seen"] == ["4", "8"]
     assert {found["seed1"]["seen"][0], found["seed2"]["seen"][0]} == {"4", "7"}
     assert min(found["seed1"]["began"], found["seed2"]["began"]) > found["seed0"]["ended"]
@@ -111,7 +118,9 @@ def test_a_signal_is_passed_on_to_the_processes(config, tmp_path, scripted):
 
 def test_a_run_s_process_reports_how_it_ended(config, tmp_path, monkeypatch, capsys):
     config_text, seen = repr(plain(config)), []
-    monkeypatch.setattr(workers, "run_experiment", lambda config, workdir: seen.append((config, workdir)))
+    monkeypatch.setattr(
+        workers, "run_experiment", lambda config, workdir: seen.append((config, workdir))
+    )
     assert workers._main(config_text, str(tmp_path)) == 0
     assert seen == [(plain(config), tmp_path)]
     for error, status in ((Diverged("nan"), 3), (Interrupted("stopped"), 75)):

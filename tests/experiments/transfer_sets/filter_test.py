@@ -9,12 +9,20 @@ from kd_jax.experiments.transfer_sets.filter import choose, sift
 EVALUATION = ["the only film this year that made me laugh out loud", "fine"]
 TRAINING = ["a story of a man and his dog and a very long road", "good"]
 NEARLY = EVALUATION[0] + " !"
-FRESH = ["something that nobody has ever said before in a review", "nobody expects the next word to be this one"]
+FRESH = [
+    "something that nobody has ever said before in a review",
+    "nobody expects the next word to be this one",
+]
 
 
 def sifted(candidates, max_overlap=1.0, near=0.8):
     found = sift(
-        candidates, TRAINING, EVALUATION, modality="text", limits=Limits(1000, 1000, near), max_overlap=max_overlap
+        candidates,
+        TRAINING,
+        EVALUATION,
+        modality="text",
+        limits=Limits(1000, 1000, near),
+        max_overlap=max_overlap,
     )
     return [candidates[row] for row in found.rows], found.dropped
 
@@ -36,25 +44,38 @@ def test_so_does_what_nearly_repeats_another_that_does():
 
 
 def test_candidates_may_be_alike_but_not_equal_to_each_other_or_to_training_inputs():
-    kept, dropped = sifted([FRESH[0], FRESH[0] + " !", FRESH[0], TRAINING[1], TRAINING[0] + " !", "<b>x</b>"])
+    kept, dropped = sifted(
+        [FRESH[0], FRESH[0] + " !", FRESH[0], TRAINING[1], TRAINING[0] + " !", "<b>x</b>"]
+    )
     assert kept == [FRESH[0], FRESH[0] + " !", TRAINING[0] + " !"]
     assert dropped == {"duplicate": 1, "duplicate_of_training": 1, "markup": 1}
 
 
 def test_too_much_overlap_is_refused_with_its_count_and_first_row():
-    with pytest.raises(ValueError, match=r"2 of 4 rows .* max_overlap=0.4; the first is row 2: 'fine'"):
+    with pytest.raises(
+        ValueError, match=r"2 of 4 rows .* max_overlap=0.4; the first is row 2: 'fine'"
+    ):
         sifted([FRESH[0], "fine", FRESH[1], NEARLY], max_overlap=0.4)
     sifted([FRESH[0], "fine", FRESH[1], NEARLY], max_overlap=0.5)
 
 
 def test_nothing_left_is_refused():
-    with pytest.raises(ValueError, match=r"nothing is left of the 2 rows .*duplicate_of_training 1"):
+    with pytest.raises(
+        ValueError, match=r"nothing is left of the 2 rows .*duplicate_of_training 1"
+    ):
         sifted([TRAINING[1], ""])
 
 
 def test_images_are_known_by_their_pixels():
     images = np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3)
-    found = sift(images, images[:1], images[1:2], modality="image", limits=Limits(None, 100), max_overlap=0.25)
+    found = sift(
+        images,
+        images[:1],
+        images[1:2],
+        modality="image",
+        limits=Limits(None, 100),
+        max_overlap=0.25,
+    )
     assert found.rows.tolist() == [2, 3]
     assert found.dropped == {"duplicate_of_training": 1, "duplicate_of_evaluation": 1}
 

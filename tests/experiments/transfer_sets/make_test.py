@@ -1,4 +1,5 @@
-"""Transfer sets made in whole experiments: what is in them, what they say of themselves, what students make of it."""
+"""Transfer sets made in whole experiments: what is in them, what they say of themselves, what
+students make of it."""
 
 import json
 import logging
@@ -16,16 +17,28 @@ from kd_jax.experiments.run import run_experiment
 from kd_jax.training import saved_model
 
 CONFIGS = ROOT / "configs"
-OPTIONS = dict(teacher="teacher", labels="soft", temperature=1.0, confidence=0.0, per_class=None, near_duplicate=0.8,
-               max_overlap=0.1)  # fmt: skip
+OPTIONS = dict(
+    teacher="teacher",
+    labels="soft",
+    temperature=1.0,
+    confidence=0.0,
+    per_class=None,
+    near_duplicate=0.8,
+    max_overlap=0.1,
+)
 SUBJECTS = ("film", "plot", "cast", "score", "script", "scene", "joke", "ending")
 PRAISE = ("wonderful", "a joy to watch", "clever and warm", "the best of the year")
 BLAME = ("dreadful", "a waste of time", "dull and loud", "the worst of the year")
-NEW = [f"every {subject} was {words} so they said" for subject in SUBJECTS for words in (*PRAISE, *BLAME)]
+NEW = [
+    f"every {subject} was {words} so they said"
+    for subject in SUBJECTS
+    for words in (*PRAISE, *BLAME)
+]
 
 
 def write_reviews(path):
-    """64 sentences, one a row, with their labels; the splits of the configs below take them by halves and quarters."""
+    """64 sentences, one a row, with their labels; the splits of the configs below take them by
+    halves and quarters."""
     rows = [
         f"the {subject} was {words},{label}"
         for label, phrases in (("good", PRAISE), ("bad", BLAME))
@@ -36,11 +49,16 @@ def write_reviews(path):
 
 
 def text_config(folder, source, **options):
-    """Two models: a teacher of the labels, and a student of it that learns from its transfer set too."""
+    """Two models: a teacher of the labels, and a student of it that learns from its transfer set
+    too."""
     config = load_config(f"{CONFIGS / 'sst2_transfer.py'}:smoke")
     write_reviews(folder / "reviews.csv")
-    config.data.update(name=str(folder / "reviews.csv"), train="train[:50%]", selection="train[50%:75%]",
-                       evaluation="train[75%:]")  # fmt: skip
+    config.data.update(
+        name=str(folder / "reviews.csv"),
+        train="train[:50%]",
+        selection="train[50%:75%]",
+        evaluation="train[75%:]",
+    )
     config.parallel.data, config.training.batch_size, config.training.epochs = 1, 16, 4.0
     config.models.teacher.training.batch_size = 16
     resolved = plain(config)
@@ -53,22 +71,34 @@ def text_config(folder, source, **options):
 
 
 def file_source(path):
-    return dict(name="unlabelled", dataset=str(path), split=None, dir=None, inputs="text", label=None)
+    return dict(
+        name="unlabelled", dataset=str(path), split=None, dir=None, inputs="text", label=None
+    )
 
 
 def splits_of(config):
     data = config["data"]
-    open_ = lambda split: open_source(data["name"], split, dir=None, inputs="text", label="label", max_rejected=0)  # noqa: E731
+
+    def open_(split):
+        return open_source(
+            data["name"], split, dir=None, inputs="text", label="label", max_rejected=0
+        )
+
     return {role: list(open_(data[role]).inputs) for role in ("train", "selection", "evaluation")}
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """A run whose unlabelled source holds evaluation sentences, as they are and changed a little: config, results."""
+    """A run whose unlabelled source holds evaluation sentences, as they are and changed a little:
+    config, results."""
     folder = tmp_path_factory.mktemp("planted")
     config = text_config(folder, file_source(folder / "new.txt"), max_overlap=0.5)
     splits = splits_of(config)
-    leaks = [*splits["evaluation"][:4], splits["selection"][0].upper(), splits["evaluation"][5] + " !"]
+    leaks = [
+        *splits["evaluation"][:4],
+        splits["selection"][0].upper(),
+        splits["evaluation"][5] + " !",
+    ]
     (folder / "new.txt").write_text("\n".join([*NEW, *leaks, splits["train"][0]]) + "\n")
     return config, run_experiment(config, folder / "run"), folder / "run"
 
@@ -82,12 +112,18 @@ def test_no_evaluation_sentence_is_in_the_set_and_all_new_ones_are(planted):
     _, results, workdir = planted
     assert sorted(open_set(workdir).inputs) == sorted(NEW)
     dropped = results["transfer_sets"]["more"]["dropped"]
-    assert dropped == {"duplicate_of_evaluation": 5, "near_duplicate_of_evaluation": 1, "duplicate_of_training": 1}
+    assert dropped == {
+        "duplicate_of_evaluation": 5,
+        "near_duplicate_of_evaluation": 1,
+        "duplicate_of_training": 1,
+    }
 
 
 def test_provenance_says_what_the_set_was_made_from_and_by_whom(planted):
     config, results, workdir = planted
-    told = json.loads((workdir / "transfer_sets" / "more" / "1.0.0" / "provenance.json").read_text())
+    told = json.loads(
+        (workdir / "transfer_sets" / "more" / "1.0.0" / "provenance.json").read_text()
+    )
     assert told == results["transfer_sets"]["more"]
     assert told["teacher_fingerprint"] == results["models"]["teacher"]["fingerprint"]
     assert told["options"]["source"] == config["transfer_sets"]["more"]["source"]
@@ -104,7 +140,9 @@ def logits_of_teacher(workdir, source):
     teacher = saved_model.load_required(workdir / "teacher")
     module = registry.build(teacher.description["architecture"])
     view = TextView(load_tokenizer(str(workdir / "teacher")), 32).prepare(source)
-    return module.apply(teacher.variables, **view.gather(np.arange(len(source)), 32), train=False).logits
+    return module.apply(
+        teacher.variables, **view.gather(np.arange(len(source)), 32), train=False
+    ).logits
 
 
 def test_soft_labels_are_the_teacher_s_probabilities(planted):
@@ -121,10 +159,14 @@ def test_a_set_that_is_there_is_not_made_again_unless_its_teacher_is_another(pla
     record = workdir / "transfer_sets" / "more" / "1.0.0" / "provenance.json"
     before = record.stat().st_mtime_ns
     (workdir / "results.json").unlink()
-    assert run_experiment(config, workdir)["models"]["student"]["fingerprint"] == fingerprint(results)
+    assert run_experiment(config, workdir)["models"]["student"]["fingerprint"] == fingerprint(
+        results
+    )
     assert record.stat().st_mtime_ns == before
     (workdir / "results.json").unlink()
-    record.write_text(record.read_text().replace(results["models"]["teacher"]["fingerprint"], "sha256:other"))
+    record.write_text(
+        record.read_text().replace(results["models"]["teacher"]["fingerprint"], "sha256:other")
+    )
     with caplog.at_level(logging.WARNING):
         again = run_experiment(config, workdir)
     assert "transfer_sets.more was made from something else; it is made again" in caplog.text
@@ -137,15 +179,21 @@ def fingerprint(results):
 
 
 def test_of_a_chosen_part_a_live_teacher_and_a_cached_one_teach_the_same(planted, tmp_path):
-    """The rows that the teacher is surest of are scattered over the source; its labels are softened."""
+    """The rows that the teacher is surest of are scattered over the source; its labels are
+    softened."""
     config, _, workdir = planted
     config = json.loads(json.dumps(config))
     config["transfer_sets"]["more"] |= {"per_class": 9, "temperature": 3.0}
     config["models"]["teacher"]["restore"] = str(workdir / "teacher")
     live = json.loads(json.dumps(config))
     live["models"]["student"]["cached"] = live["models"]["baseline"]["cached"] = ()
-    found, again = (run_experiment(each, tmp_path / name) for each, name in ((config, "cached"), (live, "live")))
-    cached, taught = (saved_model.load_required(tmp_path / name / "student").variables for name in ("cached", "live"))
+    found, again = (
+        run_experiment(each, tmp_path / name) for each, name in ((config, "cached"), (live, "live"))
+    )
+    cached, taught = (
+        saved_model.load_required(tmp_path / name / "student").variables
+        for name in ("cached", "live")
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), cached, taught)
     assert found["transfer_sets"] == again["transfer_sets"]
     source = open_set(tmp_path / "cached")
@@ -188,10 +236,19 @@ def test_images_mixed_and_labelled_hard_by_the_most_confident_of_each_class(tmp_
 
 REFUSALS = [
     (dict(confidence=1.0), r"transfer_sets.more: confidence 1.0 keeps none of 64 rows"),
-    (dict(source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0)), "source 'mixes' is of images"),
-    (dict(source=dict(name="copies")), "unknown source .*; there are augmented, masked_words, mixes, unlabelled"),
+    (
+        dict(source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0)),
+        "source 'mixes' is of images",
+    ),
+    (
+        dict(source=dict(name="copies")),
+        "unknown source .*; there are augmented, masked_words, mixes, unlabelled",
+    ),
     (dict(source=dict(name="augmented", rounds=1)), "needs option 'mask"),
-    (dict(source=file_source("nowhere.txt")), "there is no file or folder 'nowhere.txt'; a TFDS dataset needs split"),
+    (
+        dict(source=file_source("nowhere.txt")),
+        "there is no file or folder 'nowhere.txt'; a TFDS dataset needs split",
+    ),
 ]
 
 
@@ -209,7 +266,10 @@ def test_a_source_that_is_the_evaluation_data_is_refused(planted, tmp_path):
     config, _, _ = planted
     (tmp_path / "leak.txt").write_text("\n".join(splits_of(config)["evaluation"]))
     config = text_config(tmp_path, file_source(tmp_path / "leak.txt"))
-    with pytest.raises(ValueError, match=r"transfer_sets.more: 16 of 16 rows of its source repeat the evaluation data"):
+    with pytest.raises(
+        ValueError,
+        match=r"transfer_sets.more: 16 of 16 rows of its source repeat the evaluation data",
+    ):
         run_experiment(config, tmp_path / "run")
 
 
@@ -225,7 +285,9 @@ def test_unlabelled_data_given_as_labelled_is_refused(split, message, tmp_path, 
 
     def without_labels(*, name, split, **options):
         source = open_source(name, split, **options)
-        return replace(source, labels=np.full_like(source.labels, -1)) if split == wanted else source
+        return (
+            replace(source, labels=np.full_like(source.labels, -1)) if split == wanted else source
+        )
 
     wanted = split
     monkeypatch.setattr(run_datasets, "open_source", without_labels)

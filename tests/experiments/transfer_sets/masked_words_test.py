@@ -1,4 +1,5 @@
-"""Words replaced by a masked language model: which, by what, and by the same probabilities as in PyTorch."""
+"""Words replaced by a masked language model: which, by what, and by the same probabilities as in
+PyTorch."""
 
 import numpy as np
 import pytest
@@ -20,9 +21,14 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=len(PIECES), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=len(PIECES),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        attn_implementation="eager",
+    )
     model = transformers.BertForMaskedLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -58,11 +64,14 @@ def likeliest_in_pytorch(folder, position, count, *, masked=True):
 def test_each_word_becomes_one_of_pytorch_s_likeliest(folder):
     """Tokens: [CLS] a good un ##real film . [SEP]; only a, good and film are words of one piece."""
     found = {
-        tuple(load(folder).augment([TEXT], replace=1.0, rng=np.random.default_rng(s))[0].split()) for s in range(40)
+        tuple(load(folder).augment([TEXT], replace=1.0, rng=np.random.default_rng(s))[0].split())
+        for s in range(40)
     }
     assert {each[2] for each in found} == {"unreal"}
     assert {each[4] for each in found} == {"."}
-    shown = {position: likeliest_in_pytorch(folder, position, 3, masked=False) for position in (1, 2, 5)}
+    shown = {
+        position: likeliest_in_pytorch(folder, position, 3, masked=False) for position in (1, 2, 5)
+    }
     assert any(shown[position] != likeliest_in_pytorch(folder, position, 3) for position in shown)
     for word, position in ((0, 1), (1, 2), (3, 5)):
         assert {each[word] for each in found} == likeliest_in_pytorch(folder, position, 3)
@@ -72,7 +81,9 @@ def test_texts_beside_others_and_of_any_number_come_out_as_alone(folder):
     language = load(folder, candidates=1)
     texts = [TEXT, "the dog", "", "a story of the dog . " * 3] * 60
     together = language.augment(texts, replace=1.0, rng=np.random.default_rng(0))
-    alone = [language.augment([text], replace=1.0, rng=np.random.default_rng(0))[0] for text in texts[:4]]
+    alone = [
+        language.augment([text], replace=1.0, rng=np.random.default_rng(0))[0] for text in texts[:4]
+    ]
     assert together == alone * 60
 
 

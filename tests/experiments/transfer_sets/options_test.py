@@ -34,7 +34,11 @@ def test_a_model_that_labels_what_it_learns_from_is_a_circle(config):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("teacher", "nobody", "teacher names 'nobody'; there are baseline, noisy, student, teacher, without"),
+        (
+            "teacher",
+            "nobody",
+            "teacher names 'nobody'; there are baseline, noisy, student, teacher, without",
+        ),
         ("labels", "firm", "labels is 'soft' or 'hard', got 'firm'"),
         ("temperature", 0.0, "temperature must be positive"),
         ("confidence", 1.1, "confidence lies between 0 and 1, got 1.1"),
@@ -45,7 +49,11 @@ def test_a_model_that_labels_what_it_learns_from_is_a_circle(config):
         ("confidence", None, "confidence lies between 0 and 1, got None"),
         ("per_class", "all", "per_class must be None or a whole number from 1 on, got 'all'"),
         ("base", "augmented", "base names 'augmented'; there are train"),
-        ("source", {"name": "copies"}, "unknown source .*; there are augmented, masked_words, mixes, unlabelled"),
+        (
+            "source",
+            {"name": "copies"},
+            "unknown source .*; there are augmented, masked_words, mixes, unlabelled",
+        ),
         ("source", {"name": "mixes", "rounds": 1}, "source 'mixes' needs option 'kind'"),
         ("per_class", 2.5, "per_class must be None or a whole number"),
         ("shuffle", True, "has no option 'shuffle'; its options are base, "),

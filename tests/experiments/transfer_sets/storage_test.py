@@ -36,18 +36,29 @@ def test_inputs_and_soft_labels_come_back_in_their_order(inputs, modality, tmp_p
 def test_a_slice_of_it_under_classes_in_another_order_keeps_rows_and_classes_together(tmp_path):
     write(tmp_path, TEXTS, "text")
     turned = ("so_so", "bad", "good")
-    found = open_source("more", "train[2:5]", dir=str(tmp_path), inputs="text", label="label", max_rejected=0,
-                        class_names=turned)  # fmt: skip
+    found = open_source(
+        "more",
+        "train[2:5]",
+        dir=str(tmp_path),
+        inputs="text",
+        label="label",
+        max_rejected=0,
+        class_names=turned,
+    )
     assert list(found.inputs) == TEXTS[2:5]
     np.testing.assert_array_equal(found.soft_labels, SOFT[2:5][:, [2, 0, 1]])
-    assert [turned[label] for label in found.labels] == [CLASSES[label] for label in SOFT[2:5].argmax(axis=1)]
+    assert [turned[label] for label in found.labels] == [
+        CLASSES[label] for label in SOFT[2:5].argmax(axis=1)
+    ]
 
 
 def test_other_soft_labels_are_another_source(tmp_path):
     write(tmp_path / "one", TEXTS, "text")
     surer = (SOFT + np.eye(3, dtype=np.float32)[SOFT.argmax(axis=1)]) / 2
     storage.write(tmp_path / "two", "more", storage.Labelled(TEXTS, surer), "text", CLASSES, {})
-    one, two = (storage.read(tmp_path / name, "more", "text", False, CLASSES) for name in ("one", "two"))
+    one, two = (
+        storage.read(tmp_path / name, "more", "text", False, CLASSES) for name in ("one", "two")
+    )
     np.testing.assert_array_equal(one.labels, two.labels)
     assert one.fingerprint != two.fingerprint
 
@@ -66,7 +77,12 @@ def test_provenance_lies_beside_the_records_and_damage_is_announced(tmp_path, ca
 def test_writing_again_replaces_it(tmp_path):
     write(tmp_path, TEXTS, "text")
     storage.write(
-        tmp_path, "more", storage.Labelled(TEXTS[:2], SOFT[:2]), "text", CLASSES, {"teacher": "big", "kept": 2}
+        tmp_path,
+        "more",
+        storage.Labelled(TEXTS[:2], SOFT[:2]),
+        "text",
+        CLASSES,
+        {"teacher": "big", "kept": 2},
     )
     assert list(storage.read(tmp_path, "more", "text", False, CLASSES).inputs) == TEXTS[:2]
     assert storage.provenance(tmp_path, "more") == {"teacher": "big", "kept": 2}

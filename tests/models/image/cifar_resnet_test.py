@@ -23,7 +23,10 @@ def test_parameter_counts_are_the_published_ones(depth, millions):
 
 def test_the_distillation_literatures_wide_network_has_its_published_size():
     """resnet8x4 of RepDistiller for CIFAR-100: 1,233,540 parameters."""
-    assert parameters(depth=8, stem=32, widths=(64, 128, 256), shortcut="projection", num_classes=100) == 1_233_540
+    assert (
+        parameters(depth=8, stem=32, widths=(64, 128, 256), shortcut="projection", num_classes=100)
+        == 1_233_540
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,9 @@ def test_stages_halve_the_size_and_give_maps_before_and_after_the_relu(network):
     features = module.apply(variables, images).features
     for i, (side, width) in enumerate(((16, 4), (8, 6), (4, 8))):
         assert features[f"block_{i}"].shape == (3, side, side, width)
-        np.testing.assert_array_equal(np.maximum(features[f"block_{i}_preact"], 0), features[f"block_{i}"])
+        np.testing.assert_array_equal(
+            np.maximum(features[f"block_{i}_preact"], 0), features[f"block_{i}"]
+        )
         assert features[f"block_{i}_preact"].min() < 0
         assert features[f"block_{i}_preact_margin"].shape == (3, width)
     np.testing.assert_allclose(features["pooled"], features["block_2"].mean(axis=(1, 2)), rtol=1e-5)
@@ -46,5 +51,7 @@ def test_stages_halve_the_size_and_give_maps_before_and_after_the_relu(network):
 
 @pytest.mark.parametrize("depth", [2, 3, 7, 10])
 def test_a_depth_that_is_not_six_n_and_two_is_refused(depth):
-    with pytest.raises(ValueError, match=rf"depth must be 6 n \+ 2 from 8 on, and widths three, got {depth} and"):
+    with pytest.raises(
+        ValueError, match=rf"depth must be 6 n \+ 2 from 8 on, and widths three, got {depth} and"
+    ):
         registry.build(CIFAR | dict(depth=depth))

@@ -1,8 +1,9 @@
-"""The vision families against values of the distillation benchmark's original PyTorch code (tests/golden/vision.npz).
+"""The vision families against values of the distillation benchmark's original PyTorch code
+(tests/golden/vision.npz).
 
-The original networks, in evaluation mode and float64, held the weights that `weights` makes here, read `images` and
-gave the logits, and of each feature the figures of `summary`; margins are of the batch normalizations it names for OFD.
-"""
+The original networks, in evaluation mode and float64, held the weights that `weights` makes here,
+read `images` and gave the logits, and of each feature the figures of `summary`; margins are of the
+batch normalizations it names for OFD."""
 
 import math
 import zlib
@@ -38,7 +39,8 @@ def images(side):
 
 
 def weights(module, side):
-    """Every leaf drawn by a generator seeded with its path, so that no order and no library matters."""
+    """Every leaf drawn by a generator seeded with its path, so that no order and no library
+    matters."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), images(side))
     leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
     drawn = {path: draw(path, leaf.shape) for path, leaf in leaves.items()}
@@ -49,7 +51,9 @@ def draw(path, shape):
     rng, kind = np.random.default_rng(zlib.crc32(path.encode())), path.rsplit("/", 1)[-1]
     if kind == "kernel":
         return np.float32(rng.normal(size=shape) / math.sqrt(math.prod(shape[:-1])))
-    low, high = {"scale": (0.5, 1.5), "bias": (-0.5, 0.5), "mean": (-0.5, 0.5), "var": (0.5, 1.5)}[kind]
+    low, high = {"scale": (0.5, 1.5), "bias": (-0.5, 0.5), "mean": (-0.5, 0.5), "var": (0.5, 1.5)}[
+        kind
+    ]
     return np.float32(rng.uniform(low, high, shape))
 
 
@@ -57,7 +61,11 @@ def summary(feature):
     """Mean, standard deviation, and a sum in which each value has its own weight."""
     flat = np.asarray(feature, np.float64).ravel()
     return np.array(
-        [flat.mean(), flat.std(), (flat * np.cos(0.37 * np.arange(flat.size))).sum() / math.sqrt(flat.size)]
+        [
+            flat.mean(),
+            flat.std(),
+            (flat * np.cos(0.37 * np.arange(flat.size))).sum() / math.sqrt(flat.size),
+        ]
     )
 
 
@@ -67,7 +75,11 @@ def test_agrees_with_the_benchmarks_own_code(network):
     module = registry.build(spec | {"num_classes": 100})
     output = jax.jit(module.apply)(weights(module, side), images(side))
     with np.load(GOLDEN) as file:
-        stored = {name.removeprefix(f"{network}/"): file[name] for name in file if name.startswith(f"{network}/")}
+        stored = {
+            name.removeprefix(f"{network}/"): file[name]
+            for name in file
+            if name.startswith(f"{network}/")
+        }
     logits = stored.pop("logits")
     assert logits.std() > 0.3
     np.testing.assert_allclose(output.logits, logits, rtol=0, atol=1e-4, err_msg=MESSAGE)

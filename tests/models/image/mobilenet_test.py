@@ -12,7 +12,9 @@ SPEC = dict(name="mobilenet_v2", num_classes=10, width=0.5, expansion=6)
 def shapes_of(side, **options):
     module = registry.build(SPEC | options)
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-    output, variables = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), images)
+    output, variables = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x), images
+    )
     return {name: feature.shape[1:] for name, feature in output.features.items()}, variables
 
 
@@ -25,7 +27,9 @@ def test_there_is_a_feature_for_each_size():
     assert shapes == want
 
 
-@pytest.mark.parametrize(("width", "stem", "last"), [(0.01, 1, 1280), (1.0, 32, 1280), (1.4, 44, 1792)])
+@pytest.mark.parametrize(
+    ("width", "stem", "last"), [(0.01, 1, 1280), (1.0, 32, 1280), (1.4, 44, 1792)]
+)
 def test_channels_are_rounded_down_and_the_last_never_narrower_than_published(width, stem, last):
     shapes, _ = shapes_of(32, width=width)
     assert (shapes["stem"][-1], shapes["pooled"]) == (stem, (last,))
@@ -37,7 +41,9 @@ def test_the_first_block_expands_nothing_and_the_others_as_told():
     assert variables["params"]["stage_1_0"]["conv_1"]["kernel"].shape == (3, 3, 1, 3 * 8)
 
 
-@pytest.mark.parametrize(("channels", "stride", "added"), [(4, 1, True), (5, 1, False), (4, 2, False)])
+@pytest.mark.parametrize(
+    ("channels", "stride", "added"), [(4, 1, True), (5, 1, False), (4, 2, False)]
+)
 def test_a_block_is_added_to_its_input_where_it_fits(channels, stride, added):
     block = mobilenet.InvertedResidual(channels, 2, stride)
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
@@ -45,4 +51,6 @@ def test_a_block_is_added_to_its_input_where_it_fits(channels, stride, added):
     variables = block.init(jax.random.key(0), x, **options)
     variables["params"]["norm_2"]["scale"] *= 0
     result, _ = block.apply(variables, x, **options)
-    np.testing.assert_array_equal(result, x if added else np.zeros((2, 6 // stride, 6 // stride, channels)))
+    np.testing.assert_array_equal(
+        result, x if added else np.zeros((2, 6 // stride, 6 // stride, channels))
+    )

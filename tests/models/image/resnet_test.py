@@ -10,18 +10,24 @@ SMALL = dict(name="resnet", num_classes=5, stem=6, blocks=(1, 2, 1, 1), widths=(
 
 
 def original_of(bottleneck):
-    """transformers' ResNet of the same sizes, and the paths of its layers, in its order, in ours."""
+    """transformers' ResNet of the same sizes, and the paths of its layers, in its order, in
+    ours."""
     transformers = pytest.importorskip("transformers")
     widths = [4 * width if bottleneck else width for width in SMALL["widths"]]
     config = transformers.ResNetConfig(
-        embedding_size=6, hidden_sizes=widths, depths=list(SMALL["blocks"]), num_labels=5,
+        embedding_size=6,
+        hidden_sizes=widths,
+        depths=list(SMALL["blocks"]),
+        num_labels=5,
         layer_type="bottleneck" if bottleneck else "basic",
-    )  # fmt: skip
+    )
     paths = ["conv", "norm"]
     for stage, count in enumerate(SMALL["blocks"]):
         for i in range(count):
             layers = ["shortcut"] * (not i) + list(range(3 if bottleneck else 2))
-            paths += [f"stage_{stage}_{i}/{kind}_{layer}" for layer in layers for kind in ("conv", "norm")]
+            paths += [
+                f"stage_{stage}_{i}/{kind}_{layer}" for layer in layers for kind in ("conv", "norm")
+            ]
     return transformers.ResNetForImageClassification(config), [*paths, "classifier"]
 
 
@@ -45,7 +51,9 @@ def test_stages_give_maps_before_and_after_the_relu_at_a_quarter_of_the_size_and
     assert features["stem"].shape == (2, 16, 16, 6)
     for i, (side, width) in enumerate(((8, 16), (4, 20), (2, 24), (1, 28))):
         assert features[f"block_{i}"].shape == (2, side, side, width)
-        np.testing.assert_array_equal(np.maximum(features[f"block_{i}_preact"], 0), features[f"block_{i}"])
+        np.testing.assert_array_equal(
+            np.maximum(features[f"block_{i}_preact"], 0), features[f"block_{i}"]
+        )
         assert features[f"block_{i}_preact"].min() < 0
         assert features[f"block_{i}_preact_margin"].shape == (2, width)
     np.testing.assert_allclose(features["pooled"], features["block_3"].mean(axis=(1, 2)), rtol=1e-5)
@@ -54,8 +62,12 @@ def test_stages_give_maps_before_and_after_the_relu_at_a_quarter_of_the_size_and
 def test_the_cifar_entry_keeps_the_size():
     module = registry.build(SMALL | dict(bottleneck=True, entry="cifar"))
     images = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
-    features = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), images)[0].features
-    assert [features[name].shape[1] for name in ("stem", "block_0", "block_1", "block_2", "block_3")] == [
+    features = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), images)[
+        0
+    ].features
+    assert [
+        features[name].shape[1] for name in ("stem", "block_0", "block_1", "block_2", "block_3")
+    ] == [
         16,
         16,
         8,

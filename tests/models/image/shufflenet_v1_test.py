@@ -5,8 +5,12 @@ import pytest
 from kd_jax.models import registry
 from kd_jax.models.image import shufflenet_v1, shufflenet_v2
 
-V1 = dict(name="shufflenet_v1", num_classes=10, stem=8, blocks=(2, 1, 2), widths=(16, 24, 48), groups=2)
-V2 = dict(name="shufflenet_v2", num_classes=10, stem=4, blocks=(2, 1, 2), widths=(6, 8, 10), last=12)
+V1 = dict(
+    name="shufflenet_v1", num_classes=10, stem=8, blocks=(2, 1, 2), widths=(16, 24, 48), groups=2
+)
+V2 = dict(
+    name="shufflenet_v2", num_classes=10, stem=4, blocks=(2, 1, 2), widths=(6, 8, 10), last=12
+)
 OPTIONS = dict(train=False, where=None, axis_name=None)
 
 
@@ -26,7 +30,9 @@ def test_stages_halve_the_size_and_give_maps_before_and_after_the_relu(spec):
     assert features["stem"].shape == (2, 16, 16, spec["stem"])
     for i, (side, width) in enumerate(zip((8, 4, 2), spec["widths"], strict=True)):
         assert features[f"block_{i}"].shape == (2, side, side, width)
-        np.testing.assert_array_equal(np.maximum(features[f"block_{i}_preact"], 0), features[f"block_{i}"])
+        np.testing.assert_array_equal(
+            np.maximum(features[f"block_{i}_preact"], 0), features[f"block_{i}"]
+        )
         assert features[f"block_{i}_preact"].min() < 0
     assert features["pooled"].shape == (2, spec.get("last", spec["widths"][-1]))
     blocks = {name for name in variables["params"] if name.startswith("stage_")}
@@ -59,9 +65,21 @@ def test_v2_leaves_the_first_half_of_the_channels_as_it_is():
 
 def test_only_the_very_first_convolution_of_v1_after_the_stem_is_without_groups():
     module = registry.build(V1)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))["params"]
-    inner = {name: layer["conv_0"]["kernel"].shape[2] for name, layer in shapes.items() if name.startswith("stage_")}
-    assert inner == {"stage_0_0": 8, "stage_0_1": 8, "stage_1_0": 8, "stage_2_0": 12, "stage_2_1": 24}
+    shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))[
+        "params"
+    ]
+    inner = {
+        name: layer["conv_0"]["kernel"].shape[2]
+        for name, layer in shapes.items()
+        if name.startswith("stage_")
+    }
+    assert inner == {
+        "stage_0_0": 8,
+        "stage_0_1": 8,
+        "stage_1_0": 8,
+        "stage_2_0": 12,
+        "stage_2_1": 24,
+    }
 
 
 @pytest.mark.parametrize(

@@ -23,18 +23,31 @@ def build(**options):
 
 def shapes_of(module, side):
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-    output, variables = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), images)
+    output, variables = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x), images
+    )
     return {key: feature.shape[1:] for key, feature in output.features.items()}, variables
 
 
 @pytest.mark.parametrize(
     ("side", "sides"),
-    [(1, [1] * 5), (8, [4, 2, 1, 1, 1]), (28, [14, 7, 3, 1, 1]), (32, [16, 8, 4, 2, 1]), (224, [112, 56, 28, 14, 7])],
+    [
+        (1, [1] * 5),
+        (8, [4, 2, 1, 1, 1]),
+        (28, [14, 7, 3, 1, 1]),
+        (32, [16, 8, 4, 2, 1]),
+        (224, [112, 56, 28, 14, 7]),
+    ],
 )
 def test_features_by_image_size_and_pools_left_out(side, sides):
     features, _ = shapes_of(build(), side)
-    want = {f"block_{i}": (s, s, c) for i, (s, c) in enumerate(zip(sides, (64, 128, 256, 512, 512), strict=True))}
-    before = {f"block_{i}_preact": (s, s, want[f"block_{i}"][2]) for i, s in enumerate([side, *sides[:4]])}
+    want = {
+        f"block_{i}": (s, s, c)
+        for i, (s, c) in enumerate(zip(sides, (64, 128, 256, 512, 512), strict=True))
+    }
+    before = {
+        f"block_{i}_preact": (s, s, want[f"block_{i}"][2]) for i, s in enumerate([side, *sides[:4]])
+    }
     assert features == want | before | {"pooled": (512,)}
 
 
@@ -56,7 +69,9 @@ def test_depth_counts_the_layers_with_weights_of_the_paper(depth):
 def test_vgg16_has_the_papers_number_of_convolution_parameters():
     _, variables = shapes_of(build(depth=16), 224)
     layers = {name: leaf for name, leaf in variables["params"].items() if name.startswith("conv_")}
-    assert sum(leaf.size for leaf in jax.tree.leaves(layers)) == 14_714_688  # PyTorch's vgg16().features.
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(layers)) == 14_714_688
+    )  # PyTorch's vgg16().features.
 
 
 def test_batch_norm_replaces_the_bias_unless_it_is_kept():
@@ -75,7 +90,9 @@ def test_the_signal_survives_the_depth(side):
     output, _ = jax.jit(module.init_with_output)(jax.random.key(0), images)
     spread = np.std(output.features["block_4"])
     assert np.isfinite(output.logits).all()
-    assert 0.03 < spread < 30  # He's initialization keeps the scale; Linen's default loses a factor of 100 here.
+    assert (
+        0.03 < spread < 30
+    )  # He's initialization keeps the scale; Linen's default loses a factor of 100 here.
 
 
 def test_images_of_any_number_type_are_cast_to_the_parameters():
@@ -83,7 +100,9 @@ def test_images_of_any_number_type_are_cast_to_the_parameters():
     images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 1)).astype(np.uint8)
     variables = jax.jit(module.init)(jax.random.key(0), images)
     apply = jax.jit(module.apply)
-    assert np.array_equal(apply(variables, images).logits, apply(variables, np.float32(images)).logits)
+    assert np.array_equal(
+        apply(variables, images).logits, apply(variables, np.float32(images)).logits
+    )
 
 
 def test_refuses_images_without_channels():
@@ -106,9 +125,12 @@ def test_blocks_are_the_maps_before_the_relu_rectified_and_pooled():
         assert before.min() < 0
         pool = vgg.halve if i < 3 else np.asarray
         np.testing.assert_array_equal(features[f"block_{i}"], pool(np.maximum(before, 0)))
-        # Fresh normalizations have mean 0 and spread 1: the expected negative part is -sqrt(2 / pi).
+        # Fresh normalizations have mean 0 and spread 1: the expected negative part is -sqrt(2 /
+        # pi).
         np.testing.assert_allclose(
-            features[f"block_{i}_preact_margin"], np.full((2, before.shape[-1]), -0.79788), atol=1e-4
+            features[f"block_{i}_preact_margin"],
+            np.full((2, before.shape[-1]), -0.79788),
+            atol=1e-4,
         )
     assert features["block_4"].shape[1:3] == (4, 4)
 
@@ -117,7 +139,9 @@ def test_flattening_takes_channels_first_and_averages_into_seven_by_seven():
     x = np.random.default_rng(0).normal(size=(2, 14, 21, 3)).astype(np.float32)
     want = x.reshape(2, 7, 2, 7, 3, 3).mean(axis=(2, 4)).transpose(0, 3, 1, 2).reshape(2, 147)
     np.testing.assert_allclose(vgg.flattened(x), want, rtol=1e-5, atol=1e-6)
-    assert np.array_equal(vgg.flattened(x[:, :7, :7]), x[:, :7, :7].transpose(0, 3, 1, 2).reshape(2, 147))
+    assert np.array_equal(
+        vgg.flattened(x[:, :7, :7]), x[:, :7, :7].transpose(0, 3, 1, 2).reshape(2, 147)
+    )
 
 
 def test_after_flattening_the_first_hidden_layer_sees_everything():
@@ -127,8 +151,14 @@ def test_after_flattening_the_first_hidden_layer_sees_everything():
 
     def hidden(train, layer):
         rngs = {"dropout": jax.random.key(1)}
-        return module.apply(variables, images, train=train, rngs=rngs, capture_intermediates=True,
-                            mutable=["intermediates"])[1]["intermediates"][layer]["__call__"][0]  # fmt: skip
+        return module.apply(
+            variables,
+            images,
+            train=train,
+            rngs=rngs,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )[1]["intermediates"][layer]["__call__"][0]
 
     np.testing.assert_array_equal(hidden(True, "hidden_0"), hidden(False, "hidden_0"))
     assert not np.allclose(hidden(True, "hidden_1"), hidden(False, "hidden_1"))
@@ -161,7 +191,14 @@ def test_the_published_form_computes_what_pytorch_computes(batch_norm, size):
     counts = enumerate((1, 1, 2, 2, 2))
     paths = [f"conv_{i}_{j}/{kind}" for i, count in counts for j in range(count) for kind in kinds]
     variables = torch_layers.variables(layers, [*paths, "hidden_0", "hidden_1", "classifier"])
-    options = dict(width=0.1, batch_norm=batch_norm, keep_bias=True, pooling="flatten", head=(9, 8), dropout=0.5)
+    options = dict(
+        width=0.1,
+        batch_norm=batch_norm,
+        keep_bias=True,
+        pooling="flatten",
+        head=(9, 8),
+        dropout=0.5,
+    )
     output = jax.jit(build(num_classes=5, **options).apply)(variables, images)
     want = torch_layers.result(torch, original, images).numpy()
     assert want.std(axis=0).min() > 1e-3

@@ -10,7 +10,9 @@ SPEC = dict(name="wide_resnet", num_classes=10, depth=16, widen=2)
 
 def test_the_stages_widen_and_the_stem_does_not():
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    output, _ = jax.eval_shape(lambda x: registry.build(SPEC).init_with_output(jax.random.key(0), x), images)
+    output, _ = jax.eval_shape(
+        lambda x: registry.build(SPEC).init_with_output(jax.random.key(0), x), images
+    )
     shapes = {name: feature.shape[1:] for name, feature in output.features.items()}
     want = {"stem": (32, 32, 16), "pooled": (128,)}
     for i, (side, width) in enumerate(((32, 32), (16, 64), (8, 128))):
@@ -35,7 +37,9 @@ def test_maps_before_the_relu_are_the_blocks_through_the_normalization_that_foll
         want = 2 * features[f"block_{i}"] / np.sqrt(1 + 1e-5) + 0.5
         np.testing.assert_allclose(features[f"block_{i}_preact"], want, rtol=1e-5, atol=1e-6)
         # The mean of N(0.5, 2^2) below 0.
-        np.testing.assert_allclose(features[f"block_{i}_preact_margin"], np.full((2, 16 * 2**i), -1.42711), atol=1e-4)
+        np.testing.assert_allclose(
+            features[f"block_{i}_preact_margin"], np.full((2, 16 * 2**i), -1.42711), atol=1e-4
+        )
     want = np.maximum(features["block_2_preact"], 0).mean(axis=(1, 2))
     np.testing.assert_allclose(features["pooled"], want, rtol=1e-5)
     assert output.features["block_0"].min() < 0

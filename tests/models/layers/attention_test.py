@@ -1,4 +1,5 @@
-"""Attention against the textbook order of its steps: softmax, dropout of the weights, then the values."""
+"""Attention against the textbook order of its steps: softmax, dropout of the weights, then the
+values."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,5 @@
-"""The masked batch normalization: one device on the whole batch is the definition, the devices must agree with it."""
+"""The masked batch normalization: one device on the whole batch is the definition, the devices must
+agree with it."""
 
 import re
 
@@ -15,14 +16,22 @@ X = RNG.normal(3.0, 2.0, (DEVICES * ROWS, *SHAPE)).astype(np.float32)
 # Device d holds 4, 0, 1, 3, ... valid rows.
 WHERE = (np.arange(ROWS)[None] < np.array([4, 0, 1, 3, 2, 4, 1, 1])[:, None]).reshape(-1)
 VARIABLES = {
-    "params": {"scale": RNG.normal(1, 0.3, 5).astype(np.float32), "bias": RNG.normal(0, 0.3, 5).astype(np.float32)},
-    "batch_stats": {"mean": RNG.normal(0, 1, 5).astype(np.float32), "var": RNG.uniform(1, 2, 5).astype(np.float32)},
+    "params": {
+        "scale": RNG.normal(1, 0.3, 5).astype(np.float32),
+        "bias": RNG.normal(0, 0.3, 5).astype(np.float32),
+    },
+    "batch_stats": {
+        "mean": RNG.normal(0, 1, 5).astype(np.float32),
+        "var": RNG.uniform(1, 2, 5).astype(np.float32),
+    },
 }
 NORM = normalization.BatchNorm()
 
 
 def run(variables, x, where=None, axis_name=None):
-    return NORM.apply(variables, x, train=True, where=where, axis_name=axis_name, mutable=["batch_stats"])
+    return NORM.apply(
+        variables, x, train=True, where=where, axis_name=axis_name, mutable=["batch_stats"]
+    )
 
 
 def shard(x):
@@ -36,7 +45,10 @@ def reference(x, where):
     variables = jax.tree.map(np.float64, VARIABLES)
     params, running = variables["params"], variables["batch_stats"]
     y = (x - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
-    new = {"mean": 0.9 * running["mean"] + 0.1 * mean, "var": 0.9 * running["var"] + 0.1 * valid.var(0, ddof=1)}
+    new = {
+        "mean": 0.9 * running["mean"] + 0.1 * mean,
+        "var": 0.9 * running["var"] + 0.1 * valid.var(0, ddof=1),
+    }
     return y, new
 
 
@@ -97,7 +109,9 @@ def test_rows_that_do_not_count_change_nothing_even_huge_ones():
 def test_evaluation_uses_the_running_averages_and_changes_nothing():
     y = NORM.apply(VARIABLES, X, train=False, where=WHERE)
     params, running = VARIABLES["params"], VARIABLES["batch_stats"]
-    want = (X - running["mean"]) / np.sqrt(np.float64(running["var"]) + 1e-5) * params["scale"] + params["bias"]
+    want = (X - running["mean"]) / np.sqrt(np.float64(running["var"]) + 1e-5) * params[
+        "scale"
+    ] + params["bias"]
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
 
 
@@ -149,7 +163,9 @@ def test_the_margin_is_the_mean_of_the_negative_part_of_a_gaussian():
 
 
 def test_where_nothing_is_negative_the_margin_is_three_spreads_below_zero():
-    np.testing.assert_allclose(normalization.negative_margin(np.array([0.5]), np.array([5.0])), [-1.5], rtol=1e-6)
+    np.testing.assert_allclose(
+        normalization.negative_margin(np.array([0.5]), np.array([5.0])), [-1.5], rtol=1e-6
+    )
 
 
 # Positions
@@ -183,7 +199,9 @@ def test_positions_on_eight_devices_equal_one():
     want, running = run(VARIABLES, X, POSITIONS)
     np.testing.assert_allclose(np.asarray(y).reshape(X.shape), want, rtol=1e-5, atol=1e-5)
     for key, value in running["batch_stats"].items():
-        np.testing.assert_allclose(np.asarray(state["batch_stats"][key])[3], value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            np.asarray(state["batch_stats"][key])[3], value, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_positions_that_do_not_count_change_nothing_even_huge_ones():
@@ -201,6 +219,8 @@ def test_positions_that_do_not_count_change_nothing_even_huge_ones():
 
 @pytest.mark.parametrize("shape", [(), (1,), (32, 1), (3, 32), X.shape])
 def test_refuses_a_mask_of_another_shape(shape):
-    message = rf"where must have the shape of leading axes of \(32, 3, 2\), got {re.escape(str(shape))}"
+    message = (
+        rf"where must have the shape of leading axes of \(32, 3, 2\), got {re.escape(str(shape))}"
+    )
     with pytest.raises(ValueError, match=message):
         run(VARIABLES, X, np.ones(shape, bool))

@@ -22,17 +22,80 @@ from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
 ROWS, CLASSES = 12, 3
 CNN = dict(name="cnn", num_classes=CLASSES, widths=(4,), batch_norm=True)
-BAG = dict(name="bag_of_embeddings", num_classes=CLASSES, vocabulary_size=9, width=5, hidden=(8,), dropout=0.5)
-VIT = dict(name="vit", num_classes=CLASSES, image_size=8, patch=4, width=8, layers=1, heads=2, intermediate=8,
-           dropout=0.0, distillation=False)  # fmt: skip
-TEXT_CNN = dict(name="text_cnn", num_classes=CLASSES, vocabulary_size=9, width=5, filters=4, kernels=(2,), dropout=0.0)
-BILSTM = dict(name="bilstm", num_classes=CLASSES, vocabulary_size=9, width=5, state=4, layers=1, head=(), dropout=0.0)
-TEXT_VGG = dict(name="text_vgg", num_classes=CLASSES, vocabulary_size=9, embedding=5, depth=11, width=0.05,
-                batch_norm=True, head=(), dropout=0.0)  # fmt: skip
-ENCODER = dict(name="encoder", num_classes=CLASSES, vocabulary_size=9, width=8, embedding_width=5, layers=2, heads=2,
-               intermediate=8, max_positions=16, type_vocabulary=2, dropout=0.0, pooling="cls", scan=True)  # fmt: skip
-ZOO = {"cnn": CNN, "vit": VIT, "bag": BAG, "text_cnn": TEXT_CNN, "bilstm": BILSTM, "text_vgg": TEXT_VGG,
-       "encoder": ENCODER}  # fmt: skip
+BAG = dict(
+    name="bag_of_embeddings",
+    num_classes=CLASSES,
+    vocabulary_size=9,
+    width=5,
+    hidden=(8,),
+    dropout=0.5,
+)
+VIT = dict(
+    name="vit",
+    num_classes=CLASSES,
+    image_size=8,
+    patch=4,
+    width=8,
+    layers=1,
+    heads=2,
+    intermediate=8,
+    dropout=0.0,
+    distillation=False,
+)
+TEXT_CNN = dict(
+    name="text_cnn",
+    num_classes=CLASSES,
+    vocabulary_size=9,
+    width=5,
+    filters=4,
+    kernels=(2,),
+    dropout=0.0,
+)
+BILSTM = dict(
+    name="bilstm",
+    num_classes=CLASSES,
+    vocabulary_size=9,
+    width=5,
+    state=4,
+    layers=1,
+    head=(),
+    dropout=0.0,
+)
+TEXT_VGG = dict(
+    name="text_vgg",
+    num_classes=CLASSES,
+    vocabulary_size=9,
+    embedding=5,
+    depth=11,
+    width=0.05,
+    batch_norm=True,
+    head=(),
+    dropout=0.0,
+)
+ENCODER = dict(
+    name="encoder",
+    num_classes=CLASSES,
+    vocabulary_size=9,
+    width=8,
+    embedding_width=5,
+    layers=2,
+    heads=2,
+    intermediate=8,
+    max_positions=16,
+    type_vocabulary=2,
+    dropout=0.0,
+    pooling="cls",
+    scan=True,
+)
+ZOO = {
+    "cnn": CNN,
+    "vit": VIT,
+    "bag": BAG,
+    "text_cnn": TEXT_CNN,
+    "bilstm": BILSTM,
+    "text_vgg": TEXT_VGG,
+    "encoder": ENCODER,
+}
 SPEC = dict(on="t", output="logits", map="linear", drop=0.5)
 SOFT = dict(soft=dict(term="soft_target_kl", weight=1.0, temperature=2.0))
 
@@ -61,7 +124,9 @@ def network(spec, dtype="float32"):
 
 def taught(rows=ROWS, width=CLASSES):
     logits = np.random.default_rng(2).normal(size=(rows, width)).astype(np.float32)
-    return ModelOutput(jnp.asarray(logits), {"pooled": jnp.ones((rows, 7)), "block_0": jnp.ones((rows, 2, 2, 7))})
+    return ModelOutput(
+        jnp.asarray(logits), {"pooled": jnp.ones((rows, 7)), "block_0": jnp.ones((rows, 2, 2, 7))}
+    )
 
 
 def condition_of(pupil, variables, batch, **options):
@@ -76,12 +141,25 @@ def loud(params):
 
 
 def make_case(batch, student, *, drop=0.5, seed=5, output="logits", rate=0.1):
-    pupil, big = network(student), network(dict(student, widths=(6,)) if student is CNN else student)
+    pupil, big = (
+        network(student),
+        network(dict(student, widths=(6,)) if student is CNN else student),
+    )
     first, frozen = pupil.init(jax.random.key(0), batch), big.init(jax.random.key(1), batch)
     shapes = {"t": jax.eval_shape(big, frozen, batch)}
-    site = TermSpec("v", jax.eval_shape(pupil, first, batch), shapes, None, {"t": "v"}, np.asarray(batch.labels), CLASSES)
+    site = TermSpec(
+        "v",
+        jax.eval_shape(pupil, first, batch),
+        shapes,
+        None,
+        {"t": "v"},
+        np.asarray(batch.labels),
+        CLASSES,
+    )
     spec = SPEC | dict(drop=drop, output=output)
-    condition = make_condition(spec, shapes["t"], pupil.signal_shape(first, batch), jnp.float32, SOFT)
+    condition = make_condition(
+        spec, shapes["t"], pupil.signal_shape(first, batch), jnp.float32, SOFT
+    )
     learner = ModelTraining(pupil, make_objective(SOFT, site), optax.sgd(rate), None, condition)
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(first, jax.random.key(2))})
     return PeerGroup({"s": learner}, {"t": big}, seed), state, {"t": frozen}
@@ -89,7 +167,9 @@ def make_case(batch, student, *, drop=0.5, seed=5, output="logits", rate=0.1):
 
 def advance(case, batch):
     group, state, frozen = case
-    return jax.jit(functools.partial(train_step, group=group))(state, frozen, jax.tree.map(lambda x: x[None], batch))
+    return jax.jit(functools.partial(train_step, group=group))(
+        state, frozen, jax.tree.map(lambda x: x[None], batch)
+    )
 
 
 # Where nothing is added
@@ -103,7 +183,9 @@ def test_a_signal_of_zero_and_none_are_the_plain_student_to_the_bit(spec, batch_
     plain = pupil.module.apply(variables, **batch.views["v"], train=False).logits
     for signal in (None, zeros):
         np.testing.assert_array_equal(pupil(variables, batch, signal).logits, plain)
-    train = functools.partial(pupil.train, variables, batch, dropout_key=jax.random.key(1), axis_name=None)
+    train = functools.partial(
+        pupil.train, variables, batch, dropout_key=jax.random.key(1), axis_name=None
+    )
     jax.tree.map(np.testing.assert_array_equal, train(signal=zeros), train())
 
 
@@ -113,7 +195,10 @@ def test_any_architecture_reads_the_signal_example_by_example(spec, batch_for):
     variables = pupil.init(jax.random.key(0), batch)
     signal = np.zeros((ROWS, *pupil.signal_shape(variables, batch)), np.float32)
     signal[3] = 2 * np.random.default_rng(0).normal(size=signal.shape[1:])
-    different = np.any(np.asarray(pupil(variables, batch, signal).logits != pupil(variables, batch).logits), axis=-1)
+    different = np.any(
+        np.asarray(pupil(variables, batch, signal).logits != pupil(variables, batch).logits),
+        axis=-1,
+    )
     np.testing.assert_array_equal(different, np.arange(ROWS) == 3)
 
 
@@ -122,7 +207,9 @@ def test_an_image_gets_its_signal_added_pixel_by_pixel(images):
     variables = pupil.init(jax.random.key(0), images)
     signal = np.random.default_rng(0).normal(size=(ROWS, 8, 8, 1)).astype(np.float32)
     other = images.replace(views={"v": {"images": images.views["v"]["images"] + signal}})
-    np.testing.assert_array_equal(pupil(variables, images, signal).logits, pupil(variables, other).logits)
+    np.testing.assert_array_equal(
+        pupil(variables, images, signal).logits, pupil(variables, other).logits
+    )
 
 
 def test_a_text_gets_one_vector_added_to_each_word_embedding(texts):
@@ -130,17 +217,24 @@ def test_a_text_gets_one_vector_added_to_each_word_embedding(texts):
     variables = pupil.init(jax.random.key(0), texts)
     signal = np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32)
     found = pupil(variables, texts, signal).features["embeddings"]
-    np.testing.assert_array_equal(found, pupil(variables, texts).features["embeddings"] + signal[:, None])
+    np.testing.assert_array_equal(
+        found, pupil(variables, texts).features["embeddings"] + signal[:, None]
+    )
 
 
 def test_a_mixed_text_gets_it_once(texts):
     pupil = network(BAG)
     variables = pupil.init(jax.random.key(0), texts)
-    partner = {"partner_ids": texts.views["v"]["input_ids"][::-1], "weight": np.full(ROWS, 0.25, np.float32)}
+    partner = {
+        "partner_ids": texts.views["v"]["input_ids"][::-1],
+        "weight": np.full(ROWS, 0.25, np.float32),
+    }
     mixed = texts.replace(views={"v": texts.views["v"] | partner})
     signal = np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32)
     found = pupil(variables, mixed, signal).features["embeddings"]
-    np.testing.assert_allclose(found, pupil(variables, mixed).features["embeddings"] + signal[:, None], atol=1e-6)
+    np.testing.assert_allclose(
+        found, pupil(variables, mixed).features["embeddings"] + signal[:, None], atol=1e-6
+    )
 
 
 # The map
@@ -159,7 +253,9 @@ def test_a_map_starts_at_zero_and_reads_what_the_section_names(images, name, out
     # Only the last affine map is at 0: the gradient finds its way.
     gradient = jax.grad(lambda p: jnp.sum(condition.signal(p, taught())))(params)
     assert np.any(gradient[max(gradient)]["kernel"])
-    want = condition.mapping.apply({"params": loud(params)}, read(taught(), output)).reshape(ROWS, 8, 8, 1)
+    want = condition.mapping.apply({"params": loud(params)}, read(taught(), output)).reshape(
+        ROWS, 8, 8, 1
+    )
     np.testing.assert_array_equal(condition.signal(loud(params), taught()), want)
     assert np.any(want)
 
@@ -175,7 +271,12 @@ def test_probabilities_are_the_softmax_of_the_logits():
 def test_each_example_is_withheld_by_itself_as_often_as_the_section_says(images):
     pupil = network(CNN)
     variables = pupil.init(jax.random.key(0), images)
-    given = lambda drop: condition_of(pupil, variables, images, drop=drop).given(jax.random.key(0), 4000, None)  # noqa: E731
+
+    def given(drop):
+        return condition_of(pupil, variables, images, drop=drop).given(
+            jax.random.key(0), 4000, None
+        )
+
     assert np.mean(given(0.3)) == pytest.approx(0.7, abs=0.03)  # Four standard deviations.
     assert np.all(given(0.0))
     runs = np.flatnonzero(np.diff(np.asarray(given(0.5)).astype(int))).size
@@ -183,7 +284,8 @@ def test_each_example_is_withheld_by_itself_as_often_as_the_section_says(images)
 
 
 def test_the_draw_depends_on_seed_and_step_alone(texts):
-    """With everything withheld or nothing but the draw between them, the losses tell the draws apart."""
+    """With everything withheld or nothing but the draw between them, the losses tell the draws
+    apart."""
     case = make_case(texts, TEXT_CNN)
     group, state, frozen = case
     member = state.models["s"]
@@ -202,7 +304,9 @@ def test_who_is_given_the_condition_gets_the_whole_signal_and_the_others_nothing
     group, state, _ = make_case(images, VIT)
     condition = group.models["s"].condition
     params = loud(state.models["s"].term_params[CONDITION])
-    found = training_signal(condition, {CONDITION: params}, {"t": taught()}, jax.random.key(0), None)
+    found = training_signal(
+        condition, {CONDITION: params}, {"t": taught()}, jax.random.key(0), None
+    )
     given = np.asarray(condition.given(jax.random.key(0), ROWS, None))
     assert 0 < given.sum() < ROWS
     np.testing.assert_array_equal(found[given], condition.signal(params, taught())[given])
@@ -217,7 +321,9 @@ def test_a_step_trains_on_what_was_drawn_for_its_microbatch(images):
     key = jax.random.split(stream(group.seed, "step", 0), 1)[0]
     said = {"t": group.teachers["t"](frozen["t"], images)}
     signal = training_signal(learner.condition, member.term_params, said, key, None)
-    output, _ = learner.network.train(member.variables(), images, dropout_key=key, axis_name=None, signal=signal)
+    output, _ = learner.network.train(
+        member.variables(), images, dropout_key=key, axis_name=None, signal=signal
+    )
     means, _ = learner.objective(member.term_params, {}, output, said, images, step=0, key=key)
     _, metrics = advance((group, TrainState(state.step, {"s": member}), frozen), images)
     assert float(metrics["s"]["loss"]) == pytest.approx(float(means["soft"].value()), rel=1e-4)
@@ -235,9 +341,17 @@ def test_the_gradient_reaches_the_map_and_not_the_teacher(spec, batch_for):
     after = checksums(advance(case, batch)[0].models["s"].term_params)
     assert before.keys() == {"condition/dense/bias", "condition/dense/kernel"} == after.keys()
     assert all(before[path] != after[path] for path in before)
-    member = state.models["s"].replace(term_params={CONDITION: loud(state.models["s"].term_params[CONDITION])})
-    louder, parts = TrainState(state.step, {"s": member}), jax.tree.map(lambda leaf: leaf[None], batch)
-    loss = lambda frozen: train_step(louder, frozen, parts, group=group)[1]["s"]["loss"]  # noqa: E731
+    member = state.models["s"].replace(
+        term_params={CONDITION: loud(state.models["s"].term_params[CONDITION])}
+    )
+    louder, parts = (
+        TrainState(state.step, {"s": member}),
+        jax.tree.map(lambda leaf: leaf[None], batch),
+    )
+
+    def loss(frozen):
+        return train_step(louder, frozen, parts, group=group)[1]["s"]["loss"]
+
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(jax.grad(loss)(frozen)))
 
 
@@ -245,7 +359,9 @@ def test_training_starts_from_the_plain_student(images):
     group, state, frozen = make_case(images, CNN, drop=0.0)
     learner = dataclasses.replace(group.models["s"], condition=None)
     plain = dataclasses.replace(group, models={"s": learner}), state, frozen
-    found, wanted = (advance(case, images)[1]["s"]["loss"] for case in ((group, state, frozen), plain))
+    found, wanted = (
+        advance(case, images)[1]["s"]["loss"] for case in ((group, state, frozen), plain)
+    )
     assert float(found) == float(wanted)
 
 
@@ -271,7 +387,10 @@ def test_a_learner_without_a_condition_has_no_map(images):
             r"^condition.output must have one vector .*, and 'block_0' of 't' has shape \(12, 2, 2, 7\);",
         ),
         (dict(map="none"), r"^no mapping 'none'; there are \['connector'"),
-        (dict(map="connector"), r"^condition.map 'connector' normalizes by the batch.*; use linear, mlp, regressor$"),
+        (
+            dict(map="connector"),
+            r"^condition.map 'connector' normalizes by the batch.*; use linear, mlp, regressor$",
+        ),
         (dict(map="convolution"), r"^condition.map 'convolution' normalizes"),
     ],
 )
@@ -281,5 +400,7 @@ def test_what_does_not_fit_the_teacher_is_refused(options, message):
 
 
 def test_a_term_by_the_maps_name_is_refused():
-    with pytest.raises(ValueError, match=r"^a term of its objective can't be named 'condition' beside a condition$"):
+    with pytest.raises(
+        ValueError, match=r"^a term of its objective can't be named 'condition' beside a condition$"
+    ):
         make_condition(SPEC, taught(), (5,), jnp.float32, {"condition": SOFT["soft"]})

@@ -27,7 +27,9 @@ def test_matches_numpy():
     output = module.apply(variables, IDS, MASK)
     params = jax.tree.map(np.float64, variables["params"])
     embeddings = params["word_embeddings"]["embedding"][IDS]
-    x = np.stack([e[m].mean(0) if m.any() else np.zeros(6) for e, m in zip(embeddings, MASK, strict=True)])
+    x = np.stack(
+        [e[m].mean(0) if m.any() else np.zeros(6) for e, m in zip(embeddings, MASK, strict=True)]
+    )
     np.testing.assert_allclose(output.features["embeddings"], embeddings, rtol=1e-6)
     np.testing.assert_allclose(output.features["mean_embedding"], x, rtol=1e-5, atol=1e-6)
     for name in ("hidden_0", "hidden_1"):
@@ -41,9 +43,13 @@ def test_masked_positions_and_padding_change_nothing():
     module, variables = make()
     want = module.apply(variables, IDS, MASK).logits
     changed = np.where(MASK, IDS, 7)
-    np.testing.assert_allclose(module.apply(variables, changed, MASK.astype(np.int64)).logits, want, atol=1e-6)
+    np.testing.assert_allclose(
+        module.apply(variables, changed, MASK.astype(np.int64)).logits, want, atol=1e-6
+    )
     pad = ((0, 0), (0, 16))
-    np.testing.assert_allclose(module.apply(variables, np.pad(IDS, pad), np.pad(MASK, pad)).logits, want, atol=1e-5)
+    np.testing.assert_allclose(
+        module.apply(variables, np.pad(IDS, pad), np.pad(MASK, pad)).logits, want, atol=1e-5
+    )
 
 
 def test_without_hidden_layers_pooled_is_the_mean_embedding():

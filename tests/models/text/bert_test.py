@@ -1,4 +1,5 @@
-"""The encoder against an independent float64 BERT in numpy, and its behaviour under masks and padding."""
+"""The encoder against an independent float64 BERT in numpy, and its behaviour under masks and
+padding."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,8 @@ MASK = np.arange(16)[None] < np.array([[16], [9], [2], [1]])
 
 
 def make(**options):
-    """The module and variables without zeros and ones, so that no bias or scale can be forgotten."""
+    """The module and variables without zeros and ones, so that no bias or scale can be
+    forgotten."""
     module = registry.build(SPEC | options)
     variables = module.init(jax.random.key(0), IDS, MASK)
     rng = np.random.default_rng(1)
@@ -47,12 +49,18 @@ def bert(params, ids, mask, types, pooling, heads=3):
     def table(name):
         return params[name]["embedding"]
 
-    x = table("word_embeddings")[ids] + table("position_embeddings")[: len(ids)] + table("type_embeddings")[types]
+    x = (
+        table("word_embeddings")[ids]
+        + table("position_embeddings")[: len(ids)]
+        + table("type_embeddings")[types]
+    )
     x = norm(params["embeddings_norm"], x)
     features = {"embeddings": x}
     for i in range(2):
         block = params[f"block_{i}"]
-        query, key, value = (np.split(part, heads, axis=-1) for part in np.split(dense(block["qkv"], x), 3, axis=-1))
+        query, key, value = (
+            np.split(part, heads, axis=-1) for part in np.split(dense(block["qkv"], x), 3, axis=-1)
+        )
         scores = [q @ k.T / np.sqrt(q.shape[-1]) for q, k in zip(query, key, strict=True)]
         weights = [special.softmax(np.where(mask[None], s, -np.inf), axis=-1) for s in scores]
         context = np.concatenate([w @ v for w, v in zip(weights, value, strict=True)], axis=-1)
@@ -61,7 +69,9 @@ def bert(params, ids, mask, types, pooling, heads=3):
         hidden = hidden * 0.5 * (1 + special.erf(hidden / np.sqrt(2)))
         x = norm(block["output_norm"], x + dense(block["output"], hidden))
         parts = {"query": query, "key": key, "value": value, "attention": scores}
-        features |= {f"{name}_{i}": np.stack(by_head) for name, by_head in parts.items()} | {f"block_{i}": x}
+        features |= {f"{name}_{i}": np.stack(by_head) for name, by_head in parts.items()} | {
+            f"block_{i}": x
+        }
     pooled = np.tanh(dense(params["pooler"], x[0])) if pooling == "cls" else x[mask].mean(0)
     return dense(params["classifier"], pooled), features | {"pooled": pooled}
 
@@ -77,7 +87,9 @@ def test_matches_bert_in_numpy(pooling, types):
     np.testing.assert_allclose(output.logits, [logits for logits, _ in want], rtol=1e-4, atol=1e-5)
     assert output.features.keys() == want[0][1].keys()
     for key, feature in output.features.items():
-        np.testing.assert_allclose(feature, [features[key] for _, features in want], rtol=1e-4, atol=1e-4, err_msg=key)
+        np.testing.assert_allclose(
+            feature, [features[key] for _, features in want], rtol=1e-4, atol=1e-4, err_msg=key
+        )
     with jax.enable_x64(True):
         wide = jax.jit(module.apply)({"params": params}, IDS, MASK, types)
     np.testing.assert_allclose(wide.logits, [logits for logits, _ in want], rtol=1e-10, atol=1e-10)
@@ -96,10 +108,14 @@ def test_names_and_shapes_of_the_features():
 def test_masked_positions_and_padding_change_nothing(pooling):
     module, variables = make(pooling=pooling)
     want = module.apply(variables, IDS, MASK, TYPES).logits
-    changed = module.apply(variables, np.where(MASK, IDS, 5), MASK.astype(np.int32), np.where(MASK, TYPES, 1)).logits
+    changed = module.apply(
+        variables, np.where(MASK, IDS, 5), MASK.astype(np.int32), np.where(MASK, TYPES, 1)
+    ).logits
     np.testing.assert_allclose(changed, want, rtol=1e-5, atol=1e-6)
     ids, mask, types = (np.pad(a, ((0, 0), (0, 16))) for a in (IDS, MASK, TYPES))
-    padded = module.apply(variables, input_ids=ids, attention_mask=mask, token_type_ids=types).logits
+    padded = module.apply(
+        variables, input_ids=ids, attention_mask=mask, token_type_ids=types
+    ).logits
     np.testing.assert_allclose(padded, want, rtol=1e-5, atol=1e-5)
 
 
@@ -124,7 +140,9 @@ def test_softmax_and_means_are_summed_in_float32():
     ids, mask = np.full((1, 1000), 3, np.int32), np.ones((1, 1000), bool)
     module, variables = make(pooling="mean", max_positions=1000)
     variables["params"]["position_embeddings"]["embedding"] *= 0
-    output = jax.jit(module.apply)(jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables), ids, mask)
+    output = jax.jit(module.apply)(
+        jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables), ids, mask
+    )
     want = np.float32(output.features["block_1"][0, 0])
     np.testing.assert_allclose(np.float32(output.features["pooled"][0]), want, rtol=0.01)
 
@@ -144,22 +162,32 @@ def test_refuses_other_shapes(args, message):
         module.apply(variables, *args)
 
 
-@pytest.mark.parametrize("options", [{"remat": True}, {"scan": True}, {"remat": True, "scan": True}])
+@pytest.mark.parametrize(
+    "options", [{"remat": True}, {"scan": True}, {"remat": True, "scan": True}]
+)
 def test_remat_and_scan_change_neither_outputs_nor_gradients(options):
     module, variables = make()
     other = registry.build(SPEC | options)
-    stacked = {"params": transformer.stack_blocks(variables["params"])} if "scan" in options else variables
+    stacked = (
+        {"params": transformer.stack_blocks(variables["params"])}
+        if "scan" in options
+        else variables
+    )
 
     def loss(module, variables):
         output = module.apply(variables, IDS, MASK, TYPES)
-        return jnp.sum(jnp.sin(output.logits)) + jnp.sum(jnp.sin(output.features["block_0"])), output
+        return jnp.sum(jnp.sin(output.logits)) + jnp.sum(
+            jnp.sin(output.features["block_0"])
+        ), output
 
     (_, want), gradient = jax.value_and_grad(lambda v: loss(module, v), has_aux=True)(variables)
     (_, found), found_gradient = jax.value_and_grad(lambda v: loss(other, v), has_aux=True)(stacked)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, want)
     found_gradient = transformer.unstack_blocks(found_gradient["params"])
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found_gradient, gradient["params"]
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        found_gradient,
+        gradient["params"],
     )
 
 
@@ -182,8 +210,12 @@ def test_scanned_blocks_start_different_and_drop_out_differently():
     kernels = variables["params"]["blocks"]["qkv"]["kernel"]
     assert kernels.shape == (2, 12, 36)
     assert not np.allclose(kernels[0], kernels[1])
-    # With the same weights in both blocks and nothing but dropout between runs, equal draws would be visible.
-    runs = [module.apply(variables, IDS, MASK, train=True, rngs={"dropout": jax.random.key(k)}).logits for k in (0, 1)]
+    # With the same weights in both blocks and nothing but dropout between runs, equal draws would
+    # be visible.
+    runs = [
+        module.apply(variables, IDS, MASK, train=True, rngs={"dropout": jax.random.key(k)}).logits
+        for k in (0, 1)
+    ]
     assert not np.allclose(runs[0], runs[1])
 
 
@@ -220,8 +252,12 @@ def test_the_language_head_is_tied_to_the_word_embeddings():
     output = module.apply(variables, IDS, MASK)
     assert output.features["vocabulary_logits"].shape == (4, 16, 23)
     changed = jax.tree.map(jnp.asarray, variables)
-    changed["params"]["word_embeddings"]["embedding"] = changed["params"]["word_embeddings"]["embedding"].at[5].add(1.0)
+    changed["params"]["word_embeddings"]["embedding"] = (
+        changed["params"]["word_embeddings"]["embedding"].at[5].add(1.0)
+    )
     ids = np.where(IDS == 5, 4, IDS)
-    before, after = (module.apply(v, ids, MASK).features["vocabulary_logits"] for v in (variables, changed))
+    before, after = (
+        module.apply(v, ids, MASK).features["vocabulary_logits"] for v in (variables, changed)
+    )
     np.testing.assert_array_equal(np.delete(after, 5, axis=-1), np.delete(before, 5, axis=-1))
     assert not np.allclose(after[..., 5], before[..., 5])

@@ -1,4 +1,5 @@
-"""The BiLSTM against an LSTM in numpy, one step of one text at a time, and against PyTorch's on packed sequences."""
+"""The BiLSTM against an LSTM in numpy, one step of one text at a time, and against PyTorch's on
+packed sequences."""
 
 import jax
 import numpy as np
@@ -7,7 +8,15 @@ from scipy.special import expit
 
 from kd_jax.models import registry
 
-SPEC = {"name": "bilstm", "num_classes": 3, "vocabulary_size": 20, "width": 6, "state": 5, "layers": 2, "head": (7, 4)}
+SPEC = {
+    "name": "bilstm",
+    "num_classes": 3,
+    "vocabulary_size": 20,
+    "width": 6,
+    "state": 5,
+    "layers": 2,
+    "head": (7, 4),
+}
 SPEC |= {"dropout": 0.1}
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 20, (4, 16)).astype(np.int32)
@@ -21,16 +30,21 @@ def make(**options):
     module = registry.build(SPEC | options)
     variables = module.init(jax.random.key(0), IDS, MASK)
     rng = np.random.default_rng(1)
-    return module, jax.tree.map(lambda x: (x + rng.normal(0, 0.3, x.shape)).astype(np.float32), variables)
+    return module, jax.tree.map(
+        lambda x: (x + rng.normal(0, 0.3, x.shape)).astype(np.float32), variables
+    )
 
 
 def lstm(cell, x):
-    """The states `[T, state]` of one direction over one text `[T, D]`, from left to right, in float64."""
+    """The states `[T, state]` of one direction over one text `[T, D]`, from left to right, in
+    float64."""
     h = c = np.zeros(SPEC["state"])
     states = []
     for token in x:
         i, f, g, o = (
-            token @ cell[f"i{gate}"]["kernel"] + h @ cell[f"h{gate}"]["kernel"] + cell[f"h{gate}"]["bias"]
+            token @ cell[f"i{gate}"]["kernel"]
+            + h @ cell[f"h{gate}"]["kernel"]
+            + cell[f"h{gate}"]["bias"]
             for gate in GATES
         )
         c = expit(f) * c + expit(i) * np.tanh(g)
@@ -44,7 +58,10 @@ def tang(params, ids):
     x = params["word_embeddings"]["embedding"][ids]
     features = {}
     for i in range(SPEC["layers"]):
-        forward, backward = lstm(params[f"forward_{i}"], x), lstm(params[f"backward_{i}"], x[::-1])[::-1]
+        forward, backward = (
+            lstm(params[f"forward_{i}"], x),
+            lstm(params[f"backward_{i}"], x[::-1])[::-1],
+        )
         x = features[f"block_{i}"] = np.concatenate([forward, backward], axis=-1)
     # The backward direction ends at the first token.
     x = features["last_states"] = np.concatenate([forward[-1], backward[0]])
@@ -73,7 +90,9 @@ def test_matches_pytorch_on_packed_sequences(layers):
     torch = pytest.importorskip("torch")
     module, variables = make(layers=layers)
     params = variables["params"]
-    other = torch.nn.LSTM(SPEC["width"], SPEC["state"], layers, batch_first=True, bidirectional=True)
+    other = torch.nn.LSTM(
+        SPEC["width"], SPEC["state"], layers, batch_first=True, bidirectional=True
+    )
     named = dict(other.named_parameters())
     for i in range(layers):
         for direction, suffix in (("forward", ""), ("backward", "_reverse")):
@@ -95,7 +114,10 @@ def test_matches_pytorch_on_packed_sequences(layers):
     found = np.where(MASK[:, :, None], output.features[f"block_{layers - 1}"], 0)
     np.testing.assert_allclose(found, states, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
-        output.features["last_states"], np.concatenate(last[-2:].numpy(), axis=-1), rtol=1e-5, atol=1e-5
+        output.features["last_states"],
+        np.concatenate(last[-2:].numpy(), axis=-1),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -103,9 +125,13 @@ def test_masked_positions_and_padding_change_nothing():
     module, variables = make()
     want = jax.jit(module.apply)(variables, IDS, MASK).logits
     changed = np.where(MASK, IDS, 7)
-    np.testing.assert_allclose(module.apply(variables, changed, MASK.astype(np.int64)).logits, want, atol=1e-6)
+    np.testing.assert_allclose(
+        module.apply(variables, changed, MASK.astype(np.int64)).logits, want, atol=1e-6
+    )
     pad = ((0, 0), (0, 48))
-    np.testing.assert_allclose(module.apply(variables, np.pad(IDS, pad), np.pad(MASK, pad)).logits, want, atol=1e-5)
+    np.testing.assert_allclose(
+        module.apply(variables, np.pad(IDS, pad), np.pad(MASK, pad)).logits, want, atol=1e-5
+    )
 
 
 def test_a_row_without_tokens_has_last_states_zero():
@@ -125,7 +151,9 @@ def test_training_drops_out_the_input_of_every_layer():
 
     def run(seed):
         rngs = {"dropout": jax.random.key(seed)}
-        return jax.jit(lambda v: module.apply(v, IDS, MASK, train=True, rngs=rngs))(variables).features
+        return jax.jit(lambda v: module.apply(v, IDS, MASK, train=True, rngs=rngs))(
+            variables
+        ).features
 
     first, second = run(0), run(1)
     for layer in ("block_0", "block_1", "pooled"):

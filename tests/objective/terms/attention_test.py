@@ -1,4 +1,5 @@
-"""Relations of queries, keys and values: MiniLMv2's, against numpy, between networks of other heads and widths."""
+"""Relations of queries, keys and values: MiniLMv2's, against numpy, between networks of other heads
+and widths."""
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +18,35 @@ MASK = np.arange(TOKENS)[None] < np.array([[5], [3], [1]])
 
 def output(seed, heads, size):
     rng = np.random.default_rng(seed)
-    layers = {f"{kind}_0": rng.normal(size=(ROWS, heads, TOKENS, size)) for kind in ("query", "key", "value")}
+    layers = {
+        f"{kind}_0": rng.normal(size=(ROWS, heads, TOKENS, size))
+        for kind in ("query", "key", "value")
+    }
     layers["attention_0"] = rng.normal(size=(ROWS, heads, TOKENS, TOKENS))
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), ModelOutput(rng.normal(size=(ROWS, 3)), layers))
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float32), ModelOutput(rng.normal(size=(ROWS, 3)), layers)
+    )
 
 
 STUDENT, TEACHER = output(0, 2, 6), output(1, 3, 8)
 
 
 def term(**spec):
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (STUDENT, {"big": TEACHER}))
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (STUDENT, {"big": TEACHER})
+    )
     site = TermSpec("text", *shapes, TOKENS, {"big": "text"}, np.zeros(9, np.int32), 3)
-    return call_with_options(TERMS["relation_kl"], {"term": "relation_kl"} | spec, "term", site, key="term")
+    return call_with_options(
+        TERMS["relation_kl"], {"term": "relation_kl"} | spec, "term", site, key="term"
+    )
 
 
 def relations(vectors, heads):
     """One text: `[h, T, d]` -> `[heads, T, T]`, head by head."""
     joined = np.concatenate(list(np.float64(vectors)), axis=-1)
-    return np.stack([part @ part.T / np.sqrt(part.shape[-1]) for part in np.split(joined, heads, axis=-1)])
+    return np.stack(
+        [part @ part.T / np.sqrt(part.shape[-1]) for part in np.split(joined, heads, axis=-1)]
+    )
 
 
 @pytest.mark.parametrize("kind", ["query", "key", "value"])
@@ -42,18 +54,27 @@ def relations(vectors, heads):
 def test_matches_the_paper(kind, heads, make_batch):
     built = term(student=f"{kind}_0", teacher=f"{kind}_0", heads=heads)
     batch = make_batch({"text": {"attention_mask": MASK}}, rows=ROWS, classes=3)
-    values, _ = built.values({}, {}, StepContext(STUDENT, {"big": TEACHER}, batch, 0, jax.random.key(0)))
+    values, _ = built.values(
+        {}, {}, StepContext(STUDENT, {"big": TEACHER}, batch, 0, jax.random.key(0))
+    )
     for row, value in enumerate(values):
         count = MASK[row].sum()
-        ours, theirs = (relations(x.features[f"{kind}_0"][row], heads)[:, :count, :count] for x in (STUDENT, TEACHER))
+        ours, theirs = (
+            relations(x.features[f"{kind}_0"][row], heads)[:, :count, :count]
+            for x in (STUDENT, TEACHER)
+        )
         p, q = special.softmax(theirs, axis=-1), special.softmax(ours, axis=-1)
-        np.testing.assert_allclose(value, special.rel_entr(p, q).sum(-1).mean(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            value, special.rel_entr(p, q).sum(-1).mean(), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_vectors_need_the_number_of_relation_heads():
     with pytest.raises(ValueError, match="layer 'query_0' holds vectors, not scores; give heads"):
         term(student="query_0", teacher="query_0")
-    with pytest.raises(ValueError, match="heads must divide the width 12 of all heads together, got 5"):
+    with pytest.raises(
+        ValueError, match="heads must divide the width 12 of all heads together, got 5"
+    ):
         term(student="query_0", teacher="query_0", heads=5)
 
 

@@ -24,7 +24,9 @@ every_term = pytest.mark.parametrize(
 
 
 def layers_of(kind, rng, width):
-    array = lambda *shape: rng.normal(size=(ROWS, *shape))  # noqa: E731
+    def array(*shape):
+        return rng.normal(size=(ROWS, *shape))
+
     if kind == "texts":
         return {"pooled": array(width), "block_0": array(TOKENS, width)} | {
             f"attention_{i}": array(2, TOKENS, TOKENS) for i in range(2)
@@ -33,7 +35,9 @@ def layers_of(kind, rng, width):
     for i, (side, channels) in enumerate(((8, 4), (4, 8), (2, width))):
         layers |= {f"block_{i}": np.maximum(array(side, side, channels), 0)}
         layers |= {f"block_{i}_preact": array(side, side, channels)}
-        layers |= {f"block_{i}_preact_margin": np.tile(-np.abs(rng.normal(size=channels)), (ROWS, 1))}
+        layers |= {
+            f"block_{i}_preact_margin": np.tile(-np.abs(rng.normal(size=channels)), (ROWS, 1))
+        }
     return layers
 
 
@@ -56,12 +60,18 @@ def asked(output, batch):
     """A model that gives each example of the batch its own logits, by how much of it is shown."""
 
     def logits_of(shown):
-        parts = jax.tree.leaves({name: leaf for name, leaf in shown.views["v"].items() if name != "input_ids"})[0]
+        parts = jax.tree.leaves(
+            {name: leaf for name, leaf in shown.views["v"].items() if name != "input_ids"}
+        )[0]
         parts = jnp.sin(jnp.asarray(parts, jnp.float32).reshape(parts.shape[0], -1))
         rows = jnp.argmax(shown.index[:, None] == jnp.asarray(batch.index)[None], axis=1)
-        weights = jnp.cos(jnp.arange(parts.shape[1] * CLASSES, dtype=jnp.float32).reshape(-1, CLASSES))
+        weights = jnp.cos(
+            jnp.arange(parts.shape[1] * CLASSES, dtype=jnp.float32).reshape(-1, CLASSES)
+        )
         # The teacher's features are wider, so that its attributions are others.
-        return output.logits[rows] * jnp.tanh(parts @ jnp.cos(weights * output.features["pooled"].shape[1]))
+        return output.logits[rows] * jnp.tanh(
+            parts @ jnp.cos(weights * output.features["pooled"].shape[1])
+        )
 
     return logits_of
 
@@ -72,19 +82,37 @@ class Case:
     def __init__(self, kind, name, spec, valid=(True,) * ROWS):
         self.batch = batch_of(kind, valid)
         self.student, self.teacher = output_of(kind, 0, 8), output_of(kind, 1, 12)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), (self.student, self.teacher))
-        inputs = {"v": jax.eval_shape(lambda view: jax.tree.map(lambda leaf: leaf[:1], view), self.batch.views["v"])}
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), (self.student, self.teacher)
+        )
+        inputs = {
+            "v": jax.eval_shape(
+                lambda view: jax.tree.map(lambda leaf: leaf[:1], view), self.batch.views["v"]
+            )
+        }
         tokens = TOKENS if kind == "texts" else None
-        site = TermSpec("v", shapes[0], {"big": shapes[1]}, tokens, {"big": "v"}, LABELS, CLASSES, inputs)
+        site = TermSpec(
+            "v", shapes[0], {"big": shapes[1]}, tokens, {"big": "v"}, LABELS, CLASSES, inputs
+        )
         self.term = call_with_options(TERMS[name], {"term": name} | spec, "term", site, key="term")
         self.params, self.memory = self.term.init(KEY)
 
     def mean(self, student=None, teacher=None, params=None, memory=None, step=0):
         student, teacher = student or self.student, teacher or self.teacher
-        seen = StepContext(student, {"big": teacher}, self.batch, step, KEY, None, asked(student, self.batch),
-                    {"big": asked(teacher, self.batch)})  # fmt: skip
+        seen = StepContext(
+            student,
+            {"big": teacher},
+            self.batch,
+            step,
+            KEY,
+            None,
+            asked(student, self.batch),
+            {"big": asked(teacher, self.batch)},
+        )
         return self.term.apply(
-            self.params if params is None else params, self.memory if memory is None else memory, seen
+            self.params if params is None else params,
+            self.memory if memory is None else memory,
+            seen,
         )
 
     def loss(self, *arguments):
@@ -100,8 +128,16 @@ def test_every_term_is_tried():
 
 
 def test_every_loss_of_the_library_has_a_term():
-    no_term = {"ContrastMemory", "init_contrast_memory", "sample_negatives", "VARIATIONAL_START", "Head",
-               "fused_jensen_shannon", "fused_reverse_kl", "fused_soft_target_kl"}  # fmt: skip
+    no_term = {
+        "ContrastMemory",
+        "init_contrast_memory",
+        "sample_negatives",
+        "VARIATIONAL_START",
+        "Head",
+        "fused_jensen_shannon",
+        "fused_reverse_kl",
+        "fused_soft_target_kl",
+    }
     assert set(losses.__all__) - no_term <= set(TERMS)
 
 
@@ -121,7 +157,10 @@ def test_it_teaches_the_student_and_its_own_parameters_and_never_the_teacher(kin
 def test_rows_that_only_fill_change_nothing(kind, name, spec):
     valid = np.array([True, True, False, True, True, False])
     case = Case(kind, name, spec, valid)
-    spoil = lambda leaf: jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 1e3)  # noqa: E731
+
+    def spoil(leaf):
+        return jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 1e3)
+
     spoiled = jax.tree.map(spoil, (case.student, case.teacher))
     (want, memory), (found, other) = case.mean(), case.mean(*spoiled)
     np.testing.assert_allclose(found.value(), want.value(), rtol=1e-5)
@@ -141,7 +180,9 @@ def test_they_get_no_gradient(kind, name, spec):
 @every_term
 def test_nothing_valid_is_a_loss_of_zero_with_a_finite_gradient(kind, name, spec):
     case = Case(kind, name, spec, [False] * ROWS)
-    value, gradients = jax.value_and_grad(case.loss, argnums=(0, 2))(case.student, case.teacher, case.params)
+    value, gradients = jax.value_and_grad(case.loss, argnums=(0, 2))(
+        case.student, case.teacher, case.params
+    )
     assert value == 0
     assert largest(gradients) == 0
 
@@ -158,7 +199,9 @@ def test_tokens_that_only_fill_change_nothing(name):
         return jnp.where(pairs, array, 1e3) if layer.startswith("attention") else array
 
     spoiled = [
-        output.replace(features={layer: spoil(layer, array) for layer, array in output.features.items()})
+        output.replace(
+            features={layer: spoil(layer, array) for layer, array in output.features.items()}
+        )
         for output in (case.student, case.teacher)
     ]
     np.testing.assert_allclose(case.loss(*spoiled), case.loss(), rtol=1e-5)
@@ -181,7 +224,9 @@ def test_maps_of_differing_sizes_are_pooled_to_the_smaller(name):
     gradient = jax.grad(case.loss)(case.student).features["block_0_preact"]
     # Each position of the smaller map is the mean of four.
     four = gradient.reshape(ROWS, 4, 2, 4, 2, -1)
-    np.testing.assert_allclose(four, np.broadcast_to(four[:, :, :1, :, :1], four.shape), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(
+        four, np.broadcast_to(four[:, :, :1, :, :1], four.shape), rtol=1e-5, atol=1e-9
+    )
     assert largest(gradient) > 0
 
 
@@ -189,9 +234,9 @@ def test_decoupled_kd_leaves_out_examples_without_a_label():
     case = Case("images", "decoupled_kd", {})
     labelled = np.array([True, False, True, True, False, True])
     case.batch = case.batch.replace(label_valid=labelled)
-    want = losses.decoupled_kd(case.student.logits, case.teacher.logits, jnp.asarray(case.batch.labels))[
-        labelled
-    ].mean()
+    want = losses.decoupled_kd(
+        case.student.logits, case.teacher.logits, jnp.asarray(case.batch.labels)
+    )[labelled].mean()
     np.testing.assert_allclose(case.loss(), want, rtol=1e-5)
     assert case.mean()[0].count == 4
 
@@ -202,13 +247,20 @@ def test_contrast_heeds_its_options(options):
     usual, other = (Case("images", name, given).mean() for given in (spec, spec | options))
     same = np.allclose(usual[1].student, other[1].student, rtol=1e-4)
     assert same == ("momentum" not in options)
-    assert np.isclose(usual[0].value(), other[0].value(), rtol=1e-4) == ("temperature" not in options)
+    assert np.isclose(usual[0].value(), other[0].value(), rtol=1e-4) == (
+        "temperature" not in options
+    )
 
 
 def test_the_auto_encoder_of_factor_transfer_learns_by_its_own_error():
     spec = ON_IMAGES["factor_transfer"]
-    with_error, without = (Case("images", "factor_transfer", spec | {"reconstruction": w}) for w in (1.0, 0.0))
-    decoder = lambda case: largest(jax.grad(lambda p: case.loss(None, None, p))(case.params)["paraphraser"])  # noqa: E731
+    with_error, without = (
+        Case("images", "factor_transfer", spec | {"reconstruction": w}) for w in (1.0, 0.0)
+    )
+
+    def decoder(case):
+        return largest(jax.grad(lambda p: case.loss(None, None, p))(case.params)["paraphraser"])
+
     assert decoder(with_error) > 0
     assert decoder(without) == 0
     assert with_error.loss() > without.loss()
@@ -224,7 +276,15 @@ def test_overhaul_reads_the_teachers_margin():
 SCHEDULED = [
     (name, option)
     for name, spec in ON_IMAGES.items()
-    for option in ("temperature", "beta", "alpha", "margin", "target_weight", "inter_weight", "gamma")
+    for option in (
+        "temperature",
+        "beta",
+        "alpha",
+        "margin",
+        "target_weight",
+        "inter_weight",
+        "gamma",
+    )
     if option in inspect.signature(TERMS[name]).parameters and name != "contrastive_representation"
 ]
 

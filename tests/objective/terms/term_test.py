@@ -12,7 +12,8 @@ ROWS, CLASSES, TOKENS, WIDTH, EXAMPLES, KEY = 4, 3, 5, 6, 12, jax.random.key(0)
 
 
 def draw(seed, width, classes=CLASSES, dtype=np.float32):
-    """An output of a text model: `pooled`, `block_0` by token, and `grid` with two axes that are no tokens."""
+    """An output of a text model: `pooled`, `block_0` by token, and `grid` with two axes that are no
+    tokens."""
     rng = np.random.default_rng(seed)
     features = {
         "pooled": rng.normal(size=(ROWS, width)),
@@ -25,8 +26,17 @@ def draw(seed, width, classes=CLASSES, dtype=np.float32):
 
 def site_of(student, **teachers):
     """What a term knows beforehand: shapes of one example."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), (student, teachers))
-    return TermSpec("text", *shapes, TOKENS, dict.fromkeys(teachers, "text"), np.arange(EXAMPLES) % CLASSES, CLASSES)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), (student, teachers)
+    )
+    return TermSpec(
+        "text",
+        *shapes,
+        TOKENS,
+        dict.fromkeys(teachers, "text"),
+        np.arange(EXAMPLES) % CLASSES,
+        CLASSES,
+    )
 
 
 def build(site, **spec):
@@ -37,8 +47,11 @@ def build(site, **spec):
 def batch(make_batch):
     lengths = np.array([5, 3, 1, 4])
     mask = np.arange(TOKENS) < lengths[:, None]
-    return make_batch({"text": {"input_ids": np.ones((ROWS, TOKENS), np.int32), "attention_mask": mask}}, rows=ROWS,
-                      classes=CLASSES)  # fmt: skip
+    return make_batch(
+        {"text": {"input_ids": np.ones((ROWS, TOKENS), np.int32), "attention_mask": mask}},
+        rows=ROWS,
+        classes=CLASSES,
+    )
 
 
 @pytest.fixture
@@ -73,7 +86,9 @@ def test_soft_target_kl_needs_no_labels(student, big, batch):
     batch = batch.replace(label_valid=np.zeros(ROWS, bool))
     term = build(site_of(student, big=big), term="soft_target_kl", temperature=3.0)
     want = losses.soft_target_kl(student.logits, big.logits, temperature=3.0)
-    np.testing.assert_allclose(run(term, {}, student, {"big": big}, batch).value(), want.mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        run(term, {}, student, {"big": big}, batch).value(), want.mean(), rtol=1e-6
+    )
 
 
 def test_the_temperature_may_follow_the_step(student, big, batch):
@@ -81,7 +96,9 @@ def test_the_temperature_may_follow_the_step(student, big, batch):
     term = build(site_of(student, big=big), term="soft_target_kl", temperature=schedule)
     for step, temperature in ((0, 4.0), (5, 3.0), (20, 2.0)):
         want = losses.soft_target_kl(student.logits, big.logits, temperature=temperature).mean()
-        np.testing.assert_allclose(run(term, {}, student, {"big": big}, batch, step).value(), want, rtol=1e-5)
+        np.testing.assert_allclose(
+            run(term, {}, student, {"big": big}, batch, step).value(), want, rtol=1e-5
+        )
 
 
 def hint(layer="pooled", mapping=None):
@@ -120,14 +137,21 @@ def test_hidden_mse_maps_the_student_to_the_width_of_the_teacher(student, batch)
     assert {leaf.shape for leaf in jax.tree.leaves(params)} == {(WIDTH, 2 * WIDTH), (2 * WIDTH,)}
     mapped = student.features["block_0"] @ params["0"]["dense"]["kernel"] + 0.5
     params["0"]["dense"]["bias"] = jnp.full((2 * WIDTH,), 0.5)
-    want = losses.hidden_mse(mapped, wide.features["block_0"])[batch.views["text"]["attention_mask"]]
-    np.testing.assert_allclose(run(term, params, student, {"wide": wide}, batch).value(), want.mean(), rtol=1e-5)
+    want = losses.hidden_mse(mapped, wide.features["block_0"])[
+        batch.views["text"]["attention_mask"]
+    ]
+    np.testing.assert_allclose(
+        run(term, params, student, {"wide": wide}, batch).value(), want.mean(), rtol=1e-5
+    )
 
 
 def test_the_mapping_is_trained_and_the_teacher_is_not(student, batch):
     wide = draw(1, 2 * WIDTH)
     term = build(site_of(student, wide=wide), **hint("pooled", "linear"))
-    loss = lambda params, wide: run(term, params, student, {"wide": wide}, batch).value()  # noqa: E731
+
+    def loss(params, wide):
+        return run(term, params, student, {"wide": wide}, batch).value()
+
     trained, taught = jax.grad(loss, argnums=(0, 1))(term.init(KEY)[0], wide)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(trained))
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), taught)
@@ -160,9 +184,16 @@ def test_the_only_teacher_need_not_be_named(student, big):
 
 def test_a_source_chooses_among_teachers(student, big, batch):
     small = draw(2, WIDTH)
-    term = build(site_of(student, big=big, small=small), term="soft_target_kl", temperature=1.0, source="small")
+    term = build(
+        site_of(student, big=big, small=small),
+        term="soft_target_kl",
+        temperature=1.0,
+        source="small",
+    )
     want = losses.soft_target_kl(student.logits, small.logits, temperature=1.0).mean()
-    np.testing.assert_allclose(run(term, {}, student, {"big": big, "small": small}, batch).value(), want, rtol=1e-6)
+    np.testing.assert_allclose(
+        run(term, {}, student, {"big": big, "small": small}, batch).value(), want, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("spec", [{"term": "soft_target_kl", "temperature": 1.0}, hint()])
@@ -175,7 +206,9 @@ def test_a_source_chooses_among_teachers(student, big, batch):
         (("a",), {"source": "c"}, "^unknown teacher 'c'; there are a$"),
     ],
 )
-def test_a_teacher_that_is_missing_ambiguous_or_unknown_is_refused(student, big, spec, names, source, message):
+def test_a_teacher_that_is_missing_ambiguous_or_unknown_is_refused(
+    student, big, spec, names, source, message
+):
     with pytest.raises(ValueError, match=message):
         build(site_of(student, **dict.fromkeys(names, big)), **spec, **source)
 
@@ -183,21 +216,29 @@ def test_a_teacher_that_is_missing_ambiguous_or_unknown_is_refused(student, big,
 # What doesn't fit
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, {"name": "linear", "start": 4.0, "stop": 0.0, "steps": 10}])
+@pytest.mark.parametrize(
+    "temperature", [0, -1.0, {"name": "linear", "start": 4.0, "stop": 0.0, "steps": 10}]
+)
 def test_a_temperature_that_is_not_positive_throughout_is_refused(student, big, temperature):
     with pytest.raises(ValueError, match=r"^temperature must be positive, got"):
         build(site_of(student, big=big), term="soft_target_kl", temperature=temperature)
 
 
-@pytest.mark.parametrize("temperature", ["4", None, {"name": "linear", "stop": 1.0, "steps": 10}, {"name": "wave"}])
-def test_a_temperature_that_is_no_number_and_no_schedule_is_refused_in_one_line(student, big, temperature):
+@pytest.mark.parametrize(
+    "temperature", ["4", None, {"name": "linear", "stop": 1.0, "steps": 10}, {"name": "wave"}]
+)
+def test_a_temperature_that_is_no_number_and_no_schedule_is_refused_in_one_line(
+    student, big, temperature
+):
     with pytest.raises(ValueError, match="temperature"):
         build(site_of(student, big=big), term="soft_target_kl", temperature=temperature)
 
 
 def test_class_counts_that_differ_are_refused(student):
     other = draw(1, WIDTH, classes=CLASSES + 1)
-    with pytest.raises(ValueError, match=r"^the student has 3 classes and teacher 'other' has 4; student_classes"):
+    with pytest.raises(
+        ValueError, match=r"^the student has 3 classes and teacher 'other' has 4; student_classes"
+    ):
         build(site_of(student, other=other), term="soft_target_kl", temperature=1.0)
 
 
@@ -210,16 +251,22 @@ def test_topk_kl_that_keeps_every_class_is_soft_target_kl(student, big, batch):
 @pytest.mark.parametrize("name", ["soft_target_kl", "dist", "standardized_kl"])
 def test_the_classes_that_both_know_can_be_compared(student, batch, name):
     other = draw(1, WIDTH, classes=CLASSES + 2)
-    term = build(site_of(student, other=other), term=name, student_classes=(0, 2), teacher_classes=(4, 1))
+    term = build(
+        site_of(student, other=other), term=name, student_classes=(0, 2), teacher_classes=(4, 1)
+    )
     want = getattr(losses, name)(student.logits[:, [0, 2]], other.logits[:, [4, 1]]).mean()
-    np.testing.assert_allclose(run(term, {}, student, {"other": other}, batch).value(), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        run(term, {}, student, {"other": other}, batch).value(), want, rtol=1e-5
+    )
 
 
 def test_sorted_probabilities_need_no_common_classes(student, batch):
     other = draw(1, WIDTH, classes=CLASSES + 2)
     term = build(site_of(student, other=other), term="universal_logit_distance")
     want = losses.universal_logit_distance(student.logits, other.logits).mean()
-    np.testing.assert_allclose(run(term, {}, student, {"other": other}, batch).value(), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        run(term, {}, student, {"other": other}, batch).value(), want, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,34 +284,54 @@ def test_sorted_probabilities_need_no_common_classes(student, batch):
             {"teacher_classes": (-1,)},
             r"^the classes of teacher 'other' must be distinct numbers from 0 to 4, got \(-1,\)$",
         ),
-        ({"teacher_classes": (0, 1)}, "^the student has 3 classes and teacher 'other' has 2; student_classes and"),
+        (
+            {"teacher_classes": (0, 1)},
+            "^the student has 3 classes and teacher 'other' has 2; student_classes and",
+        ),
     ],
 )
 def test_classes_that_are_not_there_or_do_not_pair_are_refused(student, classes, message):
     with pytest.raises(ValueError, match=message):
-        build(site_of(student, other=draw(1, WIDTH, classes=CLASSES + 2)), term="soft_target_kl", **classes)
+        build(
+            site_of(student, other=draw(1, WIDTH, classes=CLASSES + 2)),
+            term="soft_target_kl",
+            **classes,
+        )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"student": "block_9"}, "^the student has no layer 'block_9'; it has block_0, grid, pooled$"),
-        ({"teacher": "block_9"}, "^teacher 'big' has no layer 'block_9'; it has block_0, grid, pooled$"),
+        (
+            {"student": "block_9"},
+            "^the student has no layer 'block_9'; it has block_0, grid, pooled$",
+        ),
+        (
+            {"teacher": "block_9"},
+            "^teacher 'big' has no layer 'block_9'; it has block_0, grid, pooled$",
+        ),
         ({"mapping": "cubic"}, "no mapping 'cubic'; there are"),
         (
             {"teacher": "block_0"},
             r"the student's 'pooled' \(1, 6\) can't be compared with big's 'block_0' \(1, 5, 6\)$",
         ),
-        ({"teacher": "block_0", "mapping": "linear"}, r"\(1, 6\) can't be compared with big's 'block_0' \(1, 5, 6\)$"),
+        (
+            {"teacher": "block_0", "mapping": "linear"},
+            r"\(1, 6\) can't be compared with big's 'block_0' \(1, 5, 6\)$",
+        ),
     ],
 )
-def test_a_layer_or_mapping_that_is_unknown_or_does_not_fit_is_refused(student, big, change, message):
+def test_a_layer_or_mapping_that_is_unknown_or_does_not_fit_is_refused(
+    student, big, change, message
+):
     with pytest.raises(ValueError, match=message):
         build(site_of(student, big=big), **(hint() | change))
 
 
 def test_widths_that_differ_without_a_mapping_are_refused_with_a_hint(student):
-    with pytest.raises(ValueError, match=r"\(1, 6\) .* \(1, 12\) \(a mapping would fit the widths\)$"):
+    with pytest.raises(
+        ValueError, match=r"\(1, 6\) .* \(1, 12\) \(a mapping would fit the widths\)$"
+    ):
         build(site_of(student, wide=draw(1, 2 * WIDTH)), **hint())
 
 
@@ -286,6 +353,8 @@ def test_counts_are_known_before_the_models_run_whatever_the_leading_axes(batch,
 
 
 def test_a_labelled_term_leaves_out_rows_without_label_and_rows_that_only_fill(batch):
-    batch = batch.replace(valid=np.array([True, True, False, False]), label_valid=np.array([True, False, True, False]))
+    batch = batch.replace(
+        valid=np.array([True, True, False, False]), label_valid=np.array([True, False, True, False])
+    )
     assert Term("example", lambda *_: None, "text", labelled=True).count(batch) == 1
     assert Term("example", lambda *_: None, "text").count(batch) == 2

@@ -1,7 +1,8 @@
-"""Published formats of weights: how their files name and arrange what our modules hold, for reading and for writing.
+"""Published formats of weights: how their files name and arrange what our modules hold, for reading
+  and for writing.
 
-A folder of Hugging Face says in config.json what it is; a single file of PyTorch tensors is told by their names.
-"""
+A folder of Hugging Face says in config.json what it is; a single file of PyTorch tensors is told by
+their names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,4 +34,6 @@ def model_type_of(options: Mapping[str, Any]) -> str:
         return "deit" if options["distillation"] else "vit"
     if options["name"] == "resnet":
         return "resnet"
-    raise ValueError(f"model {options['name']!r} has no counterpart in transformers; encoder, resnet and vit have")
+    raise ValueError(
+        f"model {options['name']!r} has no counterpart in transformers; encoder, resnet and vit have"
+    )

@@ -55,16 +55,35 @@ DISTILBERT_BLOCK = {
 }
 
 HEADS = {
-    "bert": {"pooler": "pooler.dense", "classifier": "classifier", "language_dense": "cls.predictions.transform.dense",
-             "language_norm": "cls.predictions.transform.LayerNorm", "language_bias": "cls.predictions.bias"},
-    "roberta": {"pooler": "classifier.dense", "classifier": "classifier.out_proj", "language_dense": "lm_head.dense",
-                "language_norm": "lm_head.layer_norm", "language_bias": "lm_head.bias"},
-    "distilbert": {"pooler": "pre_classifier", "classifier": "classifier", "language_dense": "vocab_transform",
-                   "language_norm": "vocab_layer_norm", "language_bias": "vocab_projector.bias"},
-    "electra": {"pooler": "classifier.dense", "classifier": "classifier.out_proj",
-                "language_dense": "generator_predictions.dense", "language_norm": "generator_predictions.LayerNorm",
-                "language_bias": "generator_lm_head.bias"},
-}  # fmt: skip
+    "bert": {
+        "pooler": "pooler.dense",
+        "classifier": "classifier",
+        "language_dense": "cls.predictions.transform.dense",
+        "language_norm": "cls.predictions.transform.LayerNorm",
+        "language_bias": "cls.predictions.bias",
+    },
+    "roberta": {
+        "pooler": "classifier.dense",
+        "classifier": "classifier.out_proj",
+        "language_dense": "lm_head.dense",
+        "language_norm": "lm_head.layer_norm",
+        "language_bias": "lm_head.bias",
+    },
+    "distilbert": {
+        "pooler": "pre_classifier",
+        "classifier": "classifier",
+        "language_dense": "vocab_transform",
+        "language_norm": "vocab_layer_norm",
+        "language_bias": "vocab_projector.bias",
+    },
+    "electra": {
+        "pooler": "classifier.dense",
+        "classifier": "classifier.out_proj",
+        "language_dense": "generator_predictions.dense",
+        "language_norm": "generator_predictions.LayerNorm",
+        "language_bias": "generator_lm_head.bias",
+    },
+}
 
 UNUSED = {
     "bert": ("pooler.", "cls.", "embeddings.position_ids"),
@@ -94,19 +113,33 @@ def make(family: str) -> WeightFormat:
         number, _, inner = layer.removeprefix("block_").partition("/")
         return tuple(f"{stack}.{number}.{name}" for name in block[inner])
 
-    # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and comes with the task.
+    # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and
+    # comes with the task.
     heads = ("classifier",) if family == "bert" else ("classifier", "pooler")
-    outside = tuple(layer for layer in HEADS[family] if layer in heads or layer.startswith("language"))
+    outside = tuple(
+        layer for layer in HEADS[family] if layer in heads or layer.startswith("language")
+    )
     return WeightFormat(
-        names, heads, prefix=f"{family}.", outside=outside, unused=UNUSED[family], alone=("language_bias",),
-        options=lambda config: _options(family, config), config=lambda options: _config(family, options),
+        names,
+        heads,
+        prefix=f"{family}.",
+        outside=outside,
+        unused=UNUSED[family],
+        alone=("language_bias",),
+        options=lambda config: _options(family, config),
+        config=lambda options: _config(family, options),
         architecture=ARCHITECTURES[family],
-    )  # fmt: skip
+    )
 
 
 def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json -> options; ValueError for a network that the encoder isn't."""
-    only = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+    only = {
+        "hidden_act": "gelu",
+        "activation": "gelu",
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+    }
     if family == "roberta":
         only["pad_token_id"] = 1  # The position table begins after its row.
     for key, value in only.items():
@@ -129,20 +162,34 @@ def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options -> config.json; ValueError where the published architecture has no such option."""
     if options["pooling"] != "cls":
-        raise ValueError(f"pooling {options['pooling']!r} has no counterpart in {ARCHITECTURES[family]}, only 'cls'")
+        raise ValueError(
+            f"pooling {options['pooling']!r} has no counterpart in {ARCHITECTURES[family]}, only 'cls'"
+        )
     if family != "electra" and options["embedding_width"] not in (0, options["width"]):
-        raise ValueError(f"embedding_width {options['embedding_width']} has no counterpart in {ARCHITECTURES[family]}")
+        raise ValueError(
+            f"embedding_width {options['embedding_width']} has no counterpart in {ARCHITECTURES[family]}"
+        )
     if family != "distilbert" and not options["type_vocabulary"]:
-        raise ValueError(f"type_vocabulary 0 has no counterpart in {ARCHITECTURES[family]}, which adds at least one")
+        raise ValueError(
+            f"type_vocabulary 0 has no counterpart in {ARCHITECTURES[family]}, which adds at least one"
+        )
     keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
     config = {key: options[option] for option, key in keys.items()}
     if family == "distilbert":
         if options["type_vocabulary"] or options["layer_norm_epsilon"] != 1e-12:
-            raise ValueError(f"{ARCHITECTURES[family]} has no token types and a layer_norm_epsilon of 1e-12")
-        return config | {"attention_dropout": options["dropout"], "seq_classif_dropout": options["dropout"]}
+            raise ValueError(
+                f"{ARCHITECTURES[family]} has no token types and a layer_norm_epsilon of 1e-12"
+            )
+        return config | {
+            "attention_dropout": options["dropout"],
+            "seq_classif_dropout": options["dropout"],
+        }
     if family == "roberta":
         # Positions count the tokens that aren't this one, whatever the tokenizer pads with.
-        config |= {"pad_token_id": 1, "max_position_embeddings": config["max_position_embeddings"] + 2}
+        config |= {
+            "pad_token_id": 1,
+            "max_position_embeddings": config["max_position_embeddings"] + 2,
+        }
     if family == "electra":
         config["embedding_size"] = options["embedding_width"] or options["width"]
     return config | {"attention_probs_dropout_prob": options["dropout"]}

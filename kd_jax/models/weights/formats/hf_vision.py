@@ -51,11 +51,18 @@ def make_transformer(kind: str) -> WeightFormat:
 
     heads = ("classifier", "distillation_classifier") if distilled else ("classifier",)
     return WeightFormat(
-        names, heads, prefix=f"{kind}.", outside=heads, unused=("pooler.", "embeddings.mask_token"),
+        names,
+        heads,
+        prefix=f"{kind}.",
+        outside=heads,
+        unused=("pooler.", "embeddings.mask_token"),
         alone=("class_token", "distillation_token", "positions"),
-        options=lambda config: _transformer_options(config, distillation=distilled), config=_transformer_config,
-        architecture="DeiTForImageClassificationWithTeacher" if distilled else "ViTForImageClassification",
-    )  # fmt: skip
+        options=lambda config: _transformer_options(config, distillation=distilled),
+        config=_transformer_config,
+        architecture="DeiTForImageClassificationWithTeacher"
+        if distilled
+        else "ViTForImageClassification",
+    )
 
 
 def _transformer_options(config: Mapping[str, Any], *, distillation: bool) -> dict[str, Any]:
@@ -81,8 +88,11 @@ def make_resnet() -> WeightFormat:
     """The layout of "resnet", with the stride in the 3x3 convolution."""
 
     def names(layer: str) -> tuple[str, ...]:
-        outer = {"conv": "embedder.embedder.convolution", "norm": "embedder.embedder.normalization",
-                 "classifier": "classifier.1"}  # fmt: skip
+        outer = {
+            "conv": "embedder.embedder.convolution",
+            "norm": "embedder.embedder.normalization",
+            "classifier": "classifier.1",
+        }
         if layer in outer:
             return (outer[layer],)
         block, _, inner = layer.partition("/")
@@ -92,26 +102,52 @@ def make_resnet() -> WeightFormat:
         what = {"conv": "convolution", "norm": "normalization"}[kind]
         return (f"encoder.stages.{stage}.layers.{number}.{place}.{what}",)
 
-    return WeightFormat(names, ("classifier",), prefix="resnet.", outside=("classifier",), options=_resnet_options,
-                  config=_resnet_config, architecture="ResNetForImageClassification")  # fmt: skip
+    return WeightFormat(
+        names,
+        ("classifier",),
+        prefix="resnet.",
+        outside=("classifier",),
+        options=_resnet_options,
+        config=_resnet_config,
+        architecture="ResNetForImageClassification",
+    )
 
 
 def _resnet_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    _require(config, {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False})
+    _require(
+        config,
+        {
+            "hidden_act": "relu",
+            "downsample_in_first_stage": False,
+            "downsample_in_bottleneck": False,
+        },
+    )
     keys = ("embedding_size", "hidden_sizes", "depths", "layer_type")
     if missing := sorted(key for key in keys if key not in config):
         raise ValueError(f"config.json lacks {missing}")
     bottleneck = config["layer_type"] == "bottleneck"
     widths = tuple(size // EXPANSION if bottleneck else size for size in config["hidden_sizes"])
-    return {"name": "resnet", "stem": config["embedding_size"], "blocks": tuple(config["depths"]), "widths": widths,
-            "bottleneck": bottleneck}  # fmt: skip
+    return {
+        "name": "resnet",
+        "stem": config["embedding_size"],
+        "blocks": tuple(config["depths"]),
+        "widths": widths,
+        "bottleneck": bottleneck,
+    }
 
 
 def _resnet_config(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["entry"] != "imagenet":
-        raise ValueError(f"entry {options['entry']!r} has no counterpart in ResNetForImageClassification")
+        raise ValueError(
+            f"entry {options['entry']!r} has no counterpart in ResNetForImageClassification"
+        )
     bottleneck = options["bottleneck"]
     sizes = [width * EXPANSION if bottleneck else width for width in options["widths"]]
-    return {"embedding_size": options["stem"], "hidden_sizes": sizes, "depths": list(options["blocks"]),
-            "layer_type": "bottleneck" if bottleneck else "basic", "downsample_in_first_stage": False,
-            "downsample_in_bottleneck": False}  # fmt: skip
+    return {
+        "embedding_size": options["stem"],
+        "hidden_sizes": sizes,
+        "depths": list(options["blocks"]),
+        "layer_type": "bottleneck" if bottleneck else "basic",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": False,
+    }

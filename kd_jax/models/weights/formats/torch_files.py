@@ -1,4 +1,5 @@
-"""PyTorch's tensors in one file without a description: torchvision's VGG and ResNet, akamaster's CIFAR ResNet.
+"""PyTorch's tensors in one file without a description: torchvision's VGG and ResNet, akamaster's
+  CIFAR ResNet.
 
 What the network is follows from the tensors' names and shapes. akamaster's models are those of
 https://github.com/akamaster/pytorch_resnet_cifar10.
@@ -35,19 +36,28 @@ def _akamaster(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
     if any(re.match(r"layer\d\.\d+\.(shortcut|downsample)", name) for name in tensors):
         raise ValueError("akamaster's ResNet has no weights in its shortcuts, these tensors have")
     widths = tuple(_size(tensors, f"layer{i}.0.conv1.weight", 0) for i in (1, 2, 3))
-    options = {"name": "cifar_resnet", "depth": 6 * _count(tensors, r"layer1\.(\d+)\.") + 2, "shortcut": "pad",
-               "stem": _size(tensors, "conv1.weight", 0), "widths": widths}  # fmt: skip
+    options = {
+        "name": "cifar_resnet",
+        "depth": 6 * _count(tensors, r"layer1\.(\d+)\.") + 2,
+        "shortcut": "pad",
+        "stem": _size(tensors, "conv1.weight", 0),
+        "widths": widths,
+    }
     return AKAMASTER, options | _classes(tensors, "linear")
 
 
 def _resnet(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
     bottleneck = "layer1.0.conv3.weight" in tensors
-    square = "conv2" if bottleneck else "conv1"  # The 3x3 convolution that the stage's width counts.
+    square = (
+        "conv2" if bottleneck else "conv1"
+    )  # The 3x3 convolution that the stage's width counts.
     options = {
-        "name": "resnet", "stem": _size(tensors, "conv1.weight", 0), "bottleneck": bottleneck,
+        "name": "resnet",
+        "stem": _size(tensors, "conv1.weight", 0),
+        "bottleneck": bottleneck,
         "blocks": tuple(_count(tensors, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4)),
         "widths": tuple(_size(tensors, f"layer{i}.0.{square}.weight", 0) for i in (1, 2, 3, 4)),
-    }  # fmt: skip
+    }
     return RESNET, options | _classes(tensors, "fc")
 
 
@@ -64,25 +74,47 @@ def _resnet_names(layer: str, classifier: str) -> tuple[str, ...]:
 
 
 def _vgg(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
-    convolutions = [name for name in tensors if name.startswith("features.") and tensors[name].ndim == 4]
-    depths = [depth for depth, stages in vgg.CONVOLUTIONS.items() if sum(stages) == len(convolutions)]
+    convolutions = [
+        name for name in tensors if name.startswith("features.") and tensors[name].ndim == 4
+    ]
+    depths = [
+        depth for depth, stages in vgg.CONVOLUTIONS.items() if sum(stages) == len(convolutions)
+    ]
     if not depths:
-        raise ValueError(f"VGG has {sorted(map(sum, vgg.CONVOLUTIONS.values()))} convolutions, not {len(convolutions)}")
+        raise ValueError(
+            f"VGG has {sorted(map(sum, vgg.CONVOLUTIONS.values()))} convolutions, not {len(convolutions)}"
+        )
     batch_norm = "features.1.running_mean" in tensors
     head = tuple(_size(tensors, f"classifier.{i}.weight", 0) for i in (0, 3))
-    options = {"name": "vgg", "depth": depths[0], "width": _size(tensors, "features.0.weight", 0) / vgg.CHANNELS[0],
-               "batch_norm": batch_norm, "keep_bias": batch_norm, "head": head, "pooling": "flatten",
-               "dropout": 0.5}  # fmt: skip
+    options = {
+        "name": "vgg",
+        "depth": depths[0],
+        "width": _size(tensors, "features.0.weight", 0) / vgg.CHANNELS[0],
+        "batch_norm": batch_norm,
+        "keep_bias": batch_norm,
+        "head": head,
+        "pooling": "flatten",
+        "dropout": 0.5,
+    }
     places = _vgg_places(depths[0], batch_norm=batch_norm)
-    return WeightFormat(lambda layer: (places[layer],), ("classifier",)), options | _classes(tensors, "classifier.6")
+    return WeightFormat(lambda layer: (places[layer],), ("classifier",)), options | _classes(
+        tensors, "classifier.6"
+    )
 
 
 def _vgg_places(depth: int, *, batch_norm: bool) -> dict[str, str]:
-    """Layer -> its place in torchvision's sequence: convolution, normalization, ReLU; a pool after each stage."""
-    places, position = {"hidden_0": "classifier.0", "hidden_1": "classifier.3", "classifier": "classifier.6"}, 0
+    """Layer -> its place in torchvision's sequence: convolution, normalization, ReLU; a pool after
+    each stage."""
+    places, position = (
+        {"hidden_0": "classifier.0", "hidden_1": "classifier.3", "classifier": "classifier.6"},
+        0,
+    )
     for i, count in enumerate(vgg.CONVOLUTIONS[depth]):
         for j in range(count):
-            places |= {f"conv_{i}_{j}/conv": f"features.{position}", f"conv_{i}_{j}/norm": f"features.{position + 1}"}
+            places |= {
+                f"conv_{i}_{j}/conv": f"features.{position}",
+                f"conv_{i}_{j}/norm": f"features.{position + 1}",
+            }
             position += 3 if batch_norm else 2
         position += 1
     return places

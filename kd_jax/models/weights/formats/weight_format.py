@@ -12,8 +12,14 @@ import numpy as np
 
 from kd_jax.core.types import Variables
 
-LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
-          "var": "running_var"}  # fmt: skip
+LEAVES = {
+    "kernel": "weight",
+    "embedding": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 """Our leaf -> PyTorch's."""
 
 log = logging.getLogger(__name__)
@@ -24,17 +30,20 @@ class WeightFormat:
     """One published format of one family of networks.
 
     Attributes:
-      names: path of a layer of ours, such as `block_0/qkv`, or of a parameter that stands alone, such as `class_token`
-        -> the file's names, whose tensors lie side by side along our last axis.
-      heads: layers that are made anew where the file has none, or one for another number of classes.
-      prefix: of the names of everything but the task's own layers; a file of the bare network goes without.
+      names: path of a layer of ours, such as `block_0/qkv`, or of a parameter that stands alone,
+        such as `class_token` -> the file's names, whose tensors lie side by side along our last
+        axis.
+      heads: layers that are made anew where the file has none, or one for another number of
+        classes.
+      prefix: of the names of everything but the task's own layers; a file of the bare network goes
+        without.
       outside: layers whose names have no prefix.
       unused: beginnings of the names of tensors that a file may hold and no module of ours needs.
       alone: parameters that stand alone, without weight and bias.
-      options: config.json's content -> the options of `models.build`, without `num_classes`; None where there is no
-        config.json.
-      config: options of a module -> what config.json says of it; ValueError where the format can't say it. None where
-        there is no config.json.
+      options: config.json's content -> the options of `models.build`, without `num_classes`; None
+        where there is no config.json.
+      config: options of a module -> what config.json says of it; ValueError where the format can't
+        say it. None where there is no config.json.
       architecture: the class of transformers that opens a folder of this format.
     """
 
@@ -71,7 +80,10 @@ class Own(WeightFormat):
 
 
 def read(
-    layout: WeightFormat, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], owner: str
+    layout: WeightFormat,
+    tensors: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    owner: str,
 ) -> dict[str, jax.Array]:
     """A file's tensors as our leaves, in float32.
 
@@ -86,7 +98,11 @@ def read(
     """
     used = {name for leaf in shapes for name in layout.sources(leaf)}
     if missing := sorted(used - set(tensors)):
-        hint = '; without a trained pooler use pooling="mean"' if missing[0].startswith("pooler.") else ""
+        hint = (
+            '; without a trained pooler use pooling="mean"'
+            if missing[0].startswith("pooler.")
+            else ""
+        )
         raise ValueError(f"{owner} lacks the tensors {missing}{hint}")
     left = sorted(set(tensors) - used)
     harmless = [name for name in left if name.startswith(layout.unused)] if layout.unused else []
@@ -94,16 +110,25 @@ def read(
         raise ValueError(f"{owner} has tensors that belong to nothing in the module: {extra}")
     if harmless:
         log.info("%s: not used, as this module has no such part: %s", owner, harmless)
-    return {leaf: _assemble(layout.sources(leaf), tensors, shape, owner) for leaf, shape in shapes.items()}
+    return {
+        leaf: _assemble(layout.sources(leaf), tensors, shape, owner)
+        for leaf, shape in shapes.items()
+    }
 
 
-def _assemble(names: list[str], tensors: Mapping[str, np.ndarray], shape: tuple[int, ...], owner: str) -> jax.Array:
+def _assemble(
+    names: list[str], tensors: Mapping[str, np.ndarray], shape: tuple[int, ...], owner: str
+) -> jax.Array:
     part = (*shape[:-1], shape[-1] // len(names))
     for name in names:
         want, tensor = outwards(np.broadcast_to(0.0, part), name).shape, tensors[name]
         if tensor.shape != want or not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise ValueError(f"{owner}: tensor {name!r} must be floats {want}, got {tensor.dtype} {tensor.shape}")
-    return jnp.asarray(np.concatenate([inwards(tensors[name], name) for name in names], axis=-1), jnp.float32)
+            raise ValueError(
+                f"{owner}: tensor {name!r} must be floats {want}, got {tensor.dtype} {tensor.shape}"
+            )
+    return jnp.asarray(
+        np.concatenate([inwards(tensors[name], name) for name in names], axis=-1), jnp.float32
+    )
 
 
 def write(layout: WeightFormat, variables: Variables) -> dict[str, np.ndarray]:

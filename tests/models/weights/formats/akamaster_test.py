@@ -27,7 +27,9 @@ class Block(torch.nn.Module):
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1 or self.missing:
             half = self.missing // 2
-            x = torch.nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+            x = torch.nn.functional.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half)
+            )
         return torch.relu(y + x)
 
 
@@ -38,7 +40,10 @@ class Network(torch.nn.Module):
         self.bn1 = torch.nn.BatchNorm2d(widths[0])
         inner = widths[0]
         for stage, width in enumerate(widths, start=1):
-            layer = [Block(inner if i == 0 else width, width, 2 if i == 0 and stage > 1 else 1) for i in range(blocks)]
+            layer = [
+                Block(inner if i == 0 else width, width, 2 if i == 0 and stage > 1 else 1)
+                for i in range(blocks)
+            ]
             setattr(self, f"layer{stage}", torch.nn.Sequential(*layer))
             inner = width
         self.linear = torch.nn.Linear(inner, classes)
@@ -86,7 +91,9 @@ def test_it_computes_what_pytorch_computes(original, tensors, save, side):
     images = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype(np.float32)
     with torch.no_grad():
         want = original(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-    np.testing.assert_allclose(jax.jit(module.apply)(variables, images).logits, want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(module.apply)(variables, images).logits, want, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_another_number_of_classes_gets_a_new_classifier_and_a_warning(tensors, save, caplog):
@@ -94,7 +101,9 @@ def test_another_number_of_classes_gets_a_new_classifier_and_a_warning(tensors, 
         module, variables = load.load(save(tensors), 3, seed=1)
     assert "has no classifier for 3 classes; a random one takes its place" in caplog.text
     assert module.apply(variables, jnp.zeros((1, 8, 8, 3))).logits.shape == (1, 3)
-    np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], tensors["conv1.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        variables["params"]["conv"]["kernel"], tensors["conv1.weight"].transpose(2, 3, 1, 0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,10 +115,19 @@ def test_another_number_of_classes_gets_a_new_classifier_and_a_warning(tensors, 
             {"linear.weight": None},
             "of no known network: neither torchvision's VGG or ResNet nor akamaster's CIFAR ResNet",
         ),
-        ({"layer1.0.bn1.weight": np.zeros(9, np.float32)}, r"'layer1.0.bn1.weight' must be floats \(4,\)"),
+        (
+            {"layer1.0.bn1.weight": np.zeros(9, np.float32)},
+            r"'layer1.0.bn1.weight' must be floats \(4,\)",
+        ),
         ({"linear.bias": np.zeros(5, np.int32)}, "'linear.bias' must be floats"),
-        ({"layer9.0.conv1.weight": np.zeros(1)}, r"belong to nothing in the module: \['layer9.0.conv1.weight'\]"),
-        ({"layer2.0.shortcut.0.weight": np.zeros(1)}, "has no weights in its shortcuts, these tensors have"),
+        (
+            {"layer9.0.conv1.weight": np.zeros(1)},
+            r"belong to nothing in the module: \['layer9.0.conv1.weight'\]",
+        ),
+        (
+            {"layer2.0.shortcut.0.weight": np.zeros(1)},
+            "has no weights in its shortcuts, these tensors have",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tensors, save, change, message):

@@ -1,4 +1,5 @@
-"""Every Hugging Face family against transformers' own PyTorch model: read, computed alike, written, opened there."""
+"""Every Hugging Face family against transformers' own PyTorch model: read, computed alike, written,
+opened there."""
 
 import importlib.util
 import json
@@ -15,9 +16,21 @@ from kd_jax.models.weights.formats import weight_format
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-TEXT = {"vocab_size": 19, "hidden_size": 6, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 10}
+TEXT = {
+    "vocab_size": 19,
+    "hidden_size": 6,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 10,
+}
 TEXT |= {"max_position_embeddings": 17, "num_labels": 5, "attn_implementation": "eager"}
-IMAGE = {"hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10, "num_labels": 5}
+IMAGE = {
+    "hidden_size": 6,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 10,
+    "num_labels": 5,
+}
 IMAGE |= {"image_size": 9, "patch_size": 3, "num_channels": 3, "attn_implementation": "eager"}
 RESNET = {"embedding_size": 4, "depths": [1, 2, 1, 1], "num_labels": 5}
 
@@ -30,7 +43,14 @@ def make_text(kind):
         return t.RobertaForSequenceClassification(t.RobertaConfig(**TEXT, type_vocab_size=1))
     if kind == "electra":
         return t.ElectraForSequenceClassification(t.ElectraConfig(**TEXT, embedding_size=7))
-    sizes = {"vocab_size": 19, "dim": 6, "n_layers": 3, "n_heads": 3, "hidden_dim": 10, "max_position_embeddings": 17}
+    sizes = {
+        "vocab_size": 19,
+        "dim": 6,
+        "n_layers": 3,
+        "n_heads": 3,
+        "hidden_dim": 10,
+        "max_position_embeddings": 17,
+    }
     config = t.DistilBertConfig(**sizes, num_labels=5, attn_implementation="eager")
     return t.DistilBertForSequenceClassification(config)
 
@@ -44,11 +64,14 @@ def make_image(kind):
     bottleneck = kind == "resnet_bottleneck"
     sizes = [16, 20, 24, 28] if bottleneck else [4, 6, 8, 10]
     kind = "bottleneck" if bottleneck else "basic"
-    return t.ResNetForImageClassification(t.ResNetConfig(**RESNET, hidden_sizes=sizes, layer_type=kind))
+    return t.ResNetForImageClassification(
+        t.ResNetConfig(**RESNET, hidden_sizes=sizes, layer_type=kind)
+    )
 
 
 def shaken(model):
-    """The model with weights large enough that nothing can be forgotten unnoticed, in evaluation mode."""
+    """The model with weights large enough that nothing can be forgotten unnoticed, in evaluation
+    mode."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -62,7 +85,9 @@ def shaken(model):
 def text_batch(kind):
     rng = np.random.default_rng(0)
     mask = np.arange(13)[None] < np.array([[13], [6], [1]])
-    ids = np.where(mask, rng.integers(2, 19, (3, 13)), 1 if kind == "roberta" else 0).astype(np.int32)
+    ids = np.where(mask, rng.integers(2, 19, (3, 13)), 1 if kind == "roberta" else 0).astype(
+        np.int32
+    )
     types = rng.integers(0, 2, (3, 13)).astype(np.int32)
     return ids, mask, types if kind in ("bert", "electra") else np.zeros_like(types)
 
@@ -97,7 +122,9 @@ def test_text_encoders_match_pytorch(kind, scan, tmp_path):
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
 def test_language_heads_match_pytorch(kind, tmp_path):
     config = make_text(kind).config
-    model = shaken(transformers.AutoModelForMaskedLM.from_config(config, attn_implementation="eager"))
+    model = shaken(
+        transformers.AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    )
     model.save_pretrained(tmp_path)
     want = run_text(kind, model).logits
     options = {"pooling": "mean"} if kind == "bert" else {}  # Saved without its pooler.
@@ -126,12 +153,26 @@ def test_image_networks_match_pytorch(kind, tmp_path):
     for name, state in zip(names, states, strict=True):
         np.testing.assert_allclose(output.features[name], state, rtol=0, atol=1e-4)
     if kind == "deit":
-        np.testing.assert_allclose(output.features["class_logits"], want.cls_logits, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(output.features["distillation_logits"], want.distillation_logits, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            output.features["class_logits"], want.cls_logits, rtol=0, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            output.features["distillation_logits"], want.distillation_logits, rtol=0, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
-    "kind", ["bert", "roberta", "distilbert", "electra", "vit", "deit", "resnet_basic", "resnet_bottleneck"]
+    "kind",
+    [
+        "bert",
+        "roberta",
+        "distilbert",
+        "electra",
+        "vit",
+        "deit",
+        "resnet_basic",
+        "resnet_bottleneck",
+    ],
 )
 def test_what_was_read_is_written_back_to_the_bit(kind, tmp_path):
     text = kind in encoder_kinds()
@@ -146,7 +187,9 @@ def test_what_was_read_is_written_back_to_the_bit(kind, tmp_path):
         np.testing.assert_array_equal(tensor, want[name], err_msg=name)
     theirs = json.loads((tmp_path / "config.json").read_text())
     for key, value in found.config(registry.describe(module)).items():
-        assert "dropout" in key or theirs[key] == value, key  # One rate of ours stands for several of theirs.
+        assert "dropout" in key or theirs[key] == value, (
+            key
+        )  # One rate of ours stands for several of theirs.
 
 
 def encoder_kinds():
@@ -183,7 +226,11 @@ def test_shards_are_put_together(tmp_path):
     ("kind", "change", "message"),
     [
         ("roberta", {"pad_token_id": 0}, "config.json has pad_token_id 0; only 1 is supported"),
-        ("distilbert", {"activation": "relu"}, "config.json has activation 'relu'; only 'gelu' is supported"),
+        (
+            "distilbert",
+            {"activation": "relu"},
+            "config.json has activation 'relu'; only 'gelu' is supported",
+        ),
         ("distilbert", {"dim": None}, r"config.json lacks \['dim'\]"),
         ("vit", {"qkv_bias": False}, "config.json has qkv_bias False; only True is supported"),
         ("vit", {"patch_size": None}, r"config.json lacks \['patch_size'\]"),
@@ -203,15 +250,36 @@ def test_networks_that_are_not_ours_are_refused(kind, change, message, tmp_path)
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        ("bert", {"pooling": "mean"}, "pooling 'mean' has no counterpart in BertForSequenceClassification"),
+        (
+            "bert",
+            {"pooling": "mean"},
+            "pooling 'mean' has no counterpart in BertForSequenceClassification",
+        ),
         ("bert", {"embedding_width": 4}, "embedding_width 4 has no counterpart"),
         ("bert", {"type_vocabulary": 0}, "type_vocabulary 0 has no counterpart"),
-        ("distilbert", {"type_vocabulary": 2}, "DistilBertForSequenceClassification has no token types"),
+        (
+            "distilbert",
+            {"type_vocabulary": 2},
+            "DistilBertForSequenceClassification has no token types",
+        ),
     ],
 )
 def test_options_without_a_counterpart_are_not_written(kind, change, message):
-    options = {"name": "encoder", "num_classes": 3, "vocabulary_size": 11, "width": 6, "layers": 1, "heads": 2}
-    options |= {"intermediate": 8, "max_positions": 9, "dropout": 0.1, "pooling": "cls", "family": kind}
+    options = {
+        "name": "encoder",
+        "num_classes": 3,
+        "vocabulary_size": 11,
+        "width": 6,
+        "layers": 1,
+        "heads": 2,
+    }
+    options |= {
+        "intermediate": 8,
+        "max_positions": 9,
+        "dropout": 0.1,
+        "pooling": "cls",
+        "family": kind,
+    }
     options |= {"type_vocabulary": 0 if kind == "distilbert" else 2}
     described = registry.describe(registry.build(options | change))
     with pytest.raises(ValueError, match=message):
@@ -220,7 +288,8 @@ def test_options_without_a_counterpart_are_not_written(kind, change, message):
 
 def test_models_without_a_counterpart_say_so():
     with pytest.raises(
-        ValueError, match="model 'cnn' has no counterpart in transformers; encoder, resnet and vit have"
+        ValueError,
+        match="model 'cnn' has no counterpart in transformers; encoder, resnet and vit have",
     ):
         formats.model_type_of({"name": "cnn"})
 
@@ -234,10 +303,13 @@ def test_kept_layers_are_the_teachers(tmp_path):
     kernels = variables["params"]["blocks"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernels[1], theirs["params"]["block_2"]["qkv"]["kernel"])
     np.testing.assert_array_equal(
-        variables["params"]["word_embeddings"]["embedding"], theirs["params"]["word_embeddings"]["embedding"]
+        variables["params"]["word_embeddings"]["embedding"],
+        theirs["params"]["word_embeddings"]["embedding"],
     )
     for wrong in ((), (0, 3), (2, 0), (1, 1), (-1, 0)):
-        with pytest.raises(ValueError, match="keep_layers must be rising numbers of the 3 transformer blocks"):
+        with pytest.raises(
+            ValueError, match="keep_layers must be rising numbers of the 3 transformer blocks"
+        ):
             load.load(tmp_path, keep_layers=wrong)
 
 
