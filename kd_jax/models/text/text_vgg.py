@@ -161,7 +161,7 @@ class Convolution(nn.Module):
 def count_under_kernel(mask: jax.Array) -> jax.Array:
     """How many of each position and its two neighbours `mask` `[B, T]` has: `[B, T]` int32, 0 to
     3."""
-    context = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
+    around = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
     return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 
 

@@ -39,7 +39,7 @@ def kim(params, ids, mask):
     for i, kernel in enumerate(SPEC["kernels"]):
         layer = params[f"conv_{i}"]
         before = (kernel - 1) // 2
-        context = np.zeros((len(ids) + kernel - 1, embeddings.shape[1]))
+        around = np.zeros((len(ids) + kernel - 1, embeddings.shape[1]))
         around[before : before + len(ids)] = np.where(mask[:, None], embeddings, 0)
         block = np.zeros((len(ids), SPEC["filters"]))
         for t in np.flatnonzero(mask):

@@ -43,7 +43,7 @@ def pad(ids, mask, length):
 def convolve(layer, statistics, x):
     """Width 3 with one zero on either side, scaled, normalized by running statistics or with a
     bias, ReLU; one text."""
-    context = np.pad(x, ((1, 1), (0, 0)))
+    around = np.pad(x, ((1, 1), (0, 0)))
     y = sum(around[k : k + len(x)] @ layer["conv"]["kernel"][k] for k in range(3))
     y *= np.sqrt([[3 / len(range(max(t - 1, 0), min(t + 2, len(x))))] for t in range(len(x))])
     if statistics is None:
@@ -140,7 +140,7 @@ def test_statistics_count_the_tokens_and_not_the_padding():
     params = jax.tree.map(np.float64, variables["params"])
     responses = []
     for row, length in enumerate(LENGTHS):
-        context = np.pad(params["word_embeddings"]["embedding"][IDS[row, :length]], ((1, 1), (0, 0)))
+        around = np.pad(params["word_embeddings"]["embedding"][IDS[row, :length]], ((1, 1), (0, 0)))
         kernel = params["conv_0_0"]["conv"]["kernel"]
         scales = np.sqrt(
             [3 / sum(0 <= u < length for u in (t - 1, t, t + 1)) for t in range(length)]
