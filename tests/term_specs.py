@@ -70,3 +70,9 @@ ON_TEXTS = {
 def objective(specs, weight=1.0):
     """All terms of `specs` in one objective, each by its own name."""
     return {name: dict(term=name, weight=weight) | options for name, options in specs.items()}
+
+
+def mean_of(term, params, state, context):
+    """A bound term on one microbatch, as an objective counts it, and its new state."""
+    values, new = term.compute(params, state, context)
+    return term.mean(values, context.batch), new

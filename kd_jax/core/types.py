@@ -7,7 +7,7 @@ channels."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import flax.struct
 import jax
@@ -85,3 +85,36 @@ class Mean:
     def value(self) -> jax.Array:
         """Total over count; 0 where nothing counted."""
         return jnp.asarray(self.total) / jnp.maximum(jnp.asarray(self.count), 1)
+
+
+class ForwardFn(Protocol):
+    """A model as it is evaluated: no dropout, stored BatchNorm statistics.
+
+    A network, an ensemble, a table of stored outputs, a conditioned student and a user's own
+    function all have this one signature, so nothing else tells them apart.
+    """
+
+    def __call__(self, variables: Any, batch: Batch, /) -> ModelOutput:
+        """Returns the model's output on a batch."""
+        ...
+
+
+@flax.struct.dataclass
+class Teacher:
+    """A teacher that isn't trained: its variables, and how they are applied.
+
+    Attributes:
+      variables: what `forward` takes, on the devices.
+      forward: the model; it is part of the compiled program, not of the data.
+    """
+
+    variables: PyTree
+    forward: ForwardFn = flax.struct.field(pytree_node=False)
+
+    def __call__(self, batch: Batch) -> ModelOutput:
+        """Returns the teacher's output on a batch; no gradient passes."""
+        return jax.lax.stop_gradient(self.forward(self.variables, batch))
+
+    def logits(self, batch: Batch) -> jax.Array:
+        """Returns `[B, K]`; gradients reach the batch, never the teacher's variables."""
+        return self.forward(jax.lax.stop_gradient(self.variables), batch).logits

@@ -1,5 +1,4 @@
-"""From a model's section of the plan to what trains: its network and variables, its objective, its
-group."""
+"""Builds what trains from a model's section: network, first variables, objective, group."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,23 +17,33 @@ from kd_jax.models import registry
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
 from kd_jax.models.weights import load
-from kd_jax.objective.objective import make_objective
+from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import TermSpec
 from kd_jax.teachers.frozen import FrozenTeachers
 from kd_jax.training.context import RunContext
-from kd_jax.training.mixup import make_mixing
+from kd_jax.training.mixup import Mixing, make_mixing
 from kd_jax.training.optimizers import make_optimizer
 from kd_jax.training.step import ModelTraining, PeerGroup
 
 
 def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
-    """The network of a plan and its variables before training."""
+    """Returns the network of a model's section, and its variables before training."""
     module, variables = _module(plan, context)
     network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
     if variables is None:
+        # Models that are `like` one another start alike: the fair baseline depends on it.
         key = fold_name(stream(context.seed, "init"), plan.seed_group)
         variables = network.init(key, example(plan, context))
     return network, network.stored(variables)
+
+
+def build_shapes(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
+    """Returns the network of a model's section, and the shapes and dtypes of its variables."""
+    module, variables = _module(plan, context)
+    network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
+    if variables is None:
+        return network, jax.eval_shape(network.init, jax.random.key(0), example(plan, context))
+    return network, jax.eval_shape(network.stored, variables)
 
 
 def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables | None]:
@@ -70,7 +79,7 @@ def _check_vocabulary(plan: ModelPlan, module: Any, context: RunContext) -> None
 
 
 def example(plan: ModelPlan, context: RunContext) -> Batch:
-    """A batch of one example, as the model sees it, for shapes."""
+    """Returns a batch of one example, as the model sees it, for shapes."""
     return next(
         iter(
             context.datasets.evaluation_batches(
@@ -81,8 +90,7 @@ def example(plan: ModelPlan, context: RunContext) -> Batch:
 
 
 def input_shapes(plan: ModelPlan, context: RunContext) -> dict[str, list[int]]:
-    """What the model reads of one example, by argument: shapes without the batch, texts at their
-    full length."""
+    """Returns the shapes that the model reads of one example, by argument; texts at full length."""
     view = example(plan, context).views[view_name(plan.view)]
     if "max_length" in plan.view:
         return {name: [plan.view["max_length"]] for name in view}
@@ -92,116 +100,126 @@ def input_shapes(plan: ModelPlan, context: RunContext) -> dict[str, list[int]]:
 def make_group(
     plans: Sequence[ModelPlan],
     networks: Mapping[str, Network],
-    teachers: FrozenTeachers,
+    frozen: FrozenTeachers,
+    source: Source,
     context: RunContext,
-    total_steps: int,
     conditions: Mapping[str, Condition | None],
 ) -> PeerGroup:
-    """The group of a model and its peers, or of one alone; every option is checked here, before
-    anything compiles.
+    """Builds the group of a model and its peers, or of one alone.
 
-    Its batches are those that the first member would see alone.
+    Every option is checked here, against shapes and before anything compiles. The batches are those
+    that the first model would see alone.
 
     Args:
-      plans: the members' sections, which agree in `kd_jax.config.teachers.SHARED`.
-      networks: the members', by name.
-      teachers: frozen teachers of any of them.
+      plans: the models' sections; peers agree in what they share.
+      networks: the models', by name.
+      frozen: frozen teachers of any of them; shapes in place of their variables will do.
+      source: what the models learn from.
       context: data and seed.
-      total_steps: of the training.
-      conditions: the members', by name.
+      conditions: the models', by name.
 
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
-    source = context.datasets.training_source(plans[0].data)
-    views = [*(plan.view for plan in plans), *teachers.views]
-    seen = next(iter(context.datasets.evaluation_batches(source, views, context.processes)))
-    outputs = {
-        name: jax.eval_shape(lambda x, n=n: n(n.init(jax.random.key(0), x), x), seen)
-        for name, n in networks.items()
-    }
+    views = [*(plan.view for plan in plans), *frozen.views]
+    batch = next(iter(context.datasets.evaluation_batches(source, views, context.processes)))
+    outputs = {name: output_shapes(network, batch) for name, network in networks.items()}
+    taught = frozen.shapes(batch)
+    # A teacher that is stored for one peer is stored for all of them.
     cached = tuple(name for plan in plans for name in plan.cached)
-    learners, mixing = {}, None
+    models: dict[str, ModelTraining] = {}
+    mixing = None
     for plan in plans:
-        site = _site(plan, networks, outputs, teachers, seen, source, context, cached)
         try:
-            mixing = make_mixing(
-                plan.training.get("mixing"), context.datasets.modality, context.datasets.num_classes
+            spec = _term_spec(
+                plan, networks, outputs, taught, frozen.view_names, batch, source, context, cached
             )
-            if mixing is not None and mixing.candidates > 1 and not teachers.networks:
-                raise ValueError(
-                    "training.mixing.candidates must be 1 without a teacher to choose among them"
-                )
-            objective = make_objective(plan.objective, site)
+            objective = make_objective(plan.objective, spec)
+            mixing = _make_mixing(plan, objective, bool(frozen.teachers), context)
             labelled = [name for name, term in objective.terms.items() if term.labelled]
             if labelled and not (source.labels >= 0).any():
                 raise ValueError(
                     f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none"
                 )
-            if mixing is not None and (
-                kept := jax.eval_shape(objective.init, jax.random.key(0))[1]
-            ):
-                raise ValueError(
-                    f"{', '.join(kept)} remembers each example as it is: training.mixing must be None"
-                )
-            update, _ = make_optimizer(
-                plan.training["optimizer"], plan.training["schedule"], total_steps
+            optimizer, learning_rate = make_optimizer(
+                plan.training["optimizer"],
+                plan.training["schedule"],
+                total_steps(len(source), plan.training),
             )
         except ValueError as error:
             raise ValueError(f"models.{plan.name}: {error}") from None
-        learners[plan.name] = ModelTraining(
-            networks[plan.name], objective, update, plan.decay, conditions[plan.name], plan.peers
+        models[plan.name] = ModelTraining(
+            networks[plan.name],
+            objective,
+            optimizer,
+            plan.decay,
+            conditions[plan.name],
+            plan.peers,
+            learning_rate,
         )
-    return PeerGroup(
-        learners,
-        teachers.networks,
-        derived_seed(context.seed, "train", plans[0].seed_group),
-        mixing,
+    return PeerGroup(models, derived_seed(context.seed, "train", plans[0].seed_group), mixing)
+
+
+def output_shapes(network: Network, batch: Batch) -> ModelOutput:
+    """Returns a new model's output on a batch, as shapes and dtypes."""
+    return jax.eval_shape(lambda x: network(network.init(jax.random.key(0), x), x), batch)
+
+
+def _make_mixing(
+    plan: ModelPlan, objective: Objective, taught: bool, context: RunContext
+) -> Mixing | None:
+    """The mixing of a model's section, refused where something it learns from forbids it."""
+    mixing = make_mixing(
+        plan.training.get("mixing"), context.datasets.modality, context.datasets.num_classes
     )
+    if mixing is None:
+        return None
+    if mixing.candidates > 1 and not taught:
+        raise ValueError(
+            "training.mixing.candidates must be 1 without a teacher to choose among them"
+        )
+    if remembered := jax.eval_shape(objective.init, jax.random.key(0))[1]:
+        names = ", ".join(remembered)
+        raise ValueError(f"{names} remembers each example as it is: training.mixing must be None")
+    return mixing
 
 
-def _site(
+def _term_spec(
     plan: ModelPlan,
     networks: Mapping[str, Network],
     outputs: Mapping[str, ModelOutput],
-    teachers: FrozenTeachers,
-    seen: Batch,
+    taught: Mapping[str, ModelOutput],
+    view_names: Mapping[str, str],
+    batch: Batch,
     source: Source,
     context: RunContext,
     cached: tuple[str, ...],
 ) -> TermSpec:
-    """What the terms of one member may read: its own teachers only, whoever else teaches in its
-    group."""
-    shapes, view, classes = (
-        teachers.shapes(seen),
-        networks[plan.name].view,
-        context.datasets.num_classes,
-    )
-    taught = {name: shapes[name] for name in plan.teachers}
-    views = {name: teachers.view_names[name] for name in plan.teachers}
+    """What the terms of one model may read: its own teachers only, whoever else is in its group."""
+    view, classes = networks[plan.name].view, context.datasets.num_classes
+    teachers = {name: taught[name] for name in plan.teachers}
+    views = {name: view_names[name] for name in plan.teachers}
     live = {f"{PEER}{peer}": peer for peer in plan.peers}
     live |= {f"{EMA}{plan.name}": plan.name} if plan.decay is not None else {}
-    for name, member in live.items():
-        taught[name], views[name] = outputs[member], networks[member].view
-    for name, output in taught.items():
+    for name, model in live.items():
+        teachers[name], views[name] = outputs[model], networks[model].view
+    for name, output in teachers.items():
         if (found := output.logits.shape[-1]) != classes:
-            raise ValueError(
-                f"models.{plan.name}: teacher {name!r} has {found} classes, the data has {classes}"
-            )
-    tokens = seen.views[view].get("input_ids")
+            raise ValueError(f"teacher {name!r} has {found} classes, the data has {classes}")
+    tokens = batch.views[view].get("input_ids")
     return TermSpec(
         view,
         outputs[plan.name],
-        taught,
+        teachers,
         None if tokens is None else tokens.shape[1],
         views,
         source.labels,
         classes,
-        jax.eval_shape(dict, seen.views),
+        jax.eval_shape(dict, batch.views),
         cached,
     )
 
 
 def total_steps(examples: int, training: Mapping[str, Any]) -> int:
-    """Optimizer steps in `epochs` passes over the examples; at least one."""
+    """Returns the optimizer steps in `epochs` passes over the examples; at least one."""
     return max(1, math.ceil(examples * training["epochs"] / training["batch_size"]))

@@ -25,9 +25,7 @@ def evaluate_all(
     """
     # Each model is compiled once, whatever the number of datasets.
     steps = {
-        name: context.parallel.evaluate(
-            partial(eval_step, network=without_labels(model.network), teachers={})
-        )
+        name: context.parallel.evaluate(partial(eval_step, forward=without_labels(model.network)))
         for name, model in models.items()
     }
     found: dict[str, dict[str, dict[str, float]]] = {}

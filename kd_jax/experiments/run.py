@@ -1,5 +1,4 @@
-"""An experiment: the config's models trained in order, each with earlier ones as its teachers, and
-what came of it."""
+"""Runs an experiment: its models in order, each with earlier ones as its teachers, and a report."""
 
 import json
 import logging
@@ -7,15 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kd_jax.config.load import resolve
 from kd_jax.config.schema import ModelPlan, Plan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.json_files import write_json, write_rows
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.run_datasets import Datasets
 from kd_jax.experiments import report, robustness
+from kd_jax.experiments.check_shapes import check_shapes
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.scoring import score
-from kd_jax.experiments.train_models import obtain
+from kd_jax.experiments.train_models import ModelTrainer
 from kd_jax.experiments.training_sets import TrainingSets, check_sizes
 from kd_jax.experiments.workdir import Workdir
 from kd_jax.teachers.build_ensemble import assemble
@@ -23,7 +24,7 @@ from kd_jax.teachers.conditioned_student import score_with_teacher
 from kd_jax.teachers.member_values import member_values
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import StopSignal
-from kd_jax.training.sharding import make_parallel, set_precision
+from kd_jax.training.sharding import Parallel, make_parallel, set_precision
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
@@ -32,29 +33,74 @@ SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
 """Name in results.json -> examples and repetitions of the inference that is timed."""
 
 
-def run_experiment(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
+def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, the experiment of a config.
 
     Args:
-      config: the resolved config as plain Python values (`kd_jax.config.inherit` completes it).
+      config: resolved, as plain Python values; a key that is absent counts as its default.
       workdir: the run's folder.
 
     Returns:
       What stands in `workdir/results.json`.
 
     Raises:
-      ValueError: for a config that can't be run, in one line.
+      ValueError: for a config that can't be run, in one line, before anything is trained.
       Interrupted: after SIGTERM; the same call resumes.
     """
     stop = StopSignal()
     plan = make_plan(config)
     set_precision([model.dtype for model in plan.models])
     parallel = make_parallel(**plan.config["parallel"])
-    folder = Workdir(workdir, plan.config)
+    folder = Workdir(Path(workdir), plan.config)
     if (found := _finished(folder, plan)) is not None:
         report.show(found, folder.path)
         return found
-    datasets = Datasets(plan.config["data"], plan.config["evaluations"])
+    context = _open(plan, folder, parallel, stop)
+    check_shapes(plan, context)
+    models: dict[str, TrainedModel] = {}
+    sets = TrainingSets(plan, context)
+    for group in plan.groups:
+        for model in group:
+            # A set may be made by a model that is finished by now.
+            sets.make(model.data, models)
+            names = ", ".join(_teacher_names(model))
+            log.info("%s: %s", model.name, f"learns from {names}" if names else "no teacher")
+        if group[0].members:
+            members = {name: models[name] for name in group[0].members}
+            models[group[0].name] = assemble(group[0], members, context)
+            continue
+        teachers = {name: models[name] for model in group for name in model.teachers}
+        trainer = ModelTrainer(group, teachers, context)
+        models |= trainer.ready(trainer.find() or trainer.fit())
+    sets.make_the_rest(models)
+    results = _report(plan, models, context) | sets.facts
+    write_json(folder.path / "results.json", results)
+    report.show(results, folder.path)
+    return results
+
+
+def run(config: Any, workdir: str | Path) -> dict[str, Any]:
+    """Runs, or resumes, or finds finished, an experiment.
+
+    Args:
+      config: a ConfigDict, as `kd_jax.experiment` or a config file gives it, or plain mappings; what
+        its models inherit is completed here.
+      workdir: the run's folder.
+
+    Returns:
+      What stands in `workdir/results.json`.
+
+    Raises:
+      ValueError: for a config that can't be run, in one line, before anything is trained.
+      Interrupted: after SIGTERM; the same call resumes.
+    """
+    return run_experiment(resolve(config), workdir)
+
+
+def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:
+    """Opens the data, and writes down what of it was left out."""
+    config = plan.config
+    datasets = Datasets(config["data"], config["evaluations"])
     check_sizes(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
@@ -63,20 +109,15 @@ def run_experiment(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         datasets.cleaning,
     )
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
-    context = RunContext(
+    return RunContext(
         folder.path,
         datasets,
         parallel,
-        plan.config["seed"],
-        plan.config["checkpoint"],
-        plan.config["logging"],
+        config["seed"],
+        config["checkpoint"],
+        config["logging"],
         stop,
     )
-    models, sets = _train_in_order(plan, context)
-    found = _report(plan, models, context) | sets
-    write_json(folder.path / "results.json", found)
-    report.show(found, folder.path)
-    return found
 
 
 def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
@@ -94,41 +135,17 @@ def _evaluated_on(plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
-def _train_in_order(
-    plan: Plan, context: RunContext
-) -> tuple[dict[str, TrainedModel], dict[str, dict[str, Any]]]:
-    """The finished models, and of what each set was made, by kind and name."""
-    models: dict[str, TrainedModel] = {}
-    sets = TrainingSets(plan, context)
-    for group in plan.groups:
-        for model in group:
-            sets.make(model.data, models)
-            taught_by = ", ".join(_taught_by(model))
-            log.info(
-                "%s: %s", model.name, f"learns from {taught_by}" if taught_by else "no teacher"
-            )
-        model, teachers = group[0], [name for model in group for name in model.teachers]
-        if model.members:
-            models[model.name] = assemble(
-                model, {name: models[name] for name in model.members}, context
-            )
-        else:
-            models |= obtain(group, {name: models[name] for name in teachers}, context)
-    sets.make_the_rest(models)
-    return models, sets.facts
-
-
-def _taught_by(model: ModelPlan) -> list[str]:
-    """Whom a model learns from, as its section names them."""
+def _teacher_names(model: ModelPlan) -> list[str]:
+    """Returns the names of a model's teachers, as its section gives them."""
     average = [f"{EMA}{model.name}"] if model.decay is not None else []
     return [*model.teachers, *(f"{PEER}{peer}" for peer in model.peers), *average]
 
 
 def _teachers(model: ModelPlan, models: Mapping[str, TrainedModel]) -> dict[str, TrainedModel]:
-    """The finished models that a model learned from."""
+    """Returns the finished models that a model learned from."""
     return {
         name: models[name.removeprefix(PEER)]
-        for name in _taught_by(model)
+        for name in _teacher_names(model)
         if not name.startswith(EMA)
     }
 
@@ -178,7 +195,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
 
 def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
-        "teachers": _taught_by(model.plan),
+        "teachers": _teacher_names(model.plan),
         "data": list(model.plan.data),
         "parameters": model.parameters,
         "accuracy": scores["accuracy"],

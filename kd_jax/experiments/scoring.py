@@ -20,7 +20,7 @@ class Selection:
     """Evaluates variables on the selection split; compiled once."""
 
     def __init__(self, network: Network, plan: ModelPlan, context: RunContext):
-        self._compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers={}))
+        self._compiled = context.parallel.evaluate(partial(eval_step, forward=network))
         source = context.datasets.splits["selection"]
         self._batches = context.datasets.evaluation_batches(
             source, [plan.view], plan.training["batch_size"]
@@ -39,12 +39,14 @@ def score(
     context: RunContext,
     batch_size: int,
 ) -> dict[str, Any]:
-    """A model's metrics on a whole split, and how far it agrees with its teachers."""
+    """Computes a model's metrics on a whole split, and how far it agrees with its teachers."""
     frozen = freeze(teachers, (), source, context, mixed=False)
-    network, *others = (
-        without_labels(network) for network in (model.network, *frozen.networks.values())
-    )
-    taught = dict(zip(frozen.networks, others, strict=True))
-    compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers=taught))
+    # Nobody may know the label of an example that is evaluated.
+    asked = {
+        name: teacher.replace(forward=without_labels(teacher.forward))
+        for name, teacher in frozen.teachers.items()
+    }
+    forward = without_labels(model.network)
+    compiled = context.parallel.evaluate(partial(eval_step, forward=forward))
     batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
-    return evaluate(compiled, model.variables, frozen.variables, batches)
+    return evaluate(compiled, model.variables, asked, batches)

@@ -1,11 +1,9 @@
-"""Models of a plan, from their sections to finished models: restored, taken as they are, or trained
-and resumed."""
+"""Trains the models of an experiment, or finds them: restored, used as they are, or resumed."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,13 @@ from kd_jax.core.json_files import as_json
 from kd_jax.core.pytree import count_parameters, fingerprint
 from kd_jax.core.rng import fold_name, stream
 from kd_jax.core.types import Variables
+from kd_jax.distiller import Distiller
 from kd_jax.experiments.build import build, example, input_shapes, make_group, total_steps
 from kd_jax.experiments.scoring import Selection
-from kd_jax.models.network import Network
-from kd_jax.models.projectors.conditioning import CONDITION, Condition
+from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
-from kd_jax.teachers.frozen import FrozenTeachers, freeze
+from kd_jax.teachers.frozen import freeze
 from kd_jax.training import saved_model
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.context import RunContext
@@ -32,17 +30,14 @@ from kd_jax.training.metrics_writer import MetricsWriter
 from kd_jax.training.progress import StepProgress
 from kd_jax.training.saved_model import SavedModel
 from kd_jax.training.state import TrainState
-from kd_jax.training.step import PeerGroup, train_step
+from kd_jax.training.step import PeerGroup
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
 
 
-def obtain(
-    plans: Sequence[ModelPlan], teachers: Mapping[str, TrainedModel], context: RunContext
-) -> dict[str, TrainedModel]:
-    """Finished models by name: found in the workdir, restored from another, taken as they are, or
-      trained now.
+class ModelTrainer:
+    """Makes the models of one group: finds them finished, restores them, or trains them.
 
     Args:
       plans: the section of a model, and of those that are trained together with it.
@@ -50,232 +45,247 @@ def obtain(
       context: what all models of the run share.
 
     Raises:
-      ValueError: for anything in a section that doesn't fit the data, the devices or the teachers.
+      ValueError: for anything in a section that doesn't fit the data or the teachers.
     """
-    built = {plan.name: build(plan, context) for plan in plans}
-    conditions = {
-        plan.name: conditioned_student.build_condition(plan, *built[plan.name], teachers, context)
-        for plan in plans
-    }
-    found = {plan.name: _found(plan, *built[plan.name], teachers, context) for plan in plans}
-    done = {name: each for name, each in found.items() if each is not None}
-    if len(done) < len(plans):
-        done = _fit(plans, built, conditions, teachers, context)
-    models = {}
-    for plan in plans:
-        home, own = Path(plan.restore or context.workdir / plan.name), done[plan.name]
-        variables, condition_map = context.parallel.place((own.variables, own.condition_map))
-        models[plan.name] = TrainedModel(
-            plan,
-            built[plan.name][0],
-            variables,
-            own.description,
-            home,
-            (plan.view,),
-            conditions[plan.name],
-            condition_map,
-        )
-    return models
 
-
-def _found(
-    plan: ModelPlan,
-    network: Network,
-    initial: Variables,
-    teachers: Mapping[str, TrainedModel],
-    context: RunContext,
-) -> SavedModel | None:
-    """The finished model where nothing has to be trained for it."""
-    done = saved_model.load(context.workdir / plan.name)
-    if done is None and plan.restore:
-        return _restored(plan, context, network, teachers)
-    if done is None and not plan.objective:
-        done = SavedModel(
-            initial, _description(plan, network, initial, context, step=0, seconds=0.0)
-        )
-        _save(done, plan, context)
-    return done
-
-
-def _restored(
-    plan: ModelPlan, context: RunContext, network: Network, teachers: Mapping[str, TrainedModel]
-) -> SavedModel:
-    done = saved_model.load_required(Path(str(plan.restore)))
-    ours = _description(plan, network, done.variables, context, step=0, seconds=0.0)
-    for key in ("spec", "view", "class_names"):
-        if done.description[key] != ours[key]:
-            raise ValueError(
-                f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the config {ours[key]}"
-            )
-    conditioned_student.check_restored(plan, done.description, teachers)
-    expected = jax.eval_shape(network.init, jax.random.key(0), example(plan, context))
-    for (path, wanted), found in zip(
-        jax.tree.leaves_with_path(expected), jax.tree.leaves(done.variables), strict=True
+    def __init__(
+        self,
+        plans: Sequence[ModelPlan],
+        teachers: Mapping[str, TrainedModel],
+        context: RunContext,
     ):
-        if wanted.shape != found.shape:
-            raise ValueError(
-                f"models.{plan.name}: {plan.restore} has shape {found.shape} at {path}, not {wanted.shape}"
+        self._plans, self._teachers, self._context = plans, teachers, context
+        self._built = {plan.name: build(plan, context) for plan in plans}
+        self._conditions = {
+            plan.name: conditioned_student.build_condition(
+                plan, *self._built[plan.name], teachers, context
             )
-    log.info("%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"])
-    done = replace(done, description=ours | dict(done.description))
-    _save(done, plan, context)
-    return done
-
-
-def _save(done: SavedModel, plan: ModelPlan, context: RunContext) -> None:
-    """Saves a model, and with it the tokenizer that it can't do without."""
-    folder = context.workdir / plan.name
-    if "tokenizer" in plan.view and jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        context.datasets.tokenizer(plan.view).save(str(folder / "tokenizer.json"))
-    done.save(folder)
-
-
-def _description(
-    plan: ModelPlan,
-    network: Network,
-    variables: Variables,
-    context: RunContext,
-    *,
-    step: int,
-    seconds: float,
-) -> dict[str, Any]:
-    plain = {
-        "spec": plan.model,
-        "view": plan.view,
-        "dtype": plan.dtype,
-        "architecture": describe(network.module),
-        "inputs": input_shapes(plan, context),
-        "columns": context.datasets.columns,
-    }
-    return {key: as_json(value) for key, value in plain.items()} | {
-        "class_names": list(context.datasets.splits["train"].class_names),
-        "parameters": count_parameters(variables["params"]),
-        "fingerprint": fingerprint(variables),
-        "step": step,
-        "train_seconds": seconds,
-    }
-
-
-def _fit(
-    plans: Sequence[ModelPlan],
-    built: Mapping[str, tuple[Network, Variables]],
-    conditions: Mapping[str, Condition | None],
-    models: Mapping[str, TrainedModel],
-    context: RunContext,
-) -> dict[str, SavedModel]:
-    """Trains to the end, or goes on from the newest checkpoint; the chosen checkpoint becomes the
-    finished models.
-
-    What peers share, their checkpoints among it, is in the first one's section and folder. Each has
-    taken the seconds that all of them took together."""
-    training, folder = plans[0].training, context.workdir / plans[0].name
-    context.parallel.check_batch(training["batch_size"], training["accumulate"])
-    steps = total_steps(len(context.datasets.splits["train"]), training)
-    cached = [name for plan in plans for name in plan.cached]
-    source = context.datasets.training_source(plans[0].data)
-    teachers = freeze(models, cached, source, context, mixed=bool(training.get("mixing")))
-    networks = {name: network for name, (network, _) in built.items()}
-    group = make_group(plans, networks, teachers, context, steps, conditions)
-    key, members = stream(context.seed, "objective"), {}
-    for plan in plans:
-        members[plan.name] = group.models[plan.name].init(
-            built[plan.name][1], fold_name(key, plan.seed_group)
-        )
-    state = context.parallel.place(TrainState(jax.numpy.zeros((), "int32"), members))
-    keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
-    with closing(Checkpoints(folder / "checkpoints", **keep)) as checkpoints:
-        seconds = _train(plans, group, state, teachers, checkpoints, steps, context)
-        use = (
-            checkpoints.restore_best
-            if context.checkpoint["use"] == "best"
-            else checkpoints.restore_latest
-        )
-        chosen = use(state)
-    assert chosen is not None, "training ends with a checkpoint"
-    done = {plan.name: _trained(plan, group, *chosen, seconds, models, context) for plan in plans}
-    for plan in plans:
-        _save(done[plan.name], plan, context)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"{folder.name} finished")
-    return done
-
-
-def _trained(
-    plan: ModelPlan,
-    group: PeerGroup,
-    state: TrainState,
-    meta: Mapping[str, Any],
-    seconds: float,
-    models: Mapping[str, TrainedModel],
-    context: RunContext,
-) -> SavedModel:
-    variables, network = state.models[plan.name].variables(), group.models[plan.name].network
-    description = _description(
-        plan, network, variables, context, step=meta["step"], seconds=round(seconds, 1)
-    )
-    description["selection_accuracy"] = (
-        meta["selection"][plan.name]["accuracy"] if meta["selection"] else None
-    )
-    condition_map = state.models[plan.name].term_params.get(CONDITION, {})
-    return SavedModel(
-        variables,
-        description | conditioned_student.described(plan, condition_map, models),
-        condition_map,
-    )
-
-
-def _train(
-    plans: Sequence[ModelPlan],
-    group: PeerGroup,
-    state: TrainState,
-    teachers: FrozenTeachers,
-    checkpoints: Checkpoints,
-    steps: int,
-    context: RunContext,
-) -> float:
-    """Sets the loop up where the newest checkpoint left off and lets it run; seconds trained in
-    all."""
-    compiled = context.parallel.train(partial(train_step, group=group), state)
-    views, names, training = (
-        [plan.view for plan in plans],
-        ", ".join(group.models),
-        plans[0].training,
-    )
-    source = context.datasets.training_source(plans[0].data)
-    batches = context.datasets.training_batches(
-        source, [*views, *teachers.views], training, group.seed
-    )
-    state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
-    if "position" in meta:
-        batches.set_state(meta["position"])
-        log.info("%s: resumed at step %d of %d", names, meta["step"], steps)
-    selections = {
-        plan.name: Selection(group.models[plan.name].network, plan, context) for plan in plans
-    }
-    with ExitStack() as stack:
-        records = {
-            name: MetricsWriter(context.workdir, name, resumed_at=meta["step"])
-            for name in group.models
+            for plan in plans
         }
+
+    def find(self) -> dict[str, SavedModel] | None:
+        """Returns the group's models where nothing has to be trained for them, else None.
+
+        They are in the run's folder, or restored from another run, or used as they are.
+        """
+        found = {plan.name: self._find(plan) for plan in self._plans}
+        done = {name: each for name, each in found.items() if each is not None}
+        return done if len(done) == len(found) else None
+
+    def _find(self, plan: ModelPlan) -> SavedModel | None:
+        done = saved_model.load(self._context.workdir / plan.name)
+        if done is not None:
+            return done
+        if plan.restore:
+            return self._restore(plan)
+        if plan.objective:
+            return None
+        initial = self._built[plan.name][1]
+        done = SavedModel(initial, self._describe(plan, initial, step=0, seconds=0.0))
+        self.save(plan, done)
+        return done
+
+    def _restore(self, plan: ModelPlan) -> SavedModel:
+        """Takes a finished model over from another run, if it is what the section describes."""
+        done = saved_model.load_required(Path(str(plan.restore)))
+        ours = self._describe(plan, done.variables, step=0, seconds=0.0)
+        for key in ("spec", "view", "class_names"):
+            if done.description[key] != ours[key]:
+                raise ValueError(
+                    f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the"
+                    f" config {ours[key]}"
+                )
+        conditioned_student.check_restored(plan, done.description, self._teachers)
+        network, batch = self._built[plan.name][0], example(plan, self._context)
+        expected = jax.eval_shape(network.init, jax.random.key(0), batch)
+        found = jax.tree.leaves(done.variables)
+        for (path, wanted), leaf in zip(jax.tree.leaves_with_path(expected), found, strict=True):
+            if wanted.shape != leaf.shape:
+                raise ValueError(
+                    f"models.{plan.name}: {plan.restore} has shape {leaf.shape} at {path}, not"
+                    f" {wanted.shape}"
+                )
+        log.info(
+            "%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"]
+        )
+        done = replace(done, description=ours | dict(done.description))
+        self.save(plan, done)
+        return done
+
+    def fit(self) -> dict[str, SavedModel]:
+        """Trains the group to the end, or goes on from its newest checkpoint.
+
+        What peers share, their checkpoints among it, is in the first one's section and folder. Each
+        has taken the seconds that all of them took together.
+
+        Returns:
+          The models of the chosen checkpoint, by name; they are saved.
+
+        Raises:
+          ValueError: for anything that doesn't fit, before anything is trained.
+          Interrupted: after SIGTERM; the same call resumes.
+          Diverged: on a loss or gradient that isn't finite.
+        """
+        plans, context = self._plans, self._context
+        training, folder = plans[0].training, context.workdir / plans[0].name
+        context.parallel.check_batch(training["batch_size"], training["accumulate"])
+        source = context.datasets.training_source(plans[0].data)
+        cached = [name for plan in plans for name in plan.cached]
+        frozen = freeze(self._teachers, cached, source, context, mixed=bool(training.get("mixing")))
+        networks = {name: network for name, (network, _) in self._built.items()}
+        group = make_group(plans, networks, frozen, source, context, self._conditions)
+        distiller = Distiller.of_group(group, frozen.teachers, context.parallel)
+        state = context.parallel.place(self._initial_state(group))
+        views = [*(plan.view for plan in plans), *frozen.views]
+        batches = context.datasets.training_batches(source, views, training, group.seed)
+        steps = total_steps(len(source), training)
+        keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
+        with ExitStack() as stack:
+            checkpoints = stack.enter_context(closing(Checkpoints(folder / "checkpoints", **keep)))
+            template = state
+            state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
+            if "position" in meta:
+                batches.set_state(meta["position"])
+                log.info(
+                    "%s: resumed at step %d of %d", ", ".join(group.models), meta["step"], steps
+                )
+            writers, progress = self._outputs(stack, meta["step"], steps)
+            seconds = train(
+                state,
+                advance=distiller.advance,
+                learning_rates=_learning_rates(group),
+                batches=batches,
+                intervals=Intervals(
+                    steps, context.checkpoint["every_steps"], context.logging["every_steps"]
+                ),
+                evaluate=self._selection(group),
+                checkpoints=checkpoints,
+                writers=writers,
+                progress=progress,
+                stop=context.stop,
+                seconds=meta["seconds"],
+            )
+            best = context.checkpoint["use"] == "best"
+            restore = checkpoints.restore_best if best else checkpoints.restore_latest
+            chosen = restore(template)
+        assert chosen is not None, "training ends with a checkpoint"
+        done = {plan.name: self._trained(plan, *chosen, seconds) for plan in plans}
+        for plan in plans:
+            self.save(plan, done[plan.name])
+        if jax.process_count() > 1:
+            # Another process may read the models as soon as this returns.
+            multihost_utils.sync_global_devices(f"{folder.name} finished")
+        return done
+
+    def _initial_state(self, group: PeerGroup) -> TrainState:
+        key, models = stream(self._context.seed, "objective"), {}
+        for plan in self._plans:
+            variables = self._built[plan.name][1]
+            model = group.models[plan.name]
+            models[plan.name] = model.init(variables, fold_name(key, plan.seed_group))
+        return TrainState(jax.numpy.zeros((), "int32"), models)
+
+    def _outputs(
+        self, stack: ExitStack, step: int, steps: int
+    ) -> tuple[dict[str, MetricsWriter], StepProgress]:
+        """Where metrics go, by model, and what people see; the stack closes them."""
+        names = [plan.name for plan in self._plans]
+        workdir, batch_size = self._context.workdir, self._plans[0].training["batch_size"]
+        writers = {name: MetricsWriter(workdir, name, resumed_at=step) for name in names}
         progress = StepProgress(
-            names, total_steps=steps, start=meta["step"], batch_size=training["batch_size"]
+            ", ".join(names), total_steps=steps, start=step, batch_size=batch_size
         )
-        for each in (*records.values(), progress):
+        for each in (*writers.values(), progress):
             stack.enter_context(closing(each))
-        return train(
-            state,
-            advance=lambda state, batch: compiled(state, teachers.variables, batch),
-            batches=batches,
-            rhythm=Intervals(
-                steps, context.checkpoint["every_steps"], context.logging["every_steps"]
-            ),
-            evaluate=lambda state: {
-                name: each(state.models[name].variables()) for name, each in selections.items()
-            },
-            checkpoints=checkpoints,
-            records=records,
-            progress=progress,
-            stop=context.stop,
-            seconds=meta["seconds"],
-        )
+        return writers, progress
+
+    def _selection(self, group: PeerGroup) -> Callable[[TrainState], dict[str, dict[str, float]]]:
+        """Evaluates every model of a state on the selection split."""
+        selections = {
+            plan.name: Selection(group.models[plan.name].network, plan, self._context)
+            for plan in self._plans
+        }
+
+        def evaluate(state: TrainState) -> dict[str, dict[str, float]]:
+            return {
+                name: selection(state.models[name].variables())
+                for name, selection in selections.items()
+            }
+
+        return evaluate
+
+    def _trained(
+        self, plan: ModelPlan, state: TrainState, meta: Mapping[str, Any], seconds: float
+    ) -> SavedModel:
+        own = state.models[plan.name]
+        variables = own.variables()
+        description = self._describe(plan, variables, step=meta["step"], seconds=round(seconds, 1))
+        selection = meta["selection"]
+        description["selection_accuracy"] = selection[plan.name]["accuracy"] if selection else None
+        condition_map = own.term_params.get(CONDITION, {})
+        description |= conditioned_student.described(plan, condition_map, self._teachers)
+        return SavedModel(variables, description, condition_map)
+
+    def save(self, plan: ModelPlan, done: SavedModel) -> None:
+        """Saves a model in the run's folder, and with it the tokenizer that it needs."""
+        folder = self._context.workdir / plan.name
+        if "tokenizer" in plan.view and jax.process_index() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            tokenizer = self._context.datasets.tokenizer(plan.view)
+            tokenizer.save(str(folder / "tokenizer.json"))
+        done.save(folder)
+
+    def ready(self, done: Mapping[str, SavedModel]) -> dict[str, TrainedModel]:
+        """Returns the group's models, on the devices, ready to teach and to be evaluated."""
+        models = {}
+        for plan in self._plans:
+            home = Path(plan.restore or self._context.workdir / plan.name)
+            own = done[plan.name]
+            variables, condition_map = self._context.parallel.place(
+                (own.variables, own.condition_map)
+            )
+            models[plan.name] = TrainedModel(
+                plan,
+                self._built[plan.name][0],
+                variables,
+                own.description,
+                home,
+                (plan.view,),
+                self._conditions[plan.name],
+                condition_map,
+            )
+        return models
+
+    def _describe(
+        self, plan: ModelPlan, variables: Variables, *, step: int, seconds: float
+    ) -> dict[str, Any]:
+        """What `finished.json` says of a model."""
+        datasets = self._context.datasets
+        plain = {
+            "spec": plan.model,
+            "view": plan.view,
+            "dtype": plan.dtype,
+            "architecture": describe(self._built[plan.name][0].module),
+            "inputs": input_shapes(plan, self._context),
+            "columns": datasets.columns,
+        }
+        return {key: as_json(value) for key, value in plain.items()} | {
+            "class_names": list(datasets.splits["train"].class_names),
+            "parameters": count_parameters(variables["params"]),
+            "fingerprint": fingerprint(variables),
+            "step": step,
+            "train_seconds": seconds,
+        }
+
+
+def obtain(
+    plans: Sequence[ModelPlan], teachers: Mapping[str, TrainedModel], context: RunContext
+) -> dict[str, TrainedModel]:
+    """Finds, restores or trains the models of one group; see `ModelTrainer`."""
+    trainer = ModelTrainer(plans, teachers, context)
+    return trainer.ready(trainer.find() or trainer.fit())
+
+
+def _learning_rates(group: PeerGroup) -> dict[str, Callable[[int], Any]]:
+    rates = {name: model.learning_rate for name, model in group.models.items()}
+    return {name: rate for name, rate in rates.items() if rate is not None}

@@ -35,10 +35,12 @@ class Predictor:
       ValueError: if it isn't one, or is damaged.
     """
 
+    DESCRIPTION = DESCRIPTION
+
     def __init__(self, folder: Path):
-        self.description = files.read_json(folder / DESCRIPTION)
+        self.description = files.read_json(folder / self.DESCRIPTION)
         module, variables = load.load(folder)
-        self._run = jax.jit(lambda inputs: jax.nn.softmax(apply(module, variables, inputs)))
+        self._run = jax.jit(lambda inputs: apply(module, variables, inputs))
         self._view = self._make_view(folder)
 
     @property
@@ -63,8 +65,18 @@ class Predictor:
         )
 
     def probabilities(self, values: list[Any]) -> np.ndarray:
-        """`[N, K]` of texts, pairs of texts, or images uint8 `[H, W, C]`; at most `BATCH_SIZE` of
-        them."""
+        """Computes `[N, K]` probabilities of at most `BATCH_SIZE` inputs; see `logits`."""
+        return np.asarray(jax.nn.softmax(self.logits(values)))
+
+    def logits(self, values: list[Any]) -> jax.Array:
+        """Computes logits.
+
+        Args:
+          values: at most `BATCH_SIZE` texts, pairs of texts, or images uint8 `[H, W, C]`.
+
+        Returns:
+          `[N, K]`.
+        """
         names = tuple(self.description["class_names"])
         source = Source(
             "input", self.modality, values, np.full(len(values), -1, np.int32), names, ""
@@ -75,7 +87,7 @@ class Predictor:
             length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
         # The last row fills the batch up, so that each length is compiled once.
         rows = np.minimum(np.arange(BATCH_SIZE), len(values) - 1)
-        return np.asarray(self._run(prepared.gather(rows, length)))[: len(values)]
+        return self._run(prepared.gather(rows, length))[: len(values)]
 
     def answers(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         """One JSON object a row, in order: its place, and label and probabilities or what was wrong

@@ -1,7 +1,8 @@
 """A module together with the view it reads and the dtype it computes in: what student and teacher
 have in common."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,54 +32,73 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
     )
 
 
-def _looks_words_up(context: Any) -> bool:
-    return context.module.name == WORDS and context.method_name == "__call__"
+@contextmanager
+def _changed_embeddings(change: Callable[..., Any] | None, reason: str) -> Iterator[None]:
+    """Changes what the table of word embeddings returns, within this context.
+
+    Every text network of ours looks its words up in a module named `word_embeddings`, so none has
+    to know of mixing or conditioning.
+
+    Args:
+      change: `(embeddings [B, T, D], look_up) -> [B, T, D]`; None changes nothing.
+      reason: who asks for it, for the message.
+
+    Raises:
+      ValueError: if the network has no such table: its words would silently stay as they are while
+        its labels are mixed, or its condition would be ignored.
+    """
+    if change is None:
+        yield
+        return
+    found = 0
+
+    def intercept(look_up, arguments, options, context):
+        nonlocal found
+        embeddings = look_up(*arguments, **options)
+        if context.module.name != WORDS or context.method_name != "__call__":
+            return embeddings
+        found += 1
+        return change(embeddings, look_up)
+
+    with nn.intercept_methods(intercept):
+        yield
+    if not found:
+        raise ValueError(
+            f"{reason} changes word embeddings, and the network has no module named {WORDS!r} that"
+            " looks them up"
+        )
 
 
-def _unmixed(view: View) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
-    """The module's arguments, and a context in which a mixed text's word embeddings are mixed with
-    its partner's.
-
-    Every text network looks its words up in a module named `word_embeddings`, so none has to know
-    of mixing."""
+def _unmixed(view: View) -> tuple[dict[str, Any], Callable[..., Any] | None]:
+    """The module's arguments, and how a mixed text's embeddings are mixed with its partner's."""
     if "partner_ids" not in view:
-        return dict(view), nullcontext()
+        return dict(view), None
     own = {name: array for name, array in view.items() if name not in ("partner_ids", "weight")}
     weight = jnp.asarray(view["weight"])[:, None, None]
 
-    def mix(look_up, arguments, options, context):
-        embeddings = look_up(*arguments, **options)
-        if not _looks_words_up(context):
-            return embeddings
+    def mix(embeddings, look_up):
         share = weight.astype(embeddings.dtype)
         return share * embeddings + (1 - share) * look_up(view["partner_ids"])
 
-    return own, nn.intercept_methods(mix)
+    return own, mix
 
 
 def _conditioned(
     inputs: dict[str, Any], signal: Array | None
-) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
-    """The module's arguments with a signal added to the images, or a context in which each word
-    embedding gets it."""
+) -> tuple[dict[str, Any], Callable[..., Any] | None]:
+    """The module's arguments with a signal added to images, or how word embeddings get it."""
     if signal is None:
-        return inputs, nullcontext()
+        return inputs, None
     if "images" in inputs:
-        return inputs | {"images": jnp.asarray(inputs["images"]) + signal}, nullcontext()
+        return inputs | {"images": jnp.asarray(inputs["images"]) + signal}, None
     vector = jnp.asarray(signal)[:, None, :]
-
-    def add(look_up, arguments, options, context):
-        embeddings = look_up(*arguments, **options)
-        return (
-            embeddings + vector.astype(embeddings.dtype) if _looks_words_up(context) else embeddings
-        )
-
-    return inputs, nn.intercept_methods(add)
+    return inputs, lambda embeddings, _look_up: embeddings + vector.astype(embeddings.dtype)
 
 
-@dataclass(frozen=True)
+# Compared by identity, since jax hashes what a compiled program is made of.
+@dataclass(frozen=True, eq=False)
 class Network:
-    """How a model is applied to a batch.
+    """A module, the view it reads and the dtype it computes in: how a model is applied to a batch.
 
     Attributes:
       module: a Linen module that follows the contract of `kd_jax.models`.
@@ -120,6 +140,10 @@ class Network:
             for path, leaf in leaves_by_path(variables["params"]).items()
             if path.endswith(table)
         ]
+        if not found:
+            raise ValueError(
+                f"it has no module named {WORDS!r}, whose output a condition is added to"
+            )
         return (found[0].shape[-1],)
 
     def __call__(
@@ -133,9 +157,9 @@ class Network:
           signal: `[B, *signal_shape]`, added to each image or to each word embedding of a text;
             None: nothing is.
         """
-        inputs, mixed = _unmixed(batch.views[self.view])
-        inputs, conditioned = _conditioned(inputs, signal)
-        with mixed, conditioned:
+        inputs, mix = _unmixed(batch.views[self.view])
+        inputs, add = _conditioned(inputs, signal)
+        with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
             output: Any = self.module.apply(self.frozen(variables), **inputs, train=False)
         return output
 
@@ -159,9 +183,9 @@ class Network:
         statistics = (
             {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
         )
-        inputs, mixed = _unmixed(batch.views[self.view])
-        inputs, conditioned = _conditioned(inputs, signal)
-        with mixed, conditioned:
+        inputs, mix = _unmixed(batch.views[self.view])
+        inputs, add = _conditioned(inputs, signal)
+        with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
             output, changed = self.module.apply(
                 self.frozen(variables),
                 **inputs,

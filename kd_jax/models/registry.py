@@ -85,6 +85,35 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
+_OWN = frozenset(MODELS)
+
+
+def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
+    """Makes a Linen module of one's own usable by its name in configs.
+
+    Args:
+      name: in configs, `dict(name=NAME, **options)`; the options are the module's fields. Registering
+        it again replaces it, as when a config file is loaded twice.
+      cls: the module's class. Its call takes `images`, or `input_ids` and `attention_mask` (and
+        `token_type_ids` for pairs), and `train`; it returns logits `[B, K]`, `(logits, features)` or
+        `ModelOutput`. A field `num_classes` is filled in, likewise `vocabulary_size` for text.
+
+    Returns:
+      The class.
+
+    Raises:
+      ValueError: if the name is that of a model of kd_jax, or `cls` is no Linen module.
+    """
+    if name in _OWN or name in PRESETS or not name.isidentifier():
+        raise ValueError(
+            f"a model of your own can't be named {name!r}; kd_jax has one of that name"
+        )
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ValueError(f"model {name!r} must be a Linen module's class, got {cls!r}")
+    MODELS[name] = cls
+    return cls
+
+
 def describe(module: nn.Module) -> dict[str, Any]:
     """The section that `build` makes this module of: its family's `name` and every option."""
     names = {constructor: name for name, constructor in MODELS.items()}

@@ -67,6 +67,20 @@ def assemble(
     return TrainedModel(plan, network, variables, description, home, tuple(views.values()))
 
 
+def equal_ensemble(
+    plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunContext
+) -> Ensemble:
+    """Returns the ensemble of a section with its weights checked but not yet learned: for shapes.
+
+    Raises:
+      ValueError: as `assemble`, but without the model's name.
+    """
+    options = {key: value for key, value in plan.model.items() if key != "members"}
+    if options.get("weights") == LEARNED and options.get("combine") == "mean_probabilities":
+        options["weights"] = None
+    return call_with_options(_make, options, "model", members, context)
+
+
 def _make(
     members: Mapping[str, TrainedModel],
     context: RunContext,

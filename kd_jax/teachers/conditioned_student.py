@@ -139,7 +139,7 @@ def score_with_teacher(
         "map": model.condition_map,
         "teacher": on.network.frozen(on.variables),
     }
-    compiled = context.parallel.evaluate(partial(eval_step, network=network, teachers={}))
+    compiled = context.parallel.evaluate(partial(eval_step, forward=network))
     batches = context.datasets.evaluation_batches(source, [*model.views, *on.views], batch_size)
     scores = evaluate(compiled, held, {}, batches)
     facts = {

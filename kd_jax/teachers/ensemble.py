@@ -55,10 +55,11 @@ class Ensemble:
             for name, out in outputs.items()
             for key, value in out.features.items()
         }
-        pooled = [out.features["pooled"] for out in outputs.values()]
-        features["pooled"] = jnp.concatenate(
-            [x.astype(jnp.result_type(*pooled)) for x in pooled], axis=-1
-        )
+        # A member that users bring may name no such feature.
+        if all("pooled" in out.features for out in outputs.values()):
+            pooled = [out.features["pooled"] for out in outputs.values()]
+            dtype = jnp.result_type(*pooled)
+            features["pooled"] = jnp.concatenate([x.astype(dtype) for x in pooled], axis=-1)
         logits = at_least_float32(*(output.logits for output in outputs.values()))
         scaled = jnp.stack(
             [z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)]

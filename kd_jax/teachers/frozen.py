@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kd_jax.core.types import Batch, ModelOutput, PyTree
+from kd_jax.core.types import Batch, ModelOutput, Teacher
 from kd_jax.data.source import Source
 from kd_jax.teachers import cache
 from kd_jax.training.context import RunContext
@@ -23,23 +23,22 @@ class FrozenTeachers:
     """Teachers that no gradient reaches and no checkpoint holds.
 
     Attributes:
-      networks: name -> how it is applied.
-      variables: name -> what it is applied to, on the devices: its variables in its own dtype, or
-        its table.
+      teachers: name -> variables in the dtype they are computed in, or a table of stored outputs,
+        and how they are applied.
       views: what the live ones read of a batch.
       view_names: name -> the view that its outputs are of.
     """
 
-    networks: Mapping[str, Any]
-    variables: Mapping[str, PyTree]
+    teachers: Mapping[str, Teacher]
     views: Sequence[Mapping[str, Any]]
     view_names: Mapping[str, str]
 
     def shapes(self, batch: Batch) -> dict[str, ModelOutput]:
-        """Every teacher's output on a batch, as shapes and dtypes."""
+        """Returns every teacher's output on a batch, as shapes and dtypes."""
+        # Applied by a function that takes them, so that shapes will do for their variables as well.
         return {
-            name: jax.eval_shape(self.networks[name], self.variables[name], batch)
-            for name in self.networks
+            name: jax.eval_shape(lambda teacher, seen: teacher(seen), teacher, batch)
+            for name, teacher in self.teachers.items()
         }
 
 
@@ -63,25 +62,31 @@ def freeze(
     Raises:
       ValueError: if one is to be cached and the data looks different each time.
     """
-    if cached and (mixed or context.datasets.augmented):
+    check_cacheable(cached, augmented=context.datasets.augmented, mixed=mixed)
+    teachers: dict[str, Teacher] = {}
+    for name, model in models.items():
+        if name in cached:
+            table = context.parallel.place(_table(name, model, source, context))
+            teachers[name] = Teacher(table, cache.CachedTeacher())
+        else:
+            teachers[name] = Teacher(model.network.frozen(model.variables), model.network)
+    views = [view for name, model in models.items() if name not in cached for view in model.views]
+    return FrozenTeachers(
+        teachers, views, {name: model.network.view for name, model in models.items()}
+    )
+
+
+def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> None:
+    """Refuses to store a teacher's outputs on examples that look different each time.
+
+    Raises:
+      ValueError: naming the teachers and what must change.
+    """
+    if cached and (mixed or augmented):
         remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
         raise ValueError(
             f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}"
         )
-    networks: dict[str, Any] = {}
-    variables: dict[str, PyTree] = {}
-    for name, model in models.items():
-        if name in cached:
-            networks[name], variables[name] = (
-                cache.CachedTeacher(),
-                context.parallel.place(_table(name, model, source, context)),
-            )
-        else:
-            networks[name], variables[name] = model.network, model.network.frozen(model.variables)
-    views = [view for name, model in models.items() if name not in cached for view in model.views]
-    return FrozenTeachers(
-        networks, variables, views, {name: model.network.view for name, model in models.items()}
-    )
 
 
 def _table(name: str, model: TrainedModel, source: Source, context: RunContext) -> cache.Table:

@@ -8,7 +8,8 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kd_jax.core.pytree import checksums, describe
 from kd_jax.core.types import PyTree
@@ -41,6 +41,36 @@ def ranking(metrics: Mapping[str, float]) -> tuple[float, float, float]:
     return metrics["accuracy"], -metrics["loss"], -metrics["step"]
 
 
+@dataclass
+class KeepLatestAndBest:
+    """Chooses the checkpoints that stay: the newest, and the best by their sealed metrics.
+
+    Orbax would rank by a metrics file of its own, which it reads unchecked. Here ranks come from
+    each checkpoint's sealed description, so a damaged file can't change which one is best.
+
+    Attributes:
+      latest: how many of the newest stay.
+      best: how many of the best by `ranking` stay as well.
+      metrics: step -> "accuracy", "loss" and "step"; a step that isn't there isn't ranked.
+    """
+
+    latest: int
+    best: int
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def order(self, steps: Iterable[int]) -> list[int]:
+        """Returns the ranked ones of some steps, the best last."""
+        known = [step for step in steps if step in self.metrics]
+        return sorted(known, key=lambda step: ranking(self.metrics[step]))
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Says of each checkpoint, oldest first, whether it stays; Orbax calls this."""
+        del context  # Orbax's own clock and process, which nothing here depends on.
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self.latest :], *self.order(steps)[-self.best :]}
+        return [step in kept for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one trained group, in one folder.
 
@@ -48,38 +78,40 @@ class Checkpoints:
       directory: where; created when missing.
       keep_latest: how many of the newest stay.
       keep_best: how many of the best by `ranking` stay as well.
+
+    Raises:
+      ValueError: if either is below 1.
     """
 
     def __init__(self, directory: Path, *, keep_latest: int, keep_best: int):
         if keep_latest < 1 or keep_best < 1:
             raise ValueError(
-                f"checkpoint.keep_latest and keep_best must be at least 1, got {keep_latest}, {keep_best}"
+                "checkpoint.keep_latest and keep_best must be at least 1, got"
+                f" {keep_latest}, {keep_best}"
             )
-        policies = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(keep_latest),
-                preservation_policy.BestN(
-                    get_metric_fn=ranking, n=keep_best, keep_checkpoints_without_metrics=False
-                ),  # pyright: ignore[reportArgumentType]
-            ]
-        )
         self.directory = directory.resolve()
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies, best_fn=ranking, best_mode="max"
-        )  # pyright: ignore[reportArgumentType]
-        self._tidy()
+        self._policy = KeepLatestAndBest(keep_latest, keep_best)
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
+        self._remove_leftovers()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        for step in self.steps():
+            self._rank(step)
 
-    def _tidy(self) -> None:
-        """Removes what a kill inside a save left, and mends metrics, before Orbax reads
-        anything."""
+    def _remove_leftovers(self) -> None:
+        """Removes what a kill inside a save left, before Orbax reads anything."""
         if jax.process_index() == 0:
             for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            for path in self.directory.glob("*/metrics/metrics"):
-                _mend_metrics(path)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints tidied")
+            multihost_utils.sync_global_devices("leftovers of checkpoints removed")
+
+    def _rank(self, step: int) -> None:
+        try:
+            meta = self._meta(step, f"checkpoint {self.directory / str(step)}")
+        except DamagedCheckpoint:
+            return  # Whoever restores it will say so; until then it isn't ranked.
+        if meta.get("metrics"):
+            self._policy.metrics[step] = {**meta["metrics"], "step": step}
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -114,10 +146,10 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed)
         )
+        if metrics:
+            self._policy.metrics[step] = {**metrics, "step": step}
         try:
-            begun = self._manager.save(
-                step, args=args, metrics={**metrics, "step": step} if metrics else None
-            )
+            begun = self._manager.save(step, args=args)
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
         if not begun:
@@ -176,13 +208,15 @@ class Checkpoints:
             return restored
         if found:
             raise CheckpointError(
-                f"every checkpoint in {self.directory} is damaged; delete that folder to train from the start"
+                f"every checkpoint in {self.directory} is damaged; delete that folder to train from"
+                " the start"
             )
         return None
 
     def _discard(self, step: int) -> None:
         if jax.process_index() == 0:
             shutil.rmtree(self.directory / str(step), ignore_errors=True)
+        self._policy.metrics.pop(step, None)
         self._manager.reload()
 
     def restore_best(self, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -192,8 +226,7 @@ class Checkpoints:
         Raises:
           CheckpointError: as in `restore_latest`, and when there is none.
         """
-        metrics = {step: found for step in self.steps() if (found := self._manager.metrics(step))}
-        order = sorted(metrics, key=lambda step: ranking(metrics[step]))
+        order = self._policy.order(self.steps())
         for step in reversed(order):
             try:
                 return self.restore(step, template)
@@ -249,27 +282,6 @@ def _unsealed(sealed: Mapping[str, Any]) -> dict[str, Any]:
     if zlib.crc32(sealed["body"].encode()) != sealed["checksum"]:
         raise ValueError("the checksum of its description differs")
     return json.loads(sealed["body"])
-
-
-def _mend_metrics(path: Path) -> None:
-    """Replaces metrics that differ from their sealed copy: Orbax reads them unchecked, ranks by
-    them, may trip over."""
-    try:
-        body = _unsealed(json.loads((path.parents[1] / "meta" / "metadata").read_text()))
-    except DAMAGE:
-        path.unlink()  # The checkpoint itself is damaged, which its restoration will say.
-        return
-    wanted = (
-        json.dumps({**body["metrics"], "step": body["step"]}).encode()
-        if body.get("metrics")
-        else None
-    )
-    if wanted is not None and path.read_bytes() != wanted:
-        log.warning(
-            "the metrics of checkpoint %s are damaged; their copy takes their place",
-            path.parents[1],
-        )
-        path.write_bytes(wanted)
 
 
 def _writable(leaf: Any) -> Any:

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
-from kd_jax.core.types import Batch, Mean, ModelOutput, PyTree, Variables
-from kd_jax.training.step import accuracy, sum_over
+from kd_jax.core.types import Batch, ForwardFn, Mean, PyTree, Teacher, Variables
+from kd_jax.training.step import accuracy, all_reduce_sum
 
 CALIBRATION_BINS = 15
 """Equal-width confidence bins, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
 
 
 def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
-    """[bins, 3]: examples, sum of confidences and number right in each bin of confidence."""
+    """Returns [bins, 3]: examples, sum of confidences and number right, by bin of confidence."""
     probabilities = jax.nn.softmax(logits)
     confidence = jnp.max(probabilities, axis=-1)
     labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
@@ -37,29 +37,27 @@ def calibration_error(sums: np.ndarray) -> float:
 
 def eval_step(
     variables: Variables,
-    frozen: Mapping[str, Variables],
+    teachers: Mapping[str, Teacher],
     batch: Batch,
     *,
-    network: Callable[[Any, Batch], ModelOutput],
-    teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]],
+    forward: ForwardFn,
     axis_name: str | None = None,
 ) -> dict[str, Any]:
-    """Sums over one batch.
+    """Sums a model's metrics over one batch.
 
     Args:
       variables: the model's.
-      frozen: its teachers', by name.
+      teachers: with whom to compare it, by name.
       batch: leaves `[rows, ...]`; rows that aren't valid count nowhere.
-      network: the model.
-      teachers: whom to compare it with.
-      axis_name: pmap's axis, None under jit.
+      forward: the model.
+      axis_name: pmap's axis; None under jit.
 
     Returns:
       `Mean`s by metric, over labelled examples ("accuracy", "loss" in nats) or all
       ("agreement/<teacher>", "teacher_kl/<teacher>" in nats at temperature 1), and "calibration"
       sums [bins, 3].
     """
-    logits = network(variables, batch).logits
+    logits = forward(variables, batch).logits
     labelled = batch.valid & batch.label_valid
     nats = jnp.where(labelled, losses.cross_entropy(logits, jnp.asarray(batch.labels)), 0)
     sums: dict[str, Any] = {
@@ -68,32 +66,37 @@ def eval_step(
         "calibration": calibration_sums(logits, batch),
     }
     for name, teacher in teachers.items():
-        taught = teacher(frozen[name], batch).logits
+        teacher_logits = teacher(batch).logits
         count = jnp.sum(batch.valid)
-        same = (jnp.argmax(logits, axis=-1) == jnp.argmax(taught, axis=-1)) & batch.valid
-        divergence = jnp.where(
-            batch.valid, losses.soft_target_kl(logits, taught, temperature=1.0), 0
-        )
+        same = (jnp.argmax(logits, axis=-1) == jnp.argmax(teacher_logits, axis=-1)) & batch.valid
+        kl = losses.soft_target_kl(logits, teacher_logits, temperature=1.0)
         sums[f"agreement/{name}"] = Mean(jnp.sum(same), count)
-        sums[f"teacher_kl/{name}"] = Mean(jnp.sum(divergence), count)
-    return sum_over(sums, axis_name)
+        sums[f"teacher_kl/{name}"] = Mean(jnp.sum(jnp.where(batch.valid, kl, 0)), count)
+    return all_reduce_sum(sums, axis_name)
 
 
 def evaluate(
     compiled_step: Callable[[PyTree, PyTree, Batch], dict[str, Any]],
     variables: Variables,
-    frozen: Mapping[str, Variables],
+    teachers: Mapping[str, Teacher],
     batches: Iterable[Batch],
 ) -> dict[str, Any]:
-    """Metrics of a whole split: "accuracy", "loss", "ece", and "agreement" and "teacher_kl" by
-      teacher.
+    """Computes metrics of a whole split: "accuracy", "loss", "ece", and those by teacher.
 
-    Sums are added in float64 on the host, so the result doesn't depend on how the split was
-    batched."""
+    Args:
+      compiled_step: `eval_step`, compiled.
+      variables: the model's.
+      teachers: with whom to compare it, by name.
+      batches: the split, each example once.
+
+    Returns:
+      "accuracy", "loss" and "ece" as floats; "agreement" and "teacher_kl" by teacher's name.
+    """
     sums: dict[str, Any] = {}
     for batch in batches:
+        # Added in float64 on the host: the result doesn't depend on how the split was batched.
         parts = jax.tree.map(
-            lambda leaf: np.asarray(leaf, np.float64), compiled_step(variables, frozen, batch)
+            lambda leaf: np.asarray(leaf, np.float64), compiled_step(variables, teachers, batch)
         )
         sums = parts if not sums else jax.tree.map(np.add, sums, parts)
     bins = sums.pop("calibration")

@@ -90,11 +90,12 @@ def train(
     state: TrainState,
     *,
     advance: Callable[[TrainState, Batch], tuple[TrainState, PyTree]],
+    learning_rates: Mapping[str, Callable[[int], Any]],
     batches: TrainingBatches,
-    rhythm: Intervals,
+    intervals: Intervals,
     evaluate: Callable[[TrainState], Mapping[str, Mapping[str, float]]],
     checkpoints: Checkpoints,
-    records: Mapping[str, MetricsWriter],
+    writers: Mapping[str, MetricsWriter],
     progress: StepProgress,
     stop: StopSignal,
     seconds: float,
@@ -104,13 +105,14 @@ def train(
     Args:
       state: fresh or restored; it is donated.
       advance: one compiled step.
+      learning_rates: by model, the learning rate of each step, for the log.
       batches: positioned at `state.step`.
-      rhythm: intervals in steps.
-      evaluate: by member, "accuracy", "loss" and more on the selection split; checkpoints are
-        ranked by the members' mean "accuracy" and "loss", and their meta holds each member's under
+      intervals: intervals in steps.
+      evaluate: by model, "accuracy", "loss" and more on the selection split; checkpoints are
+        ranked by the models' mean "accuracy" and "loss", and their meta holds each model's under
         "selection".
       checkpoints: where states go.
-      records: by member, where metrics go.
+      writers: by model, where metrics go.
       progress: what people see.
       stop: whether to end early.
       seconds: trained before this start.
@@ -138,27 +140,30 @@ def train(
         }
         checkpoints.save(step, state, meta, scores and _means(scores))
 
-    while step < rhythm.total:
+    while step < intervals.total:
         state, metrics = advance(state, next(batches))
         settle()
         step, pending = step + 1, (step + 1, metrics)
         progress.advance(step)
         due, log_due = (
-            at_interval(step, rhythm.save, rhythm.total),
-            at_interval(step, rhythm.log, rhythm.total),
+            at_interval(step, intervals.save, intervals.total),
+            at_interval(step, intervals.log, intervals.total),
         )
-        ending = step < rhythm.total and stop.asked(agree=log_due)
+        ending = step < intervals.total and stop.asked(agree=log_due)
         if due or log_due or ending:
             settle()
             pending = None
         if log_due:
-            report(step, window.close(), records, progress)
+            values = window.close()
+            for name, rate in learning_rates.items():
+                values[name]["learning_rate"] = float(rate(step - 1))
+            report(step, values, writers, progress)
         if due:
             scores = evaluate(state)
             selection = {
                 name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()
             }
-            report(step, selection, records, None)
+            report(step, selection, writers, None)
             save(scores)
         elif ending:
             # Unranked: the choice of the best checkpoint must not depend on where a run happened to
@@ -167,7 +172,7 @@ def train(
         if ending:
             checkpoints.wait()
             raise Interrupted(
-                f"stopped at step {step} of {rhythm.total}; the same command resumes it"
+                f"stopped at step {step} of {intervals.total}; the same command resumes it"
             )
     checkpoints.wait()
     return time.perf_counter() - began
@@ -188,17 +193,17 @@ def at_interval(step: int, every: int, total: int) -> bool:
 def report(
     step: int,
     values: Mapping[str, Mapping[str, float]],
-    records: Mapping[str, MetricsWriter],
+    writers: Mapping[str, MetricsWriter],
     progress: StepProgress | None,
 ) -> None:
     """Writes values by model, and shows them; those of several models under the models' names."""
     shown = {}
-    for name, record in records.items():
+    for name, record in writers.items():
         finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
         record.write(step, finite)
         shown |= (
             finite
-            if len(records) == 1
+            if len(writers) == 1
             else {f"{name}/{key}": value for key, value in finite.items()}
         )
     if progress is not None:

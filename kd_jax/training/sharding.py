@@ -88,32 +88,39 @@ class Parallel:
         )
         return jax.tree.map(lambda leaf: put(np.asarray(leaf)), batch)
 
-    def train(
+    def compile_train_step(
         self, step: Callable[..., Any], state: PyTree
     ) -> Callable[[PyTree, PyTree, Batch], tuple[PyTree, PyTree]]:
-        """Compiles `step(state, frozen, batch, axis_name=...) -> (state, metrics)`; batches are
-        [accumulate, rows]."""
+        """Compiles `step(state, teachers, batch, axis_name=...) -> (state, metrics)`.
+
+        Args:
+          step: written for the global batch, leaves `[accumulate, rows, ...]`.
+          state: of the structure and shapes that the step takes; it is donated at each call.
+
+        Returns:
+          The compiled step; it takes batches that `place_batch` has placed along axis 1.
+        """
         if self.backend == "pmap":
-            mapped = self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 1))
-        else:
-            out = (self.shardings(state), NamedSharding(self.mesh, PartitionSpec()))
-            mapped = jax.jit(
-                functools.partial(step, axis_name=None), donate_argnums=0, out_shardings=out
-            )
-        return lambda state, frozen, batch: _paced(
-            mapped(state, frozen, self.place_batch(batch, axis=1))
-        )
+            return self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 1))
+        out = (self.shardings(state), NamedSharding(self.mesh, PartitionSpec()))
+        return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0, out_shardings=out)
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[[PyTree, PyTree, Batch], PyTree]:
-        """Compiles `step(variables, frozen, batch, axis_name=...) -> totals`; batches are
-        [rows]."""
+        """Compiles `step(variables, teachers, batch, axis_name=...) -> totals`.
+
+        Args:
+          step: written for the global batch, leaves `[rows, ...]`.
+
+        Returns:
+          The compiled step; it takes batches in the memory of the host.
+        """
         if self.backend == "pmap":
             mapped = self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 0))
         else:
             out = NamedSharding(self.mesh, PartitionSpec())
             mapped = jax.jit(functools.partial(step, axis_name=None), out_shardings=out)
-        return lambda variables, frozen, batch: _paced(
-            mapped(variables, frozen, self.place_batch(batch, axis=0))
+        return lambda variables, teachers, batch: wait_where_cores_are_few(
+            mapped(variables, teachers, self.place_batch(batch, axis=0))
         )
 
     def _pmap(self, step, in_axes):
@@ -126,11 +133,12 @@ def _split_axis(array: np.ndarray, axis: int, parts: int) -> np.ndarray:
     return array.reshape(*array.shape[:axis], parts, -1, *array.shape[axis + 1 :])
 
 
-def _paced(results: PyTree) -> PyTree:
-    """Waits for the results where several CPU devices share few cores.
+def wait_where_cores_are_few(results: PyTree) -> PyTree:
+    """Returns the results, after waiting for them where several CPU devices share few cores.
 
     XLA's CPU collectives deadlock there when steps are dispatched faster than they end (jax 0.10);
-    elsewhere dispatch stays asynchronous."""
+    elsewhere dispatch stays asynchronous.
+    """
     if jax.default_backend() == "cpu" and jax.device_count() > 1:
         jax.block_until_ready(results)
     return results

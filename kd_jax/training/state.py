@@ -47,3 +47,16 @@ class TrainState:
 
     step: Array
     models: dict[str, ModelState]
+
+    @property
+    def student(self) -> ModelState:
+        """The student: the model of that name, or the only one there is.
+
+        Raises:
+          ValueError: naming the models, where it isn't clear which is meant.
+        """
+        if "student" in self.models:
+            return self.models["student"]
+        if len(self.models) == 1:
+            return next(iter(self.models.values()))
+        raise ValueError(f"which is the student? there are {', '.join(self.models)}")

@@ -1,9 +1,8 @@
-"""The training step and the evaluation step: pure functions of state, frozen teachers and one
-global batch."""
+"""The training step: a pure function of the state, the frozen teachers and one global batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,58 +10,76 @@ import optax
 
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.rng import fold_name, stream
-from kd_jax.core.types import Batch, Mean, ModelOutput, PyTree, Variables
+from kd_jax.core.types import Array, Batch, ForwardFn, Mean, ModelOutput, PyTree, Teacher, Variables
 from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import Condition, init_map, training_signal
 from kd_jax.objective.objective import Objective
+from kd_jax.objective.terms.term import StepContext
 from kd_jax.training.mixup import Mixing
 from kd_jax.training.state import ModelState, TrainState
+
+Metrics = dict[str, dict[str, Any]]
+"""Model's name -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm": []}."""
+
+
+class Auxiliary(NamedTuple):
+    """What a step changes of a model beside what gradients reach.
+
+    Attributes:
+      batch_stats: running statistics of BatchNorm, `{}` without any.
+      term_state: state of the objective's terms, by term.
+    """
+
+    batch_stats: PyTree
+    term_state: PyTree
 
 
 @dataclass(frozen=True)
 class ModelTraining:
-    """How one member of a group is trained.
+    """How one model of a group is trained.
 
     Attributes:
       network: the model.
-      objective: what it minimises.
-      update: the optimizer over `{"model": params, "objective": its terms' params}`.
+      objective: what it minimizes.
+      optimizer: over `{"model": params, "objective": parameters of its terms}`.
       decay: of the moving average of its variables, which then teaches it as "ema:NAME"; None:
         there is none.
-      condition: a teacher's output that is part of its input; its map is trained beside the
-        objective's terms.
-      peers: members of its group that teach it, each by its output in the same step, as
-        "peer:NAME".
+      condition: a teacher's output that is part of its input; the map is trained beside the terms.
+      peers: models of its group that teach it, each by its output in the same step, as "peer:NAME".
+      learning_rate: by step, for the log; None: it isn't known.
     """
 
     network: Network
     objective: Objective
-    update: optax.GradientTransformation
+    optimizer: optax.GradientTransformation
     decay: float | None = None
     condition: Condition | None = None
     peers: tuple[str, ...] = ()
+    learning_rate: Callable[[int], Any] | None = None
 
     def init(self, variables: Variables, key: jax.Array) -> ModelState:
-        """A member before its first step, from the model's variables."""
-        objective, memory = self.objective.init(key)
-        objective |= init_map(self.condition, key)
-        params, statistics = variables["params"], variables.get("batch_stats", {})
-        opt_state = self.update.init({"model": params, "objective": objective})
-        member = ModelState(params, statistics, objective, memory, opt_state)
-        return (
-            member
-            if self.decay is None
-            else replace(member, ema=jax.tree.map(jnp.copy, member.variables()))
-        )
+        """Returns the state before the first step.
 
-    def averaged(self, old: ModelState, new: ModelState, step: Any) -> ModelState:
-        """The new member with its moving average: a plain mean at first, until `decay` is
-        reached."""
+        Args:
+          variables: the model's.
+          key: for the parameters of the terms and of the condition's map.
+        """
+        term_params, term_state = self.objective.init(key)
+        term_params |= init_map(self.condition, key)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        opt_state = self.optimizer.init({"model": params, "objective": term_params})
+        state = ModelState(params, batch_stats, term_params, term_state, opt_state)
+        if self.decay is None:
+            return state
+        return replace(state, ema=jax.tree.map(jnp.copy, state.variables()))
+
+    def averaged(self, old: ModelState, new: ModelState, step: Array) -> ModelState:
+        """Returns the new state with its moving average: a plain mean until `decay` is reached."""
         if self.decay is None:
             return new
         keep = jnp.minimum(self.decay, step / (step + 1))
 
-        def follow(mean, now):
+        def follow(mean: jax.Array, now: jax.Array) -> jax.Array:
             return (keep * mean + (1 - keep) * now).astype(mean.dtype)
 
         return replace(new, ema=jax.tree.map(follow, old.ema, new.variables()))
@@ -70,214 +87,278 @@ class ModelTraining:
 
 @dataclass(frozen=True)
 class PeerGroup:
-    """Models that share batch and step, and the frozen teachers they learn from.
+    """Models that are trained together: they share batches and steps.
 
     Attributes:
-      models: name -> `Learner`.
-      teachers: name -> `Network` or what stands in its place; its variables are handed to the step
-        beside the state.
-      seed: of the dropout, of the terms that draw and of mixing.
+      models: name -> how it is trained. Most groups have one model.
+      seed: of dropout, of terms that draw, and of mixing.
       mixing: how each microbatch is mixed before any model reads it; None: not at all.
     """
 
     models: Mapping[str, ModelTraining]
-    teachers: Mapping[str, Callable[[Any, Batch], ModelOutput]]
     seed: int
     mixing: Mixing | None = None
 
-    def all_teachers(self) -> dict[str, Callable[[Any, Batch], ModelOutput]]:
-        """Name -> network: the frozen teachers, and the members' moving averages."""
-        averages = {
-            f"{EMA}{name}": x.network for name, x in self.models.items() if x.decay is not None
-        }
-        return {**self.teachers, **averages}
 
-
-def sum_over(tree: PyTree, axis_name: str | None) -> PyTree:
-    """The sum over pmap's devices; under jit the arrays are global already."""
+def all_reduce_sum(tree: PyTree, axis_name: str | None) -> PyTree:
+    """Returns the sum over pmap's devices; under jit arrays are global already."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
 def accuracy(logits: jax.Array, batch: Batch) -> Mean:
-    """Mean over the labelled examples of whether the largest logit is the label's (a soft label's
-    largest)."""
+    """Returns how often the largest logit is the label's, over labelled examples.
+
+    Args:
+      logits: `[B, K]`.
+      batch: its labels are classes [B], or distributions [B, K] whose largest class counts.
+    """
     labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
     counted = batch.valid & batch.label_valid
     return Mean(jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted), jnp.sum(counted))
 
 
-def _logits_of(
-    network: Callable[[Any, Batch], ModelOutput], variables: Variables
-) -> Callable[[Batch], jax.Array]:
-    """A network as a function of the batch alone, for terms that ask about other examples."""
-    return lambda batch: network(variables, batch).logits
-
-
-def _group_loss(trained, rest, frozen, batch, key, *, group, counts, step, axis_name):
-    """One microbatch's share of the sum of the members' losses; (terms, accuracy, statistics,
-    memory) beside it."""
-    teachers = group.all_teachers()
-    taught = {
-        name: jax.lax.stop_gradient(network(frozen[name], batch))
-        for name, network in teachers.items()
-    }
-    asked = {
-        name: _logits_of(network, jax.lax.stop_gradient(frozen[name]))
-        for name, network in teachers.items()
-    }
-    # The first member draws as it would alone, each further one by its name.
-    keys = {
-        name: fold_name(key, name) if number else key for number, name in enumerate(group.models)
-    }
-    outputs, statistics, held = {}, {}, {}
-    for name, learner in group.models.items():
-        # Replicas draw dropout of their own; what the objective draws must be the same on all of
-        # them.
-        drop = (
-            keys[name]
-            if axis_name is None
-            else jax.random.fold_in(keys[name], jax.lax.axis_index(axis_name))
-        )
-        held[name] = {"params": trained[name]["model"]} | (
-            {"batch_stats": rest[name][0]} if rest[name][0] else {}
-        )
-        signal = training_signal(
-            learner.condition, trained[name]["objective"], taught, keys[name], axis_name
-        )
-        outputs[name], statistics[name] = learner.network.train(
-            held[name], batch, dropout_key=drop, axis_name=axis_name, signal=signal
-        )
-        asked[f"{PEER}{name}"] = _logits_of(learner.network, jax.lax.stop_gradient(held[name]))
-    loss, logs, kept = jnp.zeros(()), {}, {}
-    for name, learner in group.models.items():
-        peers = {f"{PEER}{peer}": jax.lax.stop_gradient(outputs[peer]) for peer in learner.peers}
-        means, memory = learner.objective(
-            trained[name]["objective"],
-            rest[name][1],
-            outputs[name],
-            taught | peers,
-            batch,
-            step=step,
-            key=keys[name],
-            axis_name=axis_name,
-            student_logits=_logits_of(learner.network, held[name]),
-            teacher_logits=asked,
-        )
-        loss += learner.objective.total(means, counts[name], step)
-        logs[name] = means | {"accuracy": accuracy(outputs[name].logits, batch)}
-        kept[name] = (statistics[name], memory)
-    return loss, (logs, kept)
-
-
-def _mixed(frozen, batch, step, *, group, axis_name) -> Batch:
-    """Every microbatch, mixed; of several candidates for an example the one that its teachers are
-    least certain of."""
-    keys = jax.random.split(stream(group.seed, "mixing", step), batch.valid.shape[0])
-    parts = [
-        _least_certain(
-            frozen, jax.tree.map(lambda leaf, i=i: leaf[i], batch), keys[i], group, axis_name
-        )
-        for i in range(len(keys))
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-
-
-def _least_certain(frozen, microbatch, key, group, axis_name) -> Batch:
-    candidates = group.mixing.candidates
-    if candidates == 1:
-        return group.mixing(microbatch, key, axis_name)
-    mixes = [group.mixing(microbatch, k, axis_name) for k in jax.random.split(key, candidates)]
-
-    def uncertainty(mix: Batch) -> jax.Array:
-        """[B] nats, mean over the teachers."""
-        logits = jnp.stack(
-            [network(frozen[name], mix).logits for name, network in group.teachers.items()]
-        )
-        return jnp.mean(jnp.sum(jax.scipy.special.entr(jax.nn.softmax(logits)), axis=-1), axis=0)
-
-    best = jnp.argmax(jnp.stack([uncertainty(mix) for mix in mixes]), axis=0)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best, jnp.arange(best.size)], *mixes)
-
-
-def _sum_of_gradients(
-    state, frozen, batch, keys, *, group, counts, axis_name
-) -> tuple[Any, Any, Any]:
-    """Gradients and logs summed over the microbatches, and the statistics and memory that the last
-    one leaves."""
-    microbatches: Any = (batch, keys)
-    trained = {n: {"model": m.params, "objective": m.term_params} for n, m in state.models.items()}
-    rest = {n: (m.batch_stats, m.term_state) for n, m in state.models.items()}
-    differentiate = jax.grad(_group_loss, has_aux=True)
-
-    def one(rest, microbatch):
-        settings = {"group": group, "counts": counts, "step": state.step, "axis_name": axis_name}
-        gradients, (logs, rest) = differentiate(trained, rest, frozen, *microbatch, **settings)
-        return (gradients, logs), rest
-
-    if keys.shape[0] == 1:
-        (gradients, logs), rest = one(rest, jax.tree.map(lambda leaf: leaf[0], microbatches))
-        return gradients, logs, rest
-
-    def accumulate(carry, microbatch):
-        sums, rest = carry
-        parts, rest = one(rest, microbatch)
-        return (jax.tree.map(jnp.add, sums, parts), rest), None
-
-    shapes, _ = jax.eval_shape(one, rest, jax.tree.map(lambda leaf: leaf[0], microbatches))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    ((gradients, logs), rest), _ = jax.lax.scan(accumulate, (zeros, rest), microbatches)
-    return gradients, logs, rest
-
-
 def train_step(
     state: TrainState,
-    frozen: Mapping[str, Variables],
+    teachers: Mapping[str, Teacher],
     batch: Batch,
     *,
     group: PeerGroup,
     axis_name: str | None = None,
-) -> tuple[TrainState, dict[str, dict[str, Any]]]:
-    """One update of every member of the group on one global batch.
-
-    A term's mean is taken once, over what counts in the whole batch: all microbatches, all devices.
+) -> tuple[TrainState, Metrics]:
+    """Updates every model of the group on one global batch.
 
     Args:
       state: the group's state.
-      frozen: teacher's name -> its variables; no gradient reaches them.
-      batch: leaves `[accumulate, microbatch, ...]`; under pmap the device's rows of each
-        microbatch.
-      group: what is trained, and by what.
-      axis_name: pmap's axis, None under jit.
+      teachers: name -> frozen teacher; no gradient reaches its variables.
+      batch: leaves `[accumulate, microbatch, ...]`; under pmap the device's rows of each microbatch.
+      group: what is trained, and how.
+      axis_name: pmap's axis; None under jit.
 
     Returns:
-      The new state, and member -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm":
-      []}.
+      The new state, and the metrics of each model.
     """
     keys = jax.random.split(stream(group.seed, "step", state.step), batch.valid.shape[0])
     if group.mixing is not None:
-        batch = _mixed(frozen, batch, state.step, group=group, axis_name=axis_name)
-    frozen = {**frozen, **{f"{EMA}{name}": member.ema for name, member in state.models.items()}}
-    counts = sum_over(
-        {n: learner.objective.normalizers(batch) for n, learner in group.models.items()}, axis_name
-    )
-    gradients, logs, rest = _sum_of_gradients(
-        state, frozen, batch, keys, group=group, counts=counts, axis_name=axis_name
-    )
-    gradients, logs = sum_over((gradients, logs), axis_name)
-    members, metrics = {}, {}
-    for name, learner in group.models.items():
-        member = state.models[name]
-        trained: Any = {"model": member.params, "objective": member.term_params}
-        updates, opt_state = learner.update.update(gradients[name], member.opt_state, trained)
-        trained = optax.apply_updates(trained, updates)
-        new = ModelState(
-            trained["model"], rest[name][0], trained["objective"], rest[name][1], opt_state
+        batch = _mix(
+            group.mixing, teachers, batch, state.step, seed=group.seed, axis_name=axis_name
         )
-        members[name] = learner.averaged(member, new, state.step)
-        terms = {term: logs[name][term] for term in learner.objective.terms}
-        loss = learner.objective.total(terms, counts[name], state.step)
-        metrics[name] = logs[name] | {
+    # A term is averaged once, over everything that counts in the global batch, so the shares of
+    # microbatches and devices simply add up.
+    normalizers = all_reduce_sum(
+        {name: model.objective.normalizers(batch) for name, model in group.models.items()},
+        axis_name,
+    )
+    averages = {
+        f"{EMA}{name}": Teacher(state.models[name].ema, model.network)
+        for name, model in group.models.items()
+        if model.decay is not None
+    }
+    trainable = {
+        name: {"model": model.params, "objective": model.term_params}
+        for name, model in state.models.items()
+    }
+    aux = {name: Auxiliary(m.batch_stats, m.term_state) for name, m in state.models.items()}
+    fixed = {
+        "group": group,
+        "teachers": {**teachers, **averages},
+        "normalizers": normalizers,
+        "step": state.step,
+        "axis_name": axis_name,
+    }
+    if len(keys) == 1:
+        microbatch, key = jax.tree.map(lambda leaf: leaf[0], (batch, keys))
+        grads, (metrics, aux) = jax.grad(loss_fn, has_aux=True)(
+            trainable, aux, microbatch, key, **fixed
+        )
+    else:
+        (grads, metrics), aux = _accumulate(trainable, aux, batch, keys, fixed)
+    grads, metrics = all_reduce_sum((grads, metrics), axis_name)
+    return _apply_gradients(state, grads, metrics, aux, normalizers, group)
+
+
+def loss_fn(
+    trainable: PyTree,
+    aux: Mapping[str, Auxiliary],
+    batch: Batch,
+    key: jax.Array,
+    *,
+    group: PeerGroup,
+    teachers: Mapping[str, Teacher],
+    normalizers: Mapping[str, Any],
+    step: Array,
+    axis_name: str | None,
+) -> tuple[jax.Array, tuple[Metrics, dict[str, Auxiliary]]]:
+    """Computes one microbatch's share of the sum of the models' losses.
+
+    Args:
+      trainable: model's name -> its parameters and those of its terms.
+      aux: model's name -> what changes without gradients.
+      batch: the microbatch.
+      key: for what is drawn in it, the same on all devices.
+      group: what is trained, and how.
+      teachers: frozen teachers and moving averages, by name.
+      normalizers: model's name -> term -> how many values count in the global batch.
+      step: [] steps taken, for schedules.
+      axis_name: pmap's axis; None under jit.
+
+    Returns:
+      The share [], and beside it the sums of each term and the new `aux`.
+    """
+    # 1. Teachers: frozen ones and moving averages. No gradient enters.
+    teacher_outputs = {name: teacher(batch) for name, teacher in teachers.items()}
+    forward_fns = {name: teacher.logits for name, teacher in teachers.items()}
+    # 2. Students in training mode; one that is conditioned on a teacher reads its output. The first
+    # model draws as it would alone, each further one by its name.
+    keys = {name: fold_name(key, name) if i else key for i, name in enumerate(group.models)}
+    outputs: dict[str, ModelOutput] = {}
+    batch_stats: dict[str, PyTree] = {}
+    variables: dict[str, dict[str, PyTree]] = {}
+    for name, model in group.models.items():
+        # Replicas draw dropout of their own; what the objective draws is the same on all of them.
+        dropout_key = keys[name]
+        if axis_name is not None:
+            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+        variables[name] = {"params": trainable[name]["model"]}
+        if aux[name].batch_stats:
+            variables[name]["batch_stats"] = aux[name].batch_stats
+        conditioning = training_signal(
+            model.condition, trainable[name]["objective"], teacher_outputs, keys[name], axis_name
+        )
+        outputs[name], batch_stats[name] = model.network.train(
+            variables[name],
+            batch,
+            dropout_key=dropout_key,
+            axis_name=axis_name,
+            signal=conditioning,
+        )
+        live = Teacher(variables[name], model.network)
+        forward_fns[f"{PEER}{name}"] = live.logits
+    # 3. Each student's objective; peers are teachers of the same step.
+    loss, metrics, new_aux = jnp.zeros(()), {}, {}
+    for name, model in group.models.items():
+        peers = {f"{PEER}{peer}": jax.lax.stop_gradient(outputs[peer]) for peer in model.peers}
+        context = StepContext(
+            outputs[name],
+            teacher_outputs | peers,
+            batch,
+            step,
+            keys[name],
+            axis_name,
+            _logits_fn(model.network, variables[name]),
+            forward_fns,
+        )
+        sums, term_state = model.objective.sums(
+            trainable[name]["objective"], aux[name].term_state, context
+        )
+        loss += model.objective.weighted_sum(sums, normalizers[name], step)
+        metrics[name] = sums | {"accuracy": accuracy(outputs[name].logits, batch)}
+        new_aux[name] = Auxiliary(batch_stats[name], term_state)
+    return loss, (metrics, new_aux)
+
+
+def _logits_fn(forward: ForwardFn, variables: Variables) -> Callable[[Batch], jax.Array]:
+    """A model as a function of the batch alone, for terms that ask about other examples."""
+    return lambda batch: forward(variables, batch).logits
+
+
+def _accumulate(
+    trainable: PyTree,
+    aux: dict[str, Auxiliary],
+    batch: Batch,
+    keys: jax.Array,
+    fixed: Mapping[str, Any],
+) -> tuple[tuple[PyTree, Metrics], dict[str, Auxiliary]]:
+    """Sums gradients and metrics over the microbatches; the last one's `aux` is kept."""
+
+    def one(aux, microbatch):
+        grads, (metrics, aux) = jax.grad(loss_fn, has_aux=True)(
+            trainable, aux, *microbatch, **fixed
+        )
+        return (grads, metrics), aux
+
+    def add(carry, microbatch):
+        sums, aux = carry
+        parts, aux = one(aux, microbatch)
+        return (jax.tree.map(jnp.add, sums, parts), aux), None
+
+    # The sums start at zeros of the right shapes, so that a scan traces the models only once.
+    shapes, _ = jax.eval_shape(one, aux, jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (sums, aux), _ = jax.lax.scan(add, (zeros, aux), (batch, keys))
+    return sums, aux
+
+
+def _apply_gradients(
+    state: TrainState,
+    grads: PyTree,
+    metrics: Metrics,
+    aux: Mapping[str, Auxiliary],
+    normalizers: Mapping[str, Any],
+    group: PeerGroup,
+) -> tuple[TrainState, Metrics]:
+    """Takes the optimizers' step; adds "loss" and "gradient_norm" to the metrics."""
+    models, reported = {}, {}
+    for name, model in group.models.items():
+        old = state.models[name]
+        trainable: Any = {"model": old.params, "objective": old.term_params}
+        updates, opt_state = model.optimizer.update(grads[name], old.opt_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        new = ModelState(
+            trainable["model"],
+            aux[name].batch_stats,
+            trainable["objective"],
+            aux[name].term_state,
+            opt_state,
+        )
+        models[name] = model.averaged(old, new, state.step)
+        sums = {term: metrics[name][term] for term in model.objective.terms}
+        loss = model.objective.weighted_sum(sums, normalizers[name], state.step)
+        reported[name] = metrics[name] | {
             "loss": loss,
-            "gradient_norm": optax.tree.norm(gradients[name]),
+            "gradient_norm": optax.tree.norm(grads[name]),
         }
-    return TrainState(state.step + 1, members), metrics
+    return TrainState(state.step + 1, models), reported
+
+
+def _mix(
+    mixing: Mixing,
+    teachers: Mapping[str, Teacher],
+    batch: Batch,
+    step: Array,
+    *,
+    seed: int,
+    axis_name: str | None,
+) -> Batch:
+    """Mixes every microbatch, before any model reads it."""
+    keys = jax.random.split(stream(seed, "mixing", step), batch.valid.shape[0])
+
+    def mix(microbatch_and_key: tuple[Batch, jax.Array]) -> Batch:
+        return mix_microbatch(mixing, teachers, *microbatch_and_key, axis_name)
+
+    if len(keys) == 1:
+        first = mix(jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
+        return jax.tree.map(lambda leaf: leaf[None], first)
+    # A map traces the teachers once for all microbatches.
+    return jax.lax.map(mix, (batch, keys))
+
+
+def mix_microbatch(
+    mixing: Mixing,
+    teachers: Mapping[str, Teacher],
+    batch: Batch,
+    key: jax.Array,
+    axis_name: str | None,
+) -> Batch:
+    """Mixes one microbatch; of several candidates it keeps the least certain for the teachers."""
+    if mixing.candidates == 1:
+        return mixing(batch, key, axis_name)
+
+    def uncertainty(mix: Batch) -> jax.Array:
+        """Returns [B] nats, the mean over the teachers."""
+        logits = jnp.stack([teacher(mix).logits for teacher in teachers.values()])
+        probabilities = jax.nn.softmax(logits)
+        return jnp.mean(jnp.sum(jax.scipy.special.entr(probabilities), axis=-1), axis=0)
+
+    mixes = [mixing(batch, k, axis_name) for k in jax.random.split(key, mixing.candidates)]
+    best = jnp.argmax(jnp.stack([uncertainty(mix) for mix in mixes]), axis=0)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best, jnp.arange(best.size)], *mixes)

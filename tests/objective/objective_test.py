@@ -7,7 +7,7 @@ from kd_jax import losses
 from kd_jax.core.types import ModelOutput
 from kd_jax.objective import terms
 from kd_jax.objective.objective import make_objective
-from kd_jax.objective.terms import Term, TermSpec
+from kd_jax.objective.terms import BoundTerm, StepContext, TermSpec
 
 ROWS, CLASSES, TOKENS, WIDTH, KEY = 6, 4, 5, 3, jax.random.key(0)
 HARD = {"term": "cross_entropy", "weight": 0.25}
@@ -65,11 +65,12 @@ def batch(make_batch):
 
 def means_of(objective, student, teachers, batch, step=0, memory=None):
     params, _ = objective.init(KEY)
-    return objective(params, memory or {}, student, teachers, batch, step=step, key=KEY)[0]
+    context = StepContext(student, teachers, batch, step, KEY)
+    return objective.sums(params, memory or {}, context)[0]
 
 
 def loss_of(objective, student, teachers, batch, step=0):
-    return objective.total(
+    return objective.weighted_sum(
         means_of(objective, student, teachers, batch, step), objective.normalizers(batch), step
     )
 
@@ -182,7 +183,7 @@ def test_shares_of_microbatches_and_their_gradients_add_up_to_the_whole_batch(ba
 
     def share(student, part):
         taken = rows((student, TEACHERS, batch), part)
-        return objective.total(means_of(objective, *taken), counts, 0)
+        return objective.weighted_sum(means_of(objective, *taken), counts, 0)
 
     value_and_gradient = jax.value_and_grad(share)
     # The second part holds one valid row, the first three: averaging the parts' means would be
@@ -269,7 +270,7 @@ def centroid(monkeypatch):
             new = memory["center"] + rate * (center - memory["center"])
             return jnp.sum(new), {"center": new, "drawn": jax.random.uniform(seen.key)}
 
-        return Term(
+        return BoundTerm(
             "batch",
             values,
             site.view,
@@ -283,7 +284,7 @@ def centroid(monkeypatch):
 def test_a_term_over_the_batch_sees_the_whole_microbatch_and_counts_once(batch, centroid):
     objective = make({"center": centroid, "hard": HARD})
     params, memory = objective.init(KEY)
-    means, new = objective(params, memory, STUDENT, TEACHERS, batch, step=0, key=KEY)
+    means, new = objective.sums(params, memory, StepContext(STUDENT, TEACHERS, batch, 0, KEY))
     want = 0.5 * STUDENT.features["pooled"].mean(axis=0)
     np.testing.assert_allclose(means["center"].total, want.sum(), rtol=1e-5)
     assert means["center"].count == 1
@@ -295,7 +296,7 @@ def test_memory_is_kept_for_the_terms_that_have_any_and_carried_on(batch, centro
     params, memory = objective.init(KEY)
     assert set(memory) == {"center"}
     for _ in range(2):
-        _, memory = objective(params, memory, STUDENT, TEACHERS, batch, step=0, key=KEY)
+        _, memory = objective.sums(params, memory, StepContext(STUDENT, TEACHERS, batch, 0, KEY))
     assert set(memory) == {"center"}
     np.testing.assert_allclose(
         memory["center"]["center"], 0.75 * STUDENT.features["pooled"].mean(axis=0), rtol=1e-5
@@ -305,7 +306,7 @@ def test_memory_is_kept_for_the_terms_that_have_any_and_carried_on(batch, centro
 def test_terms_draw_from_streams_of_their_own(batch, centroid):
     objective = make({"one": centroid, "two": centroid})
     params, memory = objective.init(KEY)
-    _, new = objective(params, memory, STUDENT, TEACHERS, batch, step=0, key=KEY)
+    _, new = objective.sums(params, memory, StepContext(STUDENT, TEACHERS, batch, 0, KEY))
     assert new["one"]["drawn"] != new["two"]["drawn"]
 
 

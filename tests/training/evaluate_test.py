@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from kd_jax.core.types import ModelOutput
+from kd_jax.core.types import ModelOutput, Teacher
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.training.evaluate import (
     CALIBRATION_BINS,
@@ -61,8 +61,8 @@ def run(split, size):
         Network(AsGiven(), view, DTYPES["float32"]) for view in ("teacher", "student")
     )
     variables = {"params": {"scale": np.float32(1)}}
-    step = jax.jit(partial(eval_step, network=student, teachers={"big": teacher}))
-    return evaluate(step, variables, {"big": variables}, batches(split, size))
+    step = jax.jit(partial(eval_step, forward=student))
+    return evaluate(step, variables, {"big": Teacher(variables, teacher)}, batches(split, size))
 
 
 def ece_reference(logits, labels):

@@ -11,14 +11,14 @@ import numpy as np
 import optax
 import pytest
 
-from kd_jax.core.types import Batch, ModelOutput
+from kd_jax.core.types import Batch, ModelOutput, Teacher
 from kd_jax.models import registry
 from kd_jax.models.network import Network
 from kd_jax.objective.objective import make_objective
 from kd_jax.objective.terms import TermSpec
 from kd_jax.training.mixup import Mixing, make_mixing
 from kd_jax.training.state import TrainState
-from kd_jax.training.step import ModelTraining, PeerGroup, train_step
+from kd_jax.training.step import ModelTraining, PeerGroup, mix_microbatch, train_step
 
 ROWS, CLASSES = 64, 3
 SPEC = dict(kind="mixup", probability=1.0, share=1.0, concentration=1.0, candidates=1)
@@ -228,10 +228,12 @@ def test_function_matching_shows_teacher_and_student_the_same_picture_to_the_bit
     )
     matching = dict(term="hidden_mse", weight=1.0, student="pooled", teacher="pooled", mapping=None)
     learner = ModelTraining(network, make_objective(dict(match=matching), site), optax.sgd(0.0))
-    group = PeerGroup({"s": learner}, {"t": teacher}, 0, mixing(kind=kind, candidates=candidates))
+    group = PeerGroup({"s": learner}, 0, mixing(kind=kind, candidates=candidates))
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(1))})
     parts = jax.tree.map(lambda leaf: leaf.reshape(1, *leaf.shape), batch)
-    _, metrics = jax.jit(functools.partial(train_step, group=group))(state, {"t": variables}, parts)
+    _, metrics = jax.jit(functools.partial(train_step, group=group))(
+        state, {"t": Teacher(variables, teacher)}, parts
+    )
     jax.effects_barrier()
     shown = seen["teacher"][-1]
     assert float(metrics["s"]["match"].total) == 0  # Not a rounding apart.
@@ -248,11 +250,8 @@ def test_of_several_candidates_the_teacher_is_least_certain_of_the_one_that_is_k
             jax.scipy.special.entr(jax.nn.softmax(network(variables, b).logits)).sum(-1)
         )
 
-    from kd_jax.training.step import _least_certain
-
     how, key = mixing(candidates=4), jax.random.key(5)
-    group = PeerGroup({}, {"t": network}, 0, how)
-    kept = _least_certain({"t": variables}, batch, key, group, None)
+    kept = mix_microbatch(how, {"t": Teacher(variables, network)}, batch, key, None)
     each = np.stack([entropy(how(batch, k)) for k in jax.random.split(key, 4)])
     np.testing.assert_allclose(entropy(kept), each.max(0), atol=1e-6)
     assert (each.max(0) > each[0]).mean() > 0.5

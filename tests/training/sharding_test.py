@@ -12,17 +12,18 @@ import pytest
 import term_specs
 
 from kd_jax.core.pytree import leaves_by_path
-from kd_jax.core.types import Batch
+from kd_jax.core.types import Batch, Teacher
+from kd_jax.distiller import Distiller
 from kd_jax.models import registry
 from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import make_condition
 from kd_jax.objective import terms
 from kd_jax.objective.objective import make_objective
-from kd_jax.objective.terms import Term, TermSpec
+from kd_jax.objective.terms import BoundTerm, TermSpec
 from kd_jax.training.mixup import Mixing
 from kd_jax.training.sharding import make_parallel
 from kd_jax.training.state import TrainState
-from kd_jax.training.step import ModelTraining, PeerGroup, train_step
+from kd_jax.training.step import ModelTraining, PeerGroup
 
 STEPS, ROWS = 30, 32
 LAYOUTS = {
@@ -69,7 +70,7 @@ def spread(site):
         together = valid[:, None] & valid[None, :]
         return jnp.sum(jnp.square(pairs).sum(-1) * together) / jnp.sum(together), memory
 
-    return Term("batch", values, site.view)
+    return BoundTerm("batch", values, site.view)
 
 
 def image_batch(step, valid_rows=ROWS):
@@ -119,7 +120,7 @@ def make_case(student, teacher, objective, batch, dtype=jnp.float64):
     state = TrainState(
         jnp.zeros((), jnp.int32), {"s": learner.init(variables["s"], jax.random.key(9))}
     )
-    return PeerGroup({"s": learner}, {"t": networks["t"]}, seed=5), state, {"t": variables["t"]}
+    return PeerGroup({"s": learner}, seed=5), state, {"t": Teacher(variables["t"], networks["t"])}
 
 
 def train(case, make_batch, layout, accumulate=1, steps=STEPS):
@@ -127,11 +128,11 @@ def train(case, make_batch, layout, accumulate=1, steps=STEPS):
     group, state, frozen = case
     parallel = make_parallel(tensor=1, **layout)
     state, frozen = parallel.place(jax.tree.map(jnp.array, state)), parallel.place(frozen)
-    step = parallel.train(functools.partial(train_step, group=group), state)
+    distiller = Distiller.of_group(group, frozen, parallel)
     losses = []
     for number in range(steps):
         batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), make_batch(number))
-        state, metrics = step(state, frozen, batch)
+        state, metrics = distiller.advance(state, batch)
         losses.append(float(metrics["s"]["loss"]))
     return np.array(losses), jax.tree.map(np.asarray, state)
 
@@ -172,7 +173,7 @@ def conditioned(make, batch, output):
     """The case with a student that is given the teacher's output half of the time."""
     group, state, frozen = make()
     learner, member = group.models["s"], state.models["s"]
-    taught = jax.eval_shape(group.teachers["t"], frozen["t"], batch)
+    taught = jax.eval_shape(frozen["t"], batch)
     spec = dict(on="t", output=output, map="mlp", drop=0.5)
     shape = learner.network.signal_shape(member.variables(), batch)
     condition = make_condition(spec, taught, shape, jnp.float64, learner.objective.terms)

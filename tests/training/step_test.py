@@ -9,11 +9,12 @@ import pytest
 from scipy import special
 
 from kd_jax.core.pytree import checksums
+from kd_jax.core.types import Teacher
 from kd_jax.models import registry
 from kd_jax.models.network import Network
 from kd_jax.objective import terms
 from kd_jax.objective.objective import Objective, make_objective
-from kd_jax.objective.terms import Term, TermSpec
+from kd_jax.objective.terms import BoundTerm, TermSpec
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, accuracy, train_step
 
@@ -66,8 +67,8 @@ def make_case(batch, student, teacher, objective, *, update=None, names=("s",), 
     )
     learner = ModelTraining(pupil, make_objective(objective, site), update or optax.sgd(RATE))
     members = {name: learner.init(first, jax.random.key(2)) for name in names}
-    group = PeerGroup(dict.fromkeys(names, learner), {"t": big}, seed)
-    return group, TrainState(jnp.zeros((), jnp.int32), members), {"t": frozen}
+    group = PeerGroup(dict.fromkeys(names, learner), seed)
+    return group, TrainState(jnp.zeros((), jnp.int32), members), {"t": Teacher(frozen, big)}
 
 
 def advance(case, batch, *, accumulate=1):
@@ -85,7 +86,8 @@ def test_an_update_is_the_gradient_of_the_weighted_sum_by_hand(texts):
     case = make_case(texts, BAG, BAG, dict(hard=HARD, soft=SOFT))
     group, state, frozen = case
     student, teacher = (
-        group.models["s"].network(v, texts) for v in (state.models["s"].variables(), frozen["t"])
+        group.models["s"].network(v, texts)
+        for v in (state.models["s"].variables(), frozen["t"].variables)
     )
 
     def softmax(z):
@@ -169,15 +171,15 @@ def test_the_teachers_logits_in_the_step_are_its_own_evaluation_bit_for_bit(
         return ({}, jnp.zeros((rows, CLASSES)))
 
     monkeypatch.setitem(
-        terms.TERMS, "taught", lambda _site: Term("example", keep, "v", init=memory)
+        terms.TERMS, "taught", lambda _site: BoundTerm("example", keep, "v", init=memory)
     )
     case = make_case(
         images, CNN, VGG, dict(hard=HARD, soft=SOFT, taught=dict(term="taught", weight=0.0))
     )
-    group, _, frozen = case
+    _, _, frozen = case
     state, _ = advance(case, images, accumulate=accumulate)
     last = jax.tree.map(lambda leaf: leaf[-rows:], images)
-    alone = jax.jit(group.teachers["t"])(frozen["t"], last).logits
+    alone = jax.jit(lambda teacher, seen: teacher(seen))(frozen["t"], last).logits
     np.testing.assert_array_equal(state.models["s"].term_state["taught"], alone)
 
 
@@ -200,10 +202,8 @@ def test_a_cached_teacher_stands_where_a_live_one_stands(texts):
     live = make_case(texts, BAG, BAG, dict(hard=HARD, soft=SOFT))
     group, state, frozen = live
     order = np.random.default_rng(0).permutation(ROWS)
-    table = {
-        "logits": np.asarray(group.teachers["t"](frozen["t"], texts).logits)[np.argsort(order)]
-    }
-    cached = (PeerGroup(group.models, {"t": CachedTeacher()}, group.seed), state, {"t": table})
+    table = {"logits": np.asarray(frozen["t"](texts).logits)[np.argsort(order)]}
+    cached = (PeerGroup(group.models, group.seed), state, {"t": Teacher(table, CachedTeacher())})
     want, found = (
         advance(live, texts)[0],
         advance(cached, texts.replace(index=order.astype(np.int32)))[0],
@@ -243,7 +243,9 @@ def test_microbatches_draw_dropout_of_their_own(texts):
         def memory(_):
             return ({}, (jnp.zeros((6, CLASSES)), jnp.zeros((6, CLASSES))))
 
-        patch.setitem(terms.TERMS, "kept", lambda _site: Term("example", kept, "v", init=memory))
+        patch.setitem(
+            terms.TERMS, "kept", lambda _site: BoundTerm("example", kept, "v", init=memory)
+        )
         case = make_case(same, DROPPING, BAG, dict(hard=HARD, kept=dict(term="kept", weight=0.0)))
         before, last = advance(case, same, accumulate=2)[0].models["s"].term_state["kept"]
     assert not np.array_equal(before, last)
@@ -345,8 +347,8 @@ def test_a_member_learns_from_its_average_as_from_a_frozen_teacher_of_the_same_w
     group, state, frozen = case
     site = TermSpec(
         "v",
-        *[jax.eval_shape(group.teachers["t"], frozen["t"], texts)],
-        {"ema:s": jax.eval_shape(group.teachers["t"], frozen["t"], texts)},
+        *[jax.eval_shape(frozen["t"], texts)],
+        {"ema:s": jax.eval_shape(frozen["t"], texts)},
         None,
         {"ema:s": "v"},
         np.asarray(texts.labels),
@@ -355,8 +357,10 @@ def test_a_member_learns_from_its_average_as_from_a_frozen_teacher_of_the_same_w
     own = dataclasses.replace(
         group.models["s"], objective=make_objective(dict(soft=SOFT), site), decay=0.9
     )
-    member = dataclasses.replace(state.models["s"], ema=jax.tree.map(jnp.copy, frozen["t"]))
-    averaged = PeerGroup({"s": own}, {}, group.seed), TrainState(state.step, {"s": member}), {}
+    member = dataclasses.replace(
+        state.models["s"], ema=jax.tree.map(jnp.copy, frozen["t"].variables)
+    )
+    averaged = PeerGroup({"s": own}, group.seed), TrainState(state.step, {"s": member}), {}
     by_average, by_teacher = advance(averaged, texts)[0], advance(case, texts)[0]
     assert checksums(by_average.models["s"].params) == checksums(by_teacher.models["s"].params)
     assert checksums(by_teacher.models["s"].params) != checksums(state.models["s"].params)
@@ -400,9 +404,9 @@ def make_peers(batch, names=("a", "b")):
         state = TrainState(
             jnp.zeros((), jnp.int32), {name: learner.init(starts[name], jax.random.key(2))}
         )
-        alone[name] = PeerGroup({name: learner}, {"t": network}, 5), state, {"t": starts[other]}
+        alone[name] = PeerGroup({name: learner}, 5), state, {"t": Teacher(starts[other], network)}
     members = {name: learners[name].init(starts[name], jax.random.key(2)) for name in names}
-    return (PeerGroup(learners, {}, 5), TrainState(jnp.zeros((), jnp.int32), members), {}), alone
+    return (PeerGroup(learners, 5), TrainState(jnp.zeros((), jnp.int32), members), {}), alone
 
 
 def test_each_peer_moves_as_if_the_other_s_weights_before_the_step_were_a_frozen_teacher(texts):
@@ -439,9 +443,9 @@ def test_no_gradient_reaches_a_peer_through_a_term_that_would_let_it(texts, aske
     weights = {"only": lambda _: jnp.ones(())}
     learners = {}
     for name, values in (("a", grows), ("b", nothing)):
-        objective = Objective({"only": Term("example", values, "v")}, weights)
+        objective = Objective({"only": BoundTerm("example", values, "v")}, weights)
         learners[name] = dataclasses.replace(group.models[name], objective=objective)
-    after = advance((PeerGroup(learners, {}, 5), state, {}), texts)[0].models
+    after = advance((PeerGroup(learners, 5), state, {}), texts)[0].models
     assert checksums(after["b"].params) == checksums(state.models["b"].params)
     assert checksums(after["a"].params) != checksums(state.models["a"].params)
 

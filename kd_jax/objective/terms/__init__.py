@@ -1,69 +1,196 @@
-"""The terms of an objective: thin adapters from a loss function to what it reads of student,
-  teacher and batch.
+"""Terms: what a student's objective is made of, one class each, its hyperparameters as fields.
 
-A new loss is one function in `kd_jax.losses`, its line in `TERMS`, and an adapter of its own only
-where it reads what no other loss does."""
+A term weighs a loss of `kd_jax.losses` and says what it reads: `SoftTargetKL(weight=0.9,
+temperature=4.0)`, in a config `dict(term="soft_target_kl", weight=0.9, temperature=4.0)`. A new term
+is one class here and one line in `TERMS`.
+"""
 
 from collections.abc import Callable
+from dataclasses import field, make_dataclass
+from typing import Any
 
-from kd_jax import losses
-from kd_jax.objective.terms.attention import of_scores
-from kd_jax.objective.terms.attribution import attribution_matching
-from kd_jax.objective.terms.features import flow_of_solution, of_maps, of_vectors
-from kd_jax.objective.terms.logits import (
-    cross_entropy,
-    decoupled_kd,
-    of_batch_of_predictions,
-    of_predictions,
-    topk_kl,
+import jax
+
+from kd_jax.objective.terms.attention import AttentionScoresMSE, RelationKL
+from kd_jax.objective.terms.attribution import AttributionMatching
+from kd_jax.objective.terms.features import (
+    ActivationBoundary,
+    AttentionTransfer,
+    CosineDistance,
+    FlowOfSolution,
+    HiddenMSE,
+    HierarchicalContext,
+    NeuronSelectivity,
+    NormalizedMSE,
 )
-from kd_jax.objective.terms.relations import contrastive_representation, of_relations
-from kd_jax.objective.terms.responses import factor_transfer, overhaul, review, variational
-from kd_jax.objective.terms.term import StepContext, Term, TermSpec
+from kd_jax.objective.terms.hyperparameters import of_loss
+from kd_jax.objective.terms.logits import (
+    DIST,
+    BatchCorrelation,
+    ClassCorrelation,
+    CrossEntropy,
+    DecoupledKD,
+    DeiTHard,
+    JensenShannon,
+    PredictionTerm,
+    ReverseKL,
+    SkewKL,
+    SkewReverseKL,
+    SoftTargetKL,
+    StandardizedKL,
+    TopKKL,
+    TotalVariation,
+    UniversalLogitDistance,
+)
+from kd_jax.objective.terms.relations import (
+    ContrastiveRepresentation,
+    CorrelationCongruenceAdjacent,
+    CorrelationCongruenceRBF,
+    InfoNCE,
+    ProbabilisticTransfer,
+    RKDAngle,
+    RKDDistance,
+    SimilarityPreserving,
+)
+from kd_jax.objective.terms.responses import FactorTransfer, Overhaul, Review, Variational
+from kd_jax.objective.terms.term import BoundTerm, StepContext, Term, TermSpec
 
-__all__ = ["TERMS", "StepContext", "Term", "TermSpec"]
+__all__ = [
+    "DIST",
+    "TERMS",
+    "ActivationBoundary",
+    "AttentionScoresMSE",
+    "AttentionTransfer",
+    "AttributionMatching",
+    "BatchCorrelation",
+    "BoundTerm",
+    "ClassCorrelation",
+    "ContrastiveRepresentation",
+    "CorrelationCongruenceAdjacent",
+    "CorrelationCongruenceRBF",
+    "CosineDistance",
+    "CrossEntropy",
+    "DecoupledKD",
+    "DeiTHard",
+    "FactorTransfer",
+    "FlowOfSolution",
+    "HiddenMSE",
+    "HierarchicalContext",
+    "InfoNCE",
+    "JensenShannon",
+    "NeuronSelectivity",
+    "NormalizedMSE",
+    "Overhaul",
+    "ProbabilisticTransfer",
+    "RKDAngle",
+    "RKDDistance",
+    "RelationKL",
+    "ReverseKL",
+    "Review",
+    "SimilarityPreserving",
+    "SkewKL",
+    "SkewReverseKL",
+    "SoftTargetKL",
+    "StandardizedKL",
+    "StepContext",
+    "Term",
+    "TermSpec",
+    "TopKKL",
+    "TotalVariation",
+    "UniversalLogitDistance",
+    "Variational",
+    "register_term",
+]
 
-TERMS: dict[str, Callable[..., Term]] = {
-    "activation_boundary": of_maps(losses.activation_boundary, equal=True),
-    "attention_scores_mse": of_scores(losses.attention_scores_mse),
-    "attention_transfer": of_maps(losses.attention_transfer),
-    "attribution_matching": attribution_matching,
-    "batch_correlation": of_batch_of_predictions(losses.batch_correlation),
-    "class_correlation": of_batch_of_predictions(losses.class_correlation),
-    "contrastive_representation": contrastive_representation,
-    "correlation_congruence_adjacent": of_relations(
-        losses.correlation_congruence_adjacent, equal=True
-    ),
-    "correlation_congruence_rbf": of_relations(losses.correlation_congruence_rbf),
-    "cosine_distance": of_vectors(losses.cosine_distance),
-    "cross_entropy": cross_entropy,
-    "decoupled_kd": decoupled_kd,
-    "deit_hard": of_predictions(losses.deit_hard),
-    "dist": of_batch_of_predictions(losses.dist),
-    "factor_transfer": factor_transfer,
-    "flow_of_solution": flow_of_solution,
-    "hidden_mse": of_vectors(losses.hidden_mse),
-    "hierarchical_context": of_maps(losses.hierarchical_context, equal=True),
-    "info_nce": of_relations(losses.info_nce, equal=True),
-    "jensen_shannon": of_predictions(losses.jensen_shannon),
-    "neuron_selectivity": of_maps(losses.neuron_selectivity),
-    "normalized_mse": of_vectors(losses.normalized_mse),
-    "overhaul": overhaul,
-    "probabilistic_transfer": of_relations(losses.probabilistic_transfer),
-    "relation_kl": of_scores(losses.relation_kl),
-    "reverse_kl": of_predictions(losses.reverse_kl),
-    "review": review,
-    "rkd_angle": of_relations(losses.rkd_angle),
-    "rkd_distance": of_relations(losses.rkd_distance),
-    "similarity_preserving": of_relations(losses.similarity_preserving),
-    "skew_kl": of_predictions(losses.skew_kl),
-    "skew_reverse_kl": of_predictions(losses.skew_reverse_kl),
-    "soft_target_kl": of_predictions(losses.soft_target_kl),
-    "standardized_kl": of_predictions(losses.standardized_kl),
-    "topk_kl": topk_kl,
-    "total_variation": of_predictions(losses.total_variation),
-    "universal_logit_distance": of_predictions(losses.universal_logit_distance, any_classes=True),
-    "variational": variational,
+Build = type[Term] | Callable[..., BoundTerm]
+"""A class of terms, or a function `(spec, **options) -> BoundTerm`."""
+
+TERMS: dict[str, Build] = {
+    "activation_boundary": ActivationBoundary,
+    "attention_scores_mse": AttentionScoresMSE,
+    "attention_transfer": AttentionTransfer,
+    "attribution_matching": AttributionMatching,
+    "batch_correlation": BatchCorrelation,
+    "class_correlation": ClassCorrelation,
+    "contrastive_representation": ContrastiveRepresentation,
+    "correlation_congruence_adjacent": CorrelationCongruenceAdjacent,
+    "correlation_congruence_rbf": CorrelationCongruenceRBF,
+    "cosine_distance": CosineDistance,
+    "cross_entropy": CrossEntropy,
+    "decoupled_kd": DecoupledKD,
+    "deit_hard": DeiTHard,
+    "dist": DIST,
+    "factor_transfer": FactorTransfer,
+    "flow_of_solution": FlowOfSolution,
+    "hidden_mse": HiddenMSE,
+    "hierarchical_context": HierarchicalContext,
+    "info_nce": InfoNCE,
+    "jensen_shannon": JensenShannon,
+    "neuron_selectivity": NeuronSelectivity,
+    "normalized_mse": NormalizedMSE,
+    "overhaul": Overhaul,
+    "probabilistic_transfer": ProbabilisticTransfer,
+    "relation_kl": RelationKL,
+    "reverse_kl": ReverseKL,
+    "review": Review,
+    "rkd_angle": RKDAngle,
+    "rkd_distance": RKDDistance,
+    "similarity_preserving": SimilarityPreserving,
+    "skew_kl": SkewKL,
+    "skew_reverse_kl": SkewReverseKL,
+    "soft_target_kl": SoftTargetKL,
+    "standardized_kl": StandardizedKL,
+    "topk_kl": TopKKL,
+    "total_variation": TotalVariation,
+    "universal_logit_distance": UniversalLogitDistance,
+    "variational": Variational,
 }
-"""Name -> constructor of a term: `(site, **options)`, the options being what it reads and the
-loss's hyperparameters. """
+"""Name in configs -> term."""
+
+_OWN = frozenset(TERMS)
+
+
+def register_term(name: str, build: Build | Callable[..., jax.Array]) -> Build:
+    """Makes a term of one's own usable by its name in configs and in `Distiller`.
+
+    Args:
+      name: in configs, `dict(term=NAME, weight=..., **options)`. Registering it again replaces it,
+        as when a config file is loaded twice.
+      build: a subclass of `Term`; a function `(spec: TermSpec, **options) -> BoundTerm`; or a plain
+        loss `(student_logits, teacher_logits, *, hyperparameters) -> [B]`.
+
+    Returns:
+      What stands in the registry now.
+
+    Raises:
+      ValueError: if the name is that of a term of kd_jax, or isn't a word.
+    """
+    if name in _OWN or not name.isidentifier():
+        raise ValueError(f"a term of your own can't be named {name!r}; kd_jax has {sorted(_OWN)}")
+    if not callable(build):
+        raise ValueError(f"term {name!r} must be a class or a function, got {build!r}")
+    made: Any = build
+    if not isinstance(build, type) and _is_loss(build):
+        made = _of_loss(name, build)
+    TERMS[name] = made
+    return made
+
+
+def _is_loss(function: Callable[..., Any]) -> bool:
+    """Whether a function takes two arrays by position, where a builder takes a spec."""
+    import inspect
+
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(parameter.kind in kinds for parameter in parameters) == 2
+
+
+def _of_loss(name: str, loss: Callable[..., Any]) -> type[Term]:
+    """A term of predictions from a plain loss; its hyperparameters become fields."""
+    fields = [
+        (key, Any, field(default=parameter.default)) for key, parameter in of_loss(loss).items()
+    ]
+    namespace = {"loss": staticmethod(loss), "__doc__": loss.__doc__}
+    return make_dataclass(
+        name, fields, bases=(PredictionTerm,), frozen=True, kw_only=True, namespace=namespace
+    )

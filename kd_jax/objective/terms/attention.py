@@ -2,23 +2,23 @@
 values."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from kd_jax import losses
 from kd_jax.losses.attention import self_relations
 from kd_jax.objective.terms.features import Layers, add, layer_pairs
-from kd_jax.objective.terms.hyperparameters import adopts, bind
-from kd_jax.objective.terms.term import StepContext, Term, TermSpec
+from kd_jax.objective.terms.hyperparameters import Settings
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec
 
 VECTORS = ("query", "key", "value")
 """Layers that hold each head's vectors, `query_0` and so on."""
 
 
 def _scores_of(layer: str, heads: int | None) -> Callable[[jax.Array], jax.Array]:
-    """How scores are had from a layer: as they are, or as relations of its vectors among
-      themselves.
+    """Returns how scores are read from a layer: as they are, or as relations of its vectors.
 
     Raises:
       ValueError: if it holds vectors and the number of relation heads isn't given.
@@ -32,51 +32,64 @@ def _scores_of(layer: str, heads: int | None) -> Callable[[jax.Array], jax.Array
     return lambda vectors: self_relations(vectors, heads)
 
 
-def of_scores(loss: Callable[..., jax.Array]) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student_scores, teacher_scores, mask) -> [B]`.
+@dataclass(frozen=True, kw_only=True)
+class ScoresTerm(LossTerm):
+    """A loss `(student_scores, teacher_scores, mask) -> [B]` of attention scores.
 
-    Options: `student` and `teacher`, a layer of scores `[B, heads, T, T]` or several in pairs
-    (their losses are added); `heads`, for layers of `VECTORS` in place of scores, how many heads
-    their relations among themselves have; `source`, the teacher where there are several."""
+    Attributes:
+      student: a layer of scores `[B, heads, T, T]`, or several; or of vectors (`query_0`, ...),
+        whose relations among themselves are compared.
+      teacher: as many layers of the teacher, in the same order; their losses are added.
+      heads: how many heads the relations of vectors have; None for layers of scores.
+      source: the teacher's name, where there are several.
+    """
 
-    @adopts(loss)
-    def build(
-        site: TermSpec,
-        *,
-        student: Layers,
-        teacher: Layers,
-        heads: int | None = None,
-        source: str | None = None,
-        **given: Any,
-    ) -> Term:
-        name, pairs = site.teacher(source), layer_pairs(student, teacher)
-        site.require_one_tokenizer(name)
-        bound = []
+    student: Layers
+    teacher: Layers
+    heads: int | None = None
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks tokenizer, layers and shapes; see `Term.bind`."""
+        name, pairs = spec.teacher(self.source), layer_pairs(self.student, self.teacher)
+        spec.require_one_tokenizer(name)
+        loss, heads, settings = self.loss, self.heads, []
         for ours, theirs in pairs:
             found = (
-                site.feature(site.student, ours, "the student"),
-                site.feature(site.teachers[name], theirs, f"teacher {name!r}"),
+                spec.feature(spec.student, ours, "the student"),
+                spec.feature(spec.teachers[name], theirs, f"teacher {name!r}"),
             )
             shapes = [
                 jax.eval_shape(_scores_of(layer, heads), shape)
                 for layer, shape in zip((ours, theirs), found, strict=True)
             ]
             mask = jax.ShapeDtypeStruct((shapes[0].shape[0], shapes[0].shape[-1]), jnp.bool_)
-            bound.append(bind(loss, given, *shapes, mask))
+            settings.append(Settings(loss, self.given(loss), *shapes, mask))
 
-        def values(_params, memory, seen: StepContext):
-            mask = jnp.asarray(seen.batch.views[site.view]["attention_mask"])
+        def compute(_params, state, context: StepContext):
+            mask = jnp.asarray(context.batch.views[spec.view]["attention_mask"])
             found = [
-                each(
-                    seen.step,
-                    _scores_of(ours, heads)(seen.student.features[ours]),
-                    _scores_of(theirs, heads)(seen.teachers[name].features[theirs]),
+                loss(
+                    _scores_of(ours, heads)(context.student.features[ours]),
+                    _scores_of(theirs, heads)(context.teachers[name].features[theirs]),
                     mask,
+                    **each.at(context.step),
                 )
-                for each, (ours, theirs) in zip(bound, pairs, strict=True)
+                for each, (ours, theirs) in zip(settings, pairs, strict=True)
             ]
-            return add(found), memory
+            return add(found), state
 
-        return Term("example", values, site.view)
+        return BoundTerm("example", compute, spec.view)
 
-    return build
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionScoresMSE(ScoresTerm):
+    """Mean squared difference of attention scores (TinyBERT, 2019)."""
+
+    loss = staticmethod(losses.attention_scores_mse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationKL(ScoresTerm):
+    """KL divergence of relations of queries, keys or values (MiniLM, 2020; MiniLMv2, 2020)."""
+
+    loss = staticmethod(losses.relation_kl)

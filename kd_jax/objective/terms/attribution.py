@@ -1,8 +1,8 @@
-"""A term on what predictions rest on: the student's attribution of an example's parts beside the
-teacher's."""
+"""A term on what predictions rest on: attributions of an example's parts by student and teacher."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,32 +20,21 @@ from kd_jax.analysis.masking import (
 )
 from kd_jax.core.types import Batch
 from kd_jax.losses.checks import masked_mean
-from kd_jax.objective.terms.term import LogitsOf, StepContext, Term, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LogitsOf, StepContext, Term, TermSpec
 
 TOKENS = "tokens"
 Attribute = Callable[[LogitsOf, Batch, jax.Array], jax.Array]
 """A model, examples `[B]` and classes `[B]` -> attributions `[B, M]`."""
 
 
-def attribution_matching(
-    site: TermSpec,
-    *,
-    players: str | Sequence[int],
-    value: str,
-    draws: int,
-    examples: int | None,
-    baseline: float | None,
-    fixed_ids: Sequence[int] = (),
-    source: str | None = None,
-) -> Term:
-    """Attributions of the logit of the class that the teacher predicts, under the same draws for
-    both models.
+@dataclass(frozen=True, kw_only=True)
+class AttributionMatching(Term):
+    """Attributions of the logit of the class that the teacher predicts, under the same draws.
 
     Each example takes `draws * (M - 1) + 2` forward passes of both models for Shapley values of `M`
     players, and `draws * (M + 1)` for Banzhaf values.
 
-    Args:
-      site: where the term stands.
+    Attributes:
       players: rows and columns of a grid of patches, or "tokens", which student and teacher must
         share.
       value: "shapley", by random orders of joining and their reverses, or "banzhaf", by coins that
@@ -57,54 +46,61 @@ def attribution_matching(
       baseline: of hidden patches, in the unit of both models' views; the id of the token in place
         of hidden ones; None takes hidden tokens out of the attention mask.
       fixed_ids: of tokens that are always shown, and don't count.
-      source: the teacher, where there are several.
-
-    Raises:
-      ValueError: for a teacher whose outputs are cached, or an option that doesn't fit.
+      source: the teacher's name, where there are several.
     """
-    name = site.teacher(source)
-    if name in site.cached:
-        raise ValueError(
-            f"teacher {name!r} can't be asked about masked examples while it is cached"
-        )
-    if examples is not None and (
-        isinstance(examples, bool) or not isinstance(examples, int) or examples < 1
-    ):
-        raise ValueError(f"examples must be None or a whole number from 1 on, got {examples!r}")
-    mask = _masking(site, name, players, baseline, tuple(fixed_ids))
-    estimate = _estimator(value, draws, mask, site.view, players)
 
-    def matched(seen: StepContext) -> jax.Array:
-        """`[B]`, or one value for each of the first examples."""
-        assert seen.student_logits is not None
-        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:examples], seen.batch)
-        classes = jnp.argmax(seen.teachers[name].logits[:examples], axis=-1)
-        both = [
-            estimate(model, batch, classes, seen.key)
-            for model in (seen.student_logits, seen.teacher_logits[name])
-        ]
-        return match(*both, where=_counted(batch.views[site.view], players, fixed_ids))
+    players: str | Sequence[int]
+    value: str
+    draws: int
+    examples: int | None
+    baseline: float | None
+    fixed_ids: Sequence[int] = ()
+    source: str | None = None
 
-    def values(_params, memory, seen: StepContext):
-        found = matched(seen)
-        return (
-            found
-            if examples is None
-            else masked_mean(found, jnp.asarray(seen.batch.valid)[:examples])
-        ), memory
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks the teacher, the parts and the draws; see `Term.bind`."""
+        name = spec.teacher(self.source)
+        if name in spec.cached:
+            raise ValueError(
+                f"teacher {name!r} can't be asked about masked examples while it is cached"
+            )
+        examples, players, fixed_ids = self.examples, self.players, tuple(self.fixed_ids)
+        if examples is not None and (
+            isinstance(examples, bool) or not isinstance(examples, int) or examples < 1
+        ):
+            raise ValueError(f"examples must be None or a whole number from 1 on, got {examples!r}")
+        mask = _masking(spec, name, players, self.baseline, fixed_ids)
+        estimate = _estimator(self.value, self.draws, mask, spec.view, players)
 
-    return Term("example" if examples is None else "batch", values, site.view)
+        def matched(context: StepContext) -> jax.Array:
+            """Returns `[B]`, or one value for each of the first examples."""
+            assert context.student_logits is not None
+            batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:examples], context.batch)
+            classes = jnp.argmax(context.teachers[name].logits[:examples], axis=-1)
+            both = [
+                estimate(model, batch, classes, context.key)
+                for model in (context.student_logits, context.teacher_logits[name])
+            ]
+            return match(*both, where=_counted(batch.views[spec.view], players, fixed_ids))
+
+        def compute(_params, state, context: StepContext):
+            found = matched(context)
+            if examples is not None:
+                found = masked_mean(found, jnp.asarray(context.batch.valid)[:examples])
+            return found, state
+
+        return BoundTerm("example" if examples is None else "batch", compute, spec.view)
 
 
 def _masking(
-    site: TermSpec, teacher: str, players: Any, baseline: float | None, fixed_ids: tuple[int, ...]
+    spec: TermSpec, teacher: str, players: Any, baseline: float | None, fixed_ids: tuple[int, ...]
 ) -> Masking:
     """How players are hidden from student and teacher; tried on one example."""
     if players == TOKENS:
-        if site.tokens is None:
+        if spec.tokens is None:
             raise ValueError("pictures have no tokens: players must be (rows, columns)")
-        site.require_one_tokenizer(teacher)
-        count, hide = site.tokens, hide_tokens(fixed_ids=fixed_ids)
+        spec.require_one_tokenizer(teacher)
+        count, hide = spec.tokens, hide_tokens(fixed_ids=fixed_ids)
         if baseline is not None:
             hide = replace_tokens(baseline_id=_whole(baseline, "baseline", 0), fixed_ids=fixed_ids)
     else:
@@ -113,21 +109,22 @@ def _masking(
             if not isinstance(players, str)
             else ()
         )
-        if site.tokens is not None or len(grid) != 2 or fixed_ids or baseline is None:
+        if spec.tokens is not None or len(grid) != 2 or fixed_ids or baseline is None:
             wanted = (
                 f"{TOKENS!r}"
-                if site.tokens is not None
+                if spec.tokens is not None
                 else "(rows, columns), with a baseline and no fixed_ids"
             )
             raise ValueError(
-                f"players must be {wanted}, got {players!r}, baseline {baseline}, fixed_ids {fixed_ids}"
+                f"players must be {wanted}, got {players!r}, baseline {baseline},"
+                f" fixed_ids {fixed_ids}"
             )
         count, hide = math.prod(grid), replace_patches(grid=(grid[0], grid[1]), baseline=baseline)
     # An ensemble of several views has none of its own.
-    theirs = site.teacher_views[teacher]
-    views = {site.view, theirs} if theirs else set(site.inputs)
+    theirs = spec.teacher_views[teacher]
+    views = {spec.view, theirs} if theirs else set(spec.inputs)
     for view in views:
-        jax.eval_shape(hide, site.inputs[view], jax.ShapeDtypeStruct((1, count), jnp.bool_))
+        jax.eval_shape(hide, spec.inputs[view], jax.ShapeDtypeStruct((1, count), jnp.bool_))
     return mask_batch(dict.fromkeys(sorted(views), hide))
 
 

@@ -1,9 +1,9 @@
-"""Terms on hidden vectors and feature maps, mapped to the teacher's width by the knowledge mapping
-network."""
+"""Terms on hidden vectors and feature maps; a projector brings them to the teacher's width."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from kd_jax import losses
 from kd_jax.losses.pooling import to_common_size
 from kd_jax.models.network import cast
 from kd_jax.models.projectors.projectors import build_projector
-from kd_jax.objective.terms.hyperparameters import adopts, bind
-from kd_jax.objective.terms.term import StepContext, Term, TermSpec
+from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec
 
 Layers = str | Sequence[str]
 
@@ -38,7 +38,7 @@ class ProjectedPair:
     """A pair of layers, the student's mapped and both brought to one size.
 
     Args:
-      site: where the term stands.
+      spec: where the term stands.
       teacher: the teacher's name.
       layers: of student and teacher.
       mapping: a name of `kd_jax.models.projectors.projectors.PROJECTORS`, or None.
@@ -47,13 +47,13 @@ class ProjectedPair:
       shapes: of what `read` gives.
     """
 
-    def __init__(self, site: TermSpec, teacher: str, layers: tuple[str, str], mapping: str | None):
+    def __init__(self, spec: TermSpec, teacher: str, layers: tuple[str, str], mapping: str | None):
         self._teacher, self._layers = teacher, layers
-        self._inner = site.feature(site.student, layers[0], "the student")
-        outer = site.feature(site.teachers[teacher], layers[1], f"teacher {teacher!r}")
+        self._inner = spec.feature(spec.student, layers[0], "the student")
+        outer = spec.feature(spec.teachers[teacher], layers[1], f"teacher {teacher!r}")
         self._network = build_projector(mapping, outer.shape[-1]) if mapping is not None else None
-        if site.is_by_token(outer.shape):
-            site.require_one_tokenizer(teacher)
+        if spec.is_by_token(outer.shape):
+            spec.require_one_tokenizer(teacher)
         params = jax.eval_shape(self.init, jax.random.key(0))
         self.shapes = jax.eval_shape(
             lambda p, s, t: self._compared(p, s, t, None, None), params, self._inner, outer
@@ -81,12 +81,12 @@ class ProjectedPair:
             )
         return student, teacher
 
-    def read(self, params: Any, seen: StepContext) -> tuple[jax.Array, jax.Array]:
+    def read(self, params: Any, context: StepContext) -> tuple[jax.Array, jax.Array]:
         """The student's mapped layer and the teacher's."""
-        student = seen.student.features[self._layers[0]]
-        teacher = seen.teachers[self._teacher].features[self._layers[1]]
+        student = context.student.features[self._layers[0]]
+        teacher = context.teachers[self._teacher].features[self._layers[1]]
         return self._compared(
-            params, student, teacher, jnp.asarray(seen.batch.valid), seen.axis_name
+            params, student, teacher, jnp.asarray(context.batch.valid), context.axis_name
         )
 
     def require_equal_shapes(self) -> None:
@@ -105,10 +105,10 @@ class ProjectedPair:
 
 
 def project_pairs(
-    site: TermSpec, teacher: str, student: Layers, layers: Layers, mapping: str | None
+    spec: TermSpec, teacher: str, student: Layers, layers: Layers, mapping: str | None
 ) -> list[ProjectedPair]:
     """One `Mapped` for each pair of layers."""
-    return [ProjectedPair(site, teacher, pair, mapping) for pair in layer_pairs(student, layers)]
+    return [ProjectedPair(spec, teacher, pair, mapping) for pair in layer_pairs(student, layers)]
 
 
 def add(found: Sequence[jax.Array]) -> jax.Array:
@@ -127,134 +127,207 @@ def init_pairs(pairs: Sequence[ProjectedPair]) -> Callable[[jax.Array], tuple[An
     return init
 
 
-def sum_over_pairs(
-    pairs: Sequence[ProjectedPair], bound: Sequence[Callable[..., jax.Array]]
-) -> Callable[..., Any]:
-    """A term's `values`: the sum of the loss over the pairs."""
+@dataclass(frozen=True, kw_only=True)
+class LayerTerm(LossTerm):
+    """A loss of layers in pairs; several pairs' losses are added.
 
-    def values(params, memory, seen: StepContext):
-        found = [
-            loss(seen.step, *pair.read(params.get(str(i), {}), seen))
-            for i, (pair, loss) in enumerate(zip(pairs, bound, strict=True))
-        ]
-        return add(found), memory
-
-    return values
-
-
-def of_vectors(loss: Callable[..., jax.Array]) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student [..., D], teacher [..., D]) -> [...]`.
-
-    Options: `student` and `teacher`, a layer or several in pairs (their losses are added);
-    `mapping`, of the student's layer to the teacher's width; `source`, the teacher where there are
-    several. A layer with a vector for each token is averaged over the tokens that count, any other
-    within each example first."""
-
-    @adopts(loss)
-    def build(
-        site: TermSpec,
-        *,
-        student: Layers,
-        teacher: Layers,
-        mapping: str | None,
-        source: str | None = None,
-        **given: Any,
-    ) -> Term:
-        pairs = project_pairs(site, site.teacher(source), student, teacher, mapping)
-        for pair in pairs:
-            pair.require_equal_shapes()
-        kinds = {site.is_by_token(pair.shapes[1].shape) for pair in pairs}
-        if len(kinds) > 1:
-            raise ValueError(
-                "layers by token and layers by example can't be added in one term; make two terms of them"
-            )
-        bound = [bind(loss, given, *pair.shapes) for pair in pairs]
-        kind = "token" if kinds == {True} else "example"
-        return Term(kind, sum_over_pairs(pairs, bound), site.view, init=init_pairs(pairs))
-
-    return build
-
-
-def of_maps(loss: Callable[..., jax.Array], *, equal: bool = False) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student_map, teacher_map) -> [B]`; options as
-    `of_vectors`, mapping optional.
-
-    Text layers `[B, T, D]` are read as maps `[B, T, 1, D]` of which the tokens that count, count.
+    Attributes:
+      student: a layer of the student, or several.
+      teacher: as many layers of the teacher, in the same order.
+      source: the teacher's name, where there are several.
     """
 
-    @adopts(loss)
-    def build(
-        site: TermSpec,
-        *,
-        student: Layers,
-        teacher: Layers,
-        mapping: str | None = None,
-        source: str | None = None,
-        **given: Any,
-    ) -> Term:
-        pairs = project_pairs(site, site.teacher(source), student, teacher, mapping)
-        if equal:
+    student: Layers
+    teacher: Layers
+
+    def pairs(self, spec: TermSpec, mapping: str | None) -> list[ProjectedPair]:
+        """Returns the pairs of layers, the student's projected by the projector of that name."""
+        name = spec.teacher(self.source)
+        return project_pairs(spec, name, self.student, self.teacher, mapping)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorTerm(LayerTerm):
+    """A loss `(student [..., D], teacher [..., D]) -> [...]` of hidden vectors.
+
+    A layer with a vector for each token is averaged over the tokens that count, any other within
+    each example first.
+
+    Attributes:
+      student: a layer of the student, or several.
+      teacher: as many layers of the teacher, in the same order; their losses are added.
+      mapping: name of the projector from the student's layer to the teacher's width, or None.
+      source: the teacher's name, where there are several.
+    """
+
+    mapping: str | None
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks layers, shapes and hyperparameters; see `Term.bind`."""
+        pairs = self.pairs(spec, self.mapping)
+        for pair in pairs:
+            pair.require_equal_shapes()
+        kinds = {spec.is_by_token(pair.shapes[1].shape) for pair in pairs}
+        if len(kinds) > 1:
+            raise ValueError(
+                "layers by token and layers by example can't be added in one term; make two terms"
+                " of them"
+            )
+        given, loss = self.given(self.loss), self.loss
+        settings = [Settings(loss, given, *pair.shapes) for pair in pairs]
+
+        def compute(params, state, context: StepContext):
+            found = [
+                loss(*pair.read(params.get(str(i), {}), context), **each.at(context.step))
+                for i, (pair, each) in enumerate(zip(pairs, settings, strict=True))
+            ]
+            return add(found), state
+
+        kind = "token" if kinds == {True} else "example"
+        return BoundTerm(kind, compute, spec.view, init=init_pairs(pairs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTerm(LayerTerm):
+    """A loss `(student_map, teacher_map) -> [B]` of feature maps.
+
+    Text layers `[B, T, D]` are read as maps `[B, T, 1, D]` of which the tokens that count, count.
+
+    Attributes:
+      student: a layer of the student, or several.
+      teacher: as many layers of the teacher, in the same order; their losses are added.
+      mapping: name of the projector from the student's layer to the teacher's width, or None.
+      source: the teacher's name, where there are several.
+    """
+
+    equal: ClassVar[bool] = False
+    mapping: str | None = None
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks layers, shapes and hyperparameters; see `Term.bind`."""
+        pairs = self.pairs(spec, self.mapping)
+        if self.equal:
             for pair in pairs:
                 pair.require_equal_shapes()
-        bound = [_on_maps(loss, given, site, pair) for pair in pairs]
+        given, loss = self.given(self.loss), self.loss
+        by_token = [all(spec.is_by_token(shape.shape) for shape in pair.shapes) for pair in pairs]
+        settings = [
+            Settings(loss, given, *(_as_map(shape) if tokens else shape for shape in pair.shapes))
+            for pair, tokens in zip(pairs, by_token, strict=True)
+        ]
 
-        def values(params, memory, seen: StepContext):
+        def compute(params, state, context: StepContext):
+            found = []
+            for i, (pair, each, tokens) in enumerate(zip(pairs, settings, by_token, strict=True)):
+                maps = pair.read(params.get(str(i), {}), context)
+                options = each.at(context.step)
+                if tokens:
+                    mask = jnp.asarray(context.batch.views[spec.view]["attention_mask"]) > 0
+                    maps, options["where"] = tuple(x[:, :, None] for x in maps), mask[:, :, None]
+                found.append(loss(*maps, **options))
+            return add(found), state
+
+        return BoundTerm("example", compute, spec.view, init=init_pairs(pairs))
+
+
+def _as_map(shape: Any) -> jax.ShapeDtypeStruct:
+    """`[B, T, D]` -> `[B, T, 1, D]`."""
+    return jax.ShapeDtypeStruct((*shape.shape[:2], 1, shape.shape[2]), shape.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenMSE(VectorTerm):
+    """Mean squared difference of hidden vectors (FitNets, 2014; TinyBERT, 2019)."""
+
+    loss = staticmethod(losses.hidden_mse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineDistance(VectorTerm):
+    """One minus the cosine of hidden vectors (DistilBERT, 2019)."""
+
+    loss = staticmethod(losses.cosine_distance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizedMSE(VectorTerm):
+    """Squared distance of vectors of length 1 (patient knowledge distillation, 2019)."""
+
+    loss = staticmethod(losses.normalized_mse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionTransfer(MapTerm):
+    """Spatial attention maps (attention transfer, 2016)."""
+
+    loss = staticmethod(losses.attention_transfer)
+    p: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronSelectivity(MapTerm):
+    """Activation patterns of channels (neuron selectivity transfer, 2017)."""
+
+    loss = staticmethod(losses.neuron_selectivity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationBoundary(MapTerm):
+    """A hinge on responses before the ReLU (activation boundaries, 2018)."""
+
+    loss = staticmethod(losses.activation_boundary)
+    equal: ClassVar[bool] = True
+    margin: Hyperparameter = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchicalContext(MapTerm):
+    """Differences at several scales (ReviewKD's loss alone, 2021)."""
+
+    loss = staticmethod(losses.hierarchical_context)
+    equal: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowOfSolution(LossTerm):
+    """Gram matrices between each layer named and the next (FSP, 2017).
+
+    Attributes:
+      student: two layers of the student or more.
+      teacher: as many of the teacher; the channels must agree.
+      source: the teacher's name, where there are several.
+    """
+
+    loss = staticmethod(losses.flow_of_solution)
+    student: Sequence[str]
+    teacher: Sequence[str]
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks layers and shapes; see `Term.bind`."""
+        name, student, teacher = spec.teacher(self.source), self.student, self.teacher
+        pairs = project_pairs(spec, name, student, teacher, None)
+        if isinstance(student, str) or len(pairs) < 2:
+            raise ValueError(
+                "the flow of solution needs at least two layers of student and teacher"
+            )
+        ours = [spec.feature(spec.student, layer, "the student") for layer in student]
+        theirs = [
+            spec.feature(spec.teachers[name], layer, f"teacher {name!r}") for layer in teacher
+        ]
+        settings = [
+            Settings(
+                self.loss, self.given(self.loss), ours[i], ours[i + 1], theirs[i], theirs[i + 1]
+            )
+            for i in range(len(pairs) - 1)
+        ]
+
+        def compute(_params, state, context: StepContext):
+            s = [context.student.features[layer] for layer in student]
+            t = [context.teachers[name].features[layer] for layer in teacher]
             found = [
-                each(seen.step, pair.read(params.get(str(i), {}), seen), seen)
-                for i, (pair, each) in enumerate(zip(pairs, bound, strict=True))
+                losses.flow_of_solution(s[i], s[i + 1], t[i], t[i + 1], **each.at(context.step))
+                for i, each in enumerate(settings)
             ]
-            return add(found), memory
+            return add(found), state
 
-        return Term("example", values, site.view, init=init_pairs(pairs))
-
-    return build
-
-
-def _on_maps(
-    loss: Callable[..., jax.Array], given: Any, site: TermSpec, pair: ProjectedPair
-) -> Callable[..., jax.Array]:
-    """The loss on one pair, `(step, (student, teacher), seen) -> [B]`."""
-    by_token = [site.is_by_token(shape.shape) for shape in pair.shapes]
-
-    def as_map(x):
-        return jax.ShapeDtypeStruct((*x.shape[:2], 1, x.shape[2]), x.dtype) if all(by_token) else x
-
-    bound = bind(loss, given, *(as_map(shape) for shape in pair.shapes))
-
-    def on_pair(step: Any, maps: tuple[jax.Array, jax.Array], seen: StepContext) -> jax.Array:
-        if not all(by_token):
-            return bound(step, *maps)
-        where = jnp.asarray(seen.batch.views[site.view]["attention_mask"]) > 0
-        return bound(step, *(x[:, :, None] for x in maps), where=where[:, :, None])
-
-    return on_pair
-
-
-@adopts(losses.flow_of_solution)
-def flow_of_solution(
-    site: TermSpec,
-    *,
-    student: Sequence[str],
-    teacher: Sequence[str],
-    source: str | None = None,
-    **given: Any,
-) -> Term:
-    """FSP between each layer named and the next; the channels of student and teacher must agree."""
-    name = site.teacher(source)
-    pairs = project_pairs(site, name, student, teacher, None)
-    if isinstance(student, str) or len(pairs) < 2:
-        raise ValueError("the flow of solution needs at least two layers of student and teacher")
-    ours = [site.feature(site.student, layer, "the student") for layer in student]
-    theirs = [site.feature(site.teachers[name], layer, f"teacher {name!r}") for layer in teacher]
-    bound = [
-        bind(losses.flow_of_solution, given, ours[i], ours[i + 1], theirs[i], theirs[i + 1])
-        for i in range(len(pairs) - 1)
-    ]
-
-    def values(_params, memory, seen: StepContext):
-        s = [seen.student.features[layer] for layer in student]
-        t = [seen.teachers[name].features[layer] for layer in teacher]
-        found = [loss(seen.step, s[i], s[i + 1], t[i], t[i + 1]) for i, loss in enumerate(bound)]
-        return add(found), memory
-
-    return Term("example", values, site.view)
+        return BoundTerm("example", compute, spec.view)

@@ -1,6 +1,7 @@
 """Terms on class scores: hard labels, soft targets, the structure of predictions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,22 +9,27 @@ import jax.numpy as jnp
 
 from kd_jax import losses
 from kd_jax.losses.checks import at_least_float32
-from kd_jax.objective.terms.hyperparameters import adopts, bind
-from kd_jax.objective.terms.term import StepContext, Term, TermSpec
+from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec
+
+Classes = Sequence[int] | None
 
 
-def cross_entropy(site: TermSpec) -> Term:
-    """Hard labels."""
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Term):
+    """Cross-entropy with the labels; examples without one are left out."""
 
-    def values(_params, memory, seen: StepContext):
-        return losses.cross_entropy(seen.student.logits, jnp.asarray(seen.batch.labels)), memory
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks nothing: labels are all that it reads."""
 
-    return Term("example", values, site.view, labelled=True)
+        def compute(_params, state, context: StepContext):
+            labels = jnp.asarray(context.batch.labels)
+            return losses.cross_entropy(context.student.logits, labels), state
+
+        return BoundTerm("example", compute, spec.view, labelled=True)
 
 
-def _selected(
-    logits: Any, classes: Sequence[int] | None, owner: str
-) -> Callable[[jax.Array], jax.Array]:
+def _selected(logits: Any, classes: Classes, owner: str) -> Callable[[jax.Array], jax.Array]:
     """Picks the classes that are compared; all for None.
 
     Raises:
@@ -34,128 +40,271 @@ def _selected(
     known = logits.shape[-1]
     if any(not 0 <= index < known for index in classes) or len(set(classes)) < len(classes):
         raise ValueError(
-            f"the classes of {owner} must be distinct numbers from 0 to {known - 1}, got {tuple(classes)}"
+            f"the classes of {owner} must be distinct numbers from 0 to {known - 1}, got"
+            f" {tuple(classes)}"
         )
     return lambda scores: scores[..., jnp.asarray(classes)]
 
 
-def _pair(site: TermSpec, source: str | None, layer: str | None, student_classes, teacher_classes):
-    """The teacher's name, how both logits are read from what is seen, and their shapes."""
-    name = site.teacher(source)
-    ours = (
-        site.student.logits if layer is None else site.feature(site.student, layer, "the student")
-    )
-    theirs = site.teachers[name].logits
-    pick_ours = _selected(ours, student_classes, "the student")
-    pick_theirs = _selected(theirs, teacher_classes, f"teacher {name!r}")
+class _Logits:
+    """The logits that a term compares: how they are read, and their shapes.
 
-    def read(seen: StepContext) -> tuple[jax.Array, jax.Array]:
-        scores = seen.student.logits if layer is None else seen.student.features[layer]
-        return pick_ours(scores), pick_theirs(seen.teachers[name].logits)
+    Args:
+      spec: what the term may read.
+      source: the teacher's name, or None for the only one.
+      layer: a feature of the student that holds another head's logits, or None.
+      student_classes: indices of the student's classes to compare, or None for all.
+      teacher_classes: likewise of the teacher.
+    """
 
-    return name, read, (jax.eval_shape(pick_ours, ours), jax.eval_shape(pick_theirs, theirs))
-
-
-def _require_equal_classes(shapes: Any, name: str) -> None:
-    classes, taught = (shape.shape[-1] for shape in shapes)
-    if classes != taught:
-        raise ValueError(
-            f"the student has {classes} classes and teacher {name!r} has {taught}; student_classes and teacher_classes"
-            " can pick those they share"
+    def __init__(
+        self,
+        spec: TermSpec,
+        source: str | None,
+        layer: str | None = None,
+        student_classes: Classes = None,
+        teacher_classes: Classes = None,
+    ):
+        self.teacher, self._layer = spec.teacher(source), layer
+        ours = spec.student.logits
+        if layer is not None:
+            ours = spec.feature(spec.student, layer, "the student")
+        theirs = spec.teachers[self.teacher].logits
+        self._pick_ours = _selected(ours, student_classes, "the student")
+        self._pick_theirs = _selected(theirs, teacher_classes, f"teacher {self.teacher!r}")
+        self.shapes = (
+            jax.eval_shape(self._pick_ours, ours),
+            jax.eval_shape(self._pick_theirs, theirs),
         )
 
+    def read(self, context: StepContext) -> tuple[jax.Array, jax.Array]:
+        """Returns the student's and the teacher's logits of a microbatch."""
+        scores = context.student.logits
+        if self._layer is not None:
+            scores = context.student.features[self._layer]
+        return self._pick_ours(scores), self._pick_theirs(context.teachers[self.teacher].logits)
 
-def of_predictions(
-    loss: Callable[..., jax.Array], *, any_classes: bool = False
-) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student_logits, teacher_logits) -> [B]`.
+    def require_equal_classes(self) -> None:
+        """Refuses to compare predictions of different classes.
 
-    Its options beside the loss's own: `source`, the teacher where there are several; `student`, a
-    feature that holds the logits of another head, such as DeiT's distillation head;
-    `student_classes` and `teacher_classes`, indices of the classes to compare, in the same order,
-    where the label spaces differ."""
-
-    @adopts(loss)
-    def build(
-        site: TermSpec,
-        *,
-        source: str | None = None,
-        student: str | None = None,
-        student_classes: Sequence[int] | None = None,
-        teacher_classes: Sequence[int] | None = None,
-        **given: Any,
-    ) -> Term:
-        name, read, shapes = _pair(site, source, student, student_classes, teacher_classes)
-        if not any_classes:
-            _require_equal_classes(shapes, name)
-        bound = bind(loss, given, *shapes)
-
-        def values(_params, memory, seen: StepContext):
-            return bound(seen.step, *read(seen)), memory
-
-        return Term("example", values, site.view)
-
-    return build
+        Raises:
+          ValueError: with both numbers.
+        """
+        classes, taught = (shape.shape[-1] for shape in self.shapes)
+        if classes != taught:
+            raise ValueError(
+                f"the student has {classes} classes and teacher {self.teacher!r} has {taught};"
+                " student_classes and teacher_classes can pick those they share"
+            )
 
 
-def of_batch_of_predictions(loss: Callable[..., jax.Array]) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student_logits, teacher_logits, where=[B]) -> []`; options
-    as above."""
+@dataclass(frozen=True, kw_only=True)
+class PredictionTerm(LossTerm):
+    """A loss of predictions, example by example: `(student_logits, teacher_logits) -> [B]`.
 
-    @adopts(loss)
-    def build(
-        site: TermSpec,
-        *,
-        source: str | None = None,
-        student_classes: Sequence[int] | None = None,
-        teacher_classes: Sequence[int] | None = None,
-        **given: Any,
-    ) -> Term:
-        name, read, shapes = _pair(site, source, None, student_classes, teacher_classes)
-        _require_equal_classes(shapes, name)
-        bound = bind(loss, given, *shapes)
+    Attributes:
+      source: the teacher's name, where there are several.
+      student: a feature that holds another head's logits, such as DeiT's distillation head.
+      student_classes: indices of the classes to compare where the label spaces differ.
+      teacher_classes: the teacher's, in the same order.
+    """
 
-        def values(_params, memory, seen: StepContext):
-            return bound(seen.step, *read(seen), where=jnp.asarray(seen.batch.valid)), memory
+    student: str | None = None
+    student_classes: Classes = None
+    teacher_classes: Classes = None
 
-        return Term("batch", values, site.view)
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks classes and hyperparameters; see `Term.bind`."""
+        logits = _Logits(
+            spec, self.source, self.student, self.student_classes, self.teacher_classes
+        )
+        if type(self) is not UniversalLogitDistance:
+            logits.require_equal_classes()
+        loss, settings = self.loss, Settings(self.loss, self.given(self.loss), *logits.shapes)
 
-    return build
+        def compute(_params, state, context: StepContext):
+            return loss(*logits.read(context), **settings.at(context.step)), state
 
-
-@adopts(losses.decoupled_kd)
-def decoupled_kd(site: TermSpec, *, source: str | None = None, **given: Any) -> Term:
-    """DKD needs the label, so examples without one are left out; of a soft label the largest
-    class."""
-    name, read, shapes = _pair(site, source, None, None, None)
-    _require_equal_classes(shapes, name)
-    labels = jax.ShapeDtypeStruct(shapes[0].shape[:-1], jnp.int32)
-    bound = bind(losses.decoupled_kd, given, *shapes, labels)
-
-    def values(_params, memory, seen: StepContext):
-        hard = jnp.asarray(seen.batch.labels)
-        hard = hard if hard.ndim == 1 else jnp.argmax(hard, axis=-1)
-        return bound(seen.step, *read(seen), hard), memory
-
-    return Term("example", values, site.view, labelled=True)
+        return BoundTerm("example", compute, spec.view)
 
 
-@adopts(losses.topk_kl)
-def topk_kl(site: TermSpec, *, k: int, source: str | None = None, **given: Any) -> Term:
-    """The teacher kept by its `k` largest classes at this step's temperature."""
-    name, read, shapes = _pair(site, source, None, None, None)
-    _require_equal_classes(shapes, name)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= shapes[1].shape[-1]:
-        raise ValueError(f"k must be a whole number from 1 to {shapes[1].shape[-1]}, got {k!r}")
+@dataclass(frozen=True, kw_only=True)
+class PredictionsTerm(LossTerm):
+    """A loss of a whole batch of predictions: `(student, teacher, where=[B]) -> []`.
 
-    def loss(student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0) -> jax.Array:
-        (wide,) = at_least_float32(teacher)
-        log_p, indices = jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k)
-        return losses.topk_kl(student, log_p, indices, temperature=temperature)
+    Attributes:
+      source: the teacher's name, where there are several.
+      student_classes: indices of the classes to compare where the label spaces differ.
+      teacher_classes: the teacher's, in the same order.
+    """
 
-    bound = bind(loss, given, *shapes)
+    student_classes: Classes = None
+    teacher_classes: Classes = None
 
-    def values(_params, memory, seen: StepContext):
-        return bound(seen.step, *read(seen)), memory
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks classes and hyperparameters; see `Term.bind`."""
+        logits = _Logits(spec, self.source, None, self.student_classes, self.teacher_classes)
+        logits.require_equal_classes()
+        loss, settings = self.loss, Settings(self.loss, self.given(self.loss), *logits.shapes)
 
-    return Term("example", values, site.view)
+        def compute(_params, state, context: StepContext):
+            valid = jnp.asarray(context.batch.valid)
+            return loss(*logits.read(context), **settings.at(context.step), where=valid), state
+
+        return BoundTerm("batch", compute, spec.view)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftTargetKL(PredictionTerm):
+    """Forward KL divergence from the teacher's soft targets (Hinton et al., 2015)."""
+
+    loss = staticmethod(losses.soft_target_kl)
+    temperature: Hyperparameter = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseKL(PredictionTerm):
+    """Reverse KL divergence: the student seeks a mode of the teacher (MiniLLM, 2023)."""
+
+    loss = staticmethod(losses.reverse_kl)
+    temperature: Hyperparameter = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JensenShannon(PredictionTerm):
+    """Generalized Jensen-Shannon divergence (GKD, 2023)."""
+
+    loss = staticmethod(losses.jensen_shannon)
+    beta: Hyperparameter = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkewKL(PredictionTerm):
+    """Skewed forward KL divergence (DistiLLM, 2024)."""
+
+    loss = staticmethod(losses.skew_kl)
+    alpha: Hyperparameter = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkewReverseKL(PredictionTerm):
+    """Skewed reverse KL divergence (DistiLLM, 2024)."""
+
+    loss = staticmethod(losses.skew_reverse_kl)
+    alpha: Hyperparameter = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardizedKL(PredictionTerm):
+    """KL divergence of standardized logits (logit standardization, 2024)."""
+
+    loss = staticmethod(losses.standardized_kl)
+    temperature: Hyperparameter = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalVariation(PredictionTerm):
+    """Total variation distance of the predictions (f-distill, 2023)."""
+
+    loss = staticmethod(losses.total_variation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalLogitDistance(PredictionTerm):
+    """Distance of sorted predictions; the label spaces may differ (ULD, 2024)."""
+
+    loss = staticmethod(losses.universal_logit_distance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeiTHard(PredictionTerm):
+    """Cross-entropy with the teacher's own prediction (DeiT, 2020)."""
+
+    loss = staticmethod(losses.deit_hard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCorrelation(PredictionsTerm):
+    """Gram matrices over the examples of a batch (multi-level logit distillation, 2023)."""
+
+    loss = staticmethod(losses.batch_correlation)
+    temperature: Hyperparameter = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCorrelation(PredictionsTerm):
+    """Gram matrices over the classes (multi-level logit distillation, 2023)."""
+
+    loss = staticmethod(losses.class_correlation)
+    temperature: Hyperparameter = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DIST(PredictionsTerm):
+    """Correlation of the predictions, over classes and over examples (DIST, 2022)."""
+
+    loss = staticmethod(losses.dist)
+    temperature: Hyperparameter = 1.0
+    inter_weight: Hyperparameter = 1.0
+    intra_weight: Hyperparameter = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoupledKD(LossTerm):
+    """Target and non-target classes apart (DKD, 2022); examples without a label are left out."""
+
+    loss = staticmethod(losses.decoupled_kd)
+    temperature: Hyperparameter = 4.0
+    target_weight: Hyperparameter = 1.0
+    nontarget_weight: Hyperparameter = 8.0
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks classes and hyperparameters; see `Term.bind`."""
+        logits = _Logits(spec, self.source)
+        logits.require_equal_classes()
+        shape = jax.ShapeDtypeStruct(logits.shapes[0].shape[:-1], jnp.int32)
+        settings = Settings(self.loss, self.given(self.loss), *logits.shapes, shape)
+
+        def compute(_params, state, context: StepContext):
+            # Of a soft label the largest class is the target.
+            labels = jnp.asarray(context.batch.labels)
+            labels = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
+            values = losses.decoupled_kd(*logits.read(context), labels, **settings.at(context.step))
+            return values, state
+
+        return BoundTerm("example", compute, spec.view, labelled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKKL(LossTerm):
+    """KL divergence over the teacher's k largest classes and one bucket for all others.
+
+    Attributes:
+      k: how many classes are kept.
+      source: the teacher's name, where there are several.
+      temperature: of both predictions.
+    """
+
+    loss = staticmethod(losses.topk_kl)
+    k: int
+    temperature: Hyperparameter = 1.0
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks classes, k and the temperature; see `Term.bind`."""
+        logits = _Logits(spec, self.source)
+        logits.require_equal_classes()
+        k, most = self.k, logits.shapes[1].shape[-1]
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
+            raise ValueError(f"k must be a whole number from 1 to {most}, got {k!r}")
+
+        def loss(student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0) -> jax.Array:
+            (wide,) = at_least_float32(teacher)
+            log_p, indices = jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k)
+            return losses.topk_kl(student, log_p, indices, temperature=temperature)
+
+        settings = Settings(loss, self.given(self.loss), *logits.shapes)
+
+        def compute(_params, state, context: StepContext):
+            return loss(*logits.read(context), **settings.at(context.step)), state
+
+        return BoundTerm("example", compute, spec.view)

@@ -1,7 +1,7 @@
 """Terms on the relations of a batch's examples, and contrastive ones; each sees the whole batch."""
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,117 +12,179 @@ from kd_jax.losses.checks import masked_mean
 from kd_jax.models.network import cast
 from kd_jax.models.projectors.projectors import build_projector
 from kd_jax.objective.terms.features import ProjectedPair
-from kd_jax.objective.terms.hyperparameters import adopts, bind
-from kd_jax.objective.terms.term import StepContext, Term, TermSpec
+from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec
 
 
-def of_relations(loss: Callable[..., jax.Array], *, equal: bool = False) -> Callable[..., Term]:
-    """A term's constructor from a loss `(student [B, ...], teacher [B, ...], where=[B])`, to `[]`
-    or `[B]`.
+@dataclass(frozen=True, kw_only=True)
+class RelationTerm(LossTerm):
+    """A loss `(student [B, ...], teacher [B, ...], where=[B])`, to `[]` or `[B]`.
 
-    Options: `student` and `teacher`, a layer of each; `mapping` of the student's to the teacher's
-    width, where one is wanted or needed (`equal`); `source`, the teacher where there are several.
+    Attributes:
+      student: a layer of the student.
+      teacher: a layer of the teacher.
+      mapping: name of the projector from the student's layer to the teacher's width, or None.
+      source: the teacher's name, where there are several.
     """
 
-    @adopts(loss)
-    def build(
-        site: TermSpec,
-        *,
-        student: str = "pooled",
-        teacher: str = "pooled",
-        mapping: str | None = None,
-        source: str | None = None,
-        **given: Any,
-    ) -> Term:
-        pair = ProjectedPair(site, site.teacher(source), (student, teacher), mapping)
-        if equal:
+    equal: ClassVar[bool] = False
+
+    student: str = "pooled"
+    teacher: str = "pooled"
+    mapping: str | None = None
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks layers, shapes and hyperparameters; see `Term.bind`."""
+        layers = (self.student, self.teacher)
+        pair = ProjectedPair(spec, spec.teacher(self.source), layers, self.mapping)
+        if self.equal:
             pair.require_equal_shapes()
-        bound = bind(loss, given, *pair.shapes)
+        loss, settings = self.loss, Settings(self.loss, self.given(self.loss), *pair.shapes)
 
-        def values(params, memory, seen: StepContext):
-            valid = jnp.asarray(seen.batch.valid)
-            found = bound(seen.step, *pair.read(params, seen), where=valid)
-            return (found if found.ndim == 0 else masked_mean(found, valid)), memory
+        def compute(params, state, context: StepContext):
+            valid = jnp.asarray(context.batch.valid)
+            found = loss(*pair.read(params, context), **settings.at(context.step), where=valid)
+            return (found if found.ndim == 0 else masked_mean(found, valid)), state
 
-        return Term("batch", values, site.view, init=lambda key: (pair.init(key), {}))
-
-    return build
+        return BoundTerm("batch", compute, spec.view, init=lambda key: (pair.init(key), {}))
 
 
-def contrastive_representation(
-    site: TermSpec,
-    *,
-    student: str = "pooled",
-    teacher: str = "pooled",
-    width: int = 128,
-    negatives: int = 16384,
-    temperature: float = 0.07,
-    momentum: float = 0.5,
-    source: str | None = None,
-) -> Term:
-    """CRD: both layers embedded in `width` dimensions and told apart from `negatives` examples of
-      other classes.
+@dataclass(frozen=True, kw_only=True)
+class CorrelationCongruenceAdjacent(RelationTerm):
+    """Products of the deviations of neighbours in the batch (CCKD as in RepDistiller, 2019)."""
 
-    The embeddings are trained parameters and the banks memory of the term: one row an example of
-    the training data."""
-    name, examples = site.teacher(source), len(site.labels)
-    layers = {
-        "student": site.feature(site.student, student, "the student"),
-        "teacher": site.feature(site.teachers[name], teacher, f"teacher {name!r}"),
-    }
-    for option, value in (("width", width), ("negatives", negatives)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{option} must be a whole number from 1 on, got {value!r}")
-    if not temperature > 0 or not 0 <= momentum < 1:
-        raise ValueError(
-            f"temperature must be positive and momentum in [0, 1), got {temperature} and {momentum}"
-        )
-    embedding = build_projector("linear", width)
-    order = np.argsort(site.labels, kind="stable").astype(np.int32)
-    starts = np.searchsorted(site.labels[order], np.arange(site.num_classes + 1)).astype(np.int32)
+    loss = staticmethod(losses.correlation_congruence_adjacent)
+    equal: ClassVar[bool] = True
 
-    def flat(x):
-        return x.reshape(x.shape[0], -1)
 
-    def init(key: jax.Array) -> tuple[Any, Any]:
-        *keys, banks = jax.random.split(key, 3)
-        params = {
-            owner: embedding.init(k, jnp.zeros((1, int(np.prod(layer.shape[1:]))), layer.dtype))[
-                "params"
-            ]
-            for k, (owner, layer) in zip(keys, layers.items(), strict=True)
+@dataclass(frozen=True, kw_only=True)
+class CorrelationCongruenceRBF(RelationTerm):
+    """Gaussian kernel matrices of the batch (CCKD, 2019)."""
+
+    loss = staticmethod(losses.correlation_congruence_rbf)
+    gamma: Hyperparameter = 0.4
+    order: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoNCE(RelationTerm):
+    """Picking one's own teacher vector among the batch's (InfoNCE, 2018)."""
+
+    loss = staticmethod(losses.info_nce)
+    equal: ClassVar[bool] = True
+    temperature: Hyperparameter = 0.07
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbabilisticTransfer(RelationTerm):
+    """Similarities of examples as probabilities (PKT, 2018)."""
+
+    loss = staticmethod(losses.probabilistic_transfer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RKDAngle(RelationTerm):
+    """Angles of all triplets of examples (relational knowledge distillation, 2019)."""
+
+    loss = staticmethod(losses.rkd_angle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RKDDistance(RelationTerm):
+    """Distances of all pairs of examples (relational knowledge distillation, 2019)."""
+
+    loss = staticmethod(losses.rkd_distance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityPreserving(RelationTerm):
+    """Gram matrices of the batch, rows of length 1 (similarity-preserving distillation, 2019)."""
+
+    loss = staticmethod(losses.similarity_preserving)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveRepresentation(Term):
+    """Embeddings of student and teacher told apart from other classes' (CRD, 2019).
+
+    The embeddings are trained parameters of the term; the banks are state of it, one row for each
+    example of the training data.
+
+    Attributes:
+      student: a layer of the student.
+      teacher: a layer of the teacher.
+      width: of both embeddings.
+      negatives: examples of other classes drawn for each example.
+      temperature: of the scores.
+      momentum: of the banks' running averages, in [0, 1).
+      source: the teacher's name, where there are several.
+    """
+
+    student: str = "pooled"
+    teacher: str = "pooled"
+    width: int = 128
+    negatives: int = 16384
+    temperature: float = 0.07
+    momentum: float = 0.5
+    source: str | None = None
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks layers and hyperparameters; see `Term.bind`."""
+        name, examples, width = spec.teacher(self.source), len(spec.labels), self.width
+        layers = {
+            "student": spec.feature(spec.student, self.student, "the student"),
+            "teacher": spec.feature(spec.teachers[name], self.teacher, f"teacher {name!r}"),
         }
-        memory = losses.init_contrast_memory(banks, examples, width)
-        return cast(params, jnp.promote_types(jnp.float32, layers["student"].dtype)), memory
+        for option, value in (("width", width), ("negatives", self.negatives)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{option} must be a whole number from 1 on, got {value!r}")
+        temperature, momentum = self.temperature, self.momentum
+        if not temperature > 0 or not 0 <= momentum < 1:
+            raise ValueError(
+                "temperature must be positive and momentum in [0, 1), got"
+                f" {temperature} and {momentum}"
+            )
+        embedding = build_projector("linear", width)
+        # Examples sorted by class, so that negatives are drawn without a search.
+        order = np.argsort(spec.labels, kind="stable").astype(np.int32)
+        classes = np.arange(spec.num_classes + 1)
+        starts = np.searchsorted(spec.labels[order], classes).astype(np.int32)
 
-    def values(params, memory, seen: StepContext):
-        batch, valid = seen.batch, jnp.asarray(seen.batch.valid)
-        features = {
-            "student": seen.student.features[student],
-            "teacher": jax.lax.stop_gradient(seen.teachers[name].features[teacher]),
-        }
+        def init(key: jax.Array) -> tuple[Any, Any]:
+            *keys, banks = jax.random.split(key, 3)
+            params = {}
+            for k, (owner, layer) in zip(keys, layers.items(), strict=True):
+                vector = jnp.zeros((1, int(np.prod(layer.shape[1:]))), layer.dtype)
+                params[owner] = embedding.init(k, vector)["params"]
+            state = losses.init_contrast_memory(banks, examples, width)
+            return cast(params, jnp.promote_types(jnp.float32, layers["student"].dtype)), state
 
-        def embed(owner):
-            return jnp.asarray(embedding.apply({"params": params[owner]}, flat(features[owner])))
+        def compute(params, state, context: StepContext):
+            batch, valid = context.batch, jnp.asarray(context.batch.valid)
+            features = {
+                "student": context.student.features[self.student],
+                "teacher": jax.lax.stop_gradient(context.teachers[name].features[self.teacher]),
+            }
 
-        hard = (
-            jnp.asarray(batch.labels)
-            if batch.labels.ndim == 1
-            else jnp.argmax(batch.labels, axis=-1)
-        )
-        drawn = losses.sample_negatives(
-            seen.key, hard, jnp.asarray(order), jnp.asarray(starts), negatives
-        )
-        found, memory = losses.contrastive_representation(
-            embed("student"),
-            embed("teacher"),
-            jnp.asarray(batch.index),
-            drawn,
-            memory,
-            temperature=temperature,
-            momentum=momentum,
-            where=valid,
-        )
-        return masked_mean(found, valid), memory
+            def embed(owner):
+                flat = features[owner].reshape(features[owner].shape[0], -1)
+                return jnp.asarray(embedding.apply({"params": params[owner]}, flat))
 
-    return Term("batch", values, site.view, init=init)
+            labels = jnp.asarray(batch.labels)
+            labels = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
+            drawn = losses.sample_negatives(
+                context.key, labels, jnp.asarray(order), jnp.asarray(starts), self.negatives
+            )
+            found, state = losses.contrastive_representation(
+                embed("student"),
+                embed("teacher"),
+                jnp.asarray(batch.index),
+                drawn,
+                state,
+                temperature=temperature,
+                momentum=momentum,
+                where=valid,
+            )
+            return masked_mean(found, valid), state
+
+        return BoundTerm("batch", compute, spec.view, init=init)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core.types import Batch, Mean, ModelOutput, PyTree, View
+from kd_jax.objective.terms.hyperparameters import Hyperparameter, of_loss
 
 LogitsOf = Callable[[Batch], jax.Array]
 """A model as it is evaluated: a batch of any number of rows -> logits `[N, K]`."""
@@ -117,31 +118,31 @@ class StepContext:
 
 
 Compute = Callable[[PyTree, PyTree, StepContext], tuple[jax.Array, PyTree]]
+"""`(params, state, context) -> (unreduced values, new state)` of a term."""
 
 
 @dataclass(frozen=True)
-class Term:
-    """One loss of an objective.
+class BoundTerm:
+    """A term that knows the shapes it works on: what an objective computes.
 
     Attributes:
       kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes
         are averaged first), "token" [B, T] (the student view's attention mask), or "batch" [] (sees
         the whole microbatch; counts once, and must itself leave out the rows that are not valid).
-      values: `(params, memory, seen) -> (unreduced values, new memory)`.
-      init: `key -> (params, memory)`; nothing trained and nothing kept unless a term says so.
-      labelled: whether examples without a label are left out.
+      compute: `(params, state, context) -> (unreduced values, new state)`.
       view: the student's view, whose mask a "token" term uses.
+      labelled: whether examples without a label are left out.
+      init: `key -> (params, state)`; nothing trained and nothing kept unless a term says so.
     """
 
     kind: str
-    values: Compute
+    compute: Compute
     view: str
     labelled: bool = False
     init: Callable[[jax.Array], tuple[PyTree, PyTree]] = field(default=lambda _: ({}, {}))
 
     def mask(self, batch: Batch) -> jax.Array:
-        """Bool: what counts, with the batch's leading axes; [] for a "batch" term of one
-        microbatch."""
+        """Returns what counts, bool with the batch's leading axes; [] for a "batch" term."""
         valid = jnp.asarray(batch.valid)
         if self.labelled:
             valid = valid & batch.label_valid
@@ -153,14 +154,53 @@ class Term:
         return valid
 
     def count(self, batch: Batch) -> jax.Array:
-        """[] how many values count; known before the models run, whatever the batch's leading
-        axes."""
+        """Returns [], how many values count: known before any model has run."""
         return jnp.sum(self.mask(batch))
 
-    def apply(self, params: PyTree, memory: PyTree, seen: StepContext) -> tuple[Mean, PyTree]:
-        """The term on one microbatch, as a mean over what counts, and the term's new memory."""
-        values, memory = self.values(params, memory, seen)
-        mask = self.mask(seen.batch)
+    def mean(self, values: jax.Array, batch: Batch) -> Mean:
+        """Returns the mean of a microbatch's values over what counts."""
+        mask = self.mask(batch)
         if self.kind == "example":
             values = values.reshape(*mask.shape, -1).mean(axis=-1)
-        return Mean(jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask)), memory
+        return Mean(jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One loss of an objective, as users write it; its hyperparameters are its fields.
+
+    Attributes:
+      weight: of the term in the total, a number from 0 on or a schedule.
+    """
+
+    weight: Hyperparameter = 1.0
+
+    def bind(self, spec: TermSpec) -> BoundTerm:
+        """Checks the term against the shapes it will work on.
+
+        Args:
+          spec: what the term may read.
+
+        Raises:
+          ValueError: in one line, for a teacher, layer, shape or hyperparameter that doesn't fit.
+        """
+        raise NotImplementedError
+
+    def given(self, loss: Callable[..., Any]) -> dict[str, Any]:
+        """Returns those of a loss's hyperparameters that differ from the loss's own defaults."""
+        values = {name: getattr(self, name) for name in of_loss(loss) if hasattr(self, name)}
+        defaults = {name: parameter.default for name, parameter in of_loss(loss).items()}
+        return {name: value for name, value in values.items() if value is not defaults[name]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm(Term):
+    """A term that is one loss.
+
+    Attributes:
+      source: the teacher's name, where there are several.
+    """
+
+    loss: ClassVar[Callable[..., jax.Array]]
+
+    source: str | None = None

@@ -11,12 +11,12 @@ import pytest
 
 from kd_jax.core.pytree import checksums
 from kd_jax.core.rng import stream
-from kd_jax.core.types import ModelOutput
+from kd_jax.core.types import ModelOutput, Teacher
 from kd_jax.models import registry
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import CONDITION, make_condition, read, training_signal
 from kd_jax.objective.objective import make_objective
-from kd_jax.objective.terms import TermSpec
+from kd_jax.objective.terms import StepContext, TermSpec
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
@@ -162,7 +162,7 @@ def make_case(batch, student, *, drop=0.5, seed=5, output="logits", rate=0.1):
     )
     learner = ModelTraining(pupil, make_objective(SOFT, site), optax.sgd(rate), None, condition)
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(first, jax.random.key(2))})
-    return PeerGroup({"s": learner}, {"t": big}, seed), state, {"t": frozen}
+    return PeerGroup({"s": learner}, seed), state, {"t": Teacher(frozen, big)}
 
 
 def advance(case, batch):
@@ -319,12 +319,14 @@ def test_a_step_trains_on_what_was_drawn_for_its_microbatch(images):
     learner, member = group.models["s"], state.models["s"]
     member = member.replace(term_params={CONDITION: loud(member.term_params[CONDITION])})
     key = jax.random.split(stream(group.seed, "step", 0), 1)[0]
-    said = {"t": group.teachers["t"](frozen["t"], images)}
+    said = {"t": frozen["t"](images)}
     signal = training_signal(learner.condition, member.term_params, said, key, None)
     output, _ = learner.network.train(
         member.variables(), images, dropout_key=key, axis_name=None, signal=signal
     )
-    means, _ = learner.objective(member.term_params, {}, output, said, images, step=0, key=key)
+    means, _ = learner.objective.sums(
+        member.term_params, {}, StepContext(output, said, images, 0, key)
+    )
     _, metrics = advance((group, TrainState(state.step, {"s": member}), frozen), images)
     assert float(metrics["s"]["loss"]) == pytest.approx(float(means["soft"].value()), rel=1e-4)
 

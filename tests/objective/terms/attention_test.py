@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import special
 
-from kd_jax.core.options import call_with_options
 from kd_jax.core.types import ModelOutput
 from kd_jax.losses.attention import self_relations
-from kd_jax.objective.terms import TERMS, StepContext, TermSpec
+from kd_jax.objective.objective import bind_term
+from kd_jax.objective.terms import StepContext, TermSpec
 
 ROWS, TOKENS = 3, 5
 MASK = np.arange(TOKENS)[None] < np.array([[5], [3], [1]])
@@ -36,9 +36,7 @@ def term(**spec):
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (STUDENT, {"big": TEACHER})
     )
     site = TermSpec("text", *shapes, TOKENS, {"big": "text"}, np.zeros(9, np.int32), 3)
-    return call_with_options(
-        TERMS["relation_kl"], {"term": "relation_kl"} | spec, "term", site, key="term"
-    )
+    return bind_term({"term": "relation_kl"} | spec, site)
 
 
 def relations(vectors, heads):
@@ -54,7 +52,7 @@ def relations(vectors, heads):
 def test_matches_the_paper(kind, heads, make_batch):
     built = term(student=f"{kind}_0", teacher=f"{kind}_0", heads=heads)
     batch = make_batch({"text": {"attention_mask": MASK}}, rows=ROWS, classes=3)
-    values, _ = built.values(
+    values, _ = built.compute(
         {}, {}, StepContext(STUDENT, {"big": TEACHER}, batch, 0, jax.random.key(0))
     )
     for row, value in enumerate(values):

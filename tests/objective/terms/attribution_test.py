@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from term_specs import mean_of
 
 from kd_jax.analysis.attribution import attribution_matching
-from kd_jax.core.options import call_with_options
 from kd_jax.core.rng import fold_name, stream
-from kd_jax.core.types import ModelOutput
+from kd_jax.core.types import ModelOutput, Teacher
 from kd_jax.models import registry
 from kd_jax.models.network import Network
-from kd_jax.objective.objective import make_objective
-from kd_jax.objective.terms import TERMS, StepContext, TermSpec
+from kd_jax.objective.objective import bind_term, make_objective
+from kd_jax.objective.terms import StepContext, TermSpec
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
@@ -73,13 +73,7 @@ def site_of(kind, *, teacher_view="v", cached=()):
 
 def make(kind, site=None, **options):
     spec = {"images": ON_IMAGES, "texts": ON_TEXTS}[kind] | options
-    return call_with_options(
-        TERMS["attribution_matching"],
-        {"term": "attribution_matching"} | spec,
-        "term",
-        site or site_of(kind),
-        key="term",
-    )
+    return bind_term({"term": "attribution_matching"} | spec, site or site_of(kind))
 
 
 def seen_of(kind, make_batch, student=None, **fields):
@@ -131,7 +125,7 @@ def test_it_is_the_difference_of_the_attributions_of_the_class_that_the_teacher_
     assert (classes != np.argmax(np.asarray(seen.student.logits), axis=1)).any()
     student, teacher, where = attributions_by_hand(kind, classes)
     want = attribution_matching(student, teacher, where=where)
-    found, memory = make(kind, **value).values({}, {}, seen)
+    found, memory = make(kind, **value).compute({}, {}, seen)
     assert memory == {}
     assert np.min(want) > 1e-3
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
@@ -140,18 +134,18 @@ def test_it_is_the_difference_of_the_attributions_of_the_class_that_the_teacher_
 @pytest.mark.parametrize("kind", list(VIEWS))
 def test_a_student_whose_logits_are_the_teachers_scaled_has_nothing_to_learn(kind, make_batch):
     seen = seen_of(kind, make_batch, student=3 * WEIGHTS["teacher"])
-    np.testing.assert_allclose(make(kind).values({}, {}, seen)[0], 0, atol=1e-6)
+    np.testing.assert_allclose(make(kind).compute({}, {}, seen)[0], 0, atol=1e-6)
 
 
 def test_another_baseline_is_another_attribution(make_batch):
     seen = seen_of("images", make_batch)
-    found = [make("images", baseline=baseline).values({}, {}, seen)[0] for baseline in (0.25, 2.0)]
+    found = [make("images", baseline=baseline).compute({}, {}, seen)[0] for baseline in (0.25, 2.0)]
     assert not np.allclose(*found, rtol=1e-2)
 
 
 def test_a_hidden_token_may_be_replaced_instead(make_batch):
     seen = seen_of("texts", make_batch)
-    found = make("texts", baseline=4).values({}, {}, seen)[0]
+    found = make("texts", baseline=4).compute({}, {}, seen)[0]
     classes = np.argmax(np.asarray(seen.teachers["big"].logits), axis=1)
     held = [(weights[IDS] - weights[4]) * (IDS > 3)[..., None] for weights in WEIGHTS.values()]
     both = [each[np.arange(ROWS), :, classes] for each in held]
@@ -163,12 +157,12 @@ def test_a_hidden_token_may_be_replaced_instead(make_batch):
 def test_of_some_examples_the_first_valid_ones_count(make_batch):
     valid = np.array([True, False, True, True])
     seen = seen_of("images", make_batch, valid=valid)
-    each = np.asarray(make("images").values({}, {}, seen)[0])
+    each = np.asarray(make("images").compute({}, {}, seen)[0])
     for examples, counted in ((1, [0]), (3, [0, 2]), (9, [0, 2, 3])):
         term = make("images", examples=examples)
         assert (term.kind, int(term.count(seen.batch))) == ("batch", 1)
         np.testing.assert_allclose(
-            term.apply({}, {}, seen)[0].value(), each[counted].mean(), rtol=1e-5
+            mean_of(term, {}, {}, seen)[0].value(), each[counted].mean(), rtol=1e-5
         )
 
 
@@ -179,7 +173,7 @@ def test_other_keys_draw_other_coalitions(make_batch):
         return lambda batch: jnp.tanh(logits_of(batch))
 
     found = [
-        make("images").values(
+        make("images").compute(
             {},
             {},
             StepContext(
@@ -230,7 +224,7 @@ def step_case(batch, student, spec):
     )
     learner = ModelTraining(pupil, objective, optax.sgd(0.1))
     state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(first, jax.random.key(2))})
-    return PeerGroup({"s": learner}, {"big": big}, seed=5), state, {"big": frozen}
+    return PeerGroup({"s": learner}, seed=5), state, {"big": Teacher(frozen, big)}
 
 
 @pytest.mark.parametrize("examples", [None, 3])
@@ -243,20 +237,20 @@ def test_the_step_asks_the_student_that_is_trained_without_dropout_and_by_stored
     group, state, frozen = step_case(batch, DROPPING, spec)
     parts = jax.tree.map(lambda leaf: leaf[None], batch)
     after, metrics = jax.jit(functools.partial(train_step, group=group))(state, frozen, parts)
-    learner, big = group.models["s"], group.teachers["big"]
+    learner, big = group.models["s"], frozen["big"]
     key = jax.random.split(stream(5, "step", 0), 1)[0]
     student = state.models["s"].variables()
     seen = StepContext(
         learner.network(student, batch),
-        {"big": big(frozen["big"], batch)},
+        {"big": big(batch)},
         batch,
         0,
         fold_name(key, "match"),
         None,
         lambda shown: learner.network(student, shown).logits,
-        {"big": lambda shown: big(frozen["big"], shown).logits},
+        {"big": big.logits},
     )
-    want = learner.objective.terms["match"].apply({}, {}, seen)[0].value()
+    want = mean_of(learner.objective.terms["match"], {}, {}, seen)[0].value()
     assert float(want) > 1e-3
     assert float(metrics["s"]["match"].value()) == pytest.approx(float(want), rel=1e-4)
     moved = jax.tree.map(
@@ -364,4 +358,4 @@ def test_mixed_texts_are_refused(make_batch):
         ValueError,
         match=r"attributions of mixed texts are not defined: training.mixing must be None",
     ):
-        make("texts").values({}, {}, seen)
+        make("texts").compute({}, {}, seen)

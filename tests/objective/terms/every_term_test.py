@@ -1,16 +1,16 @@
 """What holds for every term of an objective, on images and on texts."""
 
-import inspect
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from term_specs import ON_IMAGES, ON_TEXTS
+from term_specs import ON_IMAGES, ON_TEXTS, mean_of
 
 from kd_jax import losses
-from kd_jax.core.options import call_with_options
 from kd_jax.core.types import Batch, ModelOutput
+from kd_jax.objective.objective import bind_term
 from kd_jax.objective.terms import TERMS, StepContext, TermSpec
 
 ROWS, CLASSES, TOKENS, EXAMPLES, KEY = 6, 3, 5, 30, jax.random.key(0)
@@ -94,7 +94,7 @@ class Case:
         site = TermSpec(
             "v", shapes[0], {"big": shapes[1]}, tokens, {"big": "v"}, LABELS, CLASSES, inputs
         )
-        self.term = call_with_options(TERMS[name], {"term": name} | spec, "term", site, key="term")
+        self.term = bind_term({"term": name} | spec, site)
         self.params, self.memory = self.term.init(KEY)
 
     def mean(self, student=None, teacher=None, params=None, memory=None, step=0):
@@ -109,7 +109,8 @@ class Case:
             asked(student, self.batch),
             {"big": asked(teacher, self.batch)},
         )
-        return self.term.apply(
+        return mean_of(
+            self.term,
             self.params if params is None else params,
             self.memory if memory is None else memory,
             seen,
@@ -285,7 +286,8 @@ SCHEDULED = [
         "inter_weight",
         "gamma",
     )
-    if option in inspect.signature(TERMS[name]).parameters and name != "contrastive_representation"
+    if option in {field.name for field in dataclasses.fields(TERMS[name])}
+    and name != "contrastive_representation"
 ]
 
 

@@ -2,11 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from term_specs import mean_of
 
 from kd_jax import losses
-from kd_jax.core.options import call_with_options
 from kd_jax.core.types import ModelOutput
-from kd_jax.objective.terms import TERMS, StepContext, Term, TermSpec
+from kd_jax.objective.objective import bind_term
+from kd_jax.objective.terms import BoundTerm, StepContext, TermSpec
 
 ROWS, CLASSES, TOKENS, WIDTH, EXAMPLES, KEY = 4, 3, 5, 6, 12, jax.random.key(0)
 
@@ -40,7 +41,7 @@ def site_of(student, **teachers):
 
 
 def build(site, **spec):
-    return call_with_options(TERMS[spec["term"]], spec, "term", site, key="term")
+    return bind_term(spec, site)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def big():
 
 
 def run(term, params, student, teachers, batch, step=0):
-    mean, memory = term.apply(params, {}, StepContext(student, teachers, batch, step, KEY))
+    mean, memory = mean_of(term, params, {}, StepContext(student, teachers, batch, step, KEY))
     assert memory == {}
     return mean
 
@@ -340,7 +341,7 @@ def test_widths_that_differ_without_a_mapping_are_refused_with_a_hint(student):
 
 @pytest.mark.parametrize("valid", [[True] * 4, [False, False, True, False], [False] * 4])
 def test_a_term_over_the_batch_counts_once_whatever_is_valid(batch, valid):
-    term = Term("batch", lambda _params, memory, _seen: (jnp.asarray(5.0), memory), "text")
+    term = BoundTerm("batch", lambda _params, memory, _seen: (jnp.asarray(5.0), memory), "text")
     mean = run(term, {}, None, {}, batch.replace(valid=np.array(valid)))
     assert (float(mean.total), int(mean.count)) == (5.0, 1)
 
@@ -349,12 +350,12 @@ def test_a_term_over_the_batch_counts_once_whatever_is_valid(batch, valid):
 def test_counts_are_known_before_the_models_run_whatever_the_leading_axes(batch, kind, count):
     batch = batch.replace(valid=np.array([True, True, True, False]))
     microbatches = jax.tree.map(lambda leaf: np.stack([leaf, leaf[::-1]]), batch)
-    assert Term(kind, lambda *_: None, "text").count(microbatches) == count
+    assert BoundTerm(kind, lambda *_: None, "text").count(microbatches) == count
 
 
 def test_a_labelled_term_leaves_out_rows_without_label_and_rows_that_only_fill(batch):
     batch = batch.replace(
         valid=np.array([True, True, False, False]), label_valid=np.array([True, False, True, False])
     )
-    assert Term("example", lambda *_: None, "text", labelled=True).count(batch) == 1
-    assert Term("example", lambda *_: None, "text").count(batch) == 2
+    assert BoundTerm("example", lambda *_: None, "text", labelled=True).count(batch) == 1
+    assert BoundTerm("example", lambda *_: None, "text").count(batch) == 2

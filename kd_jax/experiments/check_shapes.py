@@ -1,0 +1,114 @@
+"""Checks a whole experiment against shapes, before anything is trained."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kd_jax.config.names import TRAIN
+from kd_jax.config.schema import ModelPlan, Plan
+from kd_jax.core.types import Batch, Teacher
+from kd_jax.data.run_datasets import view_name
+from kd_jax.data.source import Source
+from kd_jax.experiments.build import build_shapes, make_group
+from kd_jax.teachers.build_ensemble import equal_ensemble
+from kd_jax.teachers.cache import CachedTeacher
+from kd_jax.teachers.conditioned_student import build_condition
+from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable
+from kd_jax.training.context import RunContext
+from kd_jax.training.trained_model import TrainedModel
+
+
+def check_shapes(plan: Plan, context: RunContext) -> None:
+    """Builds every model, objective and condition of an experiment as shapes.
+
+    So a wrong layer name in the last student is refused in seconds, not after its teachers were
+    trained for hours. A model that starts from another one of this run, and whoever learns from it,
+    can't be built before that one is finished; it is checked in its turn.
+
+    Raises:
+      ValueError: naming the model and what doesn't fit.
+    """
+    models: dict[str, TrainedModel] = {}
+    for group in plan.groups:
+        needed = [name for model in group for name in (*model.teachers, *model.members)]
+        if any(name not in models for name in needed) or any(model.start for model in group):
+            continue
+        if group[0].members:
+            models[group[0].name] = _ensemble(group[0], models, context)
+        else:
+            models |= _group(group, models, context)
+
+
+def _group(
+    plans: Sequence[ModelPlan], models: Mapping[str, TrainedModel], context: RunContext
+) -> dict[str, TrainedModel]:
+    built = {plan.name: build_shapes(plan, context) for plan in plans}
+    conditions = {
+        plan.name: build_condition(plan, *built[plan.name], models, context) for plan in plans
+    }
+    if plans[0].objective and not plans[0].restore:
+        training = plans[0].training
+        context.parallel.check_batch(training["batch_size"], training["accumulate"])
+        source = _source(plans[0], context)
+        frozen = _frozen(plans, models, source, context)
+        networks = {name: network for name, (network, _) in built.items()}
+        make_group(plans, networks, frozen, source, context, conditions)
+    return {
+        plan.name: TrainedModel(plan, *built[plan.name], {}, Path(), (plan.view,)) for plan in plans
+    }
+
+
+def _source(plan: ModelPlan, context: RunContext) -> Source:
+    """What a model learns from; sets that aren't made yet have the rows' kind of the training split."""
+    return context.datasets.training_source((TRAIN,) if plan.data != (TRAIN,) else plan.data)
+
+
+def _ensemble(
+    plan: ModelPlan, models: Mapping[str, TrainedModel], context: RunContext
+) -> TrainedModel:
+    members = {name: models[name] for name in plan.members}
+    try:
+        network = equal_ensemble(plan, members, context)
+    except ValueError as error:
+        raise ValueError(f"models.{plan.name}: {error}") from None
+    views = {view_name(view): view for member in members.values() for view in member.views}
+    variables = {name: member.variables for name, member in members.items()}
+    return TrainedModel(plan, network, variables, {}, Path(), tuple(views.values()))
+
+
+def _frozen(
+    plans: Sequence[ModelPlan],
+    models: Mapping[str, TrainedModel],
+    source: Source,
+    context: RunContext,
+) -> FrozenTeachers:
+    """The teachers of a group, with shapes in place of their variables."""
+    names = {name: None for plan in plans for name in plan.teachers}
+    cached = {name for plan in plans for name in plan.cached}
+    mixed = bool(plans[0].training.get("mixing"))
+    check_cacheable(sorted(cached), augmented=context.datasets.augmented, mixed=mixed)
+    teachers: dict[str, Teacher] = {}
+    views: list[Mapping[str, Any]] = []
+    for name in names:
+        model = models[name]
+        variables = jax.eval_shape(model.network.frozen, model.variables)
+        live = Teacher(variables, model.network)
+        if name not in cached:
+            views += model.views
+            teachers[name] = live
+            continue
+        batches = context.datasets.evaluation_batches(source, model.views, context.processes)
+        teachers[name] = Teacher(_table(live, next(iter(batches)), len(source)), CachedTeacher())
+    return FrozenTeachers(teachers, views, {name: models[name].network.view for name in names})
+
+
+def _table(teacher: Teacher, batch: Batch, rows: int) -> dict[str, Any]:
+    """The shapes of a teacher's stored outputs: those with one vector an example."""
+    output = jax.eval_shape(lambda held, seen: held(seen), teacher, batch)
+    kept = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
+    return {
+        name: jax.ShapeDtypeStruct((rows, found.shape[-1]), found.dtype)
+        for name, found in {**kept, "logits": output.logits}.items()
+    }

@@ -1,0 +1,119 @@
+"""Opens a finished run in Python: its results, and its models ready to be called."""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kd_jax.export.predict import BATCH_SIZE, Predictor
+from kd_jax.models.weights import files
+
+
+class LoadedModel(Predictor):
+    """A finished model of a run: called with raw inputs, it returns logits.
+
+    Args:
+      folder: of the model in the run's folder, which holds finished.json.
+
+    Raises:
+      ValueError: if the model isn't finished, or is damaged.
+    """
+
+    DESCRIPTION = "finished.json"
+
+    def __call__(self, inputs: Any) -> jax.Array:
+        """Computes logits.
+
+        Args:
+          inputs: texts, pairs of texts, or images uint8 `[N, H, W, C]` or a list of `[H, W, C]`;
+            they are tokenized, or resized and normalized, as in training.
+
+        Returns:
+          `[N, K]` float, in the order of `class_names`.
+        """
+        values = [inputs] if isinstance(inputs, str) else list(inputs)
+        chunks = [values[i : i + BATCH_SIZE] for i in range(0, len(values), BATCH_SIZE)]
+        if not chunks:
+            raise ValueError("there are no inputs")
+        return jax.numpy.concatenate([self.logits(chunk) for chunk in chunks])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the K classes."""
+        return tuple(self.description["class_names"])
+
+
+class LoadedModels(Mapping[str, LoadedModel]):
+    """The models of a run by name, opened when they are asked for."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...]):
+        self._folder, self._names = folder, names
+        self._opened: dict[str, LoadedModel] = {}
+
+    def __getitem__(self, name: str) -> LoadedModel:
+        if name not in self._names:
+            raise KeyError(f"there is no model {name!r}; there are {', '.join(self._names)}")
+        if name not in self._opened:
+            self._opened[name] = LoadedModel(self._folder / name)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Run:
+    """A finished run.
+
+    Attributes:
+      path: its folder.
+      results: what stands in results.json.
+      config: the resolved config.
+      models: name -> model, ensembles left out; call one with raw inputs.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.results: dict[str, Any] = files.read_json(path / "results.json")
+        self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        trained = [
+            name for name in self.results["order"] if (path / name / "finished.json").is_file()
+        ]
+        self.models = LoadedModels(path, tuple(trained))
+
+    @cached_property
+    def student(self) -> LoadedModel:
+        """The compared student."""
+        return self.models[self.results["compare"]["student"]]
+
+    @cached_property
+    def teacher(self) -> LoadedModel:
+        """The compared teacher."""
+        return self.models[self.results["compare"]["teacher"]]
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, models: {', '.join(self.models)})"
+
+
+def load(workdir: str | Path) -> Run:
+    """Opens a finished run.
+
+    Args:
+      workdir: the run's folder.
+
+    Raises:
+      ValueError: if it is no run's folder, or the run isn't finished.
+    """
+    path = Path(workdir)
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{str(workdir)!r} is no run's folder: it has no config.json")
+    if not (path / "results.json").is_file():
+        raise ValueError(
+            f"the run in {str(workdir)!r} is not finished; start it again and it goes on"
+        )
+    return Run(path)
