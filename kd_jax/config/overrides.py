@@ -1,0 +1,109 @@
+"""Sets keys of a config from the command line: `--config.training.epochs=3`."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+WORDS = {"none": None, "null": None, "true": True, "false": False}
+
+TUPLES = ("inputs",)
+"""Keys that are a text or a tuple of texts."""
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Separates `--config.KEY=VALUE` (or `--config.KEY VALUE`) from the other arguments.
+
+    Raises:
+      ValueError: for a key without a value.
+    """
+    found: list[tuple[str, str]] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not (argument.startswith("-") and name.startswith("config.")):
+            rest.append(argument)
+            continue
+        if not equals:
+            if not waiting:
+                raise ValueError(f"--{name} needs a value: --{name}=VALUE")
+            value = waiting.pop(0)
+        found.append((name.removeprefix("config."), value))
+    return found, rest
+
+
+def override(config: ConfigDict, path: str, text: str) -> None:
+    """Sets one key.
+
+    Args:
+      config: inherited, so that a key of one model can be set alone.
+      path: of the key, with dots.
+      text: of the value: a number, a word, None, true or false, a tuple as `8,16` or `(8, 16)`, or
+        any Python literal.
+
+    Raises:
+      ValueError: for a key that the config doesn't have, naming what exists, or a value of another
+        kind than the key's.
+    """
+    *sections, key = path.split(".")
+    section: Any = config
+    for number, name in enumerate(sections):
+        if not isinstance(section, ConfigDict) or name not in section:
+            _refuse(section, ".".join(sections[:number]), name)
+        section = section[name]
+    if not isinstance(section, ConfigDict) or key not in section:
+        _refuse(section, ".".join(sections), key)
+    value = _converted(path, text, section[key])
+    with section.unlocked(), section.ignore_type():
+        section[key] = value
+
+
+def _refuse(section: Any, where: str, name: str) -> None:
+    known = ", ".join(section) if isinstance(section, ConfigDict) else "none"
+    owner = where or "the config"
+    raise ValueError(f"the config has no such option: {owner} has no {name!r}; it has {known}")
+
+
+def _converted(path: str, text: str, current: Any) -> Any:
+    """The value of a text, as the key's present value suggests."""
+    key = path.rpartition(".")[2]
+    if isinstance(current, str):
+        if key in TUPLES and "," in text:
+            return tuple(part.strip() for part in text.split(","))
+        return None if text in ("None", "none") and key == "dir" else text
+    value = parse(text)
+    if isinstance(current, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{path} must be true or false, got {text!r}")
+    elif isinstance(current, (int, float)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not number and not isinstance(value, tuple):
+            raise ValueError(f"{path} must be a number, got {text!r}")
+        if isinstance(current, float) and isinstance(value, int) and number:
+            value = float(value)
+        elif isinstance(value, float) and value.is_integer() and number:
+            value = int(value)
+    elif isinstance(current, tuple):
+        if value is not None and not isinstance(value, tuple):
+            value = (value,)
+    elif isinstance(current, ConfigDict):
+        if value is not None:
+            raise ValueError(f"{path} is a section; set one of {', '.join(current)}, or None")
+    return value
+
+
+def parse(text: str) -> Any:
+    """Reads a value: a Python literal, a word of `WORDS`, values between commas, or a text."""
+    stripped = text.strip()
+    if stripped.lower() in WORDS:
+        return WORDS[stripped.lower()]
+    try:
+        return ast.literal_eval(stripped)
+    except (ValueError, SyntaxError):
+        pass
+    if "," in stripped and not stripped.startswith(("(", "[", "{")):
+        return tuple(parse(part) for part in stripped.split(",") if part.strip())
+    return text

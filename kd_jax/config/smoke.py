@@ -1,0 +1,120 @@
+"""Shrinks any experiment to seconds: built-in data, tiny models, a few steps.
+
+Nothing of it is meant to be good; it shows that a config runs.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kd_jax.config.defaults import HARD
+
+TEXT = dict(
+    inputs="text",
+    label="label",
+    train="train[:3%]",
+    selection="validation[:5%]",
+    evaluation="test[:5%]",
+)
+IMAGES = dict(
+    inputs="image", label="label", train="train[:20%]", selection="train[80%:]", evaluation="test"
+)
+TEXT_NAMES = ("docstrings", "hostile_docstrings")
+
+ENCODER = dict(
+    name="encoder",
+    width=16,
+    layers=1,
+    heads=2,
+    intermediate=32,
+    max_positions=64,
+    type_vocabulary=2,
+    dropout=0.1,
+    pooling="mean",
+)
+RESNET = dict(name="cifar_resnet", depth=14, stem=4, widths=(4, 8, 8), shortcut="pad")
+
+SMALL: dict[str, dict[str, Any]] = {
+    "bilstm": dict(width=8, hidden=8),
+    "cifar_resnet": dict(stem=4, widths=(4, 8, 8)),
+    "encoder": dict(width=8, layers=1, heads=2, intermediate=32, max_positions=64),
+    "text_cnn": dict(width=16, filters=8),
+    "text_vgg": dict(embedding=16, width=0.0625),
+    "vgg": dict(width=0.0625),
+}
+"""Options of models that are replaced, where the model has them."""
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """Shrinks a config in place, before its models inherit, and returns it."""
+    text = "tokenizer" in config.view
+    with config.unlocked(), config.ignore_type():
+        _shrink_data(config, text)
+        if text:
+            config.view = ConfigDict(dict(tokenizer="trained", vocabulary_size=500, max_length=32))
+        _shrink_training(config.training, config)
+        for model in config.models.values():
+            _shrink_model(model, config, text)
+        for section in (config.get("transfer_sets") or {}).values():
+            if "rounds" in section.get("source", {}):
+                section.source.rounds = 1
+        for section in (config.get("trusted_sets") or {}).values():
+            section.folds = min(section.folds, 2)
+    return config
+
+
+def _shrink_data(config: Any, text: bool) -> None:
+    name = config.data.name
+    config.data.name = name if name in TEXT_NAMES else "docstrings" if text else "digits"
+    for key, value in (TEXT if text else IMAGES).items():
+        # A few rows would leave nothing that a scoring model can tell apart.
+        if not (key == "train" and config.get("trusted_sets")):
+            config.data[key] = value
+    if config.data.augmentation.crop:
+        config.data.augmentation.crop = 1
+    # Other datasets may be absent or need the network; other splits and corruptions stay.
+    kept = {key: each for key, each in config.evaluations.items() if not (each or {}).get("name")}
+    config.evaluations = ConfigDict({})
+    for key, each in kept.items():
+        if each and "evaluation" in each:
+            each.evaluation = "test[5%:10%]"
+        if each and "corruption" in each:
+            each.corruption.severity = 5
+        config.evaluations[key] = each
+
+
+def _shrink_training(training: Any, config: Any) -> None:
+    if "epochs" in training:
+        training.epochs = 2.0 if config.get("trusted_sets") else 0.5
+    if "batch_size" in training:
+        training.batch_size = min(training.batch_size, 32)
+    if "warmup_steps" in training.get("schedule", {}):
+        training.schedule.warmup_steps = 1
+
+
+def _shrink_model(section: Any, config: Any, text: bool) -> None:
+    if section.get("training"):
+        _shrink_training(section.training, config)
+    if section.get("view") and "tokenizer" in section.view:
+        section.view = ConfigDict(dict(tokenizer="trained", vocabulary_size=300, max_length=24))
+    model = section.get("model")
+    if not model:
+        return
+    if "pretrained" in model:
+        tiny = (ENCODER if text else RESNET) | {
+            key: model[key] for key in ("pooling",) if text and key in model
+        }
+        section.model = ConfigDict(tiny)
+        if not section.get("objective"):
+            section.objective = ConfigDict(HARD)
+            if "mixing" in config.training:
+                section.training = ConfigDict(dict(mixing=None))
+    elif model.get("name") in SMALL:
+        for key, value in SMALL[model.name].items():
+            if key in model:
+                model[key] = value
+        if model.get("head"):
+            model.head = (16,)
+    for term in (section.get("objective") or {}).values():
+        if term.term == "contrastive_representation":
+            term.negatives, term.width = 32, 16
