@@ -15,16 +15,7 @@ SOFT = soft_targets(temperature=4.0, hard=0)
 def get_config():
     return experiment(
         "digits_conditioned",
-        data="digits",
-        training=dict(
-            epochs=100.0,
-            optimizer=dict(learning_rate=2e-2, weight_decay=0.1),
-            schedule=dict(warmup_steps=50),
-        ),
-        teacher=dict(
-            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.5),
-            training=dict(epochs=60.0, optimizer=dict(learning_rate=4e-3, weight_decay=1e-2)),
-        ),
+        start="digits",
         student=dict(
             model=dict(name="cnn", widths=(16, 32), batch_norm=False),
             condition=dict(on="teacher", output="logits", map="linear", drop=0.5),

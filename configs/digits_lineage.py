@@ -19,16 +19,7 @@ OWN = HARD | dict(own=dict(term="soft_target_kl", weight=1.0, temperature=1.0))
 def get_config():
     return experiment(
         "digits_lineage",
-        data="digits",
-        training=dict(
-            epochs=100.0,
-            optimizer=dict(learning_rate=2e-2, weight_decay=0.1),
-            schedule=dict(warmup_steps=50),
-        ),
-        teacher=dict(
-            model=dict(name="vgg", depth=11, width=0.25, batch_norm=True, head=(), dropout=0.5),
-            training=dict(epochs=60.0, optimizer=dict(learning_rate=4e-3, weight_decay=1e-2)),
-        ),
+        start="digits",
         student=dict(
             model=dict(name="cnn", widths=(16, 32), batch_norm=False),
             teachers=("assistant",),

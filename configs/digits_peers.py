@@ -11,28 +11,20 @@ compared teacher is the wide baseline, which teaches nobody."""
 from kd_jax.config import HARD, experiment
 
 MUTUAL = HARD | dict(mutual=dict(term="soft_target_kl", weight=1.0, temperature=1.0))
+WIDE = dict(name="cnn", widths=(32, 64), batch_norm=False)
 
 
 def get_config():
     return experiment(
         "digits_peers",
-        data="digits",
-        training=dict(
-            epochs=100.0,
-            optimizer=dict(learning_rate=2e-2, weight_decay=0.1),
-            schedule=dict(warmup_steps=50),
-        ),
+        start="digits",
         student=dict(
             model=dict(name="cnn", widths=(16, 32), batch_norm=False),
             teachers=("peer:wide",),
             objective=MUTUAL,
         ),
         models=dict(
-            wide=dict(
-                model=dict(name="cnn", widths=(32, 64), batch_norm=False),
-                teachers=("peer:student",),
-                objective=MUTUAL,
-            ),
+            wide=dict(model=WIDE, teachers=("peer:student",), objective=MUTUAL),
             baseline_wide=dict(like="wide", teachers=(), objective=HARD),
         ),
         compare=dict(teacher="baseline_wide"),

@@ -23,12 +23,7 @@ ENSEMBLE = dict(name="ensemble", members=MEMBERS, combine="mean_probabilities")
 def get_config():
     return experiment(
         "digits_three_teachers",
-        data="digits",
-        training=dict(
-            epochs=100.0,
-            optimizer=dict(learning_rate=2e-2, weight_decay=0.1),
-            schedule=dict(warmup_steps=50),
-        ),
+        start="digits",
         student=dict(
             model=dict(name="cnn", widths=(16, 32), batch_norm=False),
             teachers=("ensemble",),

@@ -16,12 +16,7 @@ from kd_jax.config import HARD, experiment, soft_targets
 def get_config():
     return experiment(
         "digits_trusted",
-        data="digits",
-        training=dict(
-            epochs=100.0,
-            optimizer=dict(learning_rate=2e-2, weight_decay=0.1),
-            schedule=dict(warmup_steps=50),
-        ),
+        start="digits",
         trusted_sets=dict(
             trusted=dict(
                 judge="judge",

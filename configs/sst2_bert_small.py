@@ -8,26 +8,18 @@ other by --config.models.teacher.restore=runs/sst2/teacher. Student and baseline
 blocks of the same pretrained network, and the student, exported, opens in transformers as
 AutoModelForSequenceClassification."""
 
-from kd_jax.config import HARD, experiment, soft_targets
+from kd_jax.config import experiment, soft_targets
 
 
 def get_config():
     return experiment(
         "sst2_bert_small",
-        data="glue/sst2",
-        view=dict(tokenizer="minilm", max_length=64),
+        start="sst2_minilm",
         training=dict(batch_size=128, epochs=1.0, optimizer=dict(learning_rate=2e-4)),
-        teacher=dict(
-            model=dict(pretrained="minilm"),
-            objective=HARD,
-            training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
-        ),
         student=dict(
             # As DistilBERT: blocks 2 and 5 of the same network; the baseline starts from them too.
             model=dict(pretrained="minilm", keep_layers=(2, 5), pooling="cls"),
             cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
             objective=soft_targets(temperature=1.0),
         ),
-        evaluations=dict(whole=dict(evaluation="validation")),
-        checkpoint=dict(every_steps=250),
     )

@@ -9,7 +9,7 @@ The models are those of configs/sst2_minilm.py. The other sources are tables of 
 columns are those of the sentences that Hutto and Gilbert (2014, "VADER") had rated from -4 to 4.
 What people called nearly neutral is left out. """
 
-from kd_jax.config import HARD, experiment, soft_targets
+from kd_jax.config import experiment
 
 RANGES = dict(negative=(None, -1.0), positive=(1.0, None))
 RATED = dict(evaluation="train", inputs="text", label="score", label_ranges=RANGES)
@@ -18,21 +18,8 @@ RATED = dict(evaluation="train", inputs="text", label="score", label_ranges=RANG
 def get_config():
     return experiment(
         "sst2_domains",
-        data="glue/sst2",
-        view=dict(tokenizer="minilm", max_length=64),
-        training=dict(batch_size=128, epochs=6.0, optimizer=dict(learning_rate=5e-4)),
-        teacher=dict(
-            model=dict(pretrained="minilm"),
-            objective=HARD,
-            training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
-        ),
-        student=dict(
-            model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
-            cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
-            objective=soft_targets(temperature=1.0),
-        ),
+        start="sst2_minilm",
         evaluations=dict(
             products=dict(name="amazon.tsv", **RATED), news=dict(name="nyt.tsv", **RATED)
         ),
-        checkpoint=dict(every_steps=250),
     )

@@ -31,17 +31,11 @@ UNTAUGHT = dict(teachers=(), cached=(), objective=HARD)
 def get_config():
     return experiment(
         "sst2_transfer",
-        data="glue/sst2",
-        view=dict(tokenizer="minilm", max_length=64),
+        start="sst2_minilm",
         # Epochs of the training sentences: with or without new ones the steps are as many.
         training=dict(batch_size=128, epochs=12.0, optimizer=dict(learning_rate=5e-4)),
         transfer_sets=dict(
             of_teacher=dict(teacher="teacher", **KEPT), of_baseline=dict(teacher="baseline", **KEPT)
-        ),
-        teacher=dict(
-            model=dict(pretrained="minilm"),
-            objective=HARD,
-            training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
         ),
         student=dict(
             model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
@@ -54,6 +48,4 @@ def get_config():
             baseline=dict(like="student", **ALONE, **UNTAUGHT),
             noisy=dict(like="student", data=("train", "of_baseline"), **UNTAUGHT),
         ),
-        evaluations=dict(whole=dict(evaluation="validation")),
-        checkpoint=dict(every_steps=250),
     )

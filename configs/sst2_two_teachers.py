@@ -16,9 +16,7 @@ ENSEMBLE = dict(name="ensemble", members=("minilm", "cnn"), combine="mean_probab
 def get_config():
     return experiment(
         "sst2_two_teachers",
-        data="glue/sst2",
-        view=dict(tokenizer="minilm", max_length=64),
-        training=dict(batch_size=128, epochs=6.0, optimizer=dict(learning_rate=5e-4)),
+        start="sst2_minilm",
         models=dict(
             minilm=dict(
                 model=dict(pretrained="minilm"),
@@ -39,6 +37,4 @@ def get_config():
             cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
             objective=soft_targets(temperature=1.0),
         ),
-        evaluations=dict(whole=dict(evaluation="validation")),
-        checkpoint=dict(every_steps=250),
     )

@@ -8,7 +8,7 @@ The dataset is TFDS's `glue/sst2`; set TFDS_DATA_DIR or --config.data.dir where 
 already. Splits, student and baseline are those of `sst2_minilm.py`, whose tokenizer alone is taken
 from MiniLM here."""
 
-from kd_jax.config import experiment, soft_targets
+from kd_jax.config import experiment
 
 VGG = dict(name="text_vgg", embedding=128, depth=16, width=0.5, batch_norm=True, head=(128,))
 
@@ -16,18 +16,9 @@ VGG = dict(name="text_vgg", embedding=128, depth=16, width=0.5, batch_norm=True,
 def get_config():
     return experiment(
         "sst2_vgg16_text",
-        data="glue/sst2",
-        view=dict(tokenizer="minilm", max_length=64),
-        training=dict(batch_size=128, epochs=6.0, optimizer=dict(learning_rate=5e-4)),
+        start="sst2_minilm",
         teacher=dict(
             model=dict(**VGG, dropout=0.3),
             training=dict(epochs=2.0, optimizer=dict(learning_rate=3e-3)),
         ),
-        student=dict(
-            model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.3),
-            cached=("teacher",),  # The teacher sees each sentence once: nothing augments them.
-            objective=soft_targets(temperature=1.0),
-        ),
-        evaluations=dict(whole=dict(evaluation="validation")),
-        checkpoint=dict(every_steps=250),
     )

@@ -1,6 +1,19 @@
-"""The command line: flags to a config to one call, and every refusal to one line and an exit
-status."""
+"""The command line: flags become a config and one call; a refusal is one line and an exit status.
 
+  kd-jax                                                the default experiment, digits
+  kd-jax --config=sst2_minilm --workdir=DIR [--config.training.epochs=2 ...]
+  kd-jax --config=configs/sst2_minilm.py --smoke        the same in seconds, on built-in data
+  kd-jax --config=digits --print_config                 every key with its value
+  kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
+  kd-jax --stage=export --workdir=DIR                   a finished student as files for deployment
+  kd-jax --stage=predict --workdir=DIR --input=FILE     its labels and probabilities of new inputs
+  kd-jax --stage=explain --workdir=DIR                  what teacher and student rest on, with plots
+  kd-jax --stage=explain --workdir=DIR --by=terms       what each term of the objective adds
+
+In a checkout, `uv run launch.py` is the same command.
+"""
+
+import json
 import logging
 import os
 import sys
@@ -9,53 +22,55 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from kd_jax.config.load import load_config, plain
+from kd_jax.config.overrides import override, split_overrides
 
-DEFAULT_CONFIG = "configs/digits.py"
+DEFAULT_CONFIG = "digits"
+CONFIG_FILE = "config_file.json"
+"""Where a run notes the user's config file, whose models and terms later stages need as well."""
+
 FLAGS = flags.FLAGS
+BY = ["members", "features", "terms", "sources"]
 
+flags.DEFINE_string(
+    "config",
+    DEFAULT_CONFIG,
+    "A config's file or the name of a shipped one, and after a colon a variant of it;"
+    " --config.key=value overrides a key.",
+)
+flags.DEFINE_bool("smoke", False, "Shrinks the config to seconds: built-in data, tiny models.")
+flags.DEFINE_bool("print_config", False, "Prints the resolved config and ends.")
 flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
 flags.DEFINE_enum(
-    "stage",
-    "train",
-    ["train", "export", "predict", "explain"],
-    "What to do with the run in --workdir.",
+    "stage", "train", ["train", "export", "predict", "explain"], "What to do in --workdir."
 )
 flags.DEFINE_string(
     "model", None, "Of the run, to export, predict with or explain; default: the compared student."
 )
 flags.DEFINE_list(
-    "formats",
-    [],
-    "To export, of kd_jax, huggingface, stablehlo, onnx; default: all that can hold it.",
+    "formats", [], "To export: kd_jax, huggingface, stablehlo, onnx; default: all that can hold it."
 )
 flags.DEFINE_string(
     "input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images."
 )
-flags.DEFINE_string("output", "-", "The file that predictions go to, JSON lines; '-' for stdout.")
+flags.DEFINE_string("output", "-", "File for predictions, JSON lines; '-' for stdout.")
 flags.DEFINE_enum(
-    "players",
+    "by",
     "members",
-    ["members", "features", "terms", "sources"],
-    "To explain: the members of "
-    "ensembles and the parts of examples; or blocks of the features that the classifier reads; or the "
-    "terms of the model's objective, or the sources of its training data, for each subset of which it is "
-    "trained anew.",
+    BY,
+    "To explain: members of ensembles and parts of examples; blocks of features; or terms of the"
+    " objective, or sources of training data, for each subset of which the model is trained anew.",
 )
-flags.DEFINE_integer(
-    "examples", None, "To explain by their parts, the first of the evaluation split; default: 8."
-)
-flags.DEFINE_integer(
-    "blocks", None, "To explain the features by, of neighbouring dimensions; default: up to 8."
-)
+flags.DEFINE_enum("players", None, BY, "The old name of --by.")
+flags.DEFINE_integer("examples", None, "To explain: how many examples; default: 8.")
+flags.DEFINE_integer("blocks", None, "To explain features: how many blocks; default: up to 8.")
 flags.DEFINE_integer(
     "permutations",
     None,
-    "To sample, an even number, at least 4; default: 64 for each example, and "
-    "exact values of features, terms and sources.",
+    "To sample, an even number from 4 on; default: 64 for each example, exact values elsewhere.",
 )
 flags.DEFINE_bool("debug", False, "Show tracebacks.")
 flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
@@ -67,48 +82,22 @@ flags.DEFINE_string(
 )
 
 
-def split_arguments(arguments: list[str]) -> tuple[str, list[str]]:
-    """The config's file and the other arguments; overrides (`--config.x=1`) stay among them."""
-    config, rest, position = DEFAULT_CONFIG, [], 0
-    while position < len(arguments):
-        argument = arguments[position]
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name == "config":
-            if not equals:
-                position += 1
-                value = arguments[position] if position < len(arguments) else ""
-            config = value
-        else:
-            rest.append(argument)
-        position += 1
-    return config, rest
-
-
 def main() -> None:
-    """Parses the command line, runs, and exits with the status that design promises."""
-    debug, argv = "--debug" in sys.argv, list(sys.argv)
-    if not debug:
-        sys.unraisablehook = _show_unless_late
+    """Parses the command line, runs, and exits with a status.
+
+    0 when it finished; 75 when it was stopped and the same command resumes it; 1 otherwise, with
+    one line on stderr that says what was wrong.
+    """
+    arguments = sys.argv[1:]
     try:
-        status = _run(argv)
+        status = _run(arguments)
     except Exception as error:
-        if debug:
+        if "--debug" in arguments:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # At once: other processes of a cluster are not waited for, and the failed save's other
-        # writes say nothing more.
-        os._exit(1)
+        status = 1
     sys.stdout.flush()
     sys.exit(status)
-
-
-def _show_unless_late(unraisable: Any) -> None:
-    """Shows what could not be raised, save that nobody waits any more for the other writes of a
-    save that failed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
 
 
 def _one_line(error: BaseException) -> str:
@@ -116,26 +105,14 @@ def _one_line(error: BaseException) -> str:
     from kd_jax.training.interruption import Diverged
 
     text = _message(error) or type(error).__name__
-    if isinstance(
-        error,
-        (
-            ValueError,
-            OSError,
-            flags.Error,
-            AttributeError,
-            KeyError,
-            TypeError,
-            CheckpointError,
-            Diverged,
-        ),
-    ):
+    known = (ValueError, OSError, flags.Error, AttributeError, KeyError, TypeError)
+    if isinstance(error, (*known, CheckpointError, Diverged)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 def _message(error: BaseException) -> str:
-    """What an error says, on one line; a KeyError's own text, and that of an error raised with one,
-    is a repr of it."""
+    """What an error says, on one line; a KeyError's own text is a repr of it."""
     while (
         error.args
         and isinstance(error, (KeyError, AttributeError))
@@ -146,80 +123,94 @@ def _message(error: BaseException) -> str:
     return " ".join(str(text).split())
 
 
-def _parse(config: ConfigDict, arguments: list[str]) -> list[str]:
-    """Sets the flags, those of the config among them; what is left over is returned.
-
-    Raises:
-      ValueError: for an override of a key that the config doesn't have.
-    """
-    try:
-        config_flags.DEFINE_config_dict("config", config)
-        return FLAGS(arguments)
-    except (AttributeError, KeyError) as error:
-        raise ValueError(f"the config has no such option: {_message(error)}") from error
-
-
-def _run(argv: list[str]) -> int:
-    file, arguments = split_arguments(argv[1:])
-    # The flags of ml_collections look for their overrides in sys.argv.
-    sys.argv = [argv[0], *arguments]
+def _run(arguments: list[str]) -> int:
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
-        flags.DEFINE_string(
-            "config", DEFAULT_CONFIG, "FILE.py[:VARIANT]; --config.key=value overrides a key."
-        )
-        print(f"{sys.modules['__main__'].__doc__}\n{FLAGS.module_help(__name__)}")
+        print(f"{__doc__}\n{FLAGS.module_help(__name__)}")
         return 0
-    rest = _parse(load_config(file), [argv[0], *arguments])
+    overrides, others = split_overrides(arguments)
+    rest = FLAGS([sys.argv[0], *others])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
-    _prepare_devices(text=_reads_text())
     _log_to_stderr(debug=FLAGS.debug)
     if FLAGS.stage == "train":
-        return _until_stopped(lambda: _train(plain(FLAGS.config)))
+        config: Any = load_config(FLAGS.config, smoke=FLAGS.smoke)
+        for path, text in overrides:
+            override(config, path, text)
+        if FLAGS.print_config:
+            print(json.dumps(plain(config), indent=2))
+            return 0
+        _prepare_devices(text="tokenizer" in config.get("view", {}))
+        return _until_stopped(lambda: _train(config))
     if FLAGS.workdir is None:
         raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
-    from kd_jax import stages
-
-    if FLAGS.stage == "explain":
-        return _until_stopped(
-            lambda: stages.explain(
-                Path(FLAGS.workdir),
-                FLAGS.model,
-                FLAGS.players,
-                FLAGS.examples,
-                FLAGS.blocks,
-                FLAGS.permutations,
-            )
+    if overrides:
+        raise ValueError(
+            f"--config.{overrides[0][0]} is for training; --stage={FLAGS.stage} reads the run's own"
         )
-    if FLAGS.stage == "export":
-        return stages.export(Path(FLAGS.workdir), FLAGS.model, FLAGS.formats)
-    return stages.predict(Path(FLAGS.workdir), FLAGS.model, FLAGS.input, FLAGS.output)
+    _register_what_the_run_used(Path(FLAGS.workdir))
+    _prepare_devices(text=any(Path(FLAGS.workdir).glob("*/tokenizer.json")))
+    return _after_training(Path(FLAGS.workdir))
 
 
-def _reads_text() -> bool:
-    """Whether the run's networks read text: by the config, or by what a finished run has left."""
-    if FLAGS.stage == "train" or FLAGS.workdir is None:
-        return "tokenizer" in FLAGS.config.get("view", {})
-    return any(Path(FLAGS.workdir).glob("*/tokenizer.json"))
-
-
-def _train(config: dict[str, Any]) -> int:
+def _train(config: ConfigDict) -> int:
+    from kd_jax.core.json_files import write_json
+    from kd_jax.experiments.plan import make_plan
     from kd_jax.experiments.run import run_experiment
     from kd_jax.training.sharding import start_process
 
+    resolved = plain(config)
+    make_plan(resolved)  # Refused before a device is taken or a folder made.
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.sweep:
         from kd_jax.experiments.sweep.run import run_sweep
 
-        run_sweep(FLAGS.config, Path(FLAGS.sweep), _workdir(config, sweep=True))
-    else:
-        run_experiment(config, _workdir(config, sweep=False))
+        run_sweep(config, Path(FLAGS.sweep), _workdir(resolved, sweep=True))
+        return 0
+    workdir = _workdir(resolved, sweep=False)
+    results = run_experiment(resolved, workdir)
+    if results:
+        write_json(workdir / CONFIG_FILE, {"config": _absolute(FLAGS.config)})
     return 0
 
 
+def _absolute(argument: str) -> str:
+    name, colon, variant = argument.partition(":")
+    path = Path(name)
+    return f"{path.resolve() if path.is_file() else name}{colon}{variant}"
+
+
+def _register_what_the_run_used(workdir: Path) -> None:
+    """Loads the run's config file again: what it registers is needed to open its models."""
+    explicit = FLAGS["config"].present
+    noted = workdir / CONFIG_FILE
+    if explicit:
+        load_config(FLAGS.config)
+    elif noted.is_file():
+        argument = json.loads(noted.read_text())["config"]
+        if (
+            argument.partition(":")[0].endswith(".py")
+            and Path(argument.partition(":")[0]).is_file()
+        ):
+            load_config(argument)
+
+
+def _after_training(workdir: Path) -> int:
+    from kd_jax import stages
+
+    if FLAGS.stage == "export":
+        return stages.export(workdir, FLAGS.model, FLAGS.formats)
+    if FLAGS.stage == "predict":
+        return stages.predict(workdir, FLAGS.model, FLAGS.input, FLAGS.output)
+    by = FLAGS.players or FLAGS.by
+    return _until_stopped(
+        lambda: stages.explain(
+            workdir, FLAGS.model, by, FLAGS.examples, FLAGS.blocks, FLAGS.permutations
+        )
+    )
+
+
 def _until_stopped(stage: Callable[[], int]) -> int:
-    """The stage's exit status, or that of one that SIGTERM has stopped and the same command
-    resumes."""
+    """The stage's exit status, or that of one that was stopped and that the same command resumes."""
     from kd_jax.training.interruption import RESUMABLE, Interrupted
 
     try:
@@ -230,7 +221,7 @@ def _until_stopped(stage: Callable[[], int]) -> int:
 
 
 def _log_to_stderr(*, debug: bool) -> None:
-    """The package's messages as plain lines; other libraries' only when they matter.
+    """Shows the package's messages as plain lines; other libraries' only when they matter.
 
     Orbax and TFDS log, with a traceback and through absl, the errors that they raise anyway.
     """
@@ -251,7 +242,7 @@ def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
 
 
 def _prepare_devices(*, text: bool) -> None:
-    """Settings that must precede the first use of a device."""
+    """Makes the settings that must precede the first use of a device."""
     if FLAGS.simulate_devices:
         # XLA's CPU collectives starve unless its thread pool is larger than the number of devices.
         os.environ.setdefault("NPROC", "32")
@@ -261,7 +252,6 @@ def _prepare_devices(*, text: bool) -> None:
     from kd_jax.training import xla_flags
 
     xla_flags.prepare(text=text)
-
     if FLAGS.simulate_devices:
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
     if FLAGS.compilation_cache:

@@ -14,10 +14,10 @@ DEFAULTS: dict[str, Any] = dict(
             flip=0.0,  # Probability that an image is mirrored.
         ),
         cleaning=dict(
-            mode="repair",  # Of your own files: repair, report or off.
+            mode="repair",  # Of your own files: off, report, drop or repair.
             prepared="report",  # Of TFDS's and our datasets, likewise.
-            max_characters=20_000,  # Longer texts are set aside.
-            max_pixels=50_000_000,  # Larger images are set aside.
+            max_characters=20_000,  # Longer texts are set aside; None: none is too long.
+            max_pixels=50_000_000,  # Larger images are set aside; None: none is too large.
             near_duplicate=0.8,  # Jaccard index from which two texts repeat each other.
         ),
     ),
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = dict(
         baseline="baseline",  # ... over the same model trained as long without a teacher ...
         teacher="teacher",  # ... and beside which teacher.
     ),
-    evaluations=dict(),  # Further datasets: name -> what differs from `data`.
+    evaluations={},  # Further datasets: name -> what differs from `data`.
     parallel=dict(
         backend="jit",  # jit or pmap.
         data=-1,  # Devices along the batch; -1: all that are left.

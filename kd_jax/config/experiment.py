@@ -24,12 +24,13 @@ TABLES = (".csv", ".tsv", ".jsonl")
 def experiment(
     name: str,
     *,
-    data: str | Mapping[str, Any],
+    data: str | Mapping[str, Any] | None = None,
     view: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     teacher: Mapping[str, Any] | None = None,
     student: Mapping[str, Any] | None = None,
     models: Mapping[str, Any] | None = None,
+    start: str | None = None,
     **more: Any,
 ) -> ConfigDict:
     """Returns the config of an experiment, every key filled in.
@@ -42,24 +43,41 @@ def experiment(
       data: a dataset's name, or a file or folder of your own; or `dict(name=..., train=...,
         selection=..., evaluation=..., inputs=..., label=...)`. What is left out of a known dataset
         (`defaults.DATASETS`) is known; the splits of others are cut from "train".
-      view: how models see an example: `dict(tokenizer=..., max_length=...)` for text, `dict(size=...,
-        channels=..., mean=..., std=...)` for images.
+      view: how models see an example: `dict(tokenizer=..., max_length=...)` for text,
+        `dict(size=..., channels=..., mean=..., std=...)` for images.
       training: batch size, epochs, optimizer, schedule, ...
       teacher: `dict(model=..., objective=..., training=..., ...)`. Without an objective it learns
         from the labels, unless its model is pretrained: then it is used as it is.
       student: likewise. Without `teachers` it learns from the teacher, without an objective by 0.1
         cross-entropy and 0.9 soft targets at temperature 4.
       models: further models by name; they may also take the place of "baseline".
+      start: another config's file or name, whose data, view, training, teacher, student,
+        evaluations and checkpoint sections are taken where they aren't given here.
       **more: further sections: seed, dtype, compare, evaluations, parallel, checkpoint, logging,
         transfer_sets, trusted_sets.
 
     Raises:
-      ValueError: if neither student nor models are given.
+      ValueError: if there are no data or no student.
     """
+    if start is not None:
+        # What isn't given here is as in the other config.
+        begun: dict[str, Any] = _begin(start)
+        data = begun["data"] if data is None else data
+        view = begun["view"] if view is None else view
+        training = begun["training"] if training is None else training
+        student = dict(begun["models"]["student"] if student is None else student)
+        named = {*student.get("teachers", ("teacher",))}
+        named |= {name for each in (models or {}).values() for name in each.get("teachers", ())}
+        if teacher is None and "teacher" in named and "teacher" not in (models or {}):
+            teacher = begun["models"].get("teacher")
+        more = {key: begun[key] for key in ("evaluations", "checkpoint")} | more
+    if data is None:
+        raise ValueError("an experiment needs data: a dataset's name, a file or a folder")
     described = _data(data)
     if view is None:
         known = DATASETS.get(described["name"], {})
-        view = known.get("view", TEXT_VIEW if _is_table(described["name"]) else IMAGE_VIEW)
+        usual = TEXT_VIEW if _is_table(described["name"]) else IMAGE_VIEW
+        view = dict(known.get("view", usual))
     described.setdefault("inputs", "text" if "tokenizer" in view else "image")
     all_models = _models(teacher, student, models)
     config = fill(
@@ -73,6 +91,13 @@ def experiment(
         }
     )
     return ConfigDict(config)
+
+
+def _begin(start: str) -> dict[str, Any]:
+    """Another config as its file gives it, before its models inherit."""
+    from kd_jax.config.load import call_config, find_config
+
+    return call_config(find_config(start), "").to_dict()
 
 
 def _data(data: str | Mapping[str, Any]) -> dict[str, Any]:

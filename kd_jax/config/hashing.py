@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kd_jax.config.fill import fill
+
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
 
@@ -33,7 +35,7 @@ def difference(ours: Any, theirs: Any) -> str:
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flat config without what may change between two starts of one run."""
-    flat = flatten(config)
+    flat = flatten(fill(config))
     return {
         path: flat[path]
         for path in sorted(flat)

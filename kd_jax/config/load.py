@@ -56,7 +56,7 @@ def load_config(argument: str, *, smoke: bool = False) -> ConfigDict:
     words = [word for word in variant.split(",") if word]
     if words and words[-1] == SMOKE:
         words, smoke = words[:-1], True
-    config = _call(file, ",".join(words))
+    config = call_config(file, ",".join(words))
     if not isinstance(config, ConfigDict):
         config = ConfigDict(dict(config))
     config = ConfigDict(fill(config.to_dict()))
@@ -65,10 +65,15 @@ def load_config(argument: str, *, smoke: bool = False) -> ConfigDict:
     return inherit(config).lock()
 
 
-def _call(file: Path, variant: str) -> Any:
-    """What the file's get_config returns; it runs as a module of its own."""
+def call_config(file: Path, variant: str) -> Any:
+    """Returns what a file's get_config returns; it runs as a module of its own.
+
+    Raises:
+      ValueError: if the file has no such function, or no such variant.
+    """
     spec = importlib.util.spec_from_file_location("kd_jax_config", file)
-    assert spec is not None and spec.loader is not None, "a Python file has a loader"
+    assert spec is not None, "a Python file has a spec"
+    assert spec.loader is not None, "a Python file has a loader"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -88,10 +93,7 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: if `like` names no model, or goes in a circle.
     """
-    if isinstance(config, ConfigDict):
-        given = plain(config)
-    else:
-        given = with_tuples(dict(config))
+    given = plain(config) if isinstance(config, ConfigDict) else with_tuples(dict(config))
     return plain(inherit(ConfigDict(fill(given))))
 
 

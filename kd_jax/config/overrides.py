@@ -89,9 +89,8 @@ def _converted(path: str, text: str, current: Any) -> Any:
     elif isinstance(current, tuple):
         if value is not None and not isinstance(value, tuple):
             value = (value,)
-    elif isinstance(current, ConfigDict):
-        if value is not None:
-            raise ValueError(f"{path} is a section; set one of {', '.join(current)}, or None")
+    elif isinstance(current, ConfigDict) and value is not None:
+        raise ValueError(f"{path} is a section; set one of {', '.join(current)}, or None")
     return value
 
 

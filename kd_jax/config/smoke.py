@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options of models that are replaced, where the model has them."""
 
 
-def shrink(config: ConfigDict) -> ConfigDict:
+def shrink(config: Any) -> ConfigDict:
     """Shrinks a config in place, before its models inherit, and returns it."""
     text = "tokenizer" in config.view
     with config.unlocked(), config.ignore_type():

@@ -99,7 +99,8 @@ def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any])
             raise ValueError(f"{owner}.teachers names {PEER + peer!r}; there are {others}")
         if PEER + name not in sections[peer].get("teachers", ()):
             raise ValueError(
-                f"{owner}.teachers names {PEER + peer!r}; models.{peer}.teachers must name {PEER + name!r}"
+                f"{owner}.teachers names {PEER + peer!r}; models.{peer}.teachers must name"
+                f" {PEER + name!r}"
             )
         if sections[peer].get("restore") or not sections[peer].get("objective"):
             raise ValueError(
@@ -129,7 +130,8 @@ def members_of(
     others = ", ".join(sorted(sections.keys() - {name}))
     if len(set(members)) < 2 or len(set(members)) < len(members):
         raise ValueError(
-            f"models.{name}.model.members must name two or more different models; there are {others}"
+            f"models.{name}.model.members must name two or more different models; there are"
+            f" {others}"
         )
     for member in members:
         if member not in sections or member == name:

@@ -241,8 +241,15 @@ def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None =
 
 def _image_view(*, size: Any, mean: Any, std: Any, channels: int | None) -> ImageView:
     return ImageView(
-        size=size if size is None else tuple(size),
+        size=_pair(size),
         mean=tuple(mean),
         std=tuple(std),
         channels=channels,
     )
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    """Height and width; one number stands for both."""
+    if size is None:
+        return None
+    return (size, size) if isinstance(size, int) else tuple(size)

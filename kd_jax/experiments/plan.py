@@ -1,40 +1,30 @@
-"""A config checked and laid out: which models there are, what each learns from, in which order they
-are trained."""
+"""Plans an experiment: which models there are, what each learns from, in which order they train."""
 
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+from kd_jax.config.fill import fill
 from kd_jax.config.hashing import difference
 from kd_jax.config.inherit import seed_group_of
 from kd_jax.config.names import TRAIN
 from kd_jax.config.order import groups_in_order
-from kd_jax.config.schema import FROM_MODEL, SECTIONS, ModelPlan, Plan
+from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan, check_config, check_model
 from kd_jax.config.teachers import EMA, PEER, condition_of, members_of, own_average, peers_of
-from kd_jax.core.options import check_keys
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.experiments.check_sets import check_sets, makers_of
-from kd_jax.models.network import DTYPES
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:
     """Checks a config whose references are resolved and orders its models.
 
     Raises:
-      ValueError: for unknown or missing keys, unknown or circular teachers, an unfair comparison;
-        one line.
+      ValueError: in one line, for a key or value that the schema doesn't have, unknown or circular
+        teachers, or an unfair comparison.
     """
-    check_keys(config, SECTIONS[""], "the config")
-    for section in ("data", "parallel", "checkpoint", "logging", "training"):
-        known = SECTIONS[section]
-        check_keys(config[section], known, section)
-    for name, section in config["evaluations"].items():
-        check_keys(section, SECTIONS["evaluation"], f"evaluations.{name}")
+    config = fill(config)
+    check_config(config)
     expand(config["evaluations"])
-    if config["checkpoint"]["use"] not in ("best", "latest"):
-        raise ValueError(
-            f"checkpoint.use is 'best' or 'latest', got {config['checkpoint']['use']!r}"
-        )
     models = {
         name: _plan_model(name, section, config["models"])
         for name, section in config["models"].items()
@@ -49,8 +39,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
             models[other].model,
         ):
             raise ValueError(
-                f"models.{one} and models.{other} train together and would start from the same weights, as"
-                f" models `like` {models[one].seed_group} do: make one `like` the other, its peer"
+                f"models.{one} and models.{other} train together and would start from the same"
+                f" weights, as models `like` {models[one].seed_group} do: make one `like` the other, its peer"
             )
     return Plan(
         dict(config),
@@ -61,9 +51,9 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
-    check_keys(section, SECTIONS["model"], f"models.{name}")
+    check_model(name, section)
     decay, peers = own_average(name, section), peers_of(name, section, sections)
-    teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective", {}))
+    teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective") or {})
     teachers = tuple(teacher for teacher in teachers if not teacher.startswith((EMA, PEER)))
     for teacher in teachers:
         if teacher not in sections:
@@ -73,7 +63,8 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     cached = tuple(section.get("cached", ()))
     if strangers := sorted(set(cached) - set(teachers)):
         raise ValueError(
-            f"models.{name}.cached names {', '.join(strangers)}; its teachers are {', '.join(teachers)}"
+            f"models.{name}.cached names {', '.join(strangers)}; its teachers are"
+            f" {', '.join(teachers)}"
         )
     if (start := section["model"].get(FROM_MODEL)) is not None and (
         start not in sections or start == name
@@ -86,17 +77,7 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
         raise ValueError(
             f"models.{name} has no objective: give it one, or pretrained weights, or restore=..."
         )
-    training = dict(section.get("training", {}))
-    if objective:
-        check_keys(training, SECTIONS["training"], f"models.{name}.training")
-        if not training["epochs"] > 0:
-            raise ValueError(
-                f"models.{name}.training.epochs must be positive, got {training['epochs']}"
-            )
-    if section["dtype"] not in DTYPES:
-        raise ValueError(
-            f"models.{name}.dtype {section['dtype']!r} is unknown; there are {', '.join(DTYPES)}"
-        )
+    training = dict(section.get("training") or {})
     return ModelPlan(
         name,
         dict(section["model"]),
@@ -129,7 +110,6 @@ def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[st
 
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:
-    check_keys(compare, SECTIONS["compare"], "compare")
     for role, name in compare.items():
         if name not in models:
             raise ValueError(

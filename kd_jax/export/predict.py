@@ -59,7 +59,7 @@ class Predictor:
         if self.modality == "text":
             return TextView(Tokenizer.from_file(str(folder / "tokenizer.json")), view["max_length"])
         height, width, channels = self.description["inputs"]["images"]
-        size = (height, width) if view["size"] is None else tuple(view["size"])
+        size = (height, width)
         return ImageView(
             size, tuple(view["mean"]), tuple(view["std"]), view["channels"] or channels
         )
