@@ -70,8 +70,10 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 seconds, work, peak, found = pool.apply(measure, (rows, targets, mode))
             print(
-                f"{name}, {len(rows)} rows of {letters:.0f} characters, {mode}: {len(rows) / work:,.0f} rows a second"
-                f" of one core ({len(rows) / seconds:,.0f} on the clock), {peak:.0f} MB, something found in {found}"
+                f"{name}, {len(rows)} rows of {letters:.0f} characters, {mode}:"
+                f" {len(rows) / work:,.0f} rows a second"
+                f" of one core ({len(rows) / seconds:,.0f} on the clock), {peak:.0f} MB, something"
+                f" found in {found}"
             )
 
 

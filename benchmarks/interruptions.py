@@ -151,7 +151,8 @@ def main() -> None:
         if more:
             plan.rotate(-1)
         print(
-            f"run {runs}: fingerprints {'equal' if same else f'DIFFER: {fingerprints(workdir)} {expected}'}",
+            f"run {runs}: fingerprints"
+            f" {'equal' if same else f'DIFFER: {fingerprints(workdir)} {expected}'}",
             flush=True,
         )
     print(dict(phases))

@@ -1,8 +1,8 @@
 r"""Knowledge points of student and baseline: of how many ink and background pixels their features
   know anything.
 
-  uv run launch.py --config=configs/digits.py --sweep=FILE --workdir=runs/digits_sweep      # seeds 0, 1, 2
-  uv run benchmarks/knowledge_points.py runs/digits_sweep [--models=teacher,student,baseline] [--images=64]
+  uv run launch.py --config=configs/digits.py --sweep=FILE --workdir=runs/digits_sweep
+  uv run benchmarks/knowledge_points.py runs/digits_sweep [--images=64]
 
 Noise is learned for the first test digits of each finished model of a sweep (Cheng et al.,
 https://arxiv.org/abs/2003.03622): a pixel is a knowledge point where its entropy lies below the
@@ -97,7 +97,8 @@ def main() -> None:
             for what, m, s in zip(("in ink", "in background", "lambda"), mean, spread, strict=True)
         )
         print(
-            f"{name} ({len(rows)} seeds, {(time.perf_counter() - began) / len(rows):.0f} s each): {shown}",
+            f"{name} ({len(rows)} seeds, {(time.perf_counter() - began) / len(rows):.0f} s each):"
+            f" {shown}",
             flush=True,
         )
 

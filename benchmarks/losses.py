@@ -64,7 +64,8 @@ def fused_against_plain(name: str, pairs: int) -> bool:
     )
     share = our_memory / their_memory
     print(
-        f"{name}: temporary memory {our_memory / 1e6:.0f} MB of {their_memory / 1e6:.0f} MB, {share:.3f} (bound 0.25)"
+        f"{name}: temporary memory {our_memory / 1e6:.0f} MB of {their_memory / 1e6:.0f} MB,"
+        f" {share:.3f} (bound 0.25)"
     )
     return fast and share <= 0.25
 

@@ -249,7 +249,8 @@ def compete(name: str, pairs: int) -> bool:
     times = " and ".join(f"{1000 * seconds:.1f} ms" for seconds in np.median(samples, axis=0))
     verdict = "reached" if high >= wanted else "NOT REACHED"
     print(
-        f"{title}: {speed:.2f} [{low:.2f}, {high:.2f}] of PyTorch's speed, {len(samples)} pairs ({times});"
+        f"{title}: {speed:.2f} [{low:.2f}, {high:.2f}] of PyTorch's speed, {len(samples)} pairs"
+        f" ({times});"
         f" wanted {wanted}: {verdict}",
         flush=True,
     )

@@ -67,6 +67,7 @@ def show(name: str, samples: np.ndarray, bound: float) -> bool:
     times = " and ".join(f"{1000 * t:.1f} ms" for t in np.median(samples, axis=0))
     verdict = "holds" if low <= bound else "DOES NOT HOLD"
     print(
-        f"{name}: {value:.3f} [{low:.3f}, {high:.3f}] of {len(samples)} pairs ({times}); bound {bound}: {verdict}"
+        f"{name}: {value:.3f} [{low:.3f}, {high:.3f}] of {len(samples)} pairs ({times}); bound"
+        f" {bound}: {verdict}"
     )
     return low <= bound

@@ -7,10 +7,9 @@
         losses={"soft": kd.terms.SoftTargetKL(temperature=4.0)}, optimizer=optax.adamw(1e-3),
     )
 
-`kd.losses` holds pure functions, for people who have a training loop; `kd.terms` what weighs them in
-an objective; `kd.Distiller` one compiled step; `kd.experiment` and `kd.run` whole experiments with a
-fair baseline, resumed where they were stopped; `kd.load` what they left.
-"""
+`kd.losses` holds pure functions, for people who have a training loop; `kd.terms` what weighs them
+in an objective; `kd.Distiller` one compiled step; `kd.experiment` and `kd.run` whole experiments
+with a fair baseline, resumed where they were stopped; `kd.load` what they left."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -210,7 +210,8 @@ def _after_training(workdir: Path) -> int:
 
 
 def _until_stopped(stage: Callable[[], int]) -> int:
-    """The stage's exit status, or that of one that was stopped and that the same command resumes."""
+    """The stage's exit status, or that of one that was stopped and that the same command
+    resumes."""
     from kd_jax.training.interruption import RESUMABLE, Interrupted
 
     try:

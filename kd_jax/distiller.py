@@ -47,10 +47,10 @@ class Distiller:
     Args:
       student: a Linen module, a Linen module with variables to start from, or an NNX module. It
         returns logits `[B, K]`, `(logits, features)` or an object with `logits`.
-      teacher: one of: `(Linen module, variables)`; an NNX module; a function of the inputs, traceable
-        by jax; the folder of a Hugging Face model; a list of these, whose probabilities are
-        averaged; or a mapping of names to these, of which each loss picks one by `source`. None:
-        there is no teacher, as for the baseline.
+      teacher: one of: `(Linen module, variables)`; an NNX module; a function of the inputs,
+        traceable by jax; the folder of a Hugging Face model; a list of these, whose probabilities
+        are averaged; or a mapping of names to these, of which each loss picks one by `source`.
+        None: there is no teacher, as for the baseline.
       losses: name -> a term of `kd_jax.terms`, or `dict(term="soft_target_kl", weight=..., ...)`.
         The total is the sum of weight * mean. A term names features by the path of their submodule.
       optimizer: any optax transformation.
@@ -142,7 +142,8 @@ class Distiller:
           The state; `state.student.variables()` are the student's.
 
         Raises:
-          ValueError: in one line, for a batch, a loss, a layer or a hyperparameter that doesn't fit.
+          ValueError: in one line, for a batch, a loss, a layer or a hyperparameter that doesn't
+            fit.
         """
         batch = self.as_batch(example_batch)
         self.parallel.check_batch(len(batch.valid), self._accumulate)

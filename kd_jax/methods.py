@@ -50,7 +50,10 @@ def _row(term: str) -> str:
     shown = ", ".join(f"{key} {value:g}" for key, value in defaults.items())
     found = reference(name)
     paper, year = (f"[{found[0]}]({found[1]})", found[2]) if found else ("", "")
-    return f"| `{term}` | {paper} | {year} | `{name}` | {shown} | `{OWN_TESTS.get(name, 'contract')}_test.py` |"
+    return (
+        f"| `{term}` | {paper} | {year} | `{name}` | {shown} |"
+        f" `{OWN_TESTS.get(name, 'contract')}_test.py` |"
+    )
 
 
 def _loss(name: str) -> Callable[..., Any]:

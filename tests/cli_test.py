@@ -52,7 +52,8 @@ def test_a_config_keeps_tuples_and_resolves_references(config_file):
         "from ml_collections import ConfigDict\n"
         "def get_config():\n"
         "    config = ConfigDict(dict(training=dict(epochs=2.0), view={}, dtype='float32'))\n"
-        "    config.models = dict(student=dict(model=dict(name='cnn', widths=(4, 8))), baseline=dict(like='student'))\n"
+        "    config.models = dict(student=dict(model=dict(name='cnn', widths=(4, 8))),"
+        " baseline=dict(like='student'))\n"
         "    return config\n"
     )
     config = load_config(file)

@@ -320,7 +320,8 @@ def test_a_full_disk_ends_a_run_in_one_line_and_loses_nothing(tmp_path):
     assert full.returncode not in (0, 75)
     assert "Traceback" not in errors
     assert re.search(
-        r"error: a checkpoint could not be written to .*/teacher/checkpoints: .*File too large.*; last good: none$",
+        r"error: a checkpoint could not be written to .*/teacher/checkpoints: .*File too large.*;"
+        r" last good: none$",
         errors.strip().splitlines()[-1],
     )
     again = launch(*arguments, environment=environment)
@@ -340,7 +341,10 @@ def test_a_restored_teacher_of_other_classes_is_refused(tmp_path):
         **{"data.name": str(tmp_path / "pictures"), "view.channels": 1, "training.batch_size": 16},
         **{"models.teacher.restore": str(tmp_path / "digits" / "teacher")},
     )
-    message = r"models.teacher: .*/digits/teacher has class_names \['0', .*'9'\], the config \['bright', 'dark'\]"
+    message = (
+        r"models.teacher: .*/digits/teacher has class_names \['0', .*'9'\], the"
+        r" config \['bright', 'dark'\]"
+    )
     with pytest.raises(ValueError, match=message):
         run_experiment(config, tmp_path / "run")
 

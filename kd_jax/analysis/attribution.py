@@ -166,7 +166,8 @@ def value_coalitions(
 def _require_permutations(permutations: Array) -> None:
     if permutations.ndim != 2 or permutations.shape[0] < 2 or not permutations.shape[1]:
         raise ValueError(
-            f"permutations must be [P, M], at least 2 of at least 1 player, got {permutations.shape}"
+            f"permutations must be [P, M], at least 2 of at least 1 player, got"
+            f" {permutations.shape}"
         )
     if not isinstance(permutations, Tracer):
         players = np.arange(permutations.shape[1])

@@ -76,12 +76,14 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
             )
         if kept.shape != (count, grid[0] * grid[1]):
             raise ValueError(
-                f"a grid of {grid} has {grid[0] * grid[1]} players, got permutations of {kept.shape[1]}"
+                f"a grid of {grid} has {grid[0] * grid[1]} players, got permutations of"
+                f" {kept.shape[1]}"
             )
         value = jnp.asarray(baseline, images.dtype)
         if value.shape not in ((), (channels,), (height, width, channels)):
             raise ValueError(
-                f"baseline must be one value, [C] or [H, W, C] of {images.shape[1:]}, got {value.shape}"
+                f"baseline must be one value, [C] or [H, W, C] of {images.shape[1:]}, got"
+                f" {value.shape}"
             )
         patches = kept.reshape(count, *grid)
         shown = jnp.repeat(jnp.repeat(patches, height // grid[0], axis=1), width // grid[1], axis=2)

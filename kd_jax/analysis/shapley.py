@@ -165,7 +165,8 @@ def _exact(
     count = len(order)
     if count > EXACT_PLAYERS:
         raise ValueError(
-            f"exact values need all subsets and are limited to {EXACT_PLAYERS} players, got {count}; sample instead, "
+            f"exact values need all subsets and are limited to {EXACT_PLAYERS} players, got"
+            f" {count}; sample instead, "
             "permutations for Shapley values, subsets for Banzhaf values"
         )
     subsets = np.arange(2**count)

@@ -146,7 +146,8 @@ def _fit(
     left_out = len(source) - len(rows)
     if not len(rows):
         raise ValueError(
-            f"{owner}: none of the {len(source)} rows of {source.name!r} has a class of the experiment"
+            f"{owner}: none of the {len(source)} rows of {source.name!r} has a class of the"
+            f" experiment"
         )
     if left_out:
         log.info(

@@ -26,7 +26,8 @@ def match_classes(found: Sequence[str], wanted: Sequence[str], owner: str) -> np
     """
     if set(found) != set(wanted):
         raise ValueError(
-            f"{owner} has the classes {list_names(found)}, the experiment {list_names(wanted)}; give it a label_map"
+            f"{owner} has the classes {list_names(found)}, the experiment {list_names(wanted)};"
+            f" give it a label_map"
         )
     return np.array([wanted.index(name) for name in found], np.int32)
 

@@ -72,7 +72,8 @@ def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) 
     if len(rejected) > max_rejected:
         first = rejected[0]
         raise ValueError(
-            f"{len(rejected)} rows of {owner!r} can't be read, more than data.max_rejected={max_rejected};"
+            f"{len(rejected)} rows of {owner!r} can't be read, more than"
+            f" data.max_rejected={max_rejected};"
             f" the first is row {first.row}: {first.reason}: {first.value}"
         )
 

@@ -59,7 +59,8 @@ def makers_of(
 def _check_name(kind: str, name: str, section: Any) -> None:
     if not (name.isascii() and name.isidentifier() and name.islower()) or name == TRAIN:
         raise ValueError(
-            f"{kind}.{name}: a set's name is made of small letters, digits and _, and isn't {TRAIN!r}"
+            f"{kind}.{name}: a set's name is made of small letters, digits and _, and isn't"
+            f" {TRAIN!r}"
         )
     if not isinstance(section, Mapping):
         raise ValueError(f"{kind}.{name} must be a section with the set's options, got {section!r}")
@@ -76,5 +77,6 @@ def _check_data(
     overlapping = [name for name in data if name == TRAIN or name in trusted]
     if len(overlapping) > 1:
         raise ValueError(
-            f"{owner} names {' and '.join(overlapping)}, which share training rows; name one of them"
+            f"{owner} names {' and '.join(overlapping)}, which share training rows; name one of"
+            f" them"
         )

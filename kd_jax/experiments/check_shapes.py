@@ -61,7 +61,8 @@ def _group(
 
 
 def _source(plan: ModelPlan, context: RunContext) -> Source:
-    """What a model learns from; sets that aren't made yet have the rows' kind of the training split."""
+    """What a model learns from; sets that aren't made yet have the rows' kind of the training
+    split."""
     return context.datasets.training_source((TRAIN,) if plan.data != (TRAIN,) else plan.data)
 
 

@@ -40,7 +40,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         ):
             raise ValueError(
                 f"models.{one} and models.{other} train together and would start from the same"
-                f" weights, as models `like` {models[one].seed_group} do: make one `like` the other, its peer"
+                f" weights, as models `like` {models[one].seed_group} do: make one `like` the"
+                f" other, its peer"
             )
     return Plan(
         dict(config),
@@ -120,6 +121,7 @@ def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan
         ours, theirs = getattr(student, aspect), getattr(baseline, aspect)
         if ours != theirs:
             raise ValueError(
-                f"compare: student {student.name!r} and baseline {baseline.name!r} differ in {aspect}"
+                f"compare: student {student.name!r} and baseline {baseline.name!r} differ in"
+                f" {aspect}"
                 f" ({difference(ours, theirs)}); the comparison would not be fair"
             )

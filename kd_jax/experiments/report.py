@@ -128,7 +128,8 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
             )
             guess = 100 * model["shapley"]["empty"]
             console.print(
-                f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares} points"
+                f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares}"
+                f" points"
             )
     closed = results["gap_closed"]
     gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
@@ -137,7 +138,8 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     )
     console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
     console.print(
-        f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by {speed}"
+        f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by"
+        f" {speed}"
     )
     console.print(f"results: {workdir / 'results.json'}")
 

@@ -83,8 +83,8 @@ def run(config: Any, workdir: str | Path) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, an experiment.
 
     Args:
-      config: a ConfigDict, as `kd_jax.experiment` or a config file gives it, or plain mappings; what
-        its models inherit is completed here.
+      config: a ConfigDict, as `kd_jax.experiment` or a config file gives it, or plain mappings;
+        what its models inherit is completed here.
       workdir: the run's folder.
 
     Returns:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from kd_jax.config.schema import ModelPlan
-from kd_jax.core.types import Variables
+from kd_jax.core.types import Teacher, Variables
 from kd_jax.data.source import Source
 from kd_jax.models.network import Network
 from kd_jax.teachers.ensemble import without_labels
@@ -43,7 +43,7 @@ def score(
     frozen = freeze(teachers, (), source, context, mixed=False)
     # Nobody may know the label of an example that is evaluated.
     asked = {
-        name: teacher.replace(forward=without_labels(teacher.forward))
+        name: Teacher(teacher.variables, without_labels(teacher.forward))
         for name, teacher in frozen.teachers.items()
     }
     forward = without_labels(model.network)

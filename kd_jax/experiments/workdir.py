@@ -63,7 +63,8 @@ class Workdir:
             )
             if differing:
                 raise ValueError(
-                    f"the workdir {self.path} belongs to another config; they differ in {', '.join(differing)}"
+                    f"the workdir {self.path} belongs to another config; they differ in"
+                    f" {', '.join(differing)}"
                 )
         write_json(file, config)
 
@@ -76,7 +77,8 @@ class Workdir:
         file = self.path / f"{what}.json"
         if file.exists() and json.loads(file.read_text()) != value:
             raise ValueError(
-                f"{explanation}: {file} says {file.read_text().strip()}, now it is {json.dumps(value)}"
+                f"{explanation}: {file} says {file.read_text().strip()}, now it is"
+                f" {json.dumps(value)}"
             )
         if not file.exists():
             write_json(file, value)

@@ -67,11 +67,13 @@ def _value(
     blocks = min(BLOCKS, pooled.shape[1]) if blocks is None else blocks
     if not 1 <= blocks <= pooled.shape[1]:
         raise ValueError(
-            f"--blocks must be from 1 to {pooled.shape[1]}, the dimensions of {model.plan.name!r}, got {blocks}"
+            f"--blocks must be from 1 to {pooled.shape[1]}, the dimensions of {model.plan.name!r},"
+            f" got {blocks}"
         )
     if permutations is None and blocks > EXACT_PLAYERS:
         raise ValueError(
-            f"exact values are limited to {EXACT_PLAYERS} blocks, got {blocks}; sample them with --permutations=N"
+            f"exact values are limited to {EXACT_PLAYERS} blocks, got {blocks}; sample them with"
+            f" --permutations=N"
         )
     parts = np.array_split(np.arange(pooled.shape[1]), blocks)
     players = [str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts]
@@ -125,5 +127,6 @@ def _linear(
             if gap <= allowed * max(1.0, np.abs(logits).max(initial=0)):
                 return pooled, kernel, bias
     raise ValueError(
-        f"the logits of {model.plan.name!r} aren't what one linear classifier makes of its 'pooled' feature"
+        f"the logits of {model.plan.name!r} aren't what one linear classifier makes of its 'pooled'"
+        f" feature"
     )

@@ -53,7 +53,8 @@ def sources_of(config: Config, model: str) -> Pieces:
     sources: tuple[str, ...] = tuple(config["models"][model].get("data", ()))
     if len(sources) < 2:
         raise ValueError(
-            f"models.{model}.data names {len(sources) or 'no'} source(s) of training data; values need two or more"
+            f"models.{model}.data names {len(sources) or 'no'} source(s) of training data; values"
+            f" need two or more"
         )
 
     def config_of(subset: frozenset[str]) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def value_training(
         )
     if permutations is None and count > EXACT_PLAYERS:
         raise ValueError(
-            f"{count} {players.kind} have {2**count - 2} subsets to train, and exact values are limited to"
+            f"{count} {players.kind} have {2**count - 2} subsets to train, and exact values are"
+            f" limited to"
             f" {EXACT_PLAYERS} {players.kind}; sample them with --permutations=N"
         )
     home = Workdir(run.folder / players.kind, run.plan.config)

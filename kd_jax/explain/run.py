@@ -58,7 +58,8 @@ class Run:
         chosen = name or self.results["compare"]["student"]
         if chosen not in self.results["order"]:
             raise ValueError(
-                f"the run in {self.path} has no model {chosen!r}; it has {', '.join(self.results['order'])}"
+                f"the run in {self.path} has no model {chosen!r}; it has"
+                f" {', '.join(self.results['order'])}"
             )
         return chosen
 
@@ -83,7 +84,8 @@ class Run:
             elif plan.name in wanted:
                 if saved_model.load(self.path / plan.name) is None:
                     raise ValueError(
-                        f"{plan.name!r} in {self.path} is damaged; start the run again and it is remade"
+                        f"{plan.name!r} in {self.path} is damaged; start the run again and it is"
+                        f" remade"
                     )
                 alone = replace(
                     plan, condition=None

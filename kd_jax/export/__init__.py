@@ -75,7 +75,8 @@ def _verify(student: Student, format_name: str, run: Any) -> None:
     worst = max(largest_difference(student, run, size) for size in BATCH_SIZES)
     if not worst <= TOLERANCE:
         raise ValueError(
-            f"{format_name}: what was written differs from the live model by {worst:.2g}, more than {TOLERANCE:.0e}"
+            f"{format_name}: what was written differs from the live model by {worst:.2g}, more than"
+            f" {TOLERANCE:.0e}"
         )
     sizes = ", ".join(map(str, BATCH_SIZES))
     log.info(

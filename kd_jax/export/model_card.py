@@ -27,9 +27,8 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
         head,
         f"# {student.name}, of {experiment}",
         "",
-        f"Model `{options['name']}`, {count_parameters(student.variables['params']):,} parameters, for the classes "
-        + ", ".join(f"`{name}`" for name in student.class_names)
-        + ".",
+        f"Model `{options['name']}`, {count_parameters(student.variables['params']):,} parameters,"
+        f" for the classes " + ", ".join(f"`{name}`" for name in student.class_names) + ".",
         "",
         *_results(student),
         *_usage(student, transformers_class),
@@ -54,7 +53,10 @@ def _results(student: Student) -> list[str]:
 def _row(name: str, entry: Mapping[str, Any], *, own: bool) -> str:
     shown = f"**{name}**" if own else name
     taught = ", ".join(entry["teachers"]) or "labels"
-    return f"| {shown} | {taught} | {100 * entry['accuracy']:.2f} | {entry['loss']:.4f} | {entry['parameters']:,} |"
+    return (
+        f"| {shown} | {taught} | {100 * entry['accuracy']:.2f} | {entry['loss']:.4f}"
+        f" | {entry['parameters']:,} |"
+    )
 
 
 def _usage(student: Student, transformers_class: str | None) -> list[str]:
@@ -73,6 +75,7 @@ def _usage(student: Student, transformers_class: str | None) -> list[str]:
 def _origin(student: Student) -> list[str]:
     environment = student.results.get("environment", {})
     return [
-        f"Weights {student.description['fingerprint']}, commit {environment.get('commit') or 'unknown'}, jax"
+        f"Weights {student.description['fingerprint']}, commit"
+        f" {environment.get('commit') or 'unknown'}, jax"
         f" {environment.get('jax', 'unknown')} on {environment.get('backend', 'unknown')}."
     ]

@@ -93,7 +93,8 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     name = str(name or config["compare"]["student"])
     if name not in config["models"]:
         raise ValueError(
-            f"the run in {workdir} has no model {name!r}; it has {', '.join(sorted(config['models']))}"
+            f"the run in {workdir} has no model {name!r}; it has"
+            f" {', '.join(sorted(config['models']))}"
         )
     found = saved_model.load(workdir / name)
     if found is None:
@@ -102,7 +103,8 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
         )
     if "architecture" not in found.description:
         raise ValueError(
-            f"{name!r} in {workdir} was finished by an older version, which did not keep what export needs"
+            f"{name!r} in {workdir} was finished by an older version, which did not keep what"
+            f" export needs"
         )
     results = workdir / "results.json"
     tokenizer = workdir / name / "tokenizer.json"

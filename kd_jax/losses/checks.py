@@ -19,7 +19,8 @@ def require_equal_shapes(student: Array, teacher: Array, what: str) -> None:
     """
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student and teacher {what} must have one shape, got {student.shape} and {teacher.shape}"
+            f"student and teacher {what} must have one shape, got {student.shape} and"
+            f" {teacher.shape}"
         )
 
 

@@ -182,7 +182,8 @@ def contrastive_representation(
         or negatives.shape[:1] != (batch,)
     ):
         raise ValueError(
-            f"embeddings {student.shape} need index [{batch}], negatives [{batch}, K] and banks [N, {width}], got"
+            f"embeddings {student.shape} need index [{batch}], negatives [{batch}, K] and banks [N,"
+            f" {width}], got"
             f" {index.shape}, {negatives.shape} and {memory.student.shape}"
         )
     rows = as_where(where, (batch,), "example")

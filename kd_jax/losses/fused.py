@@ -135,7 +135,8 @@ def _check(student: Head, teacher: Head, weights: jax.Array | None, chunk: int) 
             or head.hidden.shape[1] != head.kernel.shape[0]
         ):
             raise ValueError(
-                f"{owner} hidden states and projection must be [N, D] and [D, V], got {head.hidden.shape} and"
+                f"{owner} hidden states and projection must be [N, D] and [D, V], got"
+                f" {head.hidden.shape} and"
                 f" {head.kernel.shape}"
             )
         if head.bias is not None and head.bias.shape != head.kernel.shape[1:]:

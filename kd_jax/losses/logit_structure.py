@@ -73,7 +73,8 @@ def decoupled_kd(
     log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != log_q.shape[:-1]:
         raise ValueError(
-            f"labels must be integers of the logits' leading shape {log_q.shape[:-1]}, got {labels.dtype}"
+            f"labels must be integers of the logits' leading shape {log_q.shape[:-1]}, got"
+            f" {labels.dtype}"
             f" {labels.shape}"
         )
     if log_q.shape[-1] < 2:

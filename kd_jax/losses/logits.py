@@ -38,13 +38,15 @@ def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
     if jnp.issubdtype(labels.dtype, jnp.integer):
         if labels.shape != student_logits.shape[:-1]:
             raise ValueError(
-                f"integer labels must have the logits' leading shape {student_logits.shape[:-1]}, got {labels.shape}"
+                f"integer labels must have the logits' leading shape {student_logits.shape[:-1]},"
+                f" got {labels.shape}"
             )
         targets = jax.nn.one_hot(labels, student_logits.shape[-1], dtype=log_q.dtype)
     else:
         if labels.shape != student_logits.shape:
             raise ValueError(
-                f"soft labels must have the logits' shape {student_logits.shape}, got {labels.shape}"
+                f"soft labels must have the logits' shape {student_logits.shape}, got"
+                f" {labels.shape}"
             )
         targets = jax.lax.stop_gradient(labels).astype(log_q.dtype)
     # A class of probability 0 adds 0 even where the student's log-probability is -inf.

@@ -179,7 +179,8 @@ def correlation_congruence_adjacent(
     student, teacher, rows = prepare_rows(student, teacher, where)
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student and teacher embeddings must have one shape, got {student.shape}, {teacher.shape}"
+            f"student and teacher embeddings must have one shape, got {student.shape},"
+            f" {teacher.shape}"
         )
     # Rows that count come first, in their order.
     deviations = jnp.abs(student - teacher)[jnp.argsort(~rows, stable=True)]

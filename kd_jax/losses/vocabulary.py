@@ -52,13 +52,15 @@ def topk_kl(
         or teacher_indices.shape != teacher_log_probs.shape
     ):
         raise ValueError(
-            f"teacher indices must be integers of the log-probabilities' shape {teacher_log_probs.shape}, got"
+            f"teacher indices must be integers of the log-probabilities' shape"
+            f" {teacher_log_probs.shape}, got"
             f" {teacher_indices.dtype} {teacher_indices.shape}"
         )
     classes, kept = student_logits.shape[-1], teacher_log_probs.shape[-1]
     if student_logits.shape[:-1] != teacher_log_probs.shape[:-1] or kept > classes:
         raise ValueError(
-            f"{teacher_log_probs.shape} teacher log-probabilities don't fit student logits {student_logits.shape}"
+            f"{teacher_log_probs.shape} teacher log-probabilities don't fit student logits"
+            f" {student_logits.shape}"
         )
     student, log_p = at_least_float32(student_logits, jax.lax.stop_gradient(teacher_log_probs))
     log_q = jax.nn.log_softmax(student / temperature)
@@ -96,7 +98,8 @@ def universal_logit_distance(student_logits: jax.Array, teacher_logits: jax.Arra
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
-            f"student and teacher logits must agree in all axes but the last, got {student.shape} and"
+            f"student and teacher logits must agree in all axes but the last, got {student.shape}"
+            f" and"
             f" {teacher.shape}"
         )
     size = max(student.shape[-1], teacher.shape[-1])

@@ -19,6 +19,9 @@ from flax import nnx
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables
 from kd_jax.models.network import cast
 
+OTHER_STATE: Any = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
+"""What an NNX module holds beside parameters: running statistics, and what users keep."""
+
 COLLECTIONS = "collections"
 """Key under which several collections of a Linen module are kept beside its parameters."""
 
@@ -35,6 +38,7 @@ def as_output(found: Any, captured: Mapping[str, Any], owner: str) -> ModelOutpu
       ValueError: if there are no logits in it.
     """
     features: Mapping[str, Any] = {}
+    logits: Any = getattr(found, "logits", found)
     if isinstance(found, ModelOutput):
         logits, features = found.logits, found.features
     elif isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
@@ -42,8 +46,6 @@ def as_output(found: Any, captured: Mapping[str, Any], owner: str) -> ModelOutpu
     elif isinstance(found, Mapping) and "logits" in found:
         logits = found["logits"]
         features = {name: value for name, value in found.items() if name != "logits"}
-    else:
-        logits = getattr(found, "logits", found)
     if not hasattr(logits, "shape") or len(logits.shape) < 2:
         raise ValueError(
             f"{owner} must return logits [B, K], (logits, features) or an object with logits,"
@@ -193,7 +195,8 @@ def _unpacked(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class NnxModel:
-    """A user's NNX module, split into its definition and its state; the module itself is left alone.
+    """A user's NNX module, split into its definition and its state; the module itself is left
+    alone.
 
     Attributes:
       module: the module.
@@ -205,10 +208,10 @@ class NnxModel:
 
     def init(self, _key: jax.Array, _batch: Batch) -> dict[str, PyTree]:
         """Returns the module's own parameters and other state, copied."""
-        _, params, rest = nnx.split(_evaluated(self.module), nnx.Param, ...)
-        own = {"params": nnx.to_pure_dict(params)}
+        model = _evaluated(self.module)
+        own = {"params": nnx.to_pure_dict(nnx.state(model, nnx.Param))}
         # Streams of random numbers are made anew in every step, so they are no state of training.
-        own["batch_stats"] = nnx.to_pure_dict(rest.filter(nnx.Not(nnx.RngState)))
+        own["batch_stats"] = nnx.to_pure_dict(nnx.state(model, OTHER_STATE))
         return self.stored({name: tree for name, tree in own.items() if tree or name == "params"})
 
     def stored(self, variables: Variables) -> dict[str, PyTree]:
@@ -224,7 +227,7 @@ class NnxModel:
         model = nnx.clone(self.module)
         _set_state(model, variables["params"], nnx.Param)
         if variables.get("batch_stats"):
-            _set_state(model, variables["batch_stats"], nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
+            _set_state(model, variables["batch_stats"], OTHER_STATE)
         (model.train if train else model.eval)()
         return model
 
@@ -248,7 +251,7 @@ class NnxModel:
         output = self._apply(model, batch)
         if "batch_stats" not in variables:
             return output, {}
-        rest = nnx.state(model, nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate)))
+        rest = nnx.state(model, OTHER_STATE)
         return output, nnx.to_pure_dict(rest)
 
     def _apply(self, model: nnx.Module, batch: Batch) -> ModelOutput:

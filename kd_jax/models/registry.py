@@ -73,7 +73,8 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     }
     if unknown := sorted(set(options) - set(fields)):
         raise ValueError(
-            f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are {sorted(fields)}"
+            f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are"
+            f" {sorted(fields)}"
         )
     required = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(options)):
@@ -92,11 +93,11 @@ def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
     """Makes a Linen module of one's own usable by its name in configs.
 
     Args:
-      name: in configs, `dict(name=NAME, **options)`; the options are the module's fields. Registering
-        it again replaces it, as when a config file is loaded twice.
+      name: in configs, `dict(name=NAME, **options)`; the options are the module's fields.
+        Registering it again replaces it, as when a config file is loaded twice.
       cls: the module's class. Its call takes `images`, or `input_ids` and `attention_mask` (and
-        `token_type_ids` for pairs), and `train`; it returns logits `[B, K]`, `(logits, features)` or
-        `ModelOutput`. A field `num_classes` is filled in, likewise `vocabulary_size` for text.
+        `token_type_ids` for pairs), and `train`; it returns logits `[B, K]`, `(logits, features)`
+        or `ModelOutput`. A field `num_classes` is filled in, likewise `vocabulary_size` for text.
 
     Returns:
       The class.

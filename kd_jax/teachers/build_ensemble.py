@@ -107,7 +107,8 @@ def _make(
     )
     if weights is not None and combine in ROUTES:
         raise ValueError(
-            f"weights belong to a mean, and {combine!r} takes one member's logits: they must be None"
+            f"weights belong to a mean, and {combine!r} takes one member's logits: they must be"
+            f" None"
         )
     if weights == LEARNED:
         if combine != "mean_probabilities":

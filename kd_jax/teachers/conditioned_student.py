@@ -69,7 +69,8 @@ def build_condition(
     try:
         if knows_labels(on.network):
             raise ValueError(
-                f"condition.on names {on.plan.name!r}, which chooses by the label; no input may tell it"
+                f"condition.on names {on.plan.name!r}, which chooses by the label; no input may"
+                f" tell it"
             )
         return make_condition(
             plan.condition, taught, network.signal_shape(variables, batch), dtype, plan.objective
@@ -111,7 +112,8 @@ def check_restored(
     for key in ("output", "map", "teacher"):
         if found.get(key) != wanted[key]:
             raise ValueError(
-                f"models.{plan.name}: {plan.restore} has condition.{key} {found.get(key)!r}, here it is {wanted[key]!r}"
+                f"models.{plan.name}: {plan.restore} has condition.{key} {found.get(key)!r}, here"
+                f" it is {wanted[key]!r}"
             )
 
 

@@ -268,7 +268,8 @@ class Checkpoints:
         for path in sorted(stored.keys() | wanted.keys()):
             if stored.get(path) != wanted.get(path):
                 raise CheckpointError(
-                    f"{where} doesn't fit the config: {path} is {stored.get(path, 'absent')} there and"
+                    f"{where} doesn't fit the config: {path} is {stored.get(path, 'absent')} there"
+                    f" and"
                     f" {wanted.get(path, 'absent')} here"
                 )
 

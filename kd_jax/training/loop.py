@@ -47,7 +47,8 @@ class Window:
                 number = values[term].total if isinstance(values[term], Mean) else values[term]
                 if not np.isfinite(number):
                     raise Diverged(
-                        f"{name}: {term} is {float(number)} at step {step}; a lower learning rate or weight may help;"
+                        f"{name}: {term} is {float(number)} at step {step}; a lower learning rate"
+                        f" or weight may help;"
                         f" last good checkpoint: {last_good or 'none yet'}"
                     )
         self.sums = jax.tree.map(np.add, self.sums, numbers) if self.sums else numbers

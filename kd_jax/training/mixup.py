@@ -183,7 +183,8 @@ def _make(
 ) -> Mixing:
     if kind not in KINDS[modality]:
         raise ValueError(
-            f"training.mixing.kind of {modality} data is {' or '.join(KINDS[modality])}, got {kind!r}"
+            f"training.mixing.kind of {modality} data is {' or '.join(KINDS[modality])}, got"
+            f" {kind!r}"
         )
     for name, value in (("probability", probability), ("share", share)):
         if not 0 < value <= 1:

@@ -27,7 +27,12 @@ def warm_up(schedule: Schedule, peak: float, warmup_steps: int) -> Schedule:
     )
 
 
-def constant(learning_rate: float, total_steps: int, *, warmup_steps: int) -> Schedule:
+def constant(
+    learning_rate: float,
+    total_steps: int,  # noqa: ARG001 - all schedules have one signature
+    *,
+    warmup_steps: int,
+) -> Schedule:
     """The learning rate throughout, after the warm-up."""
     return warm_up(optax.constant_schedule(learning_rate), learning_rate, warmup_steps)
 

@@ -53,7 +53,10 @@ class StepProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, values=f"{text}  {rate:.0f} examples/s")
         else:
-            line = f"{self._name} {step}/{self._total}  {text}  {rate:.0f} examples/s  {left:.0f} s left"
+            line = (
+                f"{self._name} {step}/{self._total}  {text}  {rate:.0f} examples/s "
+                f" {left:.0f} s left"
+            )
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:

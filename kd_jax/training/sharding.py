@@ -51,7 +51,8 @@ class Parallel:
         """
         if accumulate < 1 or batch_size < 1 or batch_size % (accumulate * self.devices):
             raise ValueError(
-                f"batch_size {batch_size} can't be divided into {accumulate} microbatch(es) over {self.devices}"
+                f"batch_size {batch_size} can't be divided into {accumulate} microbatch(es) over"
+                f" {self.devices}"
                 f" device(s); a multiple of {max(accumulate, 1) * self.devices} can"
             )
 

@@ -130,7 +130,8 @@ def train_step(
     Args:
       state: the group's state.
       teachers: name -> frozen teacher; no gradient reaches its variables.
-      batch: leaves `[accumulate, microbatch, ...]`; under pmap the device's rows of each microbatch.
+      batch: leaves `[accumulate, microbatch, ...]`; under pmap the device's rows of each
+        microbatch.
       group: what is trained, and how.
       axis_name: pmap's axis; None under jit.
 

@@ -237,12 +237,14 @@ def test_evaluations_of_one_split_are_prepared_apart(texts):
         (
             ["a,positive"],
             {},
-            r"^evaluations\.x has the classes positive, the experiment negative, positive; give it a",
+            r"^evaluations\.x has the classes positive, the experiment negative, positive; give it"
+            r" a",
         ),
         (
             ["a,0", "b,1"],
             {},
-            r"^evaluations\.x has the classes 0, 1, the experiment negative, positive; give it a lab",
+            r"^evaluations\.x has the classes 0, 1, the experiment negative, positive; give it a"
+            r" lab",
         ),
         (
             ["a,up", "b,down"],

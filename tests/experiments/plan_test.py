@@ -109,7 +109,10 @@ def test_peers_that_would_start_from_the_same_weights_are_refused(config):
     add_peer(config, "twin", like="baseline", model=config["models"]["student"]["model"])
     del config["models"]["baseline"]["like"]
     put(config, "models.student.like", "baseline")
-    message = r"^models.student and models.twin train together and would start from the same weights, as models `like`"
+    message = (
+        r"^models.student and models.twin train together and would start from the"
+        r" same weights, as models `like`"
+    )
     with pytest.raises(ValueError, match=message):
         make_plan(config)
 

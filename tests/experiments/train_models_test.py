@@ -190,7 +190,10 @@ def test_a_term_of_several_teachers_says_which_and_reaches_only_its_own_models(t
     }
     found["models"]["third"] = found["models"]["wide"] | third
     found["models"]["student"]["teachers"] = ("peer:third", "peer:wide")
-    message = r"^models.student: objective 'mutual': it must say which teacher \(source=...\); there are peer:third, peer:"
+    message = (
+        r"^models.student: objective 'mutual': it must say which teacher"
+        r" \(source=...\); there are peer:third, peer:"
+    )
     with pytest.raises(ValueError, match=message):
         run_experiment(found, tmp_path)
     hard, mutual = (found["models"]["student"]["objective"][name] for name in ("hard", "mutual"))

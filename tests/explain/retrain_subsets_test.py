@@ -127,7 +127,10 @@ def game(names):
 
 
 def test_more_terms_than_can_be_trained_exactly_are_refused_with_the_way_out(valued):
-    message = "7 terms have 126 subsets to train, and exact values are limited to 6 terms; sample them with --perm"
+    message = (
+        "7 terms have 126 subsets to train, and exact values are limited to 6"
+        " terms; sample them with --perm"
+    )
     with pytest.raises(ValueError, match=message):
         value_training(open_run(valued), "student", game(SEVEN), None)
 

@@ -117,7 +117,8 @@ def test_the_stages_refuse_in_one_line(tmp_path):
         ),
         (
             ("--stage=predict", f"--workdir={tmp_path}", "--input=x.txt"),
-            f"error: {tmp_path} has no export; make one with: launch.py --stage=export --workdir={tmp_path}",
+            f"error: {tmp_path} has no export; make one with: launch.py --stage=export"
+            f" --workdir={tmp_path}",
         ),
     ):
         ended = launch(*arguments)

@@ -19,7 +19,8 @@ ENTRIES = [
     if entry["function"] in losses.__all__
 ]
 MESSAGE = (
-    "the value of the original code; a change here means that the formula changed, and the formula is the paper's:"
+    "the value of the original code; a change here means that the formula changed, and the formula"
+    " is the paper's:"
     " correct the function, never the stored value"
 )
 

@@ -66,7 +66,10 @@ def test_the_table_is_followed_by_a_line_on_the_student_with_its_teacher(digits,
     results, folder = digits
     run_experiment(smoke(), folder)
     found = results["models"]["student"]["with_teacher"]
-    wanted = f"student with teacher's logits: {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, ECE"
+    wanted = (
+        f"student with teacher's logits: {100 * found['accuracy']:.2f} %, loss"
+        f" {found['loss']:.4f}, ECE"
+    )
     assert wanted in capsys.readouterr().out
 
 
@@ -192,7 +195,8 @@ def test_a_teacher_that_chooses_by_the_label_is_refused(tmp_path):
         (
             "baseline",
             {},
-            r"baseline.condition.on names 'teacher'; its frozen teachers are none \(condition=None takes",
+            r"baseline.condition.on names 'teacher'; its frozen teachers are none \(condition=None"
+            r" takes",
         ),
         (
             "student",

@@ -199,7 +199,8 @@ def test_a_term_that_is_not_finite_ends_the_run_naming_model_step_and_term(notes
     last = (at - 1) // 4 * 4
     good = f"checkpoint {last}" if last else "none yet"
     assert str(error.value) == (
-        f"student: hard is {bad} at step {at}; a lower learning rate or weight may help; last good checkpoint: {good}"
+        f"student: hard is {bad} at step {at}; a lower learning rate or weight may help; last good"
+        f" checkpoint: {good}"
     )
     assert all(step < at for step, _, _ in notes.saved)
 

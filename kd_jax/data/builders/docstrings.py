@@ -39,7 +39,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     name = "docstrings"
     VERSION = tfds.core.Version(VERSION)
-    code_path = None  # Otherwise TFDS looks for checksums beside this file, with a package that it doesn't declare.
+    # Otherwise TFDS looks for checksums beside this file, with a package that it doesn't declare.
+    code_path = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(

@@ -125,7 +125,8 @@ def check_left(bad: int, left: int, counts: Mapping[str, int], owner: str, advic
     if bad > left:
         listed = ", ".join(f"{reason} {count}" for reason, count in Counter(counts).most_common())
         raise ValueError(
-            f"{owner} would set aside {bad} rows, more than the {left} that are left ({listed}); look at {advice}"
+            f"{owner} would set aside {bad} rows, more than the {left} that are left ({listed});"
+            f" look at {advice}"
         )
 
 

@@ -66,5 +66,6 @@ def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:
         raise ValueError(f"labels are class numbers from 0 to {probabilities.shape[1] - 1}, or -1")
     if not (np.all(probabilities >= 0) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
         raise ValueError(
-            "probabilities must not be negative and must sum to 1 in each row; logits need a softmax"
+            "probabilities must not be negative and must sum to 1 in each row; logits need a"
+            " softmax"
         )

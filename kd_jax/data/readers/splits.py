@@ -53,7 +53,8 @@ def _match(part: str, spec: str, known: Iterable[str], owner: str) -> re.Match:
     match = _PART.fullmatch(part)
     if match is None:
         raise ValueError(
-            f"malformed split {spec!r} of {owner!r}; write for example 'train', 'train[:90%]', 'train[100:]'"
+            f"malformed split {spec!r} of {owner!r}; write for example 'train', 'train[:90%]',"
+            f" 'train[100:]'"
         )
     if match["name"] not in known:
         raise ValueError(

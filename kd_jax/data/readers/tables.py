@@ -33,7 +33,8 @@ def find_tables(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             if path.stem in found:
                 raise ValueError(
-                    f"{found[path.stem].name} and {path.name} in {str(folder)!r} both name split {path.stem!r}"
+                    f"{found[path.stem].name} and {path.name} in {str(folder)!r} both name split"
+                    f" {path.stem!r}"
                 )
             found[path.stem] = path
     return found
@@ -108,7 +109,8 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
     for column in (*columns, label):
         if column not in keys:
             raise ValueError(
-                f"{str(path)!r} has no column {column!r}; it has {', '.join(sorted(keys)) or 'none'}"
+                f"{str(path)!r} has no column {column!r}; it has"
+                f" {', '.join(sorted(keys)) or 'none'}"
             )
     for row, record in records:
         try:

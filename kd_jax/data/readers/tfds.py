@@ -46,7 +46,8 @@ def open_prepared(
     for column in (*columns, label):
         if column not in builder.info.features:
             raise ValueError(
-                f"{name!r} has no feature {column!r}; it has {', '.join(sorted(builder.info.features))}"
+                f"{name!r} has no feature {column!r}; it has"
+                f" {', '.join(sorted(builder.info.features))}"
             )
     names = builder.info.features[label]
     if not isinstance(names, tfds.features.ClassLabel):
@@ -75,7 +76,8 @@ def _with_soft_labels(
     soft = np.stack([record[SOFT_LABELS] for record in Records(builder, parts, ())])
     if set(names) != set(source.class_names):
         raise ValueError(
-            f"{source.name!r} has soft labels of {', '.join(names)}, not {', '.join(source.class_names)}"
+            f"{source.name!r} has soft labels of {', '.join(names)}, not"
+            f" {', '.join(source.class_names)}"
         )
     soft = soft[:, [names.index(name) for name in source.class_names]]
     digest = fingerprint(

@@ -101,7 +101,10 @@ def _check_config(base: str, config: str) -> None:
 
 def advise(name: str, root: Path) -> str:
     """The one-off command that prepares a dataset with TensorFlow."""
-    call = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
+    call = (
+        f"tfds.builder('{name}', data_dir='{root}',"
+        f" file_format='array_record').download_and_prepare()"
+    )
     return (
         "with TensorFlow and network, prepare it once:"
         f' uv run --with tensorflow python -c "import tensorflow_datasets as tfds; {call}"'

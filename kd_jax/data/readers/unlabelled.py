@@ -50,13 +50,15 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
     if path.is_file() and suffix == ".txt":
         if len(columns) == 2:
             raise ValueError(
-                f"the model reads pairs of texts; give a table with the columns {' and '.join(columns)}"
+                f"the model reads pairs of texts; give a table with the columns"
+                f" {' and '.join(columns)}"
             )
         return _read_lines(path)
     if path.is_file() and suffix in tables.SUFFIXES:
         return _read_table(path, columns)
     raise ValueError(
-        f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is none"
+        f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is"
+        f" none"
     )
 
 

@@ -68,7 +68,8 @@ def make_augmentation(spec: Mapping[str, Any], size: tuple[int, int] | None) -> 
         return None
     if size is None:
         raise ValueError(
-            f"data.augmentation needs images of one size; here crop and flip must be 0, got {crop}, {flip}"
+            f"data.augmentation needs images of one size; here crop and flip must be 0, got {crop},"
+            f" {flip}"
         )
     if isinstance(crop, bool) or not isinstance(crop, int) or not 0 <= crop < min(size):
         raise ValueError(

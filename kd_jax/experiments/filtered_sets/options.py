@@ -49,7 +49,8 @@ def check(name: str, spec: Mapping[str, Any], models: Mapping[str, Any]) -> None
             )
     if not spec["label_errors"] and spec["label_share"] is not None:
         raise ValueError(
-            f"{owner}.label_share must be None where label_errors is False, got {spec['label_share']}"
+            f"{owner}.label_share must be None where label_errors is False, got"
+            f" {spec['label_share']}"
         )
     if not spec["label_errors"] and spec["poison"] is None:
         raise ValueError(f"{owner} doubts nothing: label_errors is False and poison None")
@@ -70,11 +71,14 @@ def _check_folds(owner: str, judge: Any) -> None:
     folder = Path(str(judge.model.get("pretrained", ""))).expanduser()
     if "pretrained" in judge.model and any((folder / name).is_file() for name in OWN):
         raise ValueError(
-            f"{owner}: the judge {judge.name!r} starts from {folder}, a model that was trained on examples with labels,"
+            f"{owner}: the judge {judge.name!r} starts from {folder}, a model that was trained on"
+            f" examples with labels,"
             " maybe these; name one that starts at random or from published weights"
         )
     if judge.teachers or judge.peers or judge.data != (TRAIN,) or judge.start is not None:
         raise ValueError(
-            f"{owner}: the judge {judge.name!r} has teachers, peers, another model's weights or data of its own, and so"
-            " may know the labels of rows held out; name a model that learns from the training split alone"
+            f"{owner}: the judge {judge.name!r} has teachers, peers, another model's weights or"
+            f" data of its own, and so"
+            " may know the labels of rows held out; name a model that learns from the training"
+            " split alone"
         )

@@ -56,7 +56,8 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(f"the sweep file {file} is not JSON: {error}") from None
     if not isinstance(spec, dict) or not isinstance(spec.get("grid", {}), dict):
         raise ValueError(
-            f'the sweep file {file} must look like {{"seeds": [0, 1], "grid": {{"PATH": [VALUE, ...]}}}}'
+            f'the sweep file {file} must look like {{"seeds": [0, 1], "grid": {{"PATH": [VALUE,'
+            f" ...]}}}}"
         )
     check_keys(spec, KEYS, f"the sweep file {file}")
     for name, values in {key: spec[key] for key in KEYS if key != "grid" and key in spec}.items():
@@ -102,7 +103,8 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
         version.seed = seed
         name = _name(setting, seed)
         if name in runs and runs[name].setting != setting:
-            name += f"-{config_hash(setting)}"  # Values that differ only in characters that names don't have.
+            # Values that differ only in characters that names don't have.
+            name += f"-{config_hash(setting)}"
         if name in runs:
             raise ValueError(f"the sweep has two runs {name!r}; give each value of the grid once")
         try:

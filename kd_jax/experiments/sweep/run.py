@@ -175,7 +175,10 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         return
     table = Table(
         title=f"{config['name']}, mean ± sample standard deviation over the seeds",
-        caption="no ±: a single model, such as a teacher that the seeds share; tune by selection, not by accuracy",
+        caption=(
+            "no ±: a single model, such as a teacher that the seeds share; tune by"
+            " selection, not by accuracy"
+        ),
     )
     for column in ("setting", "model", "accuracy %", "selection %", "gain, points"):
         table.add_column(column, no_wrap=column != "setting", overflow="fold")

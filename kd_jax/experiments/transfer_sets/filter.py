@@ -71,7 +71,8 @@ def sift(
     if overlap > max_overlap * len(candidates):
         row = next(row for row, reason in reasons.items() if reason in OF_EVALUATION)
         raise ValueError(
-            f"{overlap} of {len(candidates)} rows of its source repeat the evaluation data, more than"
+            f"{overlap} of {len(candidates)} rows of its source repeat the evaluation data, more"
+            f" than"
             f" max_overlap={max_overlap}; the first is row {row + 1}: {found[row]['value']}"
         )
     rows = np.array([row for row in range(len(candidates)) if row not in reasons], np.int64)
@@ -115,7 +116,8 @@ def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | Non
     sure = np.flatnonzero(likeliest >= confidence)
     if not len(sure):
         raise ValueError(
-            f"confidence {confidence} keeps none of {len(probabilities)} rows; the teacher's most confident prediction"
+            f"confidence {confidence} keeps none of {len(probabilities)} rows; the teacher's most"
+            f" confident prediction"
             f" has {likeliest.max():.4f}"
         )
     if per_class is None:

@@ -66,7 +66,8 @@ class MaskedWords:
         words = np.array(sorted(_whole_words(tokenizer)), np.int32)
         if not 1 <= candidates <= len(words):
             raise ValueError(
-                f"candidates must be from 1 to the {len(words)} words of {model!r}, got {candidates}"
+                f"candidates must be from 1 to the {len(words)} words of {model!r}, got"
+                f" {candidates}"
             )
         find = jax.jit(partial(_likeliest, module, words, candidates))
         return cls(partial(find, variables), tokenizer, mask_id, max_length)

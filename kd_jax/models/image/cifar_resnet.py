@@ -50,7 +50,8 @@ class CifarResNet(nn.Module):
     def __post_init__(self) -> None:
         if self.depth < 8 or self.depth % 6 != 2 or len(self.widths) != 3:
             raise ValueError(
-                f"depth must be 6 n + 2 from 8 on, and widths three, got {self.depth} and {self.widths}"
+                f"depth must be 6 n + 2 from 8 on, and widths three, got {self.depth} and"
+                f" {self.widths}"
             )
         super().__post_init__()
 

@@ -56,7 +56,8 @@ class ShuffleNetV1(nn.Module):
             channels % (4 * self.groups) for channels in (*self.widths, *steps)
         ):
             raise ValueError(
-                f"widths must grow from the stem's {self.stem}, and they and their steps be multiples of "
+                f"widths must grow from the stem's {self.stem}, and they and their steps be"
+                f" multiples of "
                 f"{4 * self.groups}, four times the groups, got {self.widths}"
             )
         super().__post_init__()

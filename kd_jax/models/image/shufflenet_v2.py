@@ -47,7 +47,8 @@ class ShuffleNetV2(nn.Module):
             or any(width % 2 for width in self.widths)
         ):
             raise ValueError(
-                f"blocks and widths must be three each, widths even, got {self.blocks} and {self.widths}"
+                f"blocks and widths must be three each, widths even, got {self.blocks} and"
+                f" {self.widths}"
             )
         super().__post_init__()
 

@@ -59,7 +59,8 @@ class VisionTransformer(nn.Module):
         if self.width % self.heads or self.image_size % self.patch:
             raise ValueError(
                 "width must be a multiple of heads, and image_size of patch, got"
-                f" width {self.width}, heads {self.heads}, image_size {self.image_size}, patch {self.patch}"
+                f" width {self.width}, heads {self.heads}, image_size {self.image_size}, patch"
+                f" {self.patch}"
             )
         super().__post_init__()
 
@@ -109,7 +110,8 @@ class VisionTransformer(nn.Module):
         x = vgg.as_images(self, images)
         if x.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(
-                f"the model reads images of {self.image_size} x {self.image_size}, got {x.shape[1]} x {x.shape[2]};"
+                f"the model reads images of {self.image_size} x {self.image_size}, got {x.shape[1]}"
+                f" x {x.shape[2]};"
                 " give its view that size"
             )
         side = (self.patch, self.patch)

@@ -139,7 +139,8 @@ def select_blocks(
     count = count_blocks(params) if hasattr(module, "layers") else 0
     if not keep or list(keep) != sorted(set(keep)) or not all(0 <= i < count for i in keep):
         raise ValueError(
-            f"keep_layers must be rising numbers of the {count} transformer blocks, got {tuple(keep)}"
+            f"keep_layers must be rising numbers of the {count} transformer blocks, got"
+            f" {tuple(keep)}"
         )
     kept = {name: leaf for name, leaf in params.items() if not name.startswith("block_")}
     kept |= {f"block_{new}": params[f"block_{old}"] for new, old in enumerate(keep)}

@@ -140,10 +140,14 @@ def make_condition(
     output, teacher = spec["output"], spec["on"]
     if output not in shapes:
         raise ValueError(
-            f"{teacher!r} has no condition.output {output!r}; with one vector an example it has {vectors}"
+            f"{teacher!r} has no condition.output {output!r}; with one vector an example it has"
+            f" {vectors}"
         )
     if len(shapes[output]) != 2:
-        wanted = f"condition.output must have one vector an example, [B, D], and {output!r} of {teacher!r} has shape"
+        wanted = (
+            f"condition.output must have one vector an example, [B, D], and {output!r}"
+            f" of {teacher!r} has shape"
+        )
         raise ValueError(f"{wanted} {shapes[output]}; there are {vectors}")
     mapping = build_projector(spec["map"], math.prod(shape))
     if mapping.normalizes:  # pyright: ignore[reportAttributeAccessIssue]
@@ -151,7 +155,8 @@ def make_condition(
             sorted(name for name in PROJECTORS if not build_projector(name, 1).normalizes)
         )  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(
-            f"condition.map {spec['map']!r} normalizes by the batch, so only in training; use {fitting}"
+            f"condition.map {spec['map']!r} normalizes by the batch, so only in training; use"
+            f" {fitting}"
         )
     if CONDITION in terms:
         raise ValueError(f"a term of its objective can't be named {CONDITION!r} beside a condition")

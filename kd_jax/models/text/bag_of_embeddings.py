@@ -79,5 +79,6 @@ def refuse_pairs(model: str, token_type_ids: Array | None) -> None:
     """Raises ValueError where a model of single texts gets token types."""
     if token_type_ids is not None:
         raise ValueError(
-            f"{model} reads single texts and got token_type_ids, so sentence pairs; encoder reads pairs"
+            f"{model} reads single texts and got token_type_ids, so sentence pairs; encoder reads"
+            f" pairs"
         )

@@ -168,7 +168,8 @@ class Encoder(nn.Module):
             )
         if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
             raise ValueError(
-                f"token_type_ids must be {input_ids.shape}, as input_ids, got {token_type_ids.shape}"
+                f"token_type_ids must be {input_ids.shape}, as input_ids, got"
+                f" {token_type_ids.shape}"
             )
         first = FAMILIES[self.family].first_position
         x = words(input_ids)
@@ -220,7 +221,8 @@ def as_mask(input_ids: Array, attention_mask: Array) -> jax.Array:
     """The attention mask as bool `[B, T]`; ValueError where it or the ids have another shape."""
     if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
         raise ValueError(
-            f"input_ids and attention_mask must both be [B, T], got {input_ids.shape} and {attention_mask.shape}"
+            f"input_ids and attention_mask must both be [B, T], got {input_ids.shape} and"
+            f" {attention_mask.shape}"
         )
     return jnp.asarray(attention_mask).astype(bool)
 

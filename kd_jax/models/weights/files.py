@@ -77,7 +77,8 @@ def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
         tensors = _read_safetensors(path)
     else:
         raise ValueError(
-            f"{path} is neither .safetensors nor .npz; other files of weights are pickles, never opened"
+            f"{path} is neither .safetensors nor .npz; other files of weights are pickles, never"
+            f" opened"
         )
     return {
         name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")

@@ -49,6 +49,7 @@ def fetch(name: str) -> pathlib.Path:
         raise ValueError(f"{name!r} is no name of a model: {error}") from None
     except (LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"{repository!r} is not in the hub's cache and can't be fetched now: fetch it once while online, or give a"
+            f"{repository!r} is not in the hub's cache and can't be fetched now: fetch it once"
+            f" while online, or give a"
             f" folder ({type(error).__name__})"
         ) from None

@@ -42,7 +42,8 @@ def path_of(name: str) -> pathlib.Path:
         if pathlib.Path(name).expanduser().exists():
             return pathlib.Path(name).expanduser()
         raise ValueError(
-            f"no pretrained model {name!r}: neither a folder or file, nor one of {sorted(PACKAGES)},"
+            f"no pretrained model {name!r}: neither a folder or file, nor one of"
+            f" {sorted(PACKAGES)},"
             f" nor {hub.PREFIX}OWNER/MODEL"
         )
     package, folder, install = PACKAGES[name]

@@ -1,9 +1,8 @@
 """Terms: what a student's objective is made of, one class each, its hyperparameters as fields.
 
 A term weighs a loss of `kd_jax.losses` and says what it reads: `SoftTargetKL(weight=0.9,
-temperature=4.0)`, in a config `dict(term="soft_target_kl", weight=0.9, temperature=4.0)`. A new term
-is one class here and one line in `TERMS`.
-"""
+temperature=4.0)`, in a config `dict(term="soft_target_kl", weight=0.9, temperature=4.0)`. A new
+term is one class here and one line in `TERMS`."""
 
 from collections.abc import Callable
 from dataclasses import field, make_dataclass

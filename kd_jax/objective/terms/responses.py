@@ -1,4 +1,5 @@
-"""Terms on maps that bring parameters or facts of their own: VID, OFD, ReviewKD, factor transfer."""
+"""Terms on maps that bring parameters or facts of their own: VID, OFD, ReviewKD, factor
+transfer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -77,7 +77,8 @@ class TermSpec:
         """
         if self.teacher_views.get(teacher) != self.view:
             raise ValueError(
-                f"token by token it can't be compared with {teacher!r}, which reads another view (tokenizer or length)"
+                f"token by token it can't be compared with {teacher!r}, which reads another view"
+                f" (tokenizer or length)"
             )
 
 

@@ -71,7 +71,8 @@ def test_reads_first_paragraphs_wherever_they_stand(tmp_path):
     file = tmp_path / "code.py"
     file.write_text(
         '"""Of the   module,\ntwo lines.\n\nSecond paragraph."""\nx = "No docstring at all"\n'
-        'class A:\n    """Of the class A."""\n    if x:\n        def f(self):\n            """Of the method f."""\n'
+        'class A:\n    """Of the class A."""\n    if x:\n        def f(self):\n            """Of'
+        ' the method f."""\n'
         'try:\n    pass\nexcept E:\n    async def g():\n        """Of the function g."""\n'
         'def short():\n    """Short."""\n'
     )

@@ -69,7 +69,8 @@ def test_a_process_sees_its_device_and_waits_for_the_teacher_it_restores(
     scripted(
         RESULT + "began = time.time(); time.sleep(0.3)\n"
         "seen = [os.environ[k] for k in ('CUDA_VISIBLE_DEVICES', 'JAX_NUM_CPU_DEVICES')]\n"
-        "(p / 'results.json').write_text(json.dumps(dict(seen=seen, began=began, ended=time.time())))"
+        "(p / 'results.json').write_text(json.dumps(dict(seen=seen, began=began,"
+        " ended=time.time())))"
     )
     found = {
         run.name: result for run, result in outcomes(config, tmp_path, [4, 7], seeds=[0, 1, 2])

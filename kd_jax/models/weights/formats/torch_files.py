@@ -27,7 +27,8 @@ def recognise(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
         if mark in tensors:
             return describe(tensors)
     raise ValueError(
-        "these tensors are of no known network: neither torchvision's VGG or ResNet nor akamaster's CIFAR ResNet,"
+        "these tensors are of no known network: neither torchvision's VGG or ResNet nor akamaster's"
+        " CIFAR ResNet,"
         f" which have {' or '.join(map(repr, KNOWN))}"
     )
 
@@ -82,7 +83,8 @@ def _vgg(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
     ]
     if not depths:
         raise ValueError(
-            f"VGG has {sorted(map(sum, vgg.CONVOLUTIONS.values()))} convolutions, not {len(convolutions)}"
+            f"VGG has {sorted(map(sum, vgg.CONVOLUTIONS.values()))} convolutions, not"
+            f" {len(convolutions)}"
         )
     batch_norm = "features.1.running_mean" in tensors
     head = tuple(_size(tensors, f"classifier.{i}.weight", 0) for i in (0, 3))
