@@ -13,11 +13,12 @@
 In a checkout, `uv run launch.py` is the same command.
 """
 
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,18 +196,65 @@ def _register_what_the_run_used(workdir: Path) -> None:
 
 
 def _after_training(workdir: Path) -> int:
-    from kd_jax import stages
-
     if FLAGS.stage == "export":
-        return stages.export(workdir, FLAGS.model, FLAGS.formats)
+        return export_stage(workdir, FLAGS.model, FLAGS.formats)
     if FLAGS.stage == "predict":
-        return stages.predict(workdir, FLAGS.model, FLAGS.input, FLAGS.output)
+        return predict_stage(workdir, FLAGS.model, FLAGS.input, FLAGS.output)
     by = FLAGS.players or FLAGS.by
-    return _until_stopped(
-        lambda: stages.explain(
-            workdir, FLAGS.model, by, FLAGS.examples, FLAGS.blocks, FLAGS.permutations
+    settings = (FLAGS.examples, FLAGS.blocks, FLAGS.permutations)
+    return _until_stopped(lambda: explain_stage(workdir, FLAGS.model, by, *settings))
+
+
+def export_stage(workdir: Path, model: str | None, formats: Sequence[str]) -> int:
+    """Exports a model of a run and says where to; returns the exit status."""
+    from kd_jax.export import export
+
+    print(f"exported: {export(workdir, model, formats)}")
+    return 0
+
+
+def predict_stage(workdir: Path, model: str | None, source: str | None, output: str) -> int:
+    """Predicts a file or folder to a file, or to stdout for "-"; returns the exit status."""
+    from kd_jax.export.predict import predict
+
+    if source is None:
+        raise ValueError("--stage=predict needs --input, a file or a folder of images")
+    with contextlib.ExitStack() as stack:
+        stream = (
+            sys.stdout
+            if output == "-"
+            else stack.enter_context(Path(output).open("w", encoding="utf-8"))
         )
-    )
+        counts = predict(workdir, Path(source), stream, model)
+    print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
+    return 0
+
+
+def explain_stage(
+    workdir: Path,
+    model: str | None,
+    by: str,
+    examples: int | None,
+    blocks: int | None,
+    permutations: int | None,
+) -> int:
+    """Explains a run, or a model of it, and says where to; returns the exit status."""
+    from kd_jax import explain as explanation
+
+    if blocks is not None and by != "features":
+        raise ValueError(f"--blocks are of features, with --by=features, not {by}")
+    if by == "members":
+        folder = explanation.explain_members(workdir, model, examples, permutations)
+    elif examples is not None:
+        raise ValueError(
+            f"--examples are explained by their parts, with --by=members, not {by}"
+        )
+    elif by == "features":
+        folder = explanation.explain_features(workdir, model, blocks, permutations)
+    else:
+        folder = explanation.explain_training(workdir, model, by, permutations)
+    print(f"explained: {folder}")
+    return 0
 
 
 def _until_stopped(stage: Callable[[], int]) -> int:

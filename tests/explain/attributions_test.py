@@ -13,7 +13,7 @@ from finished_runs import copy, images, texts
 from paths import ROOT
 from PIL import Image
 
-from kd_jax import stages
+from kd_jax import cli
 from kd_jax.data.open import open_source
 from kd_jax.explain import attributions, explain_members
 from kd_jax.explain.patches_and_tokens import one_example, views_of
@@ -247,9 +247,9 @@ def test_changed_data_is_refused(tmp_path):
 def test_examples_are_not_dropped_silently_where_terms_are_the_players():
     with pytest.raises(
         ValueError,
-        match="--examples are explained by their parts, with --players=members, not terms",
+        match="--examples are explained by their parts, with --by=members, not terms",
     ):
-        stages.explain(images(), None, "terms", 3, None, None)
+        cli.explain_stage(images(), None, "terms", 3, None, None)
 
 
 def test_the_command_line_explains_and_refuses_in_one_line(tmp_path):

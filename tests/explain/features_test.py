@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from finished_runs import copy, images, texts
 
-from kd_jax import stages
+from kd_jax import cli
 from kd_jax.explain import explain_features
 from kd_jax.explain.features import _linear, value_features
 from kd_jax.explain.run import ONE_DEVICE, open_run
@@ -150,11 +150,11 @@ def test_blocks_that_there_can_t_be_are_refused(run, blocks, permutations, messa
 
 def test_blocks_are_not_dropped_silently_where_terms_are_the_players():
     with pytest.raises(
-        ValueError, match="--blocks are of features, with --players=features, not terms"
+        ValueError, match="--blocks are of features, with --by=features, not terms"
     ):
-        stages.explain(images(), None, "terms", None, 3, None)
+        cli.explain_stage(images(), None, "terms", None, 3, None)
     with pytest.raises(
         ValueError,
-        match="--examples are explained by their parts, with --players=members, not feature",
+        match="--examples are explained by their parts, with --by=members, not feature",
     ):
-        stages.explain(images(), None, "features", 3, None, None)
+        cli.explain_stage(images(), None, "features", 3, None, None)

@@ -1,19 +1,19 @@
 import pytest
-from paths import ROOT, TESTS
+from paths import TESTS
 
-from kd_jax import methods
+import configs_table
+import methods_table
 from kd_jax.objective.terms import TERMS
 
-README = (ROOT / "README.md").read_text()
 
-
-def test_the_readme_has_the_table_as_the_code_gives_it():
-    assert methods.table() in README, "run: uv run python -m kd_jax.methods"
+@pytest.mark.parametrize("tool", [methods_table, configs_table])
+def test_the_committed_page_is_what_the_code_gives(tool):
+    assert tool.FILE.read_text() == tool.page(), f"run: uv run tools/{tool.__name__}.py"
 
 
 @pytest.mark.parametrize("term", sorted(set(TERMS) - {"cross_entropy"}))
 def test_every_method_names_its_paper(term):
-    found = methods.reference(methods.NETWORKS.get(term, term))
+    found = methods_table.reference(methods_table.NETWORKS.get(term, term))
     assert found is not None
     title, address, year = found
     assert title
@@ -23,5 +23,5 @@ def test_every_method_names_its_paper(term):
 
 def test_every_test_file_that_the_table_names_exists():
     folders = [TESTS / room for room in ("losses", "analysis")]
-    for name in {"contract", *methods.OWN_TESTS.values()}:
+    for name in {"contract", *methods_table.OWN_TESTS.values()}:
         assert any((folder / f"{name}_test.py").exists() for folder in folders), name
