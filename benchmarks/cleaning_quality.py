@@ -130,9 +130,8 @@ def main() -> None:
     for seed, trial in enumerate(trials):
         for share in POISONED:
             trial |= try_poison(seed, share)
-    print(
-        f"{f'mean ± standard deviation of {len(trials)} seeds, %':44}{'precision':>16}{'recall':>16}{'AUROC':>16}"
-    )
+    title = f"mean ± standard deviation of {len(trials)} seeds, %"
+    print(f"{title:44}{'precision':>16}{'recall':>16}{'AUROC':>16}")
     for name in trials[0]:
         values = np.array([trial[name] for trial in trials])
         cells = "".join(

@@ -246,9 +246,7 @@ def explain_stage(
     if by == "members":
         folder = explanation.explain_members(workdir, model, examples, permutations)
     elif examples is not None:
-        raise ValueError(
-            f"--examples are explained by their parts, with --by=members, not {by}"
-        )
+        raise ValueError(f"--examples are explained by their parts, with --by=members, not {by}")
     elif by == "features":
         folder = explanation.explain_features(workdir, model, blocks, permutations)
     else:
@@ -308,3 +306,7 @@ def _prepare_devices(*, text: bool) -> None:
             "jax_compilation_cache_dir", str(Path(FLAGS.compilation_cache).expanduser())
         )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+if __name__ == "__main__":
+    main()

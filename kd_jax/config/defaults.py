@@ -112,6 +112,6 @@ def soft_targets(*, temperature: float = 4.0, hard: float = 0.1) -> dict[str, An
       hard: weight of the cross-entropy with the labels; the soft targets weigh the rest of 1. At 0
         there is no such term.
     """
-    soft = dict(term="soft_target_kl", weight=round(1 - hard, 12), temperature=temperature)
+    soft = dict(term="soft_target_kl", weight=float(round(1 - hard, 12)), temperature=temperature)
     labels = dict(hard=dict(term="cross_entropy", weight=hard)) if hard else {}
     return labels | dict(soft=soft)

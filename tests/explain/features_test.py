@@ -149,9 +149,7 @@ def test_blocks_that_there_can_t_be_are_refused(run, blocks, permutations, messa
 
 
 def test_blocks_are_not_dropped_silently_where_terms_are_the_players():
-    with pytest.raises(
-        ValueError, match="--blocks are of features, with --by=features, not terms"
-    ):
+    with pytest.raises(ValueError, match="--blocks are of features, with --by=features, not terms"):
         cli.explain_stage(images(), None, "terms", None, 3, None)
     with pytest.raises(
         ValueError,

@@ -1,8 +1,8 @@
+import configs_table
+import methods_table
 import pytest
 from paths import TESTS
 
-import configs_table
-import methods_table
 from kd_jax.objective.terms import TERMS
 
 

@@ -1,6 +1,5 @@
-import pytest
-
 import house
+import pytest
 
 
 def test_rooms_import_downwards_only():

@@ -1,0 +1,83 @@
+import pytest
+
+from kd_jax.config.load import load_config, plain
+from kd_jax.config.overrides import override, split_overrides
+
+
+def overridden(path, text, config="sst2_minilm"):
+    found = load_config(config)
+    override(found, path, text)
+    value = plain(found)
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("data.inputs", "sentence1,sentence2", ("sentence1", "sentence2")),
+        ("data.inputs", "text", "text"),
+        ("data.name", "a,b.csv", "a,b.csv"),
+        ("training.epochs", "3", 3.0),
+        ("training.batch_size", "1e2", 100),
+        ("training.optimizer.clip_norm", "None", None),
+        ("models.student.model.hidden", "8,16", (8, 16)),
+        ("models.student.model.hidden", "8", (8,)),
+        ("models.student.model.hidden", "()", ()),
+        ("models.student.training.epochs", "2", 2.0),
+        ("models.teacher.restore", "runs/a/teacher", "runs/a/teacher"),
+    ],
+)
+def test_a_value_takes_the_kind_of_its_key(path, text, value):
+    found = overridden(path, text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("view.size", "32", 32),
+        ("view.size", "32,24", (32, 24)),
+        ("models.teacher.model.batch_norm", "false", False),
+        ("models.teacher.model.batch_norm", "True", True),
+    ],
+)
+def test_pairs_and_booleans_can_be_set(path, text, value):
+    assert overridden(path, text, "digits") == value
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("trainin.epochs", "1", ["trainin", "training"]),
+        ("training.epoch", "1", ["epoch", "epochs"]),
+        ("training.epochs", "many", ["training.epochs", "many"]),
+        ("training.optimizer", "adam", ["training.optimizer", "learning_rate"]),
+        ("models.student.model.widht", "1", ["widht", "width"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_key_and_what_exists(path, text, words):
+    with pytest.raises(ValueError, match=words[0]) as refusal:
+        overridden(path, text)
+    assert all(word in str(refusal.value) for word in words)
+
+
+def test_a_boolean_is_no_number():
+    with pytest.raises(ValueError, match="batch_norm must be true or false, got '2'"):
+        overridden("models.teacher.model.batch_norm", "2", "digits")
+
+
+def test_an_override_of_the_experiment_reaches_every_model_that_inherits_it():
+    config = load_config("digits")
+    override(config, "training.batch_size", "32")
+    assert plain(config)["models"]["baseline"]["training"]["batch_size"] == 32
+
+
+def test_overrides_are_told_from_flags_with_or_without_an_equals_sign():
+    found, rest = split_overrides(["--config=a.py", "--config.x.y=1", "--debug", "--config.z", "2"])
+    assert found == [("x.y", "1"), ("z", "2")]
+    assert rest == ["--config=a.py", "--debug"]
+    with pytest.raises(ValueError, match=r"--config.z needs a value"):
+        split_overrides(["--config.z"])
