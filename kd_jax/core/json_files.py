@@ -1,5 +1,4 @@
-"""What a run writes for people and programs: metrics.jsonl, TensorBoard events, and whole files at
-once."""
+"""Reads and writes JSON files so that a killed process never leaves half a file behind."""
 
 import json
 import logging
@@ -17,23 +16,28 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all; only the first process writes."""
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside the target and renamed: a reader, or the start after a kill, sees the old
+        # file or the new one and nothing in between.
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w") as file:
             json.dump(value, file, indent=2, sort_keys=False)
             file.write("\n")
+            # Without fsync a power failure may keep the rename and lose the content.
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
 
 
 def read_facts(path: Path, needed: Collection[str], consequence: str) -> dict[str, Any] | None:
-    """A JSON object that an earlier start wrote; None where there is none, or, with a warning,
-    where it is damaged.
+    """Reads a JSON object that an earlier start of the run wrote.
 
     Args:
       path: of the file.
-      needed: keys without which it isn't whole.
-      consequence: what happens if it is damaged, for the warning.
+      needed: keys without which the file is incomplete.
+      consequence: what happens if the file is damaged, for the warning.
+
+    Returns:
+      The object; None if there is no file, or, after a warning, if it is damaged.
     """
     if not path.exists():
         return None
@@ -43,18 +47,19 @@ def read_facts(path: Path, needed: Collection[str], consequence: str) -> dict[st
             raise ValueError(f"{', '.join(sorted(needed))} should stand in it")
         return found
     except (OSError, ValueError) as error:
+        # A damaged file costs repeated work, never the run: the caller computes it again.
         log.warning("%s can't be read (%s); %s", path, error, consequence)
         return None
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Lists rejected or quarantined rows as JSON lines; no file when there are none."""
+    """Writes rejected or quarantined rows as JSON lines; no file if there are none."""
     if rows and jax.process_index() == 0:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def as_json(value: Any) -> Any:
-    """A value with dicts and lists for its mappings and sequences, as it comes back from JSON."""
+    """Converts mappings to dicts and sequences to lists, as a value comes back from JSON."""
     if isinstance(value, Mapping):
         return {key: as_json(inner) for key, inner in value.items()}
     return [as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value

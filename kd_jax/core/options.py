@@ -1,5 +1,7 @@
-"""A config section that names something and gives its options: looked up and called, or refused in
-one line."""
+"""Turns a config section that names something into that thing, called with the section's options.
+
+Wrong names and options are refused in one line that lists the right ones.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,10 +13,16 @@ Built = TypeVar("Built")
 def choose(
     registry: Mapping[str, Built], spec: Mapping[str, Any], kind: str, key: str = "name"
 ) -> Built:
-    """The registry's entry that `spec[key]` names.
+    """Returns the registry's entry that `spec[key]` names.
+
+    Args:
+      registry: name -> entry.
+      spec: the config section.
+      kind: what the entries are, for the message.
+      key: of the section, that holds the name.
 
     Raises:
-      ValueError: naming what exists.
+      ValueError: if there is no such entry, with the names that exist.
     """
     name = spec.get(key)
     if not isinstance(name, str) or name not in registry:
@@ -32,8 +40,8 @@ def call_with_options(
     """Calls `function(*arguments, **options)` with the options of `spec`, all but `key`.
 
     Raises:
-      ValueError: for an option that the function doesn't have, or one it needs and doesn't get;
-        lists its options.
+      ValueError: for an option that the function doesn't have, or a required one that is missing;
+        lists the function's options.
     """
     return function(*arguments, **options_of(function, spec, kind, key))
 
@@ -41,11 +49,13 @@ def call_with_options(
 def options_of(
     function: Callable[..., Any], spec: Mapping[str, Any], kind: str, key: str = "name"
 ) -> dict[str, Any]:
-    """The options of `spec`, all but `key`, if they are those of `function`.
+    """Returns the options of `spec`, all but `key`, after checking them against a function.
 
     Raises:
       ValueError: as in `call_with_options`.
     """
+    # Only keyword-only parameters are options of a config; positional ones are what the library
+    # itself passes in.
     parameters = inspect.signature(function).parameters.values()
     known = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
     options = {name: value for name, value in spec.items() if name != key}
@@ -54,17 +64,17 @@ def options_of(
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is an int or float; True and False aren't."""
+    """Tells whether a value is an int or a float; True and False aren't numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether a value is an int from `least` on."""
+    """Tells whether a value is an int of at least `least`; True and False aren't ints."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def check_keys(options: Mapping[str, Any], known: Mapping[str, bool], owner: str) -> None:
-    """Refuses keys that nobody reads and asks for those that are needed.
+    """Checks that options have known names and that no required one is missing.
 
     Args:
       options: what was given.

@@ -1,4 +1,4 @@
-"""A tree's leaves by path, their checksums and their fingerprint."""
+"""Works on pytrees leaf by leaf: paths, shapes, checksums, fingerprints."""
 
 import hashlib
 from typing import Any
@@ -12,13 +12,14 @@ from kd_jax.core.types import PyTree
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by slash-separated path, in sorted order of the paths."""
+    """Returns a tree's leaves by slash-separated path, sorted by path."""
     flat, _ = jax.tree.flatten_with_path(tree)
     named = {"/".join(_key_name(key) for key in path): leaf for path, leaf in flat}
     return dict(sorted(named.items()))
 
 
 def _key_name(key: Any) -> str:
+    # JAX has one class of key for each container: dicts, dataclasses, and tuples or lists.
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
@@ -26,7 +27,7 @@ def _key_name(key: Any) -> str:
 
 
 def on_host(leaf: Any) -> np.ndarray:
-    """The whole leaf in this process's memory, gathered when it is spread over processes."""
+    """Returns a leaf in this process's memory, gathered first if it is spread over processes."""
     if (
         isinstance(leaf, jax.Array)
         and not leaf.is_fully_addressable
@@ -37,7 +38,7 @@ def on_host(leaf: Any) -> np.ndarray:
 
 
 def describe(tree: PyTree) -> dict[str, list[Any]]:
-    """Shape and dtype of every leaf, by path."""
+    """Returns the shape and dtype of every leaf, by path."""
     return {
         path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves_by_path(tree).items()
     }
@@ -65,7 +66,8 @@ def _checksum(leaf: jax.Array) -> jax.Array:
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)
     bits = jnp.dtype(leaf.dtype).itemsize * 8
-    # 64-bit words become pairs of 32-bit ones, narrower ones are widened.
+    # The bits are summed, not the values: 0.0 and -0.0 differ, and NaN equals itself. 64-bit words
+    # become pairs of 32-bit ones, narrower ones are widened.
     word = jnp.uint32 if bits >= 32 else jnp.dtype(f"uint{bits}")
     words = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32)
     # Multiplying the index of each axis by an odd number of its own mixes positions without a
@@ -74,21 +76,24 @@ def _checksum(leaf: jax.Array) -> jax.Array:
     for axis in range(words.ndim):
         index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
         position = position * jnp.uint32(0x9E3779B1) + index
-    weight = position * jnp.uint32(0x85EBCA6A) + jnp.uint32(1)  # Even times anything, plus 1: odd.
+    # Even times anything, plus 1, is odd; an odd factor is invertible modulo 2^32, so one changed
+    # word always changes its product.
+    weight = position * jnp.uint32(0x85EBCA6A) + jnp.uint32(1)
     return jnp.sum(words * weight, dtype=jnp.uint32)
 
 
 def fingerprint(tree: PyTree) -> str:
-    """SHA-256 over the sorted paths, shapes, dtypes and bytes of all leaves."""
+    """Returns the SHA-256 over the sorted paths, shapes, dtypes and bytes of all leaves."""
     digest = hashlib.sha256()
     for path, leaf in leaves_by_path(tree).items():
+        # The shape and dtype count too: equal bytes under another shape are another model.
         digest.update(f"{path} {tuple(leaf.shape)} {leaf.dtype}\n".encode())
         digest.update(_bytes(leaf))
     return f"sha256:{digest.hexdigest()}"
 
 
 def count_parameters(tree: PyTree) -> int:
-    """How many numbers a tree holds."""
+    """Returns how many numbers a tree holds."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
 
 

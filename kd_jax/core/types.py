@@ -1,8 +1,9 @@
-"""The vocabulary: what a batch, a model's output, a mean and a training state are.
+"""Defines what a batch, a view, a model's output, a mean and a teacher are.
 
-Every other room speaks in these types; none of them holds behaviour beyond merging and dividing.
+Every other package uses these types; they do nothing beyond merging, dividing and applying.
 Shapes: `B` examples of a batch, `K` classes, `T` tokens, `H W C` an image's height, width and
-channels."""
+channels.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +18,26 @@ import numpy as np
 Array = jax.Array | np.ndarray
 PyTree = Any
 Count = Annotated[int, "0 or more"]
-"""An option of a model that counts something there may be none of."""
+"""A model's option that counts something of which there may be none."""
 Variables = Mapping[str, PyTree]
-"""A Linen module's variables: `{"params": ...}` and, for a net with BatchNorm, `{"batch_stats":
-  ...}`."""
+"""A Linen module's variables: `{"params": ...}`, with BatchNorm `{"batch_stats": ...}` too."""
 
 View = dict[str, Array]
-"""What one model reads of a batch, by the name of the module's argument.
+"""What one model reads of a batch, by the names of the module's arguments.
 
 Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [B, T] int32
-  (sentence pairs only).
+(sentence pairs only).
 Images: `images` [B, H, W, C] float32.
 """
 
 
 @flax.struct.dataclass
 class Batch:
-    """Examples, seen through every view that a model of the group or a teacher of theirs asks for.
+    """Examples, in every view that a model of the group or one of its teachers reads.
 
     Attributes:
-      index: [B] int32, the example's position in its source: its identity in caches and banks.
+      index: [B] int32, the example's position in its source, which caches and memory banks
+        are keyed by.
       views: name -> `View`.
       labels: [B] int32 class, or [B, K] float soft label.
       label_valid: [B] bool, false where the example has no label.
@@ -52,15 +53,15 @@ class Batch:
 
 @flax.struct.dataclass
 class ModelOutput:
-    """What a model knows of a batch.
+    """What a model returns for a batch.
 
     Attributes:
       logits: [B, K] unnormalized log-probabilities.
-      features: name -> array with leading axis B, every intermediate that a distiller may want:
+      features: name -> array with leading axis B, every intermediate value that a term may read:
         `pooled` [B, D] always (what the classifier reads), `embeddings` and `block_0`, `block_1`,
         ... [B, T, D] or [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the
-        softmax), `query_0`, `key_0`, `value_0`, ... [B, heads, T, D / heads]. What no term uses
-        costs nothing under jit.
+        softmax), `query_0`, `key_0`, `value_0`, ... [B, heads, T, D / heads]. Features that no term
+        reads cost nothing under jit.
     """
 
     logits: jax.Array
@@ -69,7 +70,9 @@ class ModelOutput:
 
 @flax.struct.dataclass
 class Mean:
-    """A mean that merges exactly: over batches, microbatches, devices and processes.
+    """A mean that merges exactly over batches, microbatches, devices and processes.
+
+    Total and count are kept apart because a mean of means is wrong when parts differ in size.
 
     Attributes:
       total: [] sum over what counts.
@@ -83,7 +86,7 @@ class Mean:
         return Mean(self.total + other.total, self.count + other.count)
 
     def value(self) -> jax.Array:
-        """Total over count; 0 where nothing counted."""
+        """Returns total over count; 0 if nothing counted."""
         return jnp.asarray(self.total) / jnp.maximum(jnp.asarray(self.count), 1)
 
 
@@ -91,7 +94,7 @@ class ForwardFn(Protocol):
     """A model as it is evaluated: no dropout, stored BatchNorm statistics.
 
     A network, an ensemble, a table of stored outputs, a conditioned student and a user's own
-    function all have this one signature, so nothing else tells them apart.
+    function all have this one signature, so the training step needs no case for any of them.
     """
 
     def __call__(self, variables: Any, batch: Batch, /) -> ModelOutput:
