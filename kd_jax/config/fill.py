@@ -4,7 +4,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from kd_jax.config.defaults import DEFAULTS, FREE_OF_NAME
+from ml_collections import ConfigDict
+
+from kd_jax.config.defaults import DEFAULTS, FREE_OF_NAME, IMAGE_VIEW, TEXT_VIEW
+from kd_jax.config.inherit import inherit
 
 SECTIONS = ("data", "compare", "parallel", "checkpoint", "logging")
 
@@ -16,39 +19,86 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
       config: plain mappings; it isn't changed. What isn't a mapping where one belongs stays, for
-        the schema to refuse.
+        the schema to refuse. `data` may be a dataset's name.
     """
     filled = {key: copy.deepcopy(DEFAULTS[key]) for key in ("seed", "dtype", "evaluations")}
     filled |= copy.deepcopy(dict(config))
+    if isinstance(filled.get("data"), str):
+        filled["data"] = {"name": filled["data"]}
     for section in SECTIONS:
         filled[section] = merge(DEFAULTS[section], filled.get(section, {}))
-    filled["training"] = fill_training(filled.get("training", {}))
+    filled["training"] = fill_training(merge(DEFAULTS["training"], filled.get("training", {}), 1))
+    models = filled.get("models")
+    for section in (filled, *(models.values() if isinstance(models, Mapping) else ())):
+        if isinstance(section, dict) and "view" in section:
+            section["view"] = fill_view(section["view"])
     return filled
 
 
+def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns any config as plain Python values, defaults and what models inherit filled in.
+
+    Args:
+      config: of `experiment`, of a file, or plain mappings such as a saved config.json.
+
+    Raises:
+      ValueError: if `like` names no model, or goes in a circle.
+    """
+    complete = inherit(fill(to_dict(config)))
+    # An optimizer that a model names itself takes over nothing of another's options.
+    for model in complete["models"].values():
+        if "training" in model:
+            model["training"] = fill_training(model["training"])
+    return complete
+
+
+def to_dict(value: Any) -> Any:
+    """Returns nested dicts with tuples for the lists of JSON; references are resolved."""
+    if isinstance(value, ConfigDict):
+        resolved: Any = value.copy_and_resolve_references()
+        return to_dict(ConfigDict(resolved).to_dict())
+    if isinstance(value, Mapping):
+        return {key: to_dict(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(map(to_dict, value))
+    return copy.deepcopy(value)
+
+
 def fill_training(training: Any) -> Any:
-    """Returns a `training` section with defaults.
+    """Returns a `training` section with defaults of the options of its optimizer and schedule.
 
     Another optimizer or schedule than the default takes over only what all of them have.
     """
     if not isinstance(training, Mapping):
         return training
-    filled = {**DEFAULTS["training"], **training}
+    filled = dict(training)
     for key, common in FREE_OF_NAME.items():
-        given, known = training.get(key, {}), DEFAULTS["training"][key]
-        if not isinstance(given, Mapping):
-            continue
-        if given.get("name", known["name"]) != known["name"]:
-            known = {name: known[name] for name in common}
-        filled[key] = {**known, **given}
+        given, known = training.get(key), DEFAULTS["training"][key]
+        if isinstance(given, Mapping):
+            if given.get("name", known["name"]) != known["name"]:
+                known = {name: known[name] for name in common}
+            filled[key] = {**known, **given}
     return copy.deepcopy(filled)
 
 
-def merge(defaults: Any, given: Any) -> Any:
-    """Returns `given` with what it lacks of `defaults`, section by section."""
-    if not isinstance(given, Mapping) or not isinstance(defaults, Mapping):
+def fill_view(view: Any) -> Any:
+    """Returns a `view` with defaults; one size stands for height and width."""
+    if not isinstance(view, Mapping):
+        return view
+    if "tokenizer" in view:
+        return {"max_length": TEXT_VIEW["max_length"], **view}
+    size = view.get("size")
+    square = isinstance(size, int) and not isinstance(size, bool)
+    return {**IMAGE_VIEW, **view} | ({"size": (size, size)} if square else {})
+
+
+def merge(defaults: Any, given: Any, depth: int | None = None) -> Any:
+    """Returns `given` with what it lacks of `defaults`, section by section, or `depth` levels."""
+    if not isinstance(given, Mapping) or not isinstance(defaults, Mapping) or depth == 0:
         return copy.deepcopy(given)
+    inner = None if depth is None else depth - 1
     merged = {key: copy.deepcopy(value) for key, value in given.items()}
     for key, value in defaults.items():
-        merged[key] = merge(value, given[key]) if key in given else copy.deepcopy(value)
+        known = key in given
+        merged[key] = merge(value, given[key], inner) if known else copy.deepcopy(value)
     return merged

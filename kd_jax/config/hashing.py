@@ -6,14 +6,32 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kd_jax.config.fill import fill
+from kd_jax.config.fill import resolve
 
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
 
 
+ABSENT: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    (
+        "transfer_sets",
+        "trusted_sets",
+        "training.mixing",
+        "teachers",
+        "cached",
+        "objective",
+        "ema",
+        "condition",
+    ),
+    (None, {}, []),
+) | {"data": (["train"],)}
+"""Key of the experiment or of a model -> values that its absence means as well.
+
+A key that is new in the defaults belongs here with its default: the hashes of older configs stay."""
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
+    """Returns the leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
     if isinstance(value, Mapping) and (value or not prefix):
         return {
             path: leaf
@@ -24,7 +42,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def difference(ours: Any, theirs: Any) -> str:
-    """The paths at which two sections differ, or two values themselves, for a message."""
+    """Returns the paths at which two sections differ, or two values themselves, for a message."""
     if not isinstance(ours, Mapping):
         return f"{ours!r} and {theirs!r}"
     left, right = flatten(ours), flatten(theirs)
@@ -34,15 +52,31 @@ def difference(ours: Any, theirs: Any) -> str:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat config without what may change between two starts of one run."""
-    flat = flatten(fill(config))
+    """Returns the flat config without what may change between two starts of one run.
+
+    Args:
+      config: resolved or not; a key that is absent counts as its default.
+    """
+    resolved = resolve(config) if "models" in config else config
+    flat = flatten(resolved)
     return {
         path: flat[path]
         for path in sorted(flat)
         if not any(f"{path}.".startswith(f"{free}.") for free in FREE)
+        and not _is_absent(path, flat[path], resolved)
     }
 
 
+def _is_absent(path: str, value: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a key has a value that its absence means as well."""
+    kind, *rest = path.split(".")
+    if kind == "models" and len(rest) > 1:
+        if "like" in config["models"][rest[0]]:
+            return False  # There it takes the place of the other model's value.
+        path = ".".join(rest[1:])
+    return value in ABSENT.get(path, ())
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that name a config in a default workdir."""
+    """Returns eight hexadecimal digits that name a config in a default workdir."""
     return hashlib.sha256(json.dumps(identity(config)).encode()).hexdigest()[:8]

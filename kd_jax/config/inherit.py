@@ -1,16 +1,19 @@
 """What a model's section doesn't say it takes over: from the experiment, or from the model it is
   `like`.
 
-Inherited keys are one-way references of ml_collections, put in before the flags are read. So a flag
+In a ConfigDict, inherited keys are one-way references, put in before the flags are read. So a flag
 can set an inherited key, and a later change of what was inherited still reaches everyone who
-inherits it."""
+inherits it. In nested dicts they are copies."""
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_dict
 
 from kd_jax.config.teachers import PEER
+
+Config = TypeVar("Config", ConfigDict, dict[str, Any])
 
 FROM_EXPERIMENT = ("view", "dtype", "training")
 NAMED = ("optimizer", "schedule")
@@ -18,20 +21,44 @@ NAMED = ("optimizer", "schedule")
   it."""
 
 
-def inherit(config: ConfigDict) -> ConfigDict:
+def inherit(config: Config) -> Config:
     """Completes every model's section in place and returns the config.
 
+    Doing it again changes nothing but what was added in the meantime.
+
+    Args:
+      config: a ConfigDict, whose references stay live, or nested dicts.
+
     Raises:
-      ValueError: if `like` names no model, or goes in a circle.
+      ValueError: if models aren't sections, `like` names no model, or goes in a circle.
     """
-    models: Any = config.models
-    with config.unlocked():
-        _open_nones(config)
-        for name in models:
-            _complete(models, name, config, ())
-            if "restore" not in models[name]:
-                models[name].restore = config_dict.placeholder(str)  # So that a flag can give one.
+    if not is_section(config.get("models")):
+        raise ValueError(f"models must be a section of models, got {config.get('models')!r}")
+    if isinstance(config, ConfigDict):
+        with config.unlocked():
+            _open_nones(config)
+            _complete_all(config)
+    else:
+        _complete_all(config)
     return config
+
+
+def is_section(value: Any) -> bool:
+    """Returns whether a value has keys of its own; a ConfigDict is no Mapping."""
+    return isinstance(value, (Mapping, ConfigDict))
+
+
+def _complete_all(config: Any) -> None:
+    models: Any = config["models"]
+    for name in models:
+        if not is_section(models[name]):
+            raise ValueError(f"models.{name} must be a section of options, got {models[name]!r}")
+    for name in models:
+        _complete(models, name, config, ())
+        if "restore" not in models[name]:
+            # In a ConfigDict a placeholder, so that a flag can give a folder.
+            plain = isinstance(models[name], dict)
+            models[name]["restore"] = None if plain else config_dict.placeholder(str)
 
 
 def _open_nones(section: ConfigDict) -> None:
@@ -60,40 +87,36 @@ def seed_group_of(models: Mapping[str, Any], name: str) -> str:
 def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) -> None:
     section = models[name]
     if "like" in section:
-        other = section.like
-        if other not in models:
+        other = section["like"]
+        if not isinstance(other, str) or other not in models:
             raise ValueError(f"models.{name}.like names {other!r}; there are {', '.join(models)}")
         if other in (*asked_by, name):
             raise ValueError(
                 f"models.{name}.like goes in a circle: {' -> '.join((*asked_by, name, other))}"
             )
         _complete(models, other, config, (*asked_by, name))
-        _take_over(section, models[other], deep=("training",))
+        for key in models[other]:
+            if key not in ("like", "restore"):
+                _take_over(section, models[other], key, deep=key == "training")
     else:
-        _take_over(section, ConfigDict({}), deep=())
         for key in FROM_EXPERIMENT:
             if key in config:
-                _take_over_key(section, config, key, deep=key == "training")
+                _take_over(section, config, key, deep=key == "training")
 
 
-def _take_over(section: Any, source: Any, deep: tuple[str, ...]) -> None:
-    for key in source:
-        if key not in ("like", "restore"):
-            _take_over_key(section, source, key, deep=key in deep)
-
-
-def _take_over_key(section: Any, source: Any, key: str, *, deep: bool) -> None:
+def _take_over(section: Any, source: Any, key: str, *, deep: bool) -> None:
     value = source[key]
-    if isinstance(value, ConfigDict):
+    if is_section(value):
         if key not in section:
-            section[key] = ConfigDict({})
-        elif section[key] is None or not deep or _is_another(section, key, value):
+            section[key] = {}
+        elif not is_section(section[key]) or not deep or _is_another(section, key, value):
             return  # None takes over nothing: `mixing=None` where the others mix.
         for inner in value:
-            _take_over_key(section[key], value, inner, deep=deep)
+            _take_over(section[key], value, inner, deep=deep)
     elif key not in section:
-        section[key] = source.get_oneway_ref(key)
+        plain = isinstance(section, dict)
+        section[key] = copy.deepcopy(value) if plain else source.get_oneway_ref(key)
 
 
-def _is_another(section: Any, key: str, value: ConfigDict) -> bool:
+def _is_another(section: Any, key: str, value: Any) -> bool:
     return key in NAMED and section[key].get("name", value.get("name")) != value.get("name")

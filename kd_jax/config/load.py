@@ -8,9 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kd_jax.config.fill import fill
+from kd_jax.config.fill import fill, resolve
 from kd_jax.config.inherit import inherit
 from kd_jax.config.smoke import shrink
+
+__all__ = ["find_config", "load_config", "plain", "resolve", "with_tuples"]
 
 SHIPPED = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
 """Folders of the configs that come with kd_jax: in a checkout, and in an installed wheel."""
@@ -82,19 +84,6 @@ def call_config(file: Path, variant: str) -> Any:
     if variant and not takes_variant:
         raise ValueError(f"unknown variant {variant!r} of {file}; there is {SMOKE!r}")
     return module.get_config(variant) if variant else module.get_config()
-
-
-def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns any config as plain Python values, defaults and what models inherit filled in.
-
-    Args:
-      config: of `experiment`, of a file, or plain mappings such as a saved config.json.
-
-    Raises:
-      ValueError: if `like` names no model, or goes in a circle.
-    """
-    given = plain(config) if isinstance(config, ConfigDict) else with_tuples(dict(config))
-    return plain(inherit(ConfigDict(fill(given))))
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -1,251 +1,415 @@
-"""Which keys a config has and what their values must be, and what a checked config is made of.
+"""Which keys a config has, what each may be, and what a checked one is made of.
 
-Each section is a frozen dataclass; a field's `kind` says what its value must be. Everything about a
-value alone is checked here, in one place, and every message names the key with its full path. What
-a model, term, optimizer or schedule may be given beside is checked by what is built of it.
-"""
+Defaults are in `kd_jax.config.defaults`; a field without a default must be given, or filled in from
+there. Options of models and terms are checked where those are built."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from kd_jax.config.kinds import Choice, Kind, Number, Optional, Section, Several, Text, Whole
-from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
+from kd_jax.config.names import TRAIN
+from kd_jax.config.rules import (
+    BELOW_ONE,
+    BOOL,
+    INSIDE,
+    MAPPING,
+    NAMES,
+    NOT_NEGATIVE,
+    PART,
+    POSITIVE,
+    SHARE,
+    SOME_NAMES,
+    TEXT,
+    WEIGHT,
+    Each,
+    Maybe,
+    Named,
+    Options,
+    Section,
+    Value,
+    is_finite,
+    number,
+    numbers,
+    one_of,
+    whole,
+)
+from kd_jax.core.options import is_whole
 
 FROM_MODEL = "from_model"
-"""Key of a model's `model` that names an earlier model, whose weights it starts from."""
+"""Key of a model's `model` that names an earlier model, whose weights it starts from in place of
+random ones."""
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-SHARE = Number(0, 1)
-POSITIVE = Number(0, open_low=True)
-MODES = Choice("off", "report", "drop", "repair")
+"""What models may compute in."""
+
+CLEANING = one_of("off", "report", "drop", "repair")
 
 
-def key(kind: Kind, *, required: bool = True) -> Any:
-    """Returns the field of a key: what its value must be, and whether it must be given."""
-    if required:
-        return field(metadata={"kind": kind})
-    return field(metadata={"kind": kind}, default=None)
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Augmentation:
-    """`data.augmentation`."""
+    """`data.augmentation`: how training images vary, before any model sees them."""
 
-    crop: int = key(Whole())
-    flip: float = key(SHARE)
+    crop: Annotated[int, whole(0)]
+    flip: Annotated[float, SHARE]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Cleaning:
-    """`data.cleaning`."""
+    """`data.cleaning`: what is done about bad training rows, and from where on a row is bad."""
 
-    mode: str = key(MODES)
-    prepared: str = key(MODES)
-    max_characters: int | None = key(Optional(Whole(1)))
-    max_pixels: int | None = key(Optional(Whole(1)))
-    near_duplicate: float | None = key(Optional(SHARE))
+    mode: Annotated[str, CLEANING]
+    prepared: Annotated[str, CLEANING]
+    max_characters: Annotated[int | None, whole(1).or_none()]
+    max_pixels: Annotated[int | None, whole(1).or_none()]
+    near_duplicate: Annotated[float | None, PART.or_none()]
 
 
-@dataclass(frozen=True, kw_only=True)
+def _are_inputs(value: Any) -> bool:
+    parts = [value] if isinstance(value, str) else value
+    return isinstance(parts, list | tuple) and len(parts) in (1, 2) and NAMES.fits(parts)
+
+
+INPUTS = Value("a column or a pair of columns", _are_inputs)
+
+
+@dataclass(frozen=True)
 class Data:
-    """`data`."""
+    """`data`: the dataset, its three splits and what is done to the training rows."""
 
-    name: str = key(Text())
-    dir: str | None = key(Optional(Text()))
-    train: str = key(Text())
-    selection: str = key(Text())
-    evaluation: str = key(Text())
-    inputs: Any = key(Several(Text(), lengths=(1, 2)))
-    label: str = key(Text())
-    max_rejected: int = key(Whole())
-    augmentation: Augmentation = key(Section())
-    cleaning: Cleaning = key(Section())
+    name: Annotated[str, TEXT]
+    dir: Annotated[str | None, TEXT.or_none()]
+    train: Annotated[str, TEXT]
+    selection: Annotated[str, TEXT]
+    evaluation: Annotated[str, TEXT]
+    inputs: Annotated[Any, INPUTS]
+    label: Annotated[str, TEXT]
+    max_rejected: Annotated[int, whole(0)]
+    augmentation: Augmentation
+    cleaning: Cleaning
 
 
-@dataclass(frozen=True, kw_only=True)
+def _is_size(value: Any) -> bool:
+    return is_whole(value, 1) or (
+        isinstance(value, list | tuple) and len(value) == 2 and all(is_whole(x, 1) for x in value)
+    )
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """`view` of images: how one is resized, converted and normalized."""
+
+    size: Annotated[Any, Value("a height and a width in pixels", _is_size).or_none()]
+    channels: Annotated[
+        int | None, Value("1 or 3", lambda x: is_whole(x, 1) and x in (1, 3)).or_none()
+    ]
+    mean: Annotated[Any, numbers("a tuple of finite numbers", is_finite)]
+    std: Annotated[Any, numbers("a tuple of positive numbers", lambda x: x > 0)]
+
+
+@dataclass(frozen=True)
+class TextView:
+    """`view` of texts: how one becomes tokens."""
+
+    tokenizer: Annotated[str, TEXT]
+    max_length: Annotated[int, whole(1)]
+    vocabulary_size: Annotated[int | None, whole(1).or_none()] = None
+
+    @staticmethod
+    def check_together(section: Mapping[str, Any], path: str) -> None:
+        """Raises a ValueError for a tokenizer to be trained to no size."""
+        if section["tokenizer"] == "trained" and section.get("vocabulary_size") is None:
+            raise ValueError(
+                f"{path}.vocabulary_size must be given: the tokenizer is to be trained"
+            )
+
+
+class _View:
+    """The rule of either kind of view."""
+
+    def check(self, value: Any, path: str) -> None:
+        """Raises a ValueError if it is neither."""
+        text = isinstance(value, Mapping) and "tokenizer" in value
+        Section(TextView if text else ImageView).check(value, path)
+
+
+VIEW = _View()
+
+
+@dataclass(frozen=True)
+class Adam:
+    """`training.optimizer` by the name adam."""
+
+    learning_rate: Annotated[float, POSITIVE]
+    clip_norm: Annotated[float | None, POSITIVE.or_none()]
+    b1: Annotated[float, BELOW_ONE] = 0.9
+    b2: Annotated[float, BELOW_ONE] = 0.999
+    eps: Annotated[float, POSITIVE] = 1e-8
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """`training.optimizer` by the name adamw."""
+
+    weight_decay: Annotated[float, NOT_NEGATIVE] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """`training.optimizer` by the name sgd."""
+
+    learning_rate: Annotated[float, POSITIVE]
+    clip_norm: Annotated[float | None, POSITIVE.or_none()]
+    weight_decay: Annotated[float, NOT_NEGATIVE]
+    momentum: Annotated[float, BELOW_ONE]
+    nesterov: Annotated[bool, BOOL] = False
+
+
+OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """`training.schedule` by the name constant."""
+
+    warmup_steps: Annotated[int, whole(0)]
+
+
+@dataclass(frozen=True)
+class Falling(Constant):
+    """`training.schedule` by the names cosine and linear."""
+
+    final_fraction: Annotated[float, SHARE] = 0.0
+
+
+@dataclass(frozen=True)
+class Step(Constant):
+    """`training.schedule` by the name step."""
+
+    boundaries: Annotated[Any, numbers("fractions of the training, between 0 and 1", INSIDE.fits)]
+    factor: Annotated[float, POSITIVE]
+
+
+SCHEDULES = {"constant": Constant, "cosine": Falling, "linear": Falling, "step": Step}
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """`training.mixing`: how the examples of a microbatch are mixed."""
+
+    kind: Annotated[str, one_of("mixup", "cutmix")]
+    probability: Annotated[float, PART]
+    share: Annotated[float, PART]
+    concentration: Annotated[float, POSITIVE]
+    candidates: Annotated[int, whole(1)]
+
+
+@dataclass(frozen=True)
 class Training:
-    """`training`, of the experiment and of each model that is trained."""
+    """`training`, of the experiment or of one model."""
 
-    batch_size: int = key(Whole(1))
-    epochs: float = key(POSITIVE)
-    accumulate: int = key(Whole(1))
-    optimizer: Any = key(Section())
-    schedule: Any = key(Section())
-    mixing: Any = key(Optional(Section()), required=False)
+    batch_size: Annotated[int, whole(1)]
+    epochs: Annotated[float, POSITIVE]
+    accumulate: Annotated[int, whole(1)]
+    optimizer: Annotated[Any, Named(OPTIMIZERS)]
+    schedule: Annotated[Any, Named(SCHEDULES)]
+    mixing: Annotated[Any, Maybe(Section(Mixing))] = None
 
-
-@dataclass(frozen=True, kw_only=True)
-class Compare:
-    """`compare`."""
-
-    student: str = key(Text())
-    baseline: str = key(Text())
-    teacher: str = key(Text())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parallel:
-    """`parallel`."""
-
-    backend: str = key(Choice("jit", "pmap"))
-    data: int = key(Whole(1, others=(-1,)))
-    fsdp: int = key(Whole(1))
-    tensor: int = key(Whole(1))
+    @staticmethod
+    def check_together(section: Mapping[str, Any], path: str) -> None:
+        """Raises a ValueError for a batch that doesn't divide into microbatches."""
+        size, parts = section["batch_size"], section["accumulate"]
+        if size % parts:
+            raise ValueError(
+                f"{path}.batch_size must be a multiple of accumulate, got {size} and {parts}:"
+                f" it can't be divided into {parts} microbatches"
+            )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """`checkpoint`."""
+class Term:
+    """The rule of a term of an objective, beyond its own hyperparameters."""
 
-    every_steps: int = key(Whole(1))
-    keep_latest: int = key(Whole(1))
-    keep_best: int = key(Whole(1))
-    use: str = key(Choice("best", "latest"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Logging:
-    """`logging`."""
-
-    every_steps: int = key(Whole(1))
+    def check(self, value: Any, path: str) -> None:
+        """Raises a ValueError if it names no term, or weighs it by no number."""
+        Options(("term",)).check(value, path)
+        if "weight" in value:
+            WEIGHT.check(value["weight"], f"{path}.weight")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A section of `evaluations`: what differs from `data`."""
+@dataclass(frozen=True)
+class Ema:
+    """`models.*.ema`: the moving average of a model that it learns from."""
 
-    name: str | None = key(Optional(Text()), required=False)
-    dir: str | None = key(Optional(Text()), required=False)
-    evaluation: str | None = key(Optional(Text()), required=False)
-    inputs: Any = key(Optional(Several(Text(), lengths=(1, 2))), required=False)
-    label: str | None = key(Optional(Text()), required=False)
-    max_rejected: int | None = key(Optional(Whole()), required=False)
-    label_map: Any = key(Optional(Section()), required=False)
-    label_ranges: Any = key(Optional(Section()), required=False)
-    corruption: Any = key(Optional(Section()), required=False)
+    decay: Annotated[float, INSIDE]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Condition:
+    """`models.*.condition`: which output of a teacher is part of a model's input."""
+
+    on: Annotated[str, TEXT]
+    output: Annotated[str, TEXT]
+    map: Annotated[str, TEXT]
+    drop: Annotated[float, BELOW_ONE]
+
+
+@dataclass(frozen=True)
 class Model:
-    """A section of `models`, completed by what it inherits."""
+    """`models.*`: what a model is, reads and learns from."""
 
-    model: Any = key(Section())
-    view: Any = key(Section())
-    dtype: str = key(Choice(*DTYPES))
-    like: str | None = key(Text(), required=False)
-    teachers: Any = key(Several(Text(), one=False), required=False)
-    cached: Any = key(Several(Text(), one=False), required=False)
-    objective: Any = key(Optional(Section()), required=False)
-    training: Any = key(Optional(Section()), required=False)
-    data: Any = key(Several(Text(), one=False), required=False)
-    restore: str | None = key(Optional(Text()), required=False)
-    ema: Any = key(Optional(Section()), required=False)
-    condition: Any = key(Optional(Section()), required=False)
+    model: Annotated[Any, Options(("name", "pretrained", FROM_MODEL))]
+    view: Annotated[Any, VIEW]
+    dtype: Annotated[str, one_of(*DTYPES)]
+    training: Training
+    like: Annotated[str | None, TEXT] = None
+    teachers: Annotated[Any, NAMES] = ()
+    cached: Annotated[Any, NAMES] = ()
+    objective: Annotated[Any, Each(Term())] = None
+    data: Annotated[Any, SOME_NAMES] = (TRAIN,)
+    restore: Annotated[str | None, TEXT.or_none()] = None
+    ema: Annotated[Any, Maybe(Section(Ema))] = None
+    condition: Annotated[Any, Maybe(Section(Condition))] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Compare:
+    """`compare`: names of the models that the summary sets side by side."""
+
+    student: Annotated[str, TEXT]
+    baseline: Annotated[str, TEXT]
+    teacher: Annotated[str, TEXT]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`evaluations.*`: a further dataset; what it doesn't say is taken from `data`."""
+
+    name: Annotated[str | None, TEXT.or_none()] = None
+    dir: Annotated[str | None, TEXT.or_none()] = None
+    evaluation: Annotated[str | None, TEXT.or_none()] = None
+    inputs: Annotated[Any, INPUTS.or_none()] = None
+    label: Annotated[str | None, TEXT.or_none()] = None
+    max_rejected: Annotated[int | None, whole(0).or_none()] = None
+    label_map: Annotated[Any, MAPPING.or_none()] = None
+    label_ranges: Annotated[Any, MAPPING.or_none()] = None
+    corruption: Annotated[Any, MAPPING.or_none()] = None
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """`parallel`: how steps are spread over devices."""
+
+    backend: Annotated[str, one_of("jit", "pmap")]
+    data: Annotated[
+        int, Value("-1 or a whole number from 1 on", lambda x: is_whole(x, -1) and x != 0)
+    ]
+    fsdp: Annotated[int, whole(1)]
+    tensor: Annotated[int, whole(1)]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`checkpoint`: when states are saved, which stay and which one is used."""
+
+    every_steps: Annotated[int, whole(1)]
+    keep_latest: Annotated[int, whole(1)]
+    keep_best: Annotated[int, whole(1)]
+    use: Annotated[str, one_of("best", "latest")]
+
+
+@dataclass(frozen=True)
+class Logging:
+    """`logging`: what is told while a model trains."""
+
+    every_steps: Annotated[int, whole(1)]
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """`transfer_sets.*`: inputs that a model labels, for others to learn from.
+
+    `source` is checked where it is read (`kd_jax.experiments.transfer_sets.generate`); `confidence`
+    and `per_class` choose rows by what the model says, `near_duplicate` and `max_overlap` sift them.
+    `base` is the filtered set that takes the training split's place.
+    """
+
+    teacher: Annotated[str, TEXT]
+    source: Annotated[Any, Options(("name",))]
+    labels: Annotated[str, one_of("soft", "hard")]
+    temperature: Annotated[float, POSITIVE]
+    confidence: Annotated[float, SHARE]
+    per_class: Annotated[int | None, whole(1).or_none()]
+    near_duplicate: Annotated[float, SHARE]
+    max_overlap: Annotated[float, SHARE]
+    base: Annotated[str, TEXT] = TRAIN
+
+
+@dataclass(frozen=True)
+class TrustedSet:
+    """`trusted_sets.*`: training rows without those that a model finds suspect.
+
+    `label_errors`: whether labels are; those that confident learning picks where `label_share` is
+    None, else this share of the labelled ones. `folds`: 0 where the model named by `judge` scores
+    rows as it is, else into how many parts they are divided, each scored by a model like it that
+    learned from the others. `poison`: the share of each class that is suspect for its spectral
+    signature, 1.5 times the poison that is feared. `mode`: "report" lists the rows and keeps them.
+    """
+
+    judge: Annotated[str, TEXT]
+    label_errors: Annotated[bool, BOOL]
+    label_share: Annotated[float | None, INSIDE.or_none()]
+    folds: Annotated[
+        int, Value("0 or a whole number from 2 on", lambda x: is_whole(x, 0) and x != 1)
+    ]
+    poison: Annotated[float | None, INSIDE.or_none()]
+    mode: Annotated[str, one_of("drop", "report")]
+
+    @staticmethod
+    def check_together(section: Mapping[str, Any], path: str) -> None:
+        """Raises a ValueError where nothing is suspect."""
+        if section["label_errors"]:
+            return
+        if section["label_share"] is not None:
+            share = section["label_share"]
+            raise ValueError(
+                f"{path}.label_share must be None where label_errors is False, got {share}"
+            )
+        if section["poison"] is None:
+            raise ValueError(f"{path} suspects nothing: label_errors is False and poison None")
+
+
+@dataclass(frozen=True)
 class Experiment:
-    """The whole config."""
+    """A whole config."""
 
-    name: str = key(Text())
-    seed: int = key(Whole())
-    dtype: str = key(Choice(*DTYPES))
-    data: Data = key(Section())
-    view: Any = key(Section())
-    training: Training = key(Section())
-    models: Any = key(Section())
-    compare: Compare = key(Section())
-    evaluations: Any = key(Section())
-    parallel: Parallel = key(Section())
-    checkpoint: Checkpoint = key(Section())
-    logging: Logging = key(Section())
-    transfer_sets: Any = key(Optional(Section()), required=False)
-    trusted_sets: Any = key(Optional(Section()), required=False)
-
-
-SECTIONS: dict[str, type] = {
-    "data": Data,
-    "data.augmentation": Augmentation,
-    "data.cleaning": Cleaning,
-    "training": Training,
-    "compare": Compare,
-    "parallel": Parallel,
-    "checkpoint": Checkpoint,
-    "logging": Logging,
-}
-"""Path of a section that every config has -> its dataclass."""
+    name: Annotated[
+        str, Value("a text without /", lambda value: TEXT.fits(value) and "/" not in value)
+    ]
+    seed: Annotated[int, whole(0)]
+    data: Data
+    view: Annotated[Any, VIEW]
+    dtype: Annotated[str, one_of(*DTYPES)]
+    training: Training
+    models: Annotated[Any, Each(Section(Model))]
+    compare: Compare
+    evaluations: Annotated[Any, Each(Section(Evaluation))]
+    parallel: Parallel
+    checkpoint: Checkpoint
+    logging: Logging
+    transfer_sets: Annotated[Any, Maybe(Each(Section(TransferSet)))] = None
+    trusted_sets: Annotated[Any, Maybe(Each(Section(TrustedSet)))] = None
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Checks every key of a resolved config, save the models' own, which `check_model` does.
-
-    Raises:
-      ValueError: in one line, with the key's full path, what was wrong and what exists.
-    """
-    check_section("", config, Experiment)
-    for path, section in SECTIONS.items():
-        value: Any = config
-        for name in path.split("."):
-            value = value[name]
-        check_section(path, value, section)
-    for kind in ("evaluations", "models", TRANSFER, TRUSTED):
-        for name, section in (config.get(kind) or {}).items():
-            if not isinstance(section, Mapping):
-                raise ValueError(f"{kind}.{name} must be a section, got {section!r}")
-            if kind == "evaluations":
-                check_section(f"evaluations.{name}", section, Evaluation)
-
-
-def check_model(name: str, section: Mapping[str, Any]) -> None:
-    """Checks a model's section and, if the model is trained, its `training`.
-
-    Raises:
-      ValueError: as `check_config`.
-    """
-    path = f"models.{name}"
-    check_section(path, section, Model)
-    if section.get("objective"):
-        training = section.get("training")
-        if not isinstance(training, Mapping):
-            raise ValueError(f"{path}.training must be a section, got {training!r}")
-        check_section(f"{path}.training", training, Training)
-        for term, given in section["objective"].items():
-            if not isinstance(given, Mapping):
-                raise ValueError(
-                    f"{path}.objective.{term} must be a section with a term and a weight, got"
-                    f" {given!r}"
-                )
-
-
-def check_section(path: str, section: Mapping[str, Any], schema: type) -> None:
-    """Checks the keys and values of one section.
+    """Checks the keys and values of a resolved config, each by itself and with its neighbours.
 
     Args:
-      path: of the section, for messages; "" for the whole config.
-      section: its keys and values.
-      schema: the dataclass that describes it.
+      config: with defaults and what models inherit. Which datasets, models and terms there are is
+        not known here.
 
     Raises:
-      ValueError: for an unknown or missing key, or a value of another kind.
+      ValueError: in one line, naming the key's full path, what is wrong and what would be right.
     """
-    owner = path or "the config"
-    fields = {each.name: each for each in dataclasses.fields(schema)}
-    listed = ", ".join(sorted(fields))
-    for name in section:
-        if name not in fields:
-            raise ValueError(f"{owner} has no option {name!r}; its options are {listed}")
-    for name, each in fields.items():
-        required = each.default is dataclasses.MISSING
-        if name not in section:
-            if required:
-                raise ValueError(f"{owner} needs option {name!r}; its options are {listed}")
-            continue
-        kind: Kind = each.metadata["kind"]
-        if not kind.fits(section[name]):
-            where = f"{path}.{name}" if path else name
-            raise ValueError(f"{where} must be {kind.meaning}, got {section[name]!r}")
+    Section(Experiment).check(config, "")
 
 
 @dataclass(frozen=True)

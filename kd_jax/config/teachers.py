@@ -1,13 +1,12 @@
-"""Whom a model's section names beside its frozen teachers.
+"""Checks what a model's section names beside its frozen teachers.
 
-Its own moving average, the peers that are trained with it, the members it is made of, whom it is
-conditioned on."""
+Its own moving average, the peers that are trained with it, the members of an ensemble, the teacher
+that it is conditioned on. Keys and single values are checked by `kd_jax.config.schema`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_jax.config.names import TRAIN
-from kd_jax.core.options import check_keys
 
 EMA = "ema:"
 """Before a model's own name among its teachers: its moving average."""
@@ -23,13 +22,11 @@ ENSEMBLE = "ensemble"
 """Name of a model that is made of others."""
 
 
-def own_average(name: str, section: Mapping[str, Any]) -> float | None:
-    """The decay of the moving average that a model names among its teachers; None where it names
-    none.
+def check_average(name: str, section: Mapping[str, Any]) -> float | None:
+    """Returns the decay of the moving average that a model names among its teachers, or None.
 
     Raises:
-      ValueError: for another model's average, a decay without a teacher that needs it, or out of
-        (0, 1).
+      ValueError: for another model's average, or a decay without a teacher that needs it.
     """
     ema, own = section.get("ema"), f"{EMA}{name}"
     averages = [teacher for teacher in section.get("teachers", ()) if teacher.startswith(EMA)]
@@ -39,18 +36,13 @@ def own_average(name: str, section: Mapping[str, Any]) -> float | None:
         )
     if bool(ema) != bool(averages):
         raise ValueError(f"models.{name}: ema=dict(decay=...) and the teacher {own!r} go together")
-    if not ema:
-        return None
-    check_keys(ema, {"decay": True}, f"models.{name}.ema")
-    if not 0 < ema["decay"] < 1:
-        raise ValueError(f"models.{name}.ema.decay must be between 0 and 1, got {ema['decay']}")
-    return float(ema["decay"])
+    return float(ema["decay"]) if ema else None
 
 
-def condition_of(
+def check_condition(
     name: str, section: Mapping[str, Any], teachers: Sequence[str]
 ) -> dict[str, Any] | None:
-    """The checked `condition` of a model's section, or None.
+    """Returns the `condition` of a model's section, or None.
 
     Args:
       name: the model's.
@@ -58,27 +50,24 @@ def condition_of(
       teachers: its frozen teachers.
 
     Raises:
-      ValueError: for unknown or missing options, a model that isn't among the teachers, a `drop`
-        out of [0, 1), or a model that isn't trained.
+      ValueError: for a model that isn't among the teachers, or if the model isn't trained.
     """
     condition = section.get("condition")
     if not condition:
         return None
     owner = f"models.{name}.condition"
-    check_keys(condition, dict.fromkeys(("on", "output", "map", "drop"), True), owner)
     if condition["on"] not in teachers:
         listed = ", ".join(teachers) or "none (condition=None takes none over)"
         raise ValueError(f"{owner}.on names {condition['on']!r}; its frozen teachers are {listed}")
-    drop = condition["drop"]
-    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < 1:
-        raise ValueError(f"{owner}.drop is a probability in [0, 1), got {drop!r}")
     if not section.get("objective"):
         raise ValueError(f"{owner} is learned in training, and the model has no objective")
     return dict(condition)
 
 
-def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> tuple[str, ...]:
-    """The models that a model and they learn from each other, while all of them are trained.
+def check_peers(
+    name: str, section: Mapping[str, Any], sections: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Returns the models that a model learns from and that learn from it in the same steps.
 
     Raises:
       ValueError: for one that is unknown, the model itself, not trained here, doesn't name it back,
@@ -116,22 +105,23 @@ def peers_of(name: str, section: Mapping[str, Any], sections: Mapping[str, Any])
     return peers
 
 
-def members_of(
+def check_members(
     name: str, section: Mapping[str, Any], sections: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Of an ensemble, the models it is made of; of anything else, none.
+    """Returns the models that an ensemble is made of; of another model, none.
 
     Raises:
       ValueError: for fewer than two, unknown or repeated members, or a section that trains.
     """
     if section["model"].get("name") != ENSEMBLE:
         return ()
-    members = tuple(section["model"].get("members", ()))
+    members = section["model"].get("members")
     others = ", ".join(sorted(sections.keys() - {name}))
-    if len(set(members)) < 2 or len(set(members)) < len(members):
+    listed = isinstance(members, list | tuple) and all(isinstance(each, str) for each in members)
+    if not listed or len(set(members)) < max(2, len(members)):
         raise ValueError(
-            f"models.{name}.model.members must name two or more different models; there are"
-            f" {others}"
+            f"models.{name}.model.members must name two or more different models, got {members!r};"
+            f" there are {others}"
         )
     for member in members:
         if member not in sections or member == name:
@@ -140,4 +130,4 @@ def members_of(
         raise ValueError(
             f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore"
         )
-    return members
+    return tuple(members)

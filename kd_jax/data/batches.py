@@ -1,9 +1,9 @@
-"""A source and its views -> batches: shuffled, bucketed by length, padded with a mask, sliced by
-  process.
+"""Makes batches of a source and its views: shuffled, grouped by length, padded with a mask.
 
-The global batch is formed first and sliced after, so its rows and their order depend on neither the
-process count nor `accumulate`. The n-th batch is a function of the seed and n alone, so a position
-is one number."""
+The global batch is formed first and sliced by process after, so its rows and their order depend on
+neither the process count nor `accumulate`. The n-th batch is a function of the seed and n alone, so
+a position in the stream is one number.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from kd_jax.data.views.augmentation import Augmentation, Draws
 
 
 class PreparedView(Protocol):
-    """A source as one model reads it.
+    """A source as one model reads it, ready to be looked up by position.
 
     Attributes:
       lengths: [N] tokens of each example, None for images.
@@ -30,14 +30,22 @@ class PreparedView(Protocol):
     def gather(
         self, indices: np.ndarray, length: int | None, draws: Any = None
     ) -> dict[str, np.ndarray]:
-        """The view of the examples at `indices` [b], padded to `length` tokens, augmented: name ->
-        [b, ...]."""
+        """Returns the examples at `indices`, padded and augmented: name -> [b, ...].
+
+        Args:
+          indices: [b] positions in the source.
+          length: tokens to pad to; None: the view's own maximum. Images ignore it.
+          draws: how each example is augmented; None: not at all.
+        """
         ...
 
 
 def bucket_lengths(max_length: int) -> tuple[int, ...]:
-    """The lengths that text is padded to: 16, 32, 48, 64, then multiples of 64, ending in
-    `max_length`."""
+    """Returns the lengths that text is padded to.
+
+    They are 16, 32, 48, 64, then multiples of 64, and end in `max_length`. Each length is a program of
+    its own for the compiler, so there are few of them.
+    """
     steps = [*range(16, 64, 16), *range(64, max(max_length, 64), 64)]
     return (*(step for step in steps if step < max_length), max_length)
 
@@ -46,6 +54,8 @@ class TrainingBatches:
     """An endless iterator of `Batch`, leaves [accumulate, microbatch // process_count, ...]."""
 
     def __init__(self, dataset: grain.MapDataset[Batch]):
+        # One thread keeps the order simple; four batches wait ready, so that reading overlaps with
+        # training.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         self._iterator = iter(dataset.to_iter_dataset(options))
 
@@ -56,11 +66,11 @@ class TrainingBatches:
         return next(self._iterator)
 
     def get_state(self) -> dict:
-        """The position: a JSON object."""
+        """Returns the position in the stream, as a JSON object."""
         return dict(self._iterator.get_state())
 
     def set_state(self, state: dict) -> None:
-        """Goes to a position that `get_state` gave."""
+        """Moves to a position that `get_state` returned."""
         self._iterator.set_state(state)
 
 
@@ -76,7 +86,7 @@ def training_batches(
     buckets: tuple[int, ...],
     augmentation: Augmentation | None = None,
 ) -> TrainingBatches:
-    """Full batches for ever; each epoch is shuffled anew and flows into the next.
+    """Builds the endless stream of full batches; each epoch is shuffled anew and flows into the next.
 
     Args:
       source: N examples; N may be less than `batch_size`.
@@ -104,6 +114,8 @@ def training_batches(
 
     def gather(item: tuple[int | None, np.ndarray], rng: np.random.Generator) -> Batch:
         length, indices = item
+        # The position in the global batch decides a row's augmentation, so the draws are made for
+        # the whole batch and this process takes its rows' share of them.
         positions = np.arange(batch_size).reshape(accumulate, microbatch)[:, columns]
         mine = indices[positions]
         draws = (
@@ -123,12 +135,20 @@ def training_batches(
 def shuffled_indices(
     groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int
 ) -> grain.MapDataset:
-    """An endless dataset of pairs (bucket, indices [batch_size]); buckets alternate in proportion
-    to their examples."""
+    """Builds an endless dataset of pairs (bucket, indices [batch_size]).
+
+    Buckets take turns in proportion to their numbers of examples.
+
+    Args:
+      groups: bucket -> indices of its examples, as `assign_buckets` returns them.
+      batch_size: examples of the global batch.
+      seed: of the shuffle.
+    """
     streams = []
     for number, (length, members) in enumerate(groups.items()):
         # A seed of its own for each bucket, within the 32 bits that Grain takes.
         stream_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        # Repeated before it is batched: a batch may span two epochs, and none is ever short.
         stream = (
             grain.MapDataset.source(cast(Sequence, members))
             .seed(stream_seed)
@@ -143,10 +163,18 @@ def shuffled_indices(
 def assign_buckets(
     views: Mapping[str, PreparedView], count: int, buckets: tuple[int, ...]
 ) -> dict[int | None, np.ndarray]:
-    """Bucket -> its examples' indices, int32 ascending; buckets without examples are left out.
+    """Groups examples by the length that they are padded to.
 
     An example's bucket is the smallest that holds it in every text view; without text or buckets
-    all are under None.
+    all examples are under None.
+
+    Args:
+      views: name -> prepared view.
+      count: number of examples, N.
+      buckets: ascending lengths.
+
+    Returns:
+      Bucket -> its examples' indices, int32 ascending; buckets without examples are left out.
 
     Raises:
       ValueError: if a text is longer than the last bucket.
@@ -154,6 +182,7 @@ def assign_buckets(
     lengths = [view.lengths for view in views.values() if view.lengths is not None]
     if not lengths or not buckets:
         return {None: np.arange(count, dtype=np.int32)}
+    # All views of a batch share one bucket: a teacher with a finer tokenizer sets the length.
     longest = np.max(lengths, axis=0)
     if longest.max() > buckets[-1]:
         raise ValueError(
@@ -167,11 +196,11 @@ def assign_buckets(
 
 
 class EvaluationBatches:
-    """Every example once, in batches [batch_size // process_count, ...]; may be iterated again and
-    again.
+    """Every example once, in batches [batch_size // process_count, ...]; can be iterated repeatedly.
 
-    The rows that fill a bucket's last batch repeat its first example, with `valid` and
-    `label_valid` false."""
+    The rows that fill a bucket's last batch repeat its first example, with `valid` and `label_valid`
+    false.
+    """
 
     def __init__(
         self,
@@ -191,6 +220,8 @@ class EvaluationBatches:
         for length, members in self._groups.items():
             for start in range(0, len(members), self._batch_size):
                 indices = members[start : start + self._batch_size]
+                # The last batch is filled up, so that it needs no second compiled program and every
+                # process gets a slice of it.
                 fill = np.full(self._batch_size - len(indices), indices[0])
                 valid = np.arange(self._batch_size) < len(indices)
                 indices = np.concatenate([indices, fill])[self._columns]
@@ -206,8 +237,15 @@ def evaluation_batches(
     process_count: int,
     buckets: tuple[int, ...],
 ) -> EvaluationBatches:
-    """Every example exactly once, the same number of batches on every process; arguments as in
-    `training_batches`.
+    """Builds batches with every example exactly once, equally many on every process.
+
+    Args:
+      source: N examples.
+      views: name -> prepared view of `source`.
+      batch_size: examples of the global batch.
+      process_index: which of the `process_count` equal slices of each batch to read.
+      process_count: number of processes.
+      buckets: as in `training_batches`.
 
     Raises:
       ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.

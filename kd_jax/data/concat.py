@@ -1,5 +1,4 @@
-"""Several sources read as one: the training split, or what is trusted of it, and transfer sets
-beside it."""
+"""Reads several sources as one: the training split, or the filtered part of it, and transfer sets."""
 
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ from kd_jax.data.source import Source, fingerprint
 
 
 class Concatenated(Sequence):
-    """Sequences one after the other, looked up on access."""
+    """Sequences one after the other, each element looked up on access."""
 
     def __init__(self, parts: Sequence[Sequence]):
         self._parts = parts
@@ -28,14 +27,15 @@ class Concatenated(Sequence):
 
 
 def concatenate(sources: Sequence[Source]) -> Source:
-    """One source of all examples, in order; where one has soft labels, the others' labels become
-    one-hot.
+    """Joins sources into one, in order.
+
+    Where one has soft labels, the hard labels of the others become one-hot.
 
     Args:
       sources: of one modality and the same classes.
 
     Raises:
-      ValueError: if they differ in these.
+      ValueError: if their modalities or classes differ.
     """
     first = sources[0]
     if len(sources) == 1:
@@ -49,6 +49,7 @@ def concatenate(sources: Sequence[Source]) -> Source:
     soft = None
     if any(source.soft_labels is not None for source in sources):
         soft = np.concatenate([_soft_labels(source) for source in sources])
+    # The parts' fingerprints stand for their inputs, so pictures on disk needn't be read again.
     digest = fingerprint(
         [source.fingerprint.encode() for source in sources], labels, first.class_names
     )
@@ -68,13 +69,16 @@ def concatenate(sources: Sequence[Source]) -> Source:
 
 
 def _soft_labels(source: Source) -> np.ndarray:
-    """[N, K] float32; zeros where there is no label."""
+    """Returns [N, K] float32."""
     if source.soft_labels is not None:
         return source.soft_labels
+    # An unlabelled row, -1, equals no class and becomes all zeros.
     return np.equal(source.labels[:, None], np.arange(len(source.class_names))).astype(np.float32)
 
 
 def _join(parts: list) -> Sequence | np.ndarray:
+    # One array or list where that is possible: views gather from an array in one step, and from
+    # anything else example by example.
     if (
         all(isinstance(part, np.ndarray) for part in parts)
         and len({part.shape[1:] for part in parts}) == 1

@@ -1,13 +1,15 @@
-"""Corruptions of images in five severities, after Hendrycks and Dietterich
-(https://arxiv.org/abs/1903.12261).
+"""Corrupts images in five severities, after Hendrycks and Dietterich.
 
-| kind | 1 | 2 | 3 | 4 | 5 | what the number is | |---|---|---|---|---|---|---| | gaussian_noise |
-20.4 | 30.6 | 45.9 | 66.3 | 96.9 | standard deviation of what is added to each value in [0, 255] | |
-blur | 0.4 | 0.6 | 0.7 | 0.8 | 1.0 | standard deviation of a Gaussian kernel, in pixels | | contrast
-| 0.4 | 0.3 | 0.2 | 0.1 | 0.05 | what remains of a value's distance from its channel's mean |
+See "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
+(https://arxiv.org/abs/1903.12261). What the strength of each kind is, from severity 1 to 5:
+
+- gaussian_noise, 20.4 to 96.9: standard deviation of what is added to each value in [0, 255].
+- blur, 0.4 to 1.0: standard deviation of a Gaussian kernel, in pixels.
+- contrast, 0.4 to 0.05: what remains of a value's distance from its channel's mean.
 
 Noise and contrast are as strong as in the paper's ImageNet-C. Blur is as strong as in CIFAR-10-C,
-for images of about 32 pixels: that of ImageNet-C leaves nothing of small ones."""
+for images of about 32 pixels: that of ImageNet-C leaves nothing of small ones.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ SEVERITIES = range(1, 6)
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind at one severity."""
+    """One kind of corruption at one severity, applied by calling it."""
 
     kind: str
     severity: int
@@ -33,20 +35,22 @@ class Corruption:
 
         Args:
           image: uint8 [H, W, C].
-          row: its position in its split, which alone decides the noise: every severity has the
-            same, scaled.
+          row: its position in its split. It alone decides the noise, so every severity adds the
+            same noise, scaled.
 
         Returns:
           uint8 [H, W, C].
         """
         change, strengths = KINDS[self.kind]
+        # Seeded by the row and not by a shared generator: the copy is the same in whatever order,
+        # and however often, its images are read.
         rng = np.random.default_rng([SEED, row])
         changed = change(image.astype(np.float64), strengths[self.severity - 1], rng)
         return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
 
 
 def make_corruption(spec: Mapping[str, Any], owner: str) -> Corruption:
-    """Builds a corruption from its section.
+    """Builds a corruption from its config section.
 
     Args:
       spec: `kind`, of KINDS, and `severity`, 1 to 5.
@@ -71,8 +75,10 @@ def _gaussian_noise(image: np.ndarray, std: float, rng: np.random.Generator) -> 
 
 def _blur(image: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
     del rng
-    radius = int(np.ceil(4 * std))  # What lies further out weighs less than 1 in 2,000.
+    # What lies further out than 4 standard deviations weighs less than 1 in 2,000.
+    radius = int(np.ceil(4 * std))
     kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * std**2))
+    # A Gaussian blur is two blurs of one axis each. Borders repeat the edge: zeros would darken it.
     for axis in (0, 1):
         widths = [(radius, radius) if each == axis else (0, 0) for each in range(3)]
         windows = np.lib.stride_tricks.sliding_window_view(
@@ -95,5 +101,4 @@ KINDS: dict[
     "blur": (_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
     "contrast": (_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
 }
-"""Kind -> function of an image [H, W, C] float64, strength and generator; strengths of severities 1
-to 5."""
+"""Kind -> function of (image [H, W, C] float64, strength, generator), and severity 1 to 5's strengths."""

@@ -1,5 +1,7 @@
-"""Further datasets that a run's models are evaluated on: other sources of the same classes, and
-corrupted copies."""
+"""Opens the further datasets that a run's models are evaluated on.
+
+They are other sources of the same classes, and corrupted copies of the evaluation images.
+"""
 
 import itertools
 import logging
@@ -17,12 +19,12 @@ from kd_jax.data.source import Source
 log = logging.getLogger("kd_jax")
 
 OPENED_BY = ("name", "dir", "evaluation", "inputs", "label", "max_rejected")
-"""What an evaluation takes over from the config's `data` unless its own section says otherwise."""
+"""Options that an evaluation takes from the config's `data` unless its own section gives them."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A dataset with the experiment's classes.
+    """A dataset to evaluate on, its labels in the experiment's classes.
 
     Attributes:
       source: the rows that count, images not yet corrupted.
@@ -37,8 +39,10 @@ class Evaluation:
     corruption: Corruption | None
 
     def open(self) -> Source:
-        """The source as models see it. Corrupted images are made anew, so that few copies are in
-        memory at once."""
+        """Returns the source as models see it.
+
+        Corrupted images are made on each call and not kept, so that few copies are in memory at once.
+        """
         return (
             self.source
             if self.corruption is None
@@ -47,14 +51,14 @@ class Evaluation:
 
 
 def expand(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Takes apart the sections whose corruption lists several kinds or severities.
+    """Splits sections whose corruption lists several kinds or severities into one section each.
 
     Args:
       sections: the config's `evaluations`. `corruption.kind` and `.severity` may be lists; each
-        pair of theirs is then a dataset of its own, `<name>_<kind>_<severity>`.
+        combination is then a dataset of its own, `<name>_<kind>_<severity>`.
 
     Raises:
-      ValueError: for a malformed corruption, two ways of mapping labels, or a name that stands
+      ValueError: for a malformed corruption, two ways of mapping labels, or a name that occurs
         twice.
     """
     expanded: dict[str, dict[str, Any]] = {}
@@ -107,6 +111,8 @@ def open_evaluations(
     for name, section in expand(sections).items():
         own = {key: value for key, value in section.items() if value is not None}
         spec, owner = own.pop("corruption", None), f"evaluations.{name}"
+        # Fifteen corruptions of one dataset differ only in `corruption`; without it their key is
+        # equal and the dataset is read once.
         key = repr(own)
         if key not in opened:
             options = {option: own.get(option, data[option]) for option in OPENED_BY}
@@ -120,7 +126,7 @@ def open_evaluations(
             raise ValueError(
                 f"{owner}.corruption is for images; {source.name!r} holds {source.modality}"
             )
-        # The name tells apart what is prepared of two evaluations on one split.
+        # What is prepared of a source is kept under its name, and two evaluations may open one split.
         source = replace(source, name=f"{source.name} ({name})")
         made = None if spec is None else make_corruption(spec, f"{owner}.corruption")
         found[name] = Evaluation(source, rows, left_out, made)
@@ -130,8 +136,7 @@ def open_evaluations(
 def _fit(
     owner: str, source: Source, section: Mapping[str, Any], trained_on: Source
 ) -> tuple[Source, np.ndarray, int]:
-    """The rows that have a class of the experiment, their positions, and how many others there
-    are."""
+    """Returns the rows that have a class of the experiment, their positions, and how many haven't."""
     _check_inputs(owner, source, trained_on)
     found, wanted = source.class_names, trained_on.class_names
     if "label_map" in section:
@@ -140,7 +145,7 @@ def _fit(
         numbers = label_map.map_ranges(found, wanted, section["label_ranges"], owner)
     else:
         numbers = label_map.match_classes(found, wanted, owner)
-    # The last entry is that of rows without a label, whose number is -1.
+    # Rows without a label have number -1, which indexes the last entry: they are left out too.
     labels = np.append(numbers, np.int32(label_map.LEFT_OUT))[source.labels]
     rows = np.flatnonzero(labels >= 0)
     left_out = len(source) - len(rows)
@@ -164,6 +169,7 @@ def _check_inputs(owner: str, source: Source, trained_on: Source) -> None:
     if ours != theirs:
         raise ValueError(f"{owner}: {source.name!r} holds {ours}, the training data {theirs}")
     if source.modality == "image":
+        # Grey and colour convert into each other; other numbers of channels have no agreed meaning.
         channels = source.inputs[0].shape[-1], trained_on.inputs[0].shape[-1]
         if len({*channels}) == 2 and {*channels} != {1, 3}:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""From the classes of one dataset to those of another."""
+"""Maps the classes of one dataset to those of another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +8,11 @@ import numpy as np
 from kd_jax.data.labels import list_names
 
 LEFT_OUT = -1
+"""The number of a class that the experiment doesn't have; its rows are not evaluated."""
 
 
 def match_classes(found: Sequence[str], wanted: Sequence[str], owner: str) -> np.ndarray:
-    """Classes of equal names, in any order.
+    """Maps classes to those of equal names, which may be in another order.
 
     Args:
       found: [K'] the dataset's classes.
@@ -35,23 +36,25 @@ def match_classes(found: Sequence[str], wanted: Sequence[str], owner: str) -> np
 def map_classes(
     found: Sequence[str], wanted: Sequence[str], label_map: Mapping[Any, str | None], owner: str
 ) -> np.ndarray:
-    """Classes as a map says.
+    """Maps classes as a config's `label_map` says.
 
     Args:
       found: [K'] the dataset's classes.
       wanted: [K] the experiment's classes.
-      label_map: the dataset's class -> the experiment's, None to leave it out. Where no key is a
-        name and all are integers, they are class numbers.
+      label_map: the dataset's class -> the experiment's, None to leave it out. If no key is a
+        class name and all are integers, they are class numbers.
       owner: whose map it is, for messages.
 
     Returns:
       [K'] int32, numbers of the experiment's classes or LEFT_OUT.
 
     Raises:
-      ValueError: for a class of the dataset that the map misses, one that it invents, or a wrong
-        target.
+      ValueError: for a class of the dataset that the map misses, one that the dataset doesn't
+        have, or a target that the experiment doesn't have.
     """
     targets = {str(name): target for name, target in label_map.items()}
+    # Names come first: where classes are called "1" to "5", a key 1 means that name and not the
+    # second class.
     if not targets.keys() & set(found) and targets.keys() <= {
         str(number) for number in range(len(found))
     }:
@@ -78,7 +81,7 @@ def map_classes(
 def map_ranges(
     found: Sequence[str], wanted: Sequence[str], ranges: Mapping[str, Any], owner: str
 ) -> np.ndarray:
-    """Numbers, such as ratings, as classes.
+    """Maps numeric labels, such as ratings, to the classes whose ranges they lie in.
 
     Args:
       found: [K'] the dataset's labels, each a number.

@@ -1,4 +1,4 @@
-"""From labels as people write them to class numbers."""
+"""Turns labels as people write them into class numbers."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
-    """The distinct labels in order: as numbers if all are integers, else as text."""
+    """Returns the distinct labels, sorted as numbers if all are integers, else as text."""
     distinct = set(labels)
     return tuple(sorted(distinct, key=int) if _are_integers(distinct) else sorted(distinct))
 
@@ -14,12 +14,12 @@ def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
 def number_labels(
     labels: Sequence[str | None], names: Sequence[str], rows: Sequence[int]
 ) -> np.ndarray:
-    """Class numbers.
+    """Returns class numbers for labels.
 
     Args:
       labels: [N] labels as text, None where unlabelled.
-      names: [K] the classes. Where they are words and all labels are integers from 0 to K-1, these
-        are class numbers.
+      names: [K] the classes. If they are words and all labels are integers from 0 to K-1, the
+        labels are taken as class numbers.
       rows: [N] what the user calls each row, for the message.
 
     Returns:
@@ -30,6 +30,8 @@ def number_labels(
     """
     numbers = {name: number for number, name in enumerate(names)}
     distinct = {label for label in labels if label is not None}
+    # Only if no label is a class name: a file of names with one stray number must be refused, not
+    # silently read as numbers.
     if not distinct & set(names) and not _are_integers(names) and _are_integers(distinct):
         numbers = {str(number): number for number in range(len(names))}
     for label, row in zip(labels, rows, strict=True):
@@ -46,5 +48,5 @@ def _are_integers(labels: Iterable[str]) -> bool:
 
 
 def list_names(names: Sequence[str], limit: int = 20) -> str:
-    """The classes for a message, the first `limit` of them."""
+    """Returns the classes for a message, the first `limit` of them."""
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")

@@ -1,4 +1,9 @@
-"""Opens a dataset by its name: TFDS, a table, a folder of images, or one of ours."""
+"""Opens a dataset by its name.
+
+The name is a .csv, .tsv or .jsonl file, a folder of such files or of images, one of the built-in
+datasets (`digits`, `docstrings`, `hostile_docstrings`), which need no download, or any TFDS
+dataset, read without TensorFlow.
+"""
 
 from pathlib import Path
 
@@ -18,8 +23,8 @@ def open_source(
     """Opens one split of a dataset.
 
     Args:
-      name: see the module. `digits` and `docstrings` always mean ours; write `./digits` for a
-        folder of that name.
+      name: as the module says. A built-in name such as `digits` always means the built-in
+        dataset; write `./digits` for a folder of that name.
       split: in TFDS's syntax; see `kd_jax.data.readers.splits`. A single file or a folder of
         classes is all "train".
       dir: where TFDS datasets lie; None: the environment variable TFDS_DATA_DIR, else TFDS's
@@ -32,7 +37,7 @@ def open_source(
         of the dataset.
 
     Raises:
-      ValueError: in one line, what is wrong and what would be right.
+      ValueError: with one line that says what is wrong and what would be right.
     """
     # These import this module's types.
     from kd_jax.data import builders
@@ -50,13 +55,15 @@ def open_source(
         if files:
             return tables.open_tables(name, files, split, columns, label, max_rejected, class_names)
         return image_folders.open_folder(name, path, split, max_rejected, class_names)
+    # A name that looks like a path is a typing mistake, for which a list of TFDS datasets is no
+    # help.
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
     return tfds.open_prepared(name, split, dir, columns, label, class_names)
 
 
 def is_own(name: str) -> bool:
-    """Whether a dataset's name means the user's own file or folder, not one of TFDS or ours."""
+    """Tells whether a name means the user's own file or folder, not a TFDS or built-in dataset."""
     from kd_jax.data import builders
 
     return name not in builders.BUILDERS and Path(name).expanduser().exists()

@@ -1,4 +1,4 @@
-"""An experiment's data: its splits opened once, and each model's view of them prepared once."""
+"""Holds an experiment's data: its splits opened once, each model's view of them prepared once."""
 
 import hashlib
 import json
@@ -32,12 +32,12 @@ SPLITS = ("train", "selection", "evaluation")
 
 
 def view_name(spec: Mapping[str, Any]) -> str:
-    """One name for equal views, so that what several models share is computed once."""
+    """Returns one name for equal views, so that what several models share is computed once."""
     return json.dumps(spec, sort_keys=True)
 
 
 class Datasets:
-    """The splits of an experiment and of its further evaluations.
+    """The splits of an experiment and its further evaluations, as models read them.
 
     Args:
       data: the config's section.
@@ -54,13 +54,16 @@ class Datasets:
         mode = choose_mode(data["cleaning"], is_own(data["name"]))
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
+        # The held-out splits take the class names of the training data: a split that lacks a class
+        # would number the others differently.
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
             if not (self.splits[role].labels >= 0).any():
                 raise ValueError(f"data.{role}: {self.splits[role].name!r} has no labels")
         train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]
-        # Further evaluations may come and go between two starts of a run, so they have no say in
-        # what it learns from.
+        # Only the run's own held-out splits are compared with the training data. Further evaluations
+        # may be added or removed between two starts of a run and must not change what it learns
+        # from.
         self.splits["train"], self._cleaned = clean_training(
             train, held_out, mode, data["cleaning"]
         )
@@ -76,7 +79,7 @@ class Datasets:
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
         self.limits = make_limits(data["cleaning"])
         self._sets: dict[str, Source] = {}
-        self._doubted: list[dict[str, Any]] = []
+        self._suspect: list[dict[str, Any]] = []
         self._unions: dict[tuple[str, ...], Source] = {}
         self._augmentation = make_augmentation(data["augmentation"], size)
         self._tokenizers: dict[str, Tokenizer] = {}
@@ -84,26 +87,31 @@ class Datasets:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the training data has."""
+        """Returns how many classes the training data has."""
         return len(self.splits["train"].class_names)
 
     @property
     def modality(self) -> str:
-        """ "text" or "image"."""
+        """Returns "text" or "image"."""
         return self.splits["train"].modality
 
     @property
     def augmented(self) -> bool:
-        """Whether a training example looks different each time."""
+        """Tells whether a training example looks different each time."""
         return self._augmentation is not None
 
     def add_set(
         self, name: str, source: Source, quarantined: Iterable[dict[str, Any]] = ()
     ) -> None:
-        """Makes a transfer set or a trusted set known under its name, and what was quarantined for
-        it."""
+        """Registers a transfer set or filtered set under its name.
+
+        Args:
+          name: as models name it.
+          source: its examples.
+          quarantined: entries of the rows that were set aside for it.
+        """
         self._sets[name] = source
-        self._doubted += quarantined
+        self._suspect += quarantined
 
     def remove_set(self, name: str) -> None:
         """Frees a set that no model learns from any more."""
@@ -111,19 +119,22 @@ class Datasets:
         self._unions = {names: union for names, union in self._unions.items() if name not in names}
 
     def training_source(self, names: tuple[str, ...]) -> Source:
-        """What a model learns from: "train" and named sets, as one source."""
+        """Returns what a model learns from, "train" and named sets, as one source."""
         known = {TRAIN: self.splits["train"]} | self._sets
+        # Models that learn from the same sets share one joined source, and with it what is
+        # prepared.
         if names not in self._unions:
             self._unions[names] = concatenate([known[name] for name in names])
         return self._unions[names]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the content of the three splits, training as it was cleaned."""
+        """Returns the SHA-256 over the contents of the three splits, training data as cleaned."""
         parts = "".join(self.splits[role].fingerprint for role in SPLITS)
         return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
     def rejected(self) -> list[dict[str, Any]]:
-        """Every row that could not be read, once, with the reason."""
+        """Returns every row that could not be read, once, with the reason."""
+        # Splits are often slices of one file, which then rejects the same row for each of them.
         rows = {
             (source.name.partition(" ")[0], row.row): {
                 "dataset": source.name,
@@ -140,15 +151,18 @@ class Datasets:
         return list(rows.values())
 
     def quarantined(self) -> list[dict[str, Any]]:
-        """Every training row that cleaning or the judge of a trusted set found something wrong
-        with, and what."""
+        """Returns every training row that something is wrong with, and what.
+
+        They are those that cleaning found and those that the scoring models of filtered sets found suspect.
+        """
         name = self.splits["train"].name
         return [
-            {"dataset": name, **entry} for entry in (*self._cleaned.quarantined, *self._doubted)
+            {"dataset": name, **entry} for entry in (*self._cleaned.quarantined, *self._suspect)
         ]
 
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
-        """The tokenizer that a text view names; "trained" learns one from the training texts."""
+        """Returns the tokenizer that a text view names; "trained" learns one from the training texts."""
+        # Views of different lengths share a tokenizer.
         options = {key: value for key, value in spec.items() if key != "max_length"}
         key = view_name(options)
         if key not in self._tokenizers:
@@ -158,7 +172,7 @@ class Datasets:
         return self._tokenizers[key]
 
     def prepared(self, source: Source, spec: Mapping[str, Any]) -> Any:
-        """A source seen through a view: tokenised, or resized and normalised on access."""
+        """Returns a source seen through a view: tokenized, or resized and normalized on access."""
         key = (source.name, view_name(spec))
         if key not in self._prepared:
             if "tokenizer" in spec:
@@ -171,8 +185,9 @@ class Datasets:
         return self._prepared[key]
 
     def _as_trained(self, view: ImageView) -> ImageView:
-        """What a view leaves open is as in the training images, so that other datasets' images come
-        out like these."""
+        """Fills in the size and channels that a view leaves open with those of the training images."""
+        # Those of the training images whatever source is prepared: other datasets' images must come
+        # out in the shape that the model was built for.
         images = self.splits["train"].inputs
         if not isinstance(images, np.ndarray):
             return view
@@ -180,8 +195,7 @@ class Datasets:
         return replace(view, size=view.size or size, channels=view.channels or images.shape[3])
 
     def open_evaluations(self) -> Iterator[tuple[str, Evaluation, Source]]:
-        """Each further dataset in turn; what was prepared of it is forgotten when the next is asked
-        for."""
+        """Yields each further dataset in turn, and frees what was prepared of it after its turn."""
         for name, evaluation in self.evaluations.items():
             source = evaluation.open()
             yield name, evaluation, source
@@ -194,7 +208,7 @@ class Datasets:
         }
 
     def vocabulary_size(self, spec: Mapping[str, Any]) -> int | None:
-        """Tokens that a view knows; None for images."""
+        """Returns the number of tokens that a view knows; None for images."""
         return self.tokenizer(spec).get_vocab_size() if "tokenizer" in spec else None
 
     def training_batches(
@@ -204,7 +218,14 @@ class Datasets:
         training: Mapping[str, Any],
         seed: int,
     ) -> TrainingBatches:
-        """The endless stream of a group's training batches."""
+        """Builds the endless stream of a group's training batches.
+
+        Args:
+          source: what the group learns from.
+          views: the distinct views of its models and their teachers.
+          training: the config's section; `batch_size` and `accumulate` are read.
+          seed: of the shuffle.
+        """
         return self._batches(
             training_batches,
             source,
@@ -218,10 +239,12 @@ class Datasets:
     def evaluation_batches(
         self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int
     ) -> Iterable[Batch]:
-        """Every example of a split once, padded to whole batches."""
+        """Builds batches with every example of a split once, padded to whole batches."""
         return self._batches(evaluation_batches, source, views, batch_size)
 
     def _batches(self, make, source, views, batch_size, **options) -> Any:
+        # One set of buckets for all views, up to the longest of them; each view cuts what is beyond
+        # its own maximum.
         prepared = {view_name(spec): self.prepared(source, spec) for spec in views}
         lengths = [spec["max_length"] for spec in views if "max_length" in spec]
         return make(
@@ -249,7 +272,7 @@ def _image_view(*, size: Any, mean: Any, std: Any, channels: int | None) -> Imag
 
 
 def _pair(size: Any) -> tuple[int, int] | None:
-    """Height and width; one number stands for both."""
+    """Returns height and width; one number means both."""
     if size is None:
         return None
     return (size, size) if isinstance(size, int) else tuple(size)

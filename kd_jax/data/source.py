@@ -1,7 +1,4 @@
-"""A name -> a random-access source of examples.
-
-The name is a .csv, .tsv or .jsonl file, a folder of such files or of images, `digits` or
-`docstrings` (which need no download), or any TFDS dataset, read without TensorFlow."""
+"""Defines `Source`, one split of a dataset with random access, and its fingerprint."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -13,13 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that was left out.
+    """A row that could not be read and was left out.
 
     Attributes:
       row: the line in the file, from 1; for an image folder the position among its sorted files,
         from 1.
       reason: what was wrong with it.
-      value: what stood there, shortened.
+      value: the row's content, shortened.
     """
 
     row: int
@@ -29,7 +26,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Source:
-    """One split of a dataset: random access, in a fixed order.
+    """One split of a dataset, with random access in a fixed order.
 
     Attributes:
       name: dataset and split, e.g. "glue/sst2 train[:95%]".
@@ -41,10 +38,10 @@ class Source:
       fingerprint: "sha256:..." over inputs, labels and class names.
       rejected: the rows left out.
       provenance: what else the content depends on, such as package versions.
-      rows: [N] where each stands, as in `Rejected.row`; empty: counted from 1.
+      rows: [N] each example's row, as in `Rejected.row`; empty: counted from 1.
       soft_labels: [N, K] float32, distributions that take the place of the labels in training;
         None: there are none.
-      parts: of a union, the sources that it is made of, in order.
+      parts: of sources joined to one, those sources in order.
     """
 
     name: str
@@ -64,7 +61,7 @@ class Source:
 
 
 def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) -> None:
-    """Refuses a dataset of which too much could not be read.
+    """Checks that no more rows were rejected than the config allows.
 
     Raises:
       ValueError: with the count and the first reason.
@@ -79,15 +76,16 @@ def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) 
 
 
 def shorten(value: Any, limit: int = 60) -> str:
-    """A value's repr in at most `limit` characters."""
+    """Returns a value's repr in at most `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def fingerprint(contents: Iterable[bytes], labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """SHA-256 over each input's bytes, the labels [N] and the class names, each with its length."""
+    """Returns the SHA-256 over each input's bytes, the labels [N] and the class names."""
     digest = hashlib.sha256()
     for content in contents:
+        # With its length before each input, "ab", "c" and "a", "bc" have different fingerprints.
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     digest.update(np.asarray(labels, "<i4").tobytes())
@@ -96,6 +94,6 @@ def fingerprint(contents: Iterable[bytes], labels: np.ndarray, class_names: Sequ
 
 
 def text_contents(inputs: Iterable[str | tuple[str, str]]) -> Iterable[bytes]:
-    """The bytes of texts and pairs that `fingerprint` reads."""
+    """Yields the bytes of texts and pairs, as `fingerprint` reads them."""
     for text in inputs:
         yield ("\0".join(text) if isinstance(text, tuple) else text).encode()

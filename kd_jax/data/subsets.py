@@ -1,4 +1,4 @@
-"""Sources made from others: some of the rows with other labels, or the same images corrupted."""
+"""Derives sources from others: some of the rows under other labels, or the same images corrupted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from kd_jax.data.source import Source, fingerprint
 
 
 class LazyRows(Sequence):
-    """Some elements of a sequence, each changed on access."""
+    """Some elements of a sequence, each looked up and changed on access."""
 
     def __init__(
         self, inputs: Sequence, rows: np.ndarray, change: Callable[[Any, int], Any] | None = None
@@ -31,7 +31,7 @@ class LazyRows(Sequence):
 def relabel(
     source: Source, rows: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> Source:
-    """Some rows of a source under other classes.
+    """Selects some rows of a source and gives them other classes.
 
     Args:
       source: N examples.
@@ -47,6 +47,7 @@ def relabel(
         inputs = [source.inputs[row] for row in rows]
     else:
         inputs = LazyRows(source.inputs, rows)
+    # The source's fingerprint and the rows stand for the inputs, which needn't be read again.
     digest = fingerprint(
         [source.fingerprint.encode(), rows.astype("<i8").tobytes()], labels, class_names
     )
@@ -67,7 +68,7 @@ def relabel(
 
 
 def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:
-    """A source of images with every image corrupted, on access where they are not one array.
+    """Corrupts every image of a source, at once if they are one array, else on access.
 
     Args:
       source: N images.

@@ -1,84 +1,81 @@
 """Plans an experiment: which models there are, what each learns from, in which order they train."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from kd_jax.config.fill import fill
+from kd_jax.config.fill import resolve
 from kd_jax.config.hashing import difference
 from kd_jax.config.inherit import seed_group_of
-from kd_jax.config.names import TRAIN
+from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
 from kd_jax.config.order import groups_in_order
-from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan, check_config, check_model
-from kd_jax.config.teachers import EMA, PEER, condition_of, members_of, own_average, peers_of
+from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan, check_config
+from kd_jax.config.teachers import (
+    EMA,
+    PEER,
+    check_average,
+    check_condition,
+    check_members,
+    check_peers,
+)
 from kd_jax.data.evaluation_sets import expand
-from kd_jax.experiments.check_sets import check_sets, makers_of
+from kd_jax.experiments.transfer_sets.generate import check_source
+from kd_jax.models.weights.open import OWN
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:
-    """Checks a config whose references are resolved and orders its models.
+    """Checks a config and orders its models.
+
+    Args:
+      config: plain Python values; a key that is absent counts as its default, or as what the model
+        inherits.
 
     Raises:
       ValueError: in one line, for a key or value that the schema doesn't have, unknown or circular
-        teachers, or an unfair comparison.
+        teachers, sets that can't be made, or an unfair comparison.
     """
-    config = fill(config)
+    config = resolve(config)
     check_config(config)
     expand(config["evaluations"])
     models = {
         name: _plan_model(name, section, config["models"])
         for name, section in config["models"].items()
     }
-    transfer, trusted = check_sets(config, models)
+    transfer, trusted = dict(config.get(TRANSFER) or {}), dict(config.get(TRUSTED) or {})
+    _check_sets(transfer, trusted, models)
     _check_comparison(config["compare"], models)
-    needed = {name: _needed(model, makers_of(transfer, trusted)) for name, model in models.items()}
+    makers = _makers(transfer, trusted)
+    needed = {name: _needed(model, makers) for name, model in models.items()}
     order = groups_in_order(needed, {name: model.peers for name, model in models.items()})
-    for one, other in (pair for group in order for pair in combinations(group, 2)):
-        if (models[one].seed_group, models[one].model) == (
-            models[other].seed_group,
-            models[other].model,
-        ):
-            raise ValueError(
-                f"models.{one} and models.{other} train together and would start from the same"
-                f" weights, as models `like` {models[one].seed_group} do: make one `like` the"
-                f" other, its peer"
-            )
-    return Plan(
-        dict(config),
-        tuple(tuple(models[name] for name in group) for group in order),
-        transfer,
-        trusted,
-    )
+    for group in order:
+        _check_starts([models[name] for name in group])
+    groups = tuple(tuple(models[name] for name in group) for group in order)
+    return Plan(config, groups, transfer, trusted)
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
-    check_model(name, section)
-    decay, peers = own_average(name, section), peers_of(name, section, sections)
-    teachers, objective = tuple(section.get("teachers", ())), dict(section.get("objective") or {})
-    teachers = tuple(teacher for teacher in teachers if not teacher.startswith((EMA, PEER)))
+    decay, peers = check_average(name, section), check_peers(name, section, sections)
+    objective = dict(section.get("objective") or {})
+    teachers = tuple(
+        teacher for teacher in section.get("teachers", ()) if not teacher.startswith((EMA, PEER))
+    )
     for teacher in teachers:
-        if teacher not in sections:
-            raise ValueError(
-                f"models.{name}.teachers names {teacher!r}; there are {', '.join(sorted(sections))}"
-            )
+        _check_named(f"models.{name}.teachers", teacher, sections)
     cached = tuple(section.get("cached", ()))
     if strangers := sorted(set(cached) - set(teachers)):
         raise ValueError(
             f"models.{name}.cached names {', '.join(strangers)}; its teachers are"
             f" {', '.join(teachers)}"
         )
-    if (start := section["model"].get(FROM_MODEL)) is not None and (
-        start not in sections or start == name
-    ):
-        others = ", ".join(sorted(sections.keys() - {name}))
-        raise ValueError(f"models.{name}.model.{FROM_MODEL} names {start!r}; there are {others}")
-    members = members_of(name, section, sections)
+    if (start := section["model"].get(FROM_MODEL)) is not None:
+        _check_named(f"models.{name}.model.{FROM_MODEL}", start, sections.keys() - {name})
+    members = check_members(name, section, sections)
     used_as_is = "pretrained" in section["model"] or section.get("restore") or members
     if not objective and not used_as_is:
         raise ValueError(
             f"models.{name} has no objective: give it one, or pretrained weights, or restore=..."
         )
-    training = dict(section.get("training") or {})
     return ModelPlan(
         name,
         dict(section["model"]),
@@ -87,20 +84,38 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
         teachers,
         cached,
         objective,
-        training,
+        dict(section["training"]),
         section.get("restore"),
         seed_group_of(sections, name),
         members,
         tuple(section.get("data", (TRAIN,))),
         decay,
-        condition_of(name, section, teachers),
+        check_condition(name, section, teachers),
         peers,
     )
 
 
+def _check_named(path: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{path} names {name!r}; there are {', '.join(sorted(known))}")
+
+
+def _check_starts(group: Sequence[ModelPlan]) -> None:
+    """Refuses peers that would begin as copies and, on the same batches, stay copies."""
+    for one, other in combinations(group, 2):
+        if (one.seed_group, one.model) == (other.seed_group, other.model):
+            raise ValueError(
+                f"models.{one.name} and models.{other.name} train together and would start from"
+                f" the same weights, as models `like` {one.seed_group} do: make one `like` the"
+                " other, its peer"
+            )
+
+
 def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The models that must be finished before this one begins; `makers` are those that each set
-    waits for."""
+    """The models that must be finished before this one begins.
+
+    `makers`: set's name -> the models that it waits for.
+    """
     start = () if model.start is None else (model.start,)
     return (
         *model.teachers,
@@ -112,16 +127,89 @@ def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[st
 
 def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan]) -> None:
     for role, name in compare.items():
-        if name not in models:
-            raise ValueError(
-                f"compare.{role} names {name!r}; there are {', '.join(sorted(models))}"
-            )
+        _check_named(f"compare.{role}", name, models)
     student, baseline = models[compare["student"]], models[compare["baseline"]]
     for aspect in ("model", "view", "dtype", "training"):
         ours, theirs = getattr(student, aspect), getattr(baseline, aspect)
-        if ours != theirs:
+        if ours != theirs and difference(ours, theirs):
             raise ValueError(
                 f"compare: student {student.name!r} and baseline {baseline.name!r} differ in"
-                f" {aspect}"
-                f" ({difference(ours, theirs)}); the comparison would not be fair"
+                f" {aspect} ({difference(ours, theirs)}); the comparison would not be fair"
             )
+
+
+def _check_sets(
+    transfer: Mapping[str, Any], trusted: Mapping[str, Any], models: Mapping[str, ModelPlan]
+) -> None:
+    """Checks what sets name of the models, and models of the sets."""
+    if both := sorted(transfer.keys() & trusted.keys()):
+        raise ValueError(
+            f"{TRANSFER} and {TRUSTED} both have a set {both[0]!r}; give each its own name"
+        )
+    for kind, sets in ((TRANSFER, transfer), (TRUSTED, trusted)):
+        for name in sets:
+            if not (name.isascii() and name.isidentifier() and name.islower()) or name == TRAIN:
+                raise ValueError(
+                    f"{kind}.{name}: a set's name is made of small letters, digits and _, and isn't"
+                    f" {TRAIN!r}"
+                )
+    for name, spec in transfer.items():
+        owner = f"{TRANSFER}.{name}"
+        try:
+            check_source(spec["source"])
+        except ValueError as error:
+            raise ValueError(f"{owner}: {error}") from None
+        _check_named(f"{owner}.teacher", spec["teacher"], models)
+        _check_named(f"{owner}.base", spec.get("base", TRAIN), {TRAIN, *trusted})
+    for name, spec in trusted.items():
+        _check_named(f"{TRUSTED}.{name}.judge", spec["judge"], models)
+        if spec["label_errors"] and spec["folds"]:
+            _check_folds(f"{TRUSTED}.{name}.folds", models[spec["judge"]])
+    for model in models.values():
+        _check_data(f"models.{model.name}.data", model.data, transfer, trusted)
+
+
+def _makers(transfer: Mapping[str, Any], trusted: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Set's name -> models that must be finished before it is made."""
+    makers = {name: (spec["judge"],) for name, spec in trusted.items()}
+    return makers | {
+        name: (spec["teacher"], *makers.get(spec.get("base", TRAIN), ()))
+        for name, spec in transfer.items()
+    }
+
+
+def _check_folds(owner: str, judge: ModelPlan) -> None:
+    """Refuses to score held-out rows by a model that may know their labels by another way."""
+    if not judge.objective:
+        raise ValueError(
+            f"{owner} must be 0: the judge {judge.name!r} has no objective to learn by"
+        )
+    folder = Path(str(judge.model.get("pretrained", ""))).expanduser()
+    if "pretrained" in judge.model and any((folder / name).is_file() for name in OWN):
+        raise ValueError(
+            f"{owner}: the judge {judge.name!r} starts from {folder}, a model that was trained on"
+            " examples with labels, maybe these; name one that starts at random or from published"
+            " weights"
+        )
+    if judge.teachers or judge.peers or judge.data != (TRAIN,) or judge.start is not None:
+        raise ValueError(
+            f"{owner}: the judge {judge.name!r} has teachers, peers, another model's weights or"
+            " data of its own, and so may know the labels of rows held out; name a model that"
+            " learns from the training split alone"
+        )
+
+
+def _check_data(
+    owner: str, data: tuple[str, ...], transfer: Mapping[str, Any], trusted: Mapping[str, Any]
+) -> None:
+    if not data or len(set(data)) < len(data):
+        raise ValueError(f"{owner} names one or more different sets, got {data}")
+    known = (TRAIN, *sorted(transfer.keys() | trusted.keys()))
+    if unknown := [name for name in data if name not in known]:
+        raise ValueError(f"{owner} names {unknown[0]!r}; there are {', '.join(known)}")
+    overlapping = [name for name in data if name == TRAIN or name in trusted]
+    if len(overlapping) > 1:
+        raise ValueError(
+            f"{owner} names {' and '.join(overlapping)}, which share training rows; name one of"
+            " them"
+        )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kd_jax.data import labels
+from kd_jax.data.labels import name_classes, number_labels
 
 
 @pytest.mark.parametrize(
@@ -13,17 +13,17 @@ from kd_jax.data import labels
     ],
 )
 def test_names_are_sorted_as_numbers_if_all_are(labels, want):
-    assert labels.name_classes(labels) == want
+    assert name_classes(labels) == want
 
 
 def test_unlabelled_is_minus_one():
-    numbers = labels.number_labels(["b", None, "a"], ("a", "b"), [1, 2, 3])
+    numbers = number_labels(["b", None, "a"], ("a", "b"), [1, 2, 3])
     np.testing.assert_array_equal(numbers, np.array([1, -1, 0]))
     assert numbers.dtype == np.int32
 
 
 def test_integers_are_class_numbers_where_classes_are_words():
-    np.testing.assert_array_equal(labels.number_labels(["1", "0"], ("neg", "pos"), [1, 2]), [1, 0])
+    np.testing.assert_array_equal(number_labels(["1", "0"], ("neg", "pos"), [1, 2]), [1, 0])
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_a_label_outside_is_refused(label, names):
     with pytest.raises(
         ValueError, match=rf"label '{label}' \(row 7\) is not among the classes {', '.join(names)}"
     ):
-        labels.number_labels([label], names, [7])
+        number_labels([label], names, [7])

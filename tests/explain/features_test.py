@@ -137,8 +137,8 @@ def test_logits_that_are_no_linear_function_of_the_features_are_refused(run):
 @pytest.mark.parametrize(
     ("blocks", "permutations", "message"),
     [
-        (0, None, "--blocks must be from 1 to 128, the dimensions of 'vgg', got 0"),
-        (129, 4, "--blocks must be from 1 to 128"),
+        (0, None, "--blocks must be from 1 to 32, the dimensions of 'vgg', got 0"),
+        (33, 4, "--blocks must be from 1 to 32"),
         (17, None, "limited to 16 blocks, got 17; sample them with --permutations=N"),
         (3, 5, "permutations come in pairs"),
     ],

@@ -95,7 +95,7 @@ def test_an_interrupted_game_goes_on_where_it_was(valued, tmp_path, monkeypatch,
     )
     # Asked before each subset and after each step: once between subsets, once inside the second
     # one.
-    answers = iter([True, *[False] * 27, True])
+    answers = iter([True, *[False] * 7, True])
     monkeypatch.setattr(StopSignal, "asked", lambda _self, **_: next(answers, False))
     stops = 0
     with caplog.at_level(logging.INFO, "kd_jax"):

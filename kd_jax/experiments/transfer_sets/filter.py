@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd_jax.data.cleaning import clean, duplicates, images
-from kd_jax.data.cleaning.clean import Limits
+from kd_jax.data.cleaning import duplicates, images
+from kd_jax.data.cleaning.clean import Limits, clean
 
 OF_EVALUATION = ("duplicate_of_evaluation", "near_duplicate_of_evaluation")
 OF_TRAINING = "duplicate_of_training"
@@ -54,7 +54,7 @@ def sift(
       ValueError: if more repeat it, or nothing is left.
     """
     unlabelled = np.full(len(candidates), -1)
-    report = clean.clean(
+    report = clean(
         candidates, unlabelled, modality=modality, mode="report", limits=limits, held_out=held_out
     )
     found = {entry["row"] - 1: entry for entry in report.quarantined}

@@ -37,7 +37,7 @@ builders.prepare("digits", root)
 
 PREPARE = """
 import sys
-from kd_jax.data import open_source
+from kd_jax.data.open import open_source
 options = dict(dir=sys.argv[1], inputs="image", label="label", max_rejected=0)
 print(open_source("digits", "test", **options).fingerprint)
 """

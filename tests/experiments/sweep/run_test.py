@@ -11,7 +11,7 @@ import pytest
 from paths import TESTS
 
 from kd_jax.config.load import load_config
-from kd_jax.experiments.run import run_experiment
+from kd_jax.experiments.sweep import run as sweep_runs
 from kd_jax.experiments.sweep import workers
 from kd_jax.experiments.sweep.grid import lay_out
 from kd_jax.experiments.sweep.run import run_sweep
@@ -95,7 +95,10 @@ def fake_runs(monkeypatch):
         ({"training": [1]}, "not whole sections"),
         ({"seed": [1]}, "seeds are listed under"),
         ({"training.epochs": [1, 1.0]}, r"two runs 'epochs=1\.0-seed0'"),
-        ({"training.epochs": [1.0, -1.0]}, r"epochs=-1\.0-seed0: .* must be positive"),
+        (
+            {"training.epochs": [1.0, -1.0]},
+            r"epochs=-1\.0-seed0: training.epochs must be a positive number",
+        ),
         ({"models.student.teachers": [["tutor"]]}, "teachers=tutor-seed0: .* names 'tutor'"),
     ],
 )
@@ -189,7 +192,7 @@ def test_one_seed_or_one_shared_teacher_has_no_deviation(config, tmp_path, spec_
 def test_a_diverged_run_is_noted_and_left_out(
     config, tmp_path, spec_file, fake_runs, monkeypatch, capsys
 ):
-    usual = run_experiment
+    usual = sweep_runs.run_experiment
 
     def run(config, workdir):
         if config["seed"] == 2 or config["training"]["epochs"] == 9.0:
@@ -214,7 +217,7 @@ def test_a_diverged_run_is_noted_and_left_out(
 def test_an_interrupted_sweep_goes_on_where_it_stopped(
     config, tmp_path, spec_file, fake_runs, monkeypatch
 ):
-    file, usual = spec_file(seeds=[0, 1, 2]), run_experiment
+    file, usual = spec_file(seeds=[0, 1, 2]), sweep_runs.run_experiment
 
     def run(config, workdir):
         if config["seed"] == 1:
