@@ -8,6 +8,8 @@ from paths import ROOT
 import kd_jax.cli as cli
 from kd_jax.config.load import load_config, plain
 
+pytestmark = pytest.mark.slow
+
 
 def launch(*arguments):
     command = [sys.executable, str(ROOT / "launch.py"), *arguments]

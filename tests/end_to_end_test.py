@@ -22,6 +22,8 @@ from kd_jax.models import registry
 from kd_jax.models.weights.formats import torch_files, weight_format
 from kd_jax.training.interruption import Interrupted, StopSignal
 
+pytestmark = pytest.mark.slow
+
 ROOT = ROOT
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
 ENTRY = {

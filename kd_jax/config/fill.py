@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kd_jax.config.defaults import DEFAULTS, FREE_OF_NAME, IMAGE_VIEW, TEXT_VIEW
-from kd_jax.config.inherit import inherit
+from kd_jax.config.inherit import inherit, inherit_from_experiment, is_section
 
 SECTIONS = ("data", "compare", "parallel", "checkpoint", "logging")
 
@@ -29,7 +29,7 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
         filled[section] = merge(DEFAULTS[section], filled.get(section, {}))
     filled["training"] = fill_training(merge(DEFAULTS["training"], filled.get("training", {}), 1))
     models = filled.get("models")
-    for section in (filled, *(models.values() if isinstance(models, Mapping) else ())):
+    for section in (filled, *(models.values() if is_section(models) else ())):
         if isinstance(section, dict) and "view" in section:
             section["view"] = fill_view(section["view"])
     return filled
@@ -39,17 +39,30 @@ def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Returns any config as plain Python values, defaults and what models inherit filled in.
 
     Args:
-      config: of `experiment`, of a file, or plain mappings such as a saved config.json.
+      config: of `experiment`, of a file, or plain mappings.
 
     Raises:
       ValueError: if `like` names no model, or goes in a circle.
     """
-    complete = inherit(fill(to_dict(config)))
-    # An optimizer that a model names itself takes over nothing of another's options.
-    for model in complete["models"].values():
-        if "training" in model:
+    return _fill_models(inherit(fill(to_dict(config))))
+
+
+def fill_resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a resolved config with the defaults of all keys that it doesn't give.
+
+    Args:
+      config: plain mappings, such as a saved config.json; it isn't changed.
+    """
+    return _fill_models(inherit_from_experiment(fill(to_dict(config))))
+
+
+def _fill_models(config: dict[str, Any]) -> dict[str, Any]:
+    models = config.get("models")
+    for model in models.values() if is_section(models) else ():
+        # An optimizer that a model names itself takes over nothing of another's options.
+        if is_section(model) and "training" in model:
             model["training"] = fill_training(model["training"])
-    return complete
+    return config
 
 
 def to_dict(value: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kd_jax.config.fill import resolve
+from kd_jax.config.fill import fill_resolved
 
 FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
 """What may change between the starts of one run."""
@@ -27,7 +27,8 @@ ABSENT: dict[str, tuple[Any, ...]] = dict.fromkeys(
 ) | {"data": (["train"],)}
 """Key of the experiment or of a model -> values that its absence means as well.
 
-A key that is new in the defaults belongs here with its default: the hashes of older configs stay."""
+A key that is new in the defaults belongs here with its default, so that the hashes of older configs
+stay."""
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -55,9 +56,9 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the flat config without what may change between two starts of one run.
 
     Args:
-      config: resolved or not; a key that is absent counts as its default.
+      config: resolved; a key that is absent counts as its default.
     """
-    resolved = resolve(config) if "models" in config else config
+    resolved = fill_resolved(config) if "models" in config else config
     flat = flatten(resolved)
     return {
         path: flat[path]

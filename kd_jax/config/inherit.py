@@ -43,6 +43,20 @@ def inherit(config: Config) -> Config:
     return config
 
 
+def inherit_from_experiment(config: dict[str, Any]) -> dict[str, Any]:
+    """Completes the models of a resolved config in place and returns it.
+
+    What such a model lacks came to the defaults later: it is the experiment's, whatever the model
+    is `like`.
+    """
+    models = config.get("models")
+    for section in models.values() if is_section(models) else ():
+        if is_section(section):
+            _take_over_from_experiment(section, config)
+            section.setdefault("restore", None)
+    return config
+
+
 def is_section(value: Any) -> bool:
     """Returns whether a value has keys of its own; a ConfigDict is no Mapping."""
     return isinstance(value, (Mapping, ConfigDict))
@@ -99,9 +113,13 @@ def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) ->
             if key not in ("like", "restore"):
                 _take_over(section, models[other], key, deep=key == "training")
     else:
-        for key in FROM_EXPERIMENT:
-            if key in config:
-                _take_over(section, config, key, deep=key == "training")
+        _take_over_from_experiment(section, config)
+
+
+def _take_over_from_experiment(section: Any, config: Any) -> None:
+    for key in FROM_EXPERIMENT:
+        if key in config:
+            _take_over(section, config, key, deep=key == "training")
 
 
 def _take_over(section: Any, source: Any, key: str, *, deep: bool) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from kd_jax.core.options import check_keys, is_number, is_whole
 
-
 LARGEST = 2**63
 """No number of a config is as large; infinity is, and NaN compares as false."""
 
@@ -63,8 +62,9 @@ class Section:
         known, rules = _fields(self.schema)
         _require_section(value, path)
         check_keys(value, known, path or "the config")
-        for key, inner in value.items():
-            rules[key].check(inner, f"{path}.{key}" if path else key)
+        for key, rule in rules.items():  # What others inherit comes first, and is blamed.
+            if key in value:
+                rule.check(value[key], f"{path}.{key}" if path else key)
         together = getattr(self.schema, "check_together", None)
         if together is not None:
             together(value, path)

@@ -28,7 +28,6 @@ from kd_jax.config.rules import (
     Section,
     Value,
     is_finite,
-    number,
     numbers,
     one_of,
     whole,
@@ -270,6 +269,19 @@ class Model:
     condition: Annotated[Any, Maybe(Section(Condition))] = None
 
 
+class Models:
+    """The rule of `models`."""
+
+    def check(self, value: Any, path: str) -> None:
+        """Raises a ValueError for the first section that isn't allowed.
+
+        Those that are `like` another come last: what they took over is the other's to mend.
+        """
+        MAPPING.check(value, path)
+        by_origin = sorted(value, key=lambda name: "like" in value[name])
+        Each(Section(Model)).check({name: value[name] for name in by_origin}, path)
+
+
 @dataclass(frozen=True)
 class Compare:
     """`compare`: names of the models that the summary sets side by side."""
@@ -277,6 +289,17 @@ class Compare:
     student: Annotated[str, TEXT]
     baseline: Annotated[str, TEXT]
     teacher: Annotated[str, TEXT]
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(bound is None or is_finite(bound) for bound in value)
+    )
+
+
+RANGE = Value("a pair of lowest and highest number, None for no bound", _is_range)
 
 
 @dataclass(frozen=True)
@@ -290,7 +313,7 @@ class Evaluation:
     label: Annotated[str | None, TEXT.or_none()] = None
     max_rejected: Annotated[int | None, whole(0).or_none()] = None
     label_map: Annotated[Any, MAPPING.or_none()] = None
-    label_ranges: Annotated[Any, MAPPING.or_none()] = None
+    label_ranges: Annotated[Any, Maybe(Each(RANGE))] = None
     corruption: Annotated[Any, MAPPING.or_none()] = None
 
 
@@ -327,8 +350,9 @@ class Logging:
 class TransferSet:
     """`transfer_sets.*`: inputs that a model labels, for others to learn from.
 
-    `source` is checked where it is read (`kd_jax.experiments.transfer_sets.generate`); `confidence`
-    and `per_class` choose rows by what the model says, `near_duplicate` and `max_overlap` sift them.
+    `source` is checked where it is read (`kd_jax.experiments.transfer_sets.generate`).
+    `confidence` and `per_class` choose rows by what the model says of them, `near_duplicate` and
+    `max_overlap` sift them.
     `base` is the filtered set that takes the training split's place.
     """
 
@@ -389,12 +413,12 @@ class Experiment:
     view: Annotated[Any, VIEW]
     dtype: Annotated[str, one_of(*DTYPES)]
     training: Training
-    models: Annotated[Any, Each(Section(Model))]
     compare: Compare
     evaluations: Annotated[Any, Each(Section(Evaluation))]
     parallel: Parallel
     checkpoint: Checkpoint
     logging: Logging
+    models: Annotated[Any, Models()]
     transfer_sets: Annotated[Any, Maybe(Each(Section(TransferSet)))] = None
     trusted_sets: Annotated[Any, Maybe(Each(Section(TrustedSet)))] = None
 

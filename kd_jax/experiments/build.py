@@ -144,7 +144,7 @@ def make_group(
             optimizer, learning_rate = make_optimizer(
                 plan.training["optimizer"],
                 plan.training["schedule"],
-                total_steps(len(source), plan.training),
+                total_steps(len(context.datasets.splits["train"]), plan.training),
             )
         except ValueError as error:
             raise ValueError(f"models.{plan.name}: {error}") from None

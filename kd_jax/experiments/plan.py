@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from kd_jax.config.fill import resolve
+from kd_jax.config.fill import fill_resolved
 from kd_jax.config.hashing import difference
 from kd_jax.config.inherit import seed_group_of
 from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
@@ -28,14 +28,13 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     """Checks a config and orders its models.
 
     Args:
-      config: plain Python values; a key that is absent counts as its default, or as what the model
-        inherits.
+      config: resolved, as plain Python values; a key that is absent counts as its default.
 
     Raises:
       ValueError: in one line, for a key or value that the schema doesn't have, unknown or circular
         teachers, sets that can't be made, or an unfair comparison.
     """
-    config = resolve(config)
+    config = fill_resolved(config)
     check_config(config)
     expand(config["evaluations"])
     models = {

@@ -138,7 +138,8 @@ class ModelTrainer:
         state = context.parallel.place(self._initial_state(group))
         views = [*(plan.view for plan in plans), *frozen.views]
         batches = context.datasets.training_batches(source, views, training, group.seed)
-        steps = total_steps(len(source), training)
+        # Epochs are of the training split, so that another set makes no run longer or shorter.
+        steps = total_steps(len(context.datasets.splits["train"]), training)
         keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
         with ExitStack() as stack:
             checkpoints = stack.enter_context(closing(Checkpoints(folder / "checkpoints", **keep)))

@@ -31,10 +31,10 @@ class Objective:
         """Returns trained parameters and state of the terms that have any, by term."""
         both = {name: term.init(fold_name(key, name)) for name, term in self.terms.items()}
 
-        def held(part: int) -> dict[str, PyTree]:
+        def present(part: int) -> dict[str, PyTree]:
             return {name: pair[part] for name, pair in both.items() if jax.tree.leaves(pair[part])}
 
-        return held(0), held(1)
+        return present(0), present(1)
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
         """Returns how many values of each term count in a batch, before any model has run."""
@@ -48,28 +48,31 @@ class Objective:
         Args:
           params: trained parameters, by term.
           term_state: other state, by term.
-          context: what the terms see; under pmap a "batch" term sees the examples of all devices,
+          context: what the terms read; under pmap a "batch" term sees the examples of all devices,
             in the global batch's order.
 
         Returns:
           Each term's sum and count, and the terms' new state.
         """
-        together = context
+        # Gathered once for all terms over the batch, and not at all where there are none.
+        whole = context
         if any(term.kind == "batch" for term in self.terms.values()):
-            together = context.gathered()
-        sums, kept = {}, {}
+            whole = context.gathered()
+        sums, new_state = {}, {}
         for name, term in self.terms.items():
-            seen = together if term.kind == "batch" else context
-            seen = replace(seen, key=fold_name(context.key, name))
-            values, new = term.compute(params.get(name, {}), term_state.get(name, {}), seen)
-            sums[name] = term.mean(values, seen.batch)
-            kept |= {name: new} if name in term_state else {}
-        return sums, kept
+            # Each term draws from a stream of its own, so that adding one changes no other.
+            own = whole if term.kind == "batch" else context
+            own = replace(own, key=fold_name(context.key, name))
+            values, new = term.compute(params.get(name, {}), term_state.get(name, {}), own)
+            sums[name] = term.mean(values, own.batch)
+            if name in term_state:
+                new_state[name] = new
+        return sums, new_state
 
     def weighted_sum(
         self, sums: Mapping[str, Mean], normalizers: Mapping[str, jax.Array], step: Any
     ) -> jax.Array:
-        """Returns [], the weighted sum of totals over `normalizers`; what counts nothing is 0.
+        """Returns [], the weighted sum of totals over normalizers; a term that counts nothing is 0.
 
         With the normalizers of the global batch this is a microbatch's share of the loss, so shares
         and their gradients simply add up over microbatches and devices.

@@ -15,6 +15,8 @@ from kd_jax.analysis.masking import hide_tokens, replace_patches, replace_tokens
 from kd_jax.analysis.shapley import shapley_values
 from kd_jax.models import registry
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 IMAGES = {"images": RNG.normal(size=(3, 4, 6, 2)).astype(np.float32)}
 CLASSES = np.array([2, 0, 1])

@@ -17,6 +17,8 @@ from kd_jax.analysis.knowledge import (
 )
 from kd_jax.analysis.noise import entropy, feature_variance, learn_noise
 
+pytestmark = pytest.mark.slow
+
 FOREGROUND = np.array([[[True, True], [False, False]], [[True, False], [False, False]]])
 ENTROPY = np.array([[[1.0, 0.5], [0.9, 1.1]], [[0.0, 1.0], [2.0, 3.0]]])
 """Mean background entropies 1 and 2."""

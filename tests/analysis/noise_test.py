@@ -12,6 +12,8 @@ import pytest
 from kd_jax.analysis.noise import entropy, feature_variance, learn_noise
 from kd_jax.models import registry
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
 WEIGHTS = (

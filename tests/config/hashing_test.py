@@ -69,3 +69,17 @@ def test_the_identity_survives_json_and_the_order_of_the_keys(config):
     stored = json.loads(json.dumps(config))
     assert identity(stored) == identity(config)
     assert config_hash(dict(reversed(config.items()))) == config_hash(stored) == config_hash(config)
+
+
+def test_a_key_that_is_absent_counts_as_its_default(config):
+    older = copy.deepcopy(config)
+    del older["seed"], older["dtype"], older["data"]["max_rejected"], older["checkpoint"]["use"]
+    for model in older["models"].values():
+        del model["restore"], model["training"]["accumulate"]
+    older["transfer_sets"], older["models"]["teacher"]["teachers"] = {}, ()
+    assert identity(older) == identity(config)
+    assert config_hash(older) == config_hash(config)
+
+
+def test_settings_of_a_sweep_are_hashed_as_they_are():
+    assert config_hash({"data.dir": "a"}) != config_hash({"data.dir": "b"})

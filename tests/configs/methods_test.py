@@ -11,6 +11,8 @@ from paths import ROOT
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
 
+pytestmark = pytest.mark.slow
+
 FILE = ROOT / "configs" / "cifar10_resnet56.py"
 _spec = importlib.util.spec_from_file_location("cifar10_resnet56", FILE)
 assert _spec is not None

@@ -13,6 +13,8 @@ from kd_jax.data.open import open_source
 from kd_jax.data.run_datasets import Datasets, view_name
 from kd_jax.data.source import Source
 
+pytestmark = pytest.mark.slow
+
 UNCLEANED = dict(
     mode="off", prepared="off", max_characters=1000, max_pixels=1000, near_duplicate=0.0
 )

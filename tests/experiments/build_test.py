@@ -10,6 +10,8 @@ from paths import ROOT
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
 
+pytestmark = pytest.mark.slow
+
 ROOT = ROOT
 
 

@@ -224,13 +224,13 @@ def test_an_unknown_key_is_refused_in_every_section(config, section):
         ("data", "inputs"),
         ("", "view"),
         ("", "models"),
-        ("models.student.training", "batch_size"),
-        ("models.student", "view"),
         ("models.student", "model"),
-        ("models.student.training", "optimizer"),
+        ("models.student.model", "name"),
+        ("training.optimizer", "momentum"),
     ],
 )
 def test_a_missing_key_is_asked_for(config, section, key):
+    config["training"]["optimizer"] = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0}
     inner = config
     for name in section.split(".") if section else ():
         inner = inner[name]
@@ -242,7 +242,7 @@ def test_a_missing_key_is_asked_for(config, section, key):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("checkpoint.use", "newest", "^checkpoint.use must be one of best, latest, got 'newest'$"),
+        ("checkpoint.use", "newest", "^checkpoint.use must be 'best' or 'latest', got 'newest'$"),
         (
             "models.teacher.training.epochs",
             0.0,
@@ -251,7 +251,7 @@ def test_a_missing_key_is_asked_for(config, section, key):
         (
             "models.teacher.dtype",
             "int8",
-            "^models.teacher.dtype must be one of float32, bfloat16, .* got 'int8'$",
+            "^models.teacher.dtype must be one of 'float32', 'bfloat16', .* got 'int8'$",
         ),
         (
             "compare.student",

@@ -12,6 +12,8 @@ from kd_jax.training.interruption import Interrupted, StopSignal
 from kd_jax.training.metrics_writer import MetricsWriter
 from kd_jax.training.saved_model import SavedModel
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / "configs" / "digits_peers.py"
 STEPS, EVERY = 9, 2
 

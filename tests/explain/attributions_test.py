@@ -20,6 +20,8 @@ from kd_jax.explain.patches_and_tokens import one_example, views_of
 from kd_jax.explain.run import ONE_DEVICE, open_run
 from kd_jax.export.student import open_student
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = ROOT / "launch.py"
 
 

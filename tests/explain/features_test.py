@@ -17,6 +17,8 @@ from kd_jax.explain import explain_features
 from kd_jax.explain.features import _linear, value_features
 from kd_jax.explain.run import ONE_DEVICE, open_run
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = {"vgg", "resnet", "vit"}
 
 

@@ -15,6 +15,8 @@ from kd_jax.explain.retrain_subsets import folder_of, value_training
 from kd_jax.explain.run import open_run
 from kd_jax.training.interruption import RESUMABLE, Interrupted, StopSignal
 
+pytestmark = pytest.mark.slow
+
 SEVEN = tuple("abcdefg")
 
 

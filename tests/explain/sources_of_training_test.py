@@ -13,6 +13,8 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
 from kd_jax.explain import explain_training
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = ROOT / "configs"
 
 

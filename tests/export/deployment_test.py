@@ -19,6 +19,8 @@ from kd_jax.data.run_datasets import Datasets
 from kd_jax.experiments.run import run_experiment
 from kd_jax.export import export, predict
 
+pytestmark = pytest.mark.slow
+
 ROOT = ROOT
 SGD = {
     "name": "sgd",

@@ -16,6 +16,8 @@ from kd_jax.export import FORMATS, Unsupported, export, onnx, verify
 from kd_jax.export.student import open_student
 from kd_jax.models.weights import load
 
+pytestmark = pytest.mark.slow
+
 STUDENTS = {
     "bag": BAG,
     "bert": ENCODER,

@@ -12,6 +12,8 @@ from loss_cases import CASES, batch, equal, is_teacher, one_size, scalar
 
 from kd_jax import losses
 
+pytestmark = pytest.mark.grid
+
 BY_NAME = {case.name: case for case in CASES}
 ELSEWHERE = {
     "cross_entropy",

@@ -8,6 +8,8 @@ import pytest
 from kd_jax import losses
 from kd_jax.losses import Head
 
+pytestmark = pytest.mark.grid
+
 TOKENS, CLASSES, OURS, THEIRS = 13, 11, 5, 7
 PAIRS = {
     "soft_target_kl": (losses.fused_soft_target_kl, losses.soft_target_kl, {"temperature": 1.0}),

@@ -12,6 +12,8 @@ from paths import TESTS
 
 from kd_jax import losses
 
+pytestmark = pytest.mark.grid
+
 GOLDEN = TESTS / "golden"
 ENTRIES = [
     entry

@@ -8,6 +8,8 @@ import pytest
 from kd_jax.models import registry
 from kd_jax.models.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 IMAGENET = {
     "vgg11": 132_863_336,
     "vgg13": 133_047_848,

@@ -10,6 +10,8 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.plan import make_plan
 from kd_jax.teachers.build_ensemble import _numbers, mixture_weights
 
+pytestmark = pytest.mark.slow
+
 K = 4
 RNG = np.random.default_rng(0)
 

@@ -14,6 +14,8 @@ from kd_jax.teachers import cache
 from kd_jax.training.interruption import Interrupted
 from kd_jax.training.sharding import make_parallel
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES, LENGTH = 45, 20
 ENCODER = dict(
     name="encoder",

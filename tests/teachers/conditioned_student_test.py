@@ -20,6 +20,8 @@ from kd_jax.experiments.run import run_experiment
 from kd_jax.models.weights import load
 from kd_jax.training import saved_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = ROOT
 ON_POOLED = dict(on="teacher", output="pooled", map="mlp", drop=0.25)
 

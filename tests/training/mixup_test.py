@@ -20,6 +20,8 @@ from kd_jax.training.mixup import Mixing, make_mixing
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, mix_microbatch, train_step
 
+pytestmark = pytest.mark.grid
+
 ROWS, CLASSES = 64, 3
 SPEC = dict(kind="mixup", probability=1.0, share=1.0, concentration=1.0, candidates=1)
 

@@ -25,6 +25,8 @@ from kd_jax.training.sharding import make_parallel
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup
 
+pytestmark = pytest.mark.grid
+
 STEPS, ROWS = 30, 32
 LAYOUTS = {
     "jit on 1 device": dict(backend="jit", data=1, fsdp=1),

@@ -18,6 +18,8 @@ from kd_jax.objective.terms import BoundTerm, TermSpec
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, accuracy, train_step
 
+pytestmark = pytest.mark.slow
+
 ROWS, CLASSES, RATE = 12, 3, 0.1
 CNN = dict(name="cnn", num_classes=CLASSES, widths=(4,), batch_norm=True)
 VGG = dict(

@@ -9,6 +9,8 @@ import pytest
 
 from kd_jax.training import xla_flags
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _flags(monkeypatch):

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core.types import PyTree
 from kd_jax.losses.attention import self_relations
 from kd_jax.objective.terms.features import Layers, add, layer_pairs
 from kd_jax.objective.terms.hyperparameters import Settings
-from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec, TermValues
 
 VECTORS = ("query", "key", "value")
 """Layers that hold each head's vectors, `query_0` and so on."""
@@ -63,9 +64,9 @@ class ScoresTerm(LossTerm):
                 for layer, shape in zip((ours, theirs), found, strict=True)
             ]
             mask = jax.ShapeDtypeStruct((shapes[0].shape[0], shapes[0].shape[-1]), jnp.bool_)
-            settings.append(Settings(loss, self.given(loss), *shapes, mask))
+            settings.append(Settings(loss, self.hyperparameters(), *shapes, mask))
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             mask = jnp.asarray(context.batch.views[spec.view]["attention_mask"])
             found = [
                 loss(

@@ -18,9 +18,9 @@ from kd_jax.analysis.masking import (
     replace_patches,
     replace_tokens,
 )
-from kd_jax.core.types import Batch
+from kd_jax.core.types import Batch, PyTree
 from kd_jax.losses.checks import masked_mean
-from kd_jax.objective.terms.term import BoundTerm, LogitsOf, StepContext, Term, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LogitsOf, StepContext, Term, TermSpec, TermValues
 
 TOKENS = "tokens"
 Attribute = Callable[[LogitsOf, Batch, jax.Array], jax.Array]
@@ -83,7 +83,7 @@ class AttributionMatching(Term):
             ]
             return match(*both, where=_counted(batch.views[spec.view], players, fixed_ids))
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             found = matched(context)
             if examples is not None:
                 found = masked_mean(found, jnp.asarray(context.batch.valid)[:examples])

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core.types import PyTree
 from kd_jax.losses.pooling import to_common_size
 from kd_jax.models.network import cast
 from kd_jax.models.projectors.projectors import build_projector
 from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
-from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec, TermValues
 
 Layers = str | Sequence[str]
 
@@ -173,10 +174,10 @@ class VectorTerm(LayerTerm):
                 "layers by token and layers by example can't be added in one term; make two terms"
                 " of them"
             )
-        given, loss = self.given(self.loss), self.loss
+        given, loss = self.hyperparameters(), self.loss
         settings = [Settings(loss, given, *pair.shapes) for pair in pairs]
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             found = [
                 loss(*pair.read(params.get(str(i), {}), context), **each.at(context.step))
                 for i, (pair, each) in enumerate(zip(pairs, settings, strict=True))
@@ -209,14 +210,14 @@ class MapTerm(LayerTerm):
         if self.equal:
             for pair in pairs:
                 pair.require_equal_shapes()
-        given, loss = self.given(self.loss), self.loss
+        given, loss = self.hyperparameters(), self.loss
         by_token = [all(spec.is_by_token(shape.shape) for shape in pair.shapes) for pair in pairs]
         settings = [
             Settings(loss, given, *(_as_map(shape) if tokens else shape for shape in pair.shapes))
             for pair, tokens in zip(pairs, by_token, strict=True)
         ]
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             found = []
             for i, (pair, each, tokens) in enumerate(zip(pairs, settings, by_token, strict=True)):
                 maps = pair.read(params.get(str(i), {}), context)
@@ -316,12 +317,12 @@ class FlowOfSolution(LossTerm):
         ]
         settings = [
             Settings(
-                self.loss, self.given(self.loss), ours[i], ours[i + 1], theirs[i], theirs[i + 1]
+                self.loss, self.hyperparameters(), ours[i], ours[i + 1], theirs[i], theirs[i + 1]
             )
             for i in range(len(pairs) - 1)
         ]
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             s = [context.student.features[layer] for layer in student]
             t = [context.teachers[name].features[layer] for layer in teacher]
             found = [

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core.types import PyTree
 from kd_jax.losses.checks import at_least_float32
 from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
-from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec, TermValues
 
 Classes = Sequence[int] | None
 
@@ -22,7 +23,7 @@ class CrossEntropy(Term):
     def bind(self, spec: TermSpec) -> BoundTerm:
         """Checks nothing: labels are all that it reads."""
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             labels = jnp.asarray(context.batch.labels)
             return losses.cross_entropy(context.student.logits, labels), state
 
@@ -120,9 +121,9 @@ class PredictionTerm(LossTerm):
         )
         if type(self) is not UniversalLogitDistance:
             logits.require_equal_classes()
-        loss, settings = self.loss, Settings(self.loss, self.given(self.loss), *logits.shapes)
+        loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *logits.shapes)
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             return loss(*logits.read(context), **settings.at(context.step)), state
 
         return BoundTerm("example", compute, spec.view)
@@ -145,9 +146,9 @@ class PredictionsTerm(LossTerm):
         """Checks classes and hyperparameters; see `Term.bind`."""
         logits = _Logits(spec, self.source, None, self.student_classes, self.teacher_classes)
         logits.require_equal_classes()
-        loss, settings = self.loss, Settings(self.loss, self.given(self.loss), *logits.shapes)
+        loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *logits.shapes)
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             valid = jnp.asarray(context.batch.valid)
             return loss(*logits.read(context), **settings.at(context.step), where=valid), state
 
@@ -263,9 +264,9 @@ class DecoupledKD(LossTerm):
         logits = _Logits(spec, self.source)
         logits.require_equal_classes()
         shape = jax.ShapeDtypeStruct(logits.shapes[0].shape[:-1], jnp.int32)
-        settings = Settings(self.loss, self.given(self.loss), *logits.shapes, shape)
+        settings = Settings(self.loss, self.hyperparameters(), *logits.shapes, shape)
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             # Of a soft label the largest class is the target.
             labels = jnp.asarray(context.batch.labels)
             labels = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
@@ -302,9 +303,9 @@ class TopKKL(LossTerm):
             log_p, indices = jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k)
             return losses.topk_kl(student, log_p, indices, temperature=temperature)
 
-        settings = Settings(loss, self.given(self.loss), *logits.shapes)
+        settings = Settings(loss, self.hyperparameters(), *logits.shapes)
 
-        def compute(_params, state, context: StepContext):
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             return loss(*logits.read(context), **settings.at(context.step)), state
 
         return BoundTerm("example", compute, spec.view)

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
+from kd_jax.core.types import PyTree
 from kd_jax.losses.checks import masked_mean
 from kd_jax.models.network import cast
 from kd_jax.models.projectors.projectors import build_projector
 from kd_jax.objective.terms.features import ProjectedPair
 from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
-from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec, TermValues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class RelationTerm(LossTerm):
         pair = ProjectedPair(spec, spec.teacher(self.source), layers, self.mapping)
         if self.equal:
             pair.require_equal_shapes()
-        loss, settings = self.loss, Settings(self.loss, self.given(self.loss), *pair.shapes)
+        loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *pair.shapes)
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             valid = jnp.asarray(context.batch.valid)
             found = loss(*pair.read(params, context), **settings.at(context.step), where=valid)
             return (found if found.ndim == 0 else masked_mean(found, valid)), state
@@ -159,7 +160,7 @@ class ContrastiveRepresentation(Term):
             state = losses.init_contrast_memory(banks, examples, width)
             return cast(params, jnp.promote_types(jnp.float32, layers["student"].dtype)), state
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             batch, valid = context.batch, jnp.asarray(context.batch.valid)
             features = {
                 "student": context.student.features[self.student],

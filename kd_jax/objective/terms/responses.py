@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core.types import PyTree
 from kd_jax.losses.pooling import to_common_size
 from kd_jax.models.network import cast
 from kd_jax.models.projectors import review_and_factors
 from kd_jax.objective.terms.features import LayerTerm, add, init_pairs, layer_pairs
 from kd_jax.objective.terms.hyperparameters import Settings
-from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec
+from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, TermSpec, TermValues
 
 
 def _wide(dtype: Any) -> Any:
@@ -35,7 +36,7 @@ class Variational(LayerTerm):
             pair.require_equal_shapes()
             ours, theirs = pair.shapes
             scale = jax.ShapeDtypeStruct(theirs.shape[-1:], jnp.float32)
-            settings.append(Settings(self.loss, self.given(self.loss), ours, scale, theirs))
+            settings.append(Settings(self.loss, self.hyperparameters(), ours, scale, theirs))
         init_projectors = init_pairs(pairs)
 
         def init(key: jax.Array) -> tuple[Any, Any]:
@@ -50,7 +51,7 @@ class Variational(LayerTerm):
             }
             return {"mapping": projectors, "log_scale": scales}, {}
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             found = []
             for i, (pair, each) in enumerate(zip(pairs, settings, strict=True)):
                 mean, target = pair.read(params["mapping"].get(str(i), {}), context)
@@ -81,9 +82,9 @@ class Overhaul(LayerTerm):
             margins.append(f"{layer}_margin")
             found = spec.feature(spec.teachers[name], margins[-1], f"teacher {name!r}")
             margin = jax.ShapeDtypeStruct(found.shape[1:], found.dtype)
-            settings.append(Settings(self.loss, self.given(self.loss), *pair.shapes, margin))
+            settings.append(Settings(self.loss, self.hyperparameters(), *pair.shapes, margin))
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             found = [
                 # The margin is the layer's own, the same in every row.
                 losses.overhaul(
@@ -140,11 +141,11 @@ class Review(LossTerm):
             lambda key: network.init_with_output(key, example()), jax.random.key(0)
         )
         settings = [
-            Settings(self.loss, self.given(self.loss), *jax.eval_shape(to_common_size, s, t))
+            Settings(self.loss, self.hyperparameters(), *jax.eval_shape(to_common_size, s, t))
             for s, t in zip(fused, theirs, strict=True)
         ]
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             maps = tuple(context.student.features[layer] for layer, _ in pairs)
             fused, _ = network.apply(
                 {"params": params},
@@ -212,9 +213,9 @@ class FactorTransfer(LossTerm):
         def factor(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((*x.shape[:3], factors), jnp.float32)
 
-        settings = Settings(self.loss, self.given(self.loss), factor(inner), factor(outer))
+        settings = Settings(self.loss, self.hyperparameters(), factor(inner), factor(outer))
 
-        def compute(params, state, context: StepContext):
+        def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             options: dict[str, Any] = {
                 "where": jnp.asarray(context.batch.valid),
                 "axis_name": context.axis_name,

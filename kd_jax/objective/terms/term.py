@@ -1,4 +1,4 @@
-"""What a term of an objective is, where it stands and what it sees."""
+"""A term as a user writes it, what it is bound to, and what it computes in a step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ LogitsOf = Callable[[Batch], jax.Array]
 
 @dataclass(frozen=True)
 class TermSpec:
-    """Where a term stands: what it may read, known before anything runs.
+    """What a term may read: names, shapes and facts of the data, known before anything runs.
 
     Attributes:
       view: name of the student's view.
@@ -43,7 +43,11 @@ class TermSpec:
     cached: tuple[str, ...] = ()
 
     def teacher(self, name: str | None) -> str:
-        """The teacher a term means: the one it names, or the only one there is."""
+        """Returns the name of the teacher that a term reads: the one it names, or the only one.
+
+        Raises:
+          ValueError: if there is none, no such one, or several and none is named.
+        """
         if not self.teachers:
             raise ValueError("it needs a teacher and the model has none (teachers=())")
         if name is None and len(self.teachers) == 1:
@@ -58,7 +62,16 @@ class TermSpec:
         return name
 
     def feature(self, output: ModelOutput, layer: str, owner: str) -> Any:
-        """A feature's shape, or an error that lists the layers."""
+        """Returns a feature's shape.
+
+        Args:
+          output: of the student or a teacher.
+          layer: name of the feature.
+          owner: whose output it is, for the message.
+
+        Raises:
+          ValueError: if the output has no such feature; lists those it has.
+        """
         if layer not in output.features:
             raise ValueError(
                 f"{owner} has no layer {layer!r}; it has {', '.join(sorted(output.features))}"
@@ -66,7 +79,7 @@ class TermSpec:
         return output.features[layer]
 
     def is_by_token(self, shape: tuple[int, ...]) -> bool:
-        """Whether a feature `[B, T, D]` has a vector for each token of the student's view."""
+        """Tells whether a feature `[B, T, D]` has a vector for each token of the student's view."""
         return self.tokens is not None and len(shape) == 3 and shape[1] == self.tokens
 
     def require_one_tokenizer(self, teacher: str) -> None:
@@ -109,7 +122,7 @@ class StepContext:
     teacher_logits: Mapping[str, LogitsOf] = field(default_factory=dict)
 
     def gathered(self) -> "StepContext":
-        """The same with the rows of all devices, in the global batch's order."""
+        """Returns the same with the rows of all devices, in the global batch's order."""
         if self.axis_name is None:
             return self
         student, teachers, batch = jax.lax.all_gather(
@@ -118,7 +131,10 @@ class StepContext:
         return replace(self, student=student, teachers=teachers, batch=batch, axis_name=None)
 
 
-Compute = Callable[[PyTree, PyTree, StepContext], tuple[jax.Array, PyTree]]
+TermValues = tuple[jax.Array, PyTree]
+"""A term's unreduced values on a microbatch, and its new state."""
+
+Compute = Callable[[PyTree, PyTree, StepContext], TermValues]
 """`(params, state, context) -> (unreduced values, new state)` of a term."""
 
 
@@ -159,7 +175,7 @@ class BoundTerm:
         return jnp.sum(self.mask(batch))
 
     def mean(self, values: jax.Array, batch: Batch) -> Mean:
-        """Returns the mean of a microbatch's values over what counts."""
+        """Returns the sum of a microbatch's values over what counts, and how many count."""
         mask = self.mask(batch)
         if self.kind == "example":
             values = values.reshape(*mask.shape, -1).mean(axis=-1)
@@ -171,13 +187,14 @@ class Term:
     """One loss of an objective, as users write it; its hyperparameters are its fields.
 
     Attributes:
-      weight: of the term in the total, a number from 0 on or a schedule.
+      weight: of the term in the loss, a number from 0 on, or a schedule as in configs:
+        `dict(name=..., start=..., stop=..., ...)`.
     """
 
     weight: Hyperparameter = 1.0
 
     def bind(self, spec: TermSpec) -> BoundTerm:
-        """Checks the term against the shapes it will work on.
+        """Checks the term against the shapes it will work on, and returns what computes it.
 
         Args:
           spec: what the term may read.
@@ -187,21 +204,20 @@ class Term:
         """
         raise NotImplementedError
 
-    def given(self, loss: Callable[..., Any]) -> dict[str, Any]:
-        """Returns those of a loss's hyperparameters that differ from the loss's own defaults."""
-        values = {name: getattr(self, name) for name in of_loss(loss) if hasattr(self, name)}
-        defaults = {name: parameter.default for name, parameter in of_loss(loss).items()}
-        return {name: value for name, value in values.items() if value is not defaults[name]}
-
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerm(Term):
-    """A term that is one loss.
+    """A term that is one loss and has a field for each of the loss's hyperparameters.
 
     Attributes:
+      loss: the function of `kd_jax.losses`; the same for all terms of a class.
       source: the teacher's name, where there are several.
     """
 
     loss: ClassVar[Callable[..., jax.Array]]
 
     source: str | None = None
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Returns the loss's hyperparameters by name, as numbers or schedules."""
+        return {name: getattr(self, name) for name in of_loss(self.loss)}

@@ -10,6 +10,8 @@ import pytest
 from kd_jax.data import builders
 from kd_jax.data.open import open_source
 
+pytestmark = pytest.mark.slow
+
 # Dies at the n-th call of one of the functions that make files appear: in the middle of TFDS's
 # writing, before and after its own rename, before and after ours.
 KILLED = """

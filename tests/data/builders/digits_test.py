@@ -5,6 +5,8 @@ from sklearn.datasets import load_digits
 from kd_jax.data.builders import digits
 from kd_jax.data.open import open_source
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):

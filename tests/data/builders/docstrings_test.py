@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from kd_jax.data.builders import docstrings
 from kd_jax.data.open import open_source
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):

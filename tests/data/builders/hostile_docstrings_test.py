@@ -15,6 +15,8 @@ from kd_jax.data.cleaning import duplicates, text
 from kd_jax.data.open import open_source
 from kd_jax.experiments.run import run_experiment
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / "configs" / "docstrings_hostile.py"
 
 

@@ -17,6 +17,8 @@ from kd_jax.data.cleaning.clean import MODES, Limits, clean
 from kd_jax.data.cleaning.hostile_examples import MAX_CHARACTERS, add_hostile_examples
 from kd_jax.data.open import open_source
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(os.environ.get("KD_JAX_TFDS_DATA", ROOT / ".." / "shared" / "tfds_data"))
 DOCSTRINGS = Path(tempfile.gettempdir()) / "kd_jax-tests-data"
 LIMITS = Limits(max_characters=MAX_CHARACTERS, near_duplicate=0.8)

@@ -27,6 +27,8 @@ from kd_jax.teachers.ensemble import knows_labels
 from kd_jax.training import saved_model
 from kd_jax.training.interruption import Interrupted
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_row_is_judged_by_a_model_that_learned_from_it(judged, pictures, monkeypatch, tmp_path):
     """Every fold's model is given the other rows, each row is asked about once, by the model that

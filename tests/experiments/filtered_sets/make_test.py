@@ -23,6 +23,8 @@ from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.run import run_experiment
 from kd_jax.explain.run import open_run
 
+pytestmark = pytest.mark.slow
+
 MORE = dict(
     teacher="teacher",
     source=dict(name="mixes", rounds=1, kind="mixup", concentration=1.0),

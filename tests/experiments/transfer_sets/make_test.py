@@ -16,6 +16,8 @@ from kd_jax.data.open import open_source
 from kd_jax.experiments.run import run_experiment
 from kd_jax.training import saved_model
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = ROOT / "configs"
 OPTIONS = dict(
     teacher="teacher",

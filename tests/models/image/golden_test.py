@@ -16,6 +16,8 @@ from paths import TESTS
 
 from kd_jax.models import registry
 
+pytestmark = pytest.mark.grid
+
 GOLDEN = TESTS / "golden" / "vision.npz"
 NETWORKS = {
     "vgg8": (32, {"name": "vgg8_cifar"}),

@@ -10,6 +10,8 @@ import pytest
 
 from kd_jax.models.layers import normalization
 
+pytestmark = pytest.mark.grid
+
 DEVICES, ROWS, SHAPE = 8, 4, (3, 2, 5)
 RNG = np.random.default_rng(0)
 X = RNG.normal(3.0, 2.0, (DEVICES * ROWS, *SHAPE)).astype(np.float32)

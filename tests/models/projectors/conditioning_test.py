@@ -20,6 +20,8 @@ from kd_jax.objective.terms import StepContext, TermSpec
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
+pytestmark = pytest.mark.slow
+
 ROWS, CLASSES = 12, 3
 CNN = dict(name="cnn", num_classes=CLASSES, widths=(4,), batch_norm=True)
 BAG = dict(

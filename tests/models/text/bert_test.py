@@ -10,6 +10,8 @@ from scipy import special
 from kd_jax.models import registry
 from kd_jax.models.layers import transformer
 
+pytestmark = pytest.mark.torch
+
 SPEC = {
     "name": "encoder",
     "num_classes": 3,

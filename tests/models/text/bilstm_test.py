@@ -8,6 +8,8 @@ from scipy.special import expit
 
 from kd_jax.models import registry
 
+pytestmark = pytest.mark.torch
+
 SPEC = {
     "name": "bilstm",
     "num_classes": 3,

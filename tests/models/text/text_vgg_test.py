@@ -9,6 +9,8 @@ import pytest
 from kd_jax.models import registry
 from kd_jax.models.text import text_vgg
 
+pytestmark = pytest.mark.grid
+
 SPEC = {
     "name": "text_vgg",
     "num_classes": 3,

@@ -13,6 +13,8 @@ import safetensors.numpy
 from kd_jax.models import registry
 from kd_jax.models.weights import load
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "model_type": "bert",
     "vocab_size": 19,

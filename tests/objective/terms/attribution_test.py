@@ -20,6 +20,8 @@ from kd_jax.objective.terms import StepContext, TermSpec
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup, train_step
 
+pytestmark = pytest.mark.grid
+
 ROWS, CLASSES, TOKENS, KEY = 4, 3, 5, jax.random.key(0)
 RNG = np.random.default_rng(0)
 IMAGES = {"images": RNG.normal(size=(ROWS, 4, 4, 1)).astype(np.float32)}

@@ -13,6 +13,8 @@ from kd_jax.core.types import Batch, ModelOutput
 from kd_jax.objective.objective import bind_term
 from kd_jax.objective.terms import TERMS, StepContext, TermSpec
 
+pytestmark = pytest.mark.grid
+
 ROWS, CLASSES, TOKENS, EXAMPLES, KEY = 6, 3, 5, 30, jax.random.key(0)
 LABELS = np.arange(EXAMPLES, dtype=np.int32) % CLASSES
 CASES = [("images", name, spec) for name, spec in ON_IMAGES.items()] + [

@@ -9,6 +9,8 @@ from kd_jax.models import registry
 from kd_jax.models.weights import load
 from kd_jax.models.weights.formats import torch_files, weight_format
 
+pytestmark = pytest.mark.torch
+
 torch = pytest.importorskip("torch")
 
 

@@ -13,6 +13,8 @@ from kd_jax.models import registry
 from kd_jax.models.weights import formats, load
 from kd_jax.models.weights.formats import weight_format
 
+pytestmark = pytest.mark.torch
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

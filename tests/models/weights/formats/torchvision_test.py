@@ -10,6 +10,8 @@ from kd_jax.models import registry
 from kd_jax.models.weights import load
 from kd_jax.models.weights.formats import torch_files, weight_format
 
+pytestmark = pytest.mark.torch
+
 STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 
 

@@ -38,7 +38,7 @@ def test_a_trusted_set_takes_the_training_split_s_place_beside_transfer_sets(con
     [
         (("train", "other"), "data names 'other'; there are train, more, stricter, trusted"),
         (("more", "more"), "data names one or more different sets"),
-        ((), "data names one or more different sets"),
+        ((), "data must be a tuple of one or more names, got"),
         (
             ("train", "trusted"),
             "data names train and trusted, which share training rows; name one of them",
@@ -79,7 +79,7 @@ def test_none_is_no_set_and_a_set_without_a_section_is_refused(config, kind):
     for model in config["models"].values():
         model["data"] = ("train",)
     assert not getattr(make_plan(config | {kind: None}), kind)
-    with pytest.raises(ValueError, match=f"{kind}.other must be a section, got None"):
+    with pytest.raises(ValueError, match=f"{kind}.other must be a section of options, got None"):
         make_plan(config | {kind: {"other": None}})
 
 
