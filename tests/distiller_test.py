@@ -196,7 +196,6 @@ def test_microbatches_add_up():
         (dict(accumulate=3), "can't be divided"),
         (dict(teacher=lambda x: x), "must return logits|has 1 classes"),
     ],
-    ids=str,
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(change, words):
     given = dict(
