@@ -43,8 +43,8 @@ class PreparedView(Protocol):
 def bucket_lengths(max_length: int) -> tuple[int, ...]:
     """Returns the lengths that text is padded to.
 
-    They are 16, 32, 48, 64, then multiples of 64, and end in `max_length`. Each length is a program of
-    its own for the compiler, so there are few of them.
+    They are 16, 32, 48, 64, then multiples of 64, and end in `max_length`. The compiler makes a
+    program for each length, so there are few of them.
     """
     steps = [*range(16, 64, 16), *range(64, max(max_length, 64), 64)]
     return (*(step for step in steps if step < max_length), max_length)
@@ -54,8 +54,7 @@ class TrainingBatches:
     """An endless iterator of `Batch`, leaves [accumulate, microbatch // process_count, ...]."""
 
     def __init__(self, dataset: grain.MapDataset[Batch]):
-        # One thread keeps the order simple; four batches wait ready, so that reading overlaps with
-        # training.
+        # Up to four batches are made ahead, so that reading overlaps with training.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         self._iterator = iter(dataset.to_iter_dataset(options))
 
@@ -86,7 +85,7 @@ def training_batches(
     buckets: tuple[int, ...],
     augmentation: Augmentation | None = None,
 ) -> TrainingBatches:
-    """Builds the endless stream of full batches; each epoch is shuffled anew and flows into the next.
+    """Builds the endless stream of full batches; every epoch is shuffled anew.
 
     Args:
       source: N examples; N may be less than `batch_size`.
@@ -196,10 +195,10 @@ def assign_buckets(
 
 
 class EvaluationBatches:
-    """Every example once, in batches [batch_size // process_count, ...]; can be iterated repeatedly.
+    """Every example once, in batches [batch_size // process_count, ...]; can be iterated again.
 
-    The rows that fill a bucket's last batch repeat its first example, with `valid` and `label_valid`
-    false.
+    The rows that fill a bucket's last batch repeat its first example, with `valid` and
+    `label_valid` false.
     """
 
     def __init__(

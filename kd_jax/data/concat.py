@@ -1,4 +1,4 @@
-"""Reads several sources as one: the training split, or the filtered part of it, and transfer sets."""
+"""Reads several sources as one: training data, filtered or not, and transfer sets."""
 
 from collections.abc import Sequence
 

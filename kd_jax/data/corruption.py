@@ -101,4 +101,4 @@ KINDS: dict[
     "blur": (_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
     "contrast": (_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
 }
-"""Kind -> function of (image [H, W, C] float64, strength, generator), and severity 1 to 5's strengths."""
+"""Kind -> function of image [H, W, C] float64, strength and generator; strengths by severity."""

@@ -41,7 +41,7 @@ class Evaluation:
     def open(self) -> Source:
         """Returns the source as models see it.
 
-        Corrupted images are made on each call and not kept, so that few copies are in memory at once.
+        Corrupted images are made on each call and not kept, so that few copies are in memory.
         """
         return (
             self.source
@@ -126,7 +126,7 @@ def open_evaluations(
             raise ValueError(
                 f"{owner}.corruption is for images; {source.name!r} holds {source.modality}"
             )
-        # What is prepared of a source is kept under its name, and two evaluations may open one split.
+        # Prepared views are kept under the source's name, and two evaluations may share a split.
         source = replace(source, name=f"{source.name} ({name})")
         made = None if spec is None else make_corruption(spec, f"{owner}.corruption")
         found[name] = Evaluation(source, rows, left_out, made)
@@ -136,7 +136,7 @@ def open_evaluations(
 def _fit(
     owner: str, source: Source, section: Mapping[str, Any], trained_on: Source
 ) -> tuple[Source, np.ndarray, int]:
-    """Returns the rows that have a class of the experiment, their positions, and how many haven't."""
+    """Returns the rows with a class of the experiment, their positions, and how many have none."""
     _check_inputs(owner, source, trained_on)
     found, wanted = source.class_names, trained_on.class_names
     if "label_map" in section:

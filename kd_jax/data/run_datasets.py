@@ -54,16 +54,15 @@ class Datasets:
         mode = choose_mode(data["cleaning"], is_own(data["name"]))
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
-        # The held-out splits take the class names of the training data: a split that lacks a class
-        # would number the others differently.
+        # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
             if not (self.splits[role].labels >= 0).any():
                 raise ValueError(f"data.{role}: {self.splits[role].name!r} has no labels")
         train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]
-        # Only the run's own held-out splits are compared with the training data. Further evaluations
-        # may be added or removed between two starts of a run and must not change what it learns
-        # from.
+        # Only the run's own held-out splits are compared with the training data. Further
+        # evaluations may be added or removed between two starts of a run and must not change what
+        # it learns from.
         self.splits["train"], self._cleaned = clean_training(
             train, held_out, mode, data["cleaning"]
         )
@@ -153,7 +152,8 @@ class Datasets:
     def quarantined(self) -> list[dict[str, Any]]:
         """Returns every training row that something is wrong with, and what.
 
-        They are those that cleaning found and those that the scoring models of filtered sets found suspect.
+        They are the rows that cleaning set aside or reported, and those that the scoring models of
+        filtered sets found suspect.
         """
         name = self.splits["train"].name
         return [
@@ -161,7 +161,7 @@ class Datasets:
         ]
 
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
-        """Returns the tokenizer that a text view names; "trained" learns one from the training texts."""
+        """Returns the tokenizer that a text view names; "trained" makes one of training texts."""
         # Views of different lengths share a tokenizer.
         options = {key: value for key, value in spec.items() if key != "max_length"}
         key = view_name(options)
@@ -185,7 +185,7 @@ class Datasets:
         return self._prepared[key]
 
     def _as_trained(self, view: ImageView) -> ImageView:
-        """Fills in the size and channels that a view leaves open with those of the training images."""
+        """Fills in the size and channels that a view leaves open."""
         # Those of the training images whatever source is prepared: other datasets' images must come
         # out in the shape that the model was built for.
         images = self.splits["train"].inputs

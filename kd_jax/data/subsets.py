@@ -1,4 +1,4 @@
-"""Derives sources from others: some of the rows under other labels, or the same images corrupted."""
+"""Derives sources from others: rows under other labels, or the same images corrupted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
