@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kd_jax.config.defaults import DEFAULTS, FREE_OF_NAME, IMAGE_VIEW, TEXT_VIEW
-from kd_jax.config.inherit import inherit, inherit_from_experiment, is_section
+from kd_jax.config.inherit import inherit, inherit_from_experiment, sections_of
 
 SECTIONS = ("data", "compare", "parallel", "checkpoint", "logging")
 
@@ -28,9 +28,8 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     for section in SECTIONS:
         filled[section] = merge(DEFAULTS[section], filled.get(section, {}))
     filled["training"] = fill_training(merge(DEFAULTS["training"], filled.get("training", {}), 1))
-    models = filled.get("models")
-    for section in (filled, *(models.values() if is_section(models) else ())):
-        if isinstance(section, dict) and "view" in section:
+    for section in (filled, *sections_of(filled.get("models"))):
+        if "view" in section:
             section["view"] = fill_view(section["view"])
     return filled
 
@@ -57,10 +56,9 @@ def fill_resolved(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fill_models(config: dict[str, Any]) -> dict[str, Any]:
-    models = config.get("models")
-    for model in models.values() if is_section(models) else ():
+    for model in sections_of(config.get("models")):
         # An optimizer that a model names itself takes over nothing of another's options.
-        if is_section(model) and "training" in model:
+        if "training" in model:
             model["training"] = fill_training(model["training"])
     return config
 

@@ -49,17 +49,20 @@ def inherit_from_experiment(config: dict[str, Any]) -> dict[str, Any]:
     What such a model lacks came to the defaults later: it is the experiment's, whatever the model
     is `like`.
     """
-    models = config.get("models")
-    for section in models.values() if is_section(models) else ():
-        if is_section(section):
-            _take_over_from_experiment(section, config)
-            section.setdefault("restore", None)
+    for section in sections_of(config.get("models")):
+        _take_over_from_experiment(section, config)
+        section.setdefault("restore", None)
     return config
 
 
 def is_section(value: Any) -> bool:
     """Returns whether a value has keys of its own; a ConfigDict is no Mapping."""
     return isinstance(value, (Mapping, ConfigDict))
+
+
+def sections_of(value: Any) -> list[Any]:
+    """Returns the sections among a section's values; none of what is no section."""
+    return [inner for inner in value.values() if is_section(inner)] if is_section(value) else []
 
 
 def _complete_all(config: Any) -> None:

@@ -227,7 +227,8 @@ def _rule(hint: Any) -> Rule:
     """The rule of an annotation: a dataclass is a section, else it is annotated with its rule."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return Section(hint)
-    return hint.__metadata__[0]
+    annotated: Any = hint
+    return annotated.__metadata__[0]
 
 
 def _require_section(value: Any, path: str) -> None:

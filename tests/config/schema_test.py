@@ -73,7 +73,7 @@ def changed(path, value):
     ],
 )
 def test_a_value_of_another_kind_is_refused_with_the_keys_full_path(path, value):
-    with pytest.raises(ValueError, match="must be|needs option") as refusal:
+    with pytest.raises(ValueError, match=r"must be|needs option") as refusal:
         make_plan(changed(path, value))
     assert path in str(refusal.value)
     assert "\n" not in str(refusal.value)
