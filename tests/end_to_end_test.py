@@ -313,6 +313,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_loses_nothing(tmp_path):
         "--config=configs/digits.py:smoke",
         f"--workdir={tmp_path / 'run'}",
         "--config.parallel.data=1",
+        "--config.models.teacher.model.width=0.25",
     ]
     environment = {"JAX_NUM_CPU_DEVICES": "8"}
     full = launch(
@@ -329,7 +330,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_loses_nothing(tmp_path):
     again = launch(*arguments, environment=environment)
     _, errors = again.communicate(timeout=200)
     assert again.returncode == 0, errors
-    alone = launched(arguments[0], f"--workdir={tmp_path / 'alone'}", arguments[2])
+    alone = launched(arguments[0], f"--workdir={tmp_path / 'alone'}", *arguments[2:])
     assert fingerprints(
         json.loads((tmp_path / "run" / "results.json").read_text())
     ) == fingerprints(alone)

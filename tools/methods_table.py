@@ -17,6 +17,9 @@ from kd_jax.analysis.attribution import attribution_matching
 from kd_jax.objective.terms import TERMS
 from kd_jax.objective.terms.hyperparameters import of_loss
 
+OWN = tuple(TERMS)
+"""The terms of kd_jax, without those that users register."""
+
 REFERENCE = re.compile(r"`([^<`]+?) <(\S+?)>`_, (\d{4})")
 NETWORKS = {"review": "hierarchical_context"}
 """Term -> the loss it applies, where the names differ."""
@@ -38,7 +41,7 @@ def table() -> str:
         "| config term | paper | year | function | default hyperparameters | test |",
         "|---|---|---|---|---|---|",
     ]
-    return "\n".join([*lines, *(_row(term) for term in sorted(TERMS))])
+    return "\n".join([*lines, *(_row(term) for term in sorted(OWN))])
 
 
 def _row(term: str) -> str:

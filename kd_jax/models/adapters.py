@@ -166,7 +166,7 @@ class LinenModel:
             known = {"where": batch.valid, "axis_name": axis_name}
             kwargs |= {name: value for name, value in known.items() if name in accepted}
         rngs = {"dropout": dropout_key} if dropout_key is not None else None
-        found, changed = self.module.apply(
+        applied: Any = self.module.apply(
             held,
             *args,
             **kwargs,
@@ -174,6 +174,7 @@ class LinenModel:
             capture_intermediates=True,
             mutable=["intermediates", *(others if train else ())],
         )
+        found, changed = applied
         captured = _by_path(dict(changed.pop("intermediates", {})))
         kept = {name: changed.get(name, held[name]) for name in others}
         output = as_output(found, captured, f"the module {type(self.module).__name__}")
@@ -228,7 +229,10 @@ class NnxModel:
         _set_state(model, variables["params"], nnx.Param)
         if variables.get("batch_stats"):
             _set_state(model, variables["batch_stats"], OTHER_STATE)
-        (model.train if train else model.eval)()
+        if train:
+            model.train()
+        else:
+            model.eval()
         return model
 
     def __call__(self, variables: Variables, batch: Batch) -> ModelOutput:

@@ -1,4 +1,5 @@
-"""Every shipped config, resolved: to what it was when each key was still written out in its file."""
+"""Every shipped config, resolved: to what it was when each key was still written out in its
+file."""
 
 import hashlib
 import json

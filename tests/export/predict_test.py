@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 from kd_jax.export import export, predict
 from kd_jax.export.student import open_student
 
+pytestmark = pytest.mark.slow
+
 
 def run(workdir, path, **options):
     output = io.StringIO()

@@ -9,6 +9,8 @@ import pytest
 from kd_jax.core import types
 from kd_jax.models import registry
 
+pytestmark = pytest.mark.grid
+
 SPECS = {
     "bag_of_embeddings": {"vocabulary_size": 11, "width": 6, "hidden": (5,), "dropout": 0.3},
     "bilstm": {

@@ -72,8 +72,7 @@ class AttributionMatching(Term):
         mask = _masking(spec, name, players, self.baseline, fixed_ids)
         estimate = _estimator(self.value, self.draws, mask, spec.view, players)
 
-        def matched(context: StepContext) -> jax.Array:
-            """Returns `[B]`, or one value for each of the first examples."""
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             assert context.student_logits is not None
             batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:examples], context.batch)
             classes = jnp.argmax(context.teachers[name].logits[:examples], axis=-1)
@@ -81,10 +80,8 @@ class AttributionMatching(Term):
                 estimate(model, batch, classes, context.key)
                 for model in (context.student_logits, context.teacher_logits[name])
             ]
-            return match(*both, where=_counted(batch.views[spec.view], players, fixed_ids))
-
-        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
-            found = matched(context)
+            counted = _counted(batch.views[spec.view], players, fixed_ids)
+            found = match(*both, where=counted)
             if examples is not None:
                 found = masked_mean(found, jnp.asarray(context.batch.valid)[:examples])
             return found, state

@@ -21,7 +21,10 @@ CONFIG = str(TESTS / "configs" / "shared.py") + ":smoke"
 TEMPERATURE = "models.student.objective.soft.temperature"
 
 # A workdir's lock is held until the workdir is forgotten.
-pytestmark = pytest.mark.filterwarnings(r"ignore:.*\.lock:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(r"ignore:.*\.lock:pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
