@@ -1,4 +1,4 @@
-"""Finds and replaces look-alike letters in words that mix Latin with Cyrillic or Greek."""
+"""Look-alike letters: words that mix the Latin script with Cyrillic or Greek."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ from collections import Counter
 
 SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")
 
-_LOOK_ALIKES = {
+_TWINS = {
     "CYRILLIC": {
         "A": "aA",
         "VE": "bB",
@@ -50,37 +50,30 @@ _LOOK_ALIKES = {
         "OMEGA": "w-",
     },
 }
-"""Script -> a letter's name in Unicode -> the Latin letters that it looks like.
-
-The first is what its small form looks like, the second its capital; "-" means none.
-"""
+"""Script -> a letter's name in Unicode -> the Latin letters that its small and its capital form
+look like."""
 
 _FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f\u1c80-\u1c8f\u1f00-\u1fff\ua640-\ua69f]")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def script_of(letter: str) -> str:
-    """Returns "LATIN", "CYRILLIC" or "GREEK", or "" for a letter of another script.
-
-    The first word of a letter's name in Unicode says its script.
-    """
+    """ "LATIN", "CYRILLIC" or "GREEK", by the first word of the letter's name in Unicode; "" for
+    another."""
     first = unicodedata.name(letter, "").partition(" ")[0]
     return first if first in SCRIPTS else ""
 
 
 def _make_tables() -> dict[str, dict[str, str]]:
-    """Returns script -> a letter of another script -> its look-alike in this one."""
-    # The palochka's capital is the only letter of the table that Unicode names without a case.
-    latin = {"\u04c0": "I"}
-    for script, letters in _LOOK_ALIKES.items():
+    """Script -> a letter of another script -> its twin in this one."""
+    latin = {"\u04c0": "I"}  # The only letter named without its case.
+    for script, letters in _TWINS.items():
         for name, twins in letters.items():
             for case, twin in zip(("SMALL", "CAPITAL"), twins, strict=True):
                 if twin != "-":
                     latin[unicodedata.lookup(f"{script} {case} LETTER {name}")] = twin
     tables = {"LATIN": latin}
-    for script in _LOOK_ALIKES:
-        # Look-alikes of one Latin letter look like each other: a Greek letter reaches its Cyrillic
-        # one by way of Latin.
+    for script in _TWINS:
         own = {twin: letter for letter, twin in latin.items() if script_of(letter) == script}
         tables[script] = own | {letter: own[twin] for letter, twin in latin.items() if twin in own}
     return tables
@@ -90,23 +83,21 @@ _TABLES = _make_tables()
 
 
 def has_mixed_word(text: str) -> bool:
-    """Tells whether a word mixes scripts as a disguise does.
+    """Whether a word mixes scripts as a disguise does.
 
     Cyrillic beside Latin or Greek letters always counts. Greek beside Latin letters is how formulas
-    are written, so it counts only in words of at least three letters that become one script when
-    look-alikes are replaced.
-    """
+    are written, so it counts in words of at least three letters that become one script by swapping
+    look-alikes."""
     return _FOREIGN.search(text) is not None and any(
         _is_mixed(word) for word in _WORD.findall(text)
     )
 
 
 def unmix(text: str) -> str:
-    """Replaces look-alikes by letters of the script that most of their word is written in.
+    """Maps look-alikes to the script of most of their word's letters.
 
-    If not all letters of the word can be replaced so, the next most common script is tried; a word
-    that fits none stays as it is.
-    """
+    Where that can't be done with all of its letters, to the next common script; a word that fits
+    none stays as it is."""
     return _WORD.sub(lambda found: _unmix(found[0]) if _is_mixed(found[0]) else found[0], text)
 
 

@@ -1,7 +1,5 @@
-"""Makes hostile texts of every kind that cleaning detects, mixed with real ones.
-
-Tests and the dataset `hostile_docstrings` use them to measure what cleaning finds.
-"""
+"""Hostile texts of every kind that cleaning knows, planted among real ones to see what it
+catches."""
 
 import itertools
 import random
@@ -9,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 MAX_CHARACTERS = 2_000
-"""The limit on characters that the hostile texts which are too long exceed."""
+"""The limit that planted texts which are too long go beyond."""
 LONG = 90
 """Characters from which on a small change leaves a text much the same."""
 LOOK_ALIKES = {"a": "а", "e": "е", "o": "о", "p": "р", "c": "с", "x": "х", "y": "у", "i": "і"}
@@ -21,9 +19,9 @@ class HostileExamples:
     """Real rows with hostile ones among them.
 
     Attributes:
-      inputs: [N] texts; bytes where they are not valid UTF-8.
-      labels: [N] class numbers.
-      wanted: hostile row, from 0 -> the reason for which cleaning should find it.
+      inputs: [N] texts; bytes where they are no UTF-8.
+      labels: [N].
+      wanted: row, from 0 -> the reason it was planted for, of the hostile ones.
     """
 
     inputs: list[str | bytes] = field(default_factory=list)
@@ -55,12 +53,10 @@ def _break_encoding(rng: random.Random, text: str) -> str | bytes:
 
 
 def _disguise(rng: random.Random, text: str) -> str:
-    """Puts look-alikes into one or more words of at least four letters."""
+    """Look-alikes in one to all words of at least four letters that have some."""
     table = rng.choice([LOOK_ALIKES, LOOK_ALIKES, GREEK])
     words = text.split(" ")
     fit = [i for i, word in enumerate(words) if word.isascii() and word.isalpha() and len(word) > 3]
-    # At least one letter of the word must stay Latin: a word of nothing but look-alikes is a plain
-    # word of the other script.
     fit = [i for i in fit if set(words[i]) & set(table) and set(words[i]) - set(table)]
     for i in rng.sample(fit, rng.randrange(1, len(fit) + 1)):
         letter = rng.choice(sorted(set(words[i]) & set(table)))
@@ -91,7 +87,7 @@ def _mark_up(rng: random.Random, text: str) -> str:
 
 
 def _vary_spelling(rng: random.Random, text: str) -> str:
-    """Changes case or spaces, or replaces letters by wide ones that NFKC makes the same."""
+    """Another case, other spaces, or letters that NFKC makes the same."""
     wide = "".join(
         chr(ord(c) + 0xFEE0) if "a" <= c <= "z" and rng.random() < 0.3 else c for c in text
     )
@@ -99,7 +95,7 @@ def _vary_spelling(rng: random.Random, text: str) -> str:
 
 
 def _vary_slightly(rng: random.Random, text: str) -> str:
-    """Changes one letter of a long text, or drops or adds a word."""
+    """One letter changed, a word dropped, or a word added, in a long text."""
     words, at = text.split(" "), rng.randrange(2, len(text) - 2)
     drop = rng.choice([i for i, word in enumerate(words) if 0 < len(word) <= 5])
     return rng.choice(
@@ -137,54 +133,53 @@ def add_hostile_examples(
     count: int = 300,
     classes: int = 2,
 ) -> HostileExamples:
-    """Replaces the first `count` rows by hostile ones, in random places.
-
-    A repetition always comes after the row that it repeats, since the first of equal rows is kept.
+    """Puts hostile rows in the place of the first `count` rows; a planted repetition comes after
+    its original.
 
     Args:
       texts: [N] real rows; those that are changed or repeated have at least `LONG` characters.
-      labels: [N] class numbers.
+      labels: [N].
       held_out: texts of the evaluation.
       seed: of everything that is drawn, the order of the rows included.
       count: of hostile rows; the kinds take turns.
-      classes: how many there are, at least two; a hostile row gets any of them.
+      classes: how many there are, at least two; a hostile row gets any.
     """
     rng = random.Random(seed)
     rows = [
         (rng.random(), text, label, None)
         for text, label in zip(texts[count:], labels[count:], strict=True)
     ]
-    repeatable = rng.sample([row for row in rows if _is_repeatable(row[1])], count // 3)
-    of_evaluation = rng.sample([text for text in held_out if _is_repeatable(text)], count // 3)
-    # Every row has a random place in [0, 1), by which all are sorted in the end. Texts are taken
-    # from the end of these lists, so the texts that can be disguised come last and are used first.
-    replaced = sorted(rng.sample(texts[:count], count), key=_fits_disguise)
+    long = rng.sample([row for row in rows if _is_repeatable(row[1])], count // 3)
+    away = rng.sample([text for text in held_out if _is_repeatable(text)], count // 3)
+    spent = sorted(
+        rng.sample(texts[:count], count), key=_fits_disguise
+    )  # Those that fit are taken first.
     kinds = itertools.cycle([*CHANGES, "conflicting_labels"])
-    hostile: list[tuple[float, str | bytes, int, str]] = []
-    while len(hostile) < count:
+    planted: list[tuple[float, str | bytes, int, str]] = []
+    while len(planted) < count:
         kind = next(kinds)
         if kind == "conflicting_labels":
-            text = replaced.pop()
-            hostile += [(rng.random(), _vary_spelling(rng, text), label, kind) for label in (0, 1)]
+            text = spent.pop()
+            planted += [(rng.random(), _vary_spelling(rng, text), label, kind) for label in (0, 1)]
         elif kind in ("duplicate", "near_duplicate"):
-            # Drawn between the original's place and the end: the repetition comes later.
-            place, text, label, _ = repeatable.pop()
-            hostile.append((rng.uniform(place, 1), CHANGES[kind](rng, text), label, kind))
+            place, text, label, _ = long.pop()
+            planted.append((rng.uniform(place, 1), CHANGES[kind](rng, text), label, kind))
         else:
-            text = of_evaluation.pop() if kind.endswith("of_evaluation") else replaced.pop()
-            hostile.append((rng.random(), CHANGES[kind](rng, text), rng.randrange(classes), kind))
-    mixed = sorted([*rows, *hostile[:count]], key=lambda row: row[0])
+            text = away.pop() if kind.endswith("of_evaluation") else spent.pop()
+            planted.append((rng.random(), CHANGES[kind](rng, text), rng.randrange(classes), kind))
+    mixed = sorted([*rows, *planted[:count]], key=lambda row: row[0])
     wanted = {number: kind for number, (_, _, _, kind) in enumerate(mixed) if kind}
     return HostileExamples([row[1] for row in mixed], [row[2] for row in mixed], wanted)
 
 
 def _is_repeatable(text: str) -> bool:
-    """Tells whether a text stays much the same after a small change, and has no other fault."""
+    """Whether a small change leaves a text much the same, and nothing else is the matter with
+    it."""
     return len(text) >= LONG and not set(text) & set("<&")
 
 
 def _fits_disguise(text: str) -> bool:
-    """Tells whether a word has letters with look-alikes in every script, and others."""
+    """Whether a word of it has letters with look-alikes of every script, and others."""
     return len(text) >= 30 and any(
         len(word) > 3
         and word.isascii()

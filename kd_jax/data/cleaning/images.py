@@ -1,4 +1,4 @@
-"""Checks pictures, encoded or decoded, for what makes them unfit to learn from."""
+"""What can be wrong with one picture, encoded or decoded."""
 
 import hashlib
 import io
@@ -17,35 +17,34 @@ REASONS = (
     "not_finite",
     "constant",
 )
-"""All reasons that `check` gives."""
+"""What `check` may answer."""
 
 MIN_SIDE, MAX_ASPECT = 2, 32
-"""Pixels that the shorter side must have, and how many times longer the other may be."""
+"""Pixels of the shorter side at least, and how many times longer the other may be."""
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[str]:
-    """Returns the reasons for which a picture shouldn't be learned from.
+    """The reasons for which a picture shouldn't be learned from.
 
     Args:
       image: a picture file's content; or its pixels, [H, W] or [H, W, C] of integers or floats.
       max_pixels: height times width at most; None: Pillow's own limit on files, none on pixels.
 
     Returns:
-      Those that hold of "undecodable" (not a picture, or a broken one), "truncated" (the file's
-      end is missing), "decompression_bomb" (a file whose header promises more than `max_pixels`;
-      nothing of it is decoded), "absurd_size" (too many pixels, a side under `MIN_SIDE`, or one
-      over `MAX_ASPECT` times the other), "not_finite" (NaN or infinite values) and "constant" (one
-      colour everywhere).
+      Of "undecodable" (no picture, or a broken one), "truncated" (the file's end is missing),
+      "decompression_bomb" (a file whose header promises more than `max_pixels`; nothing of it is
+      decoded), "absurd_size" (too many pixels, a side under `MIN_SIDE`, or one over `MAX_ASPECT`
+      times the other), "not_finite" (NaN or infinite values) and "constant" (one colour
+      everywhere), those that hold.
 
     Raises:
-      ValueError: for pixels of another number of dimensions.
+      ValueError: for pixels of another rank.
     """
     if isinstance(image, np.ndarray):
         return _check_pixels(image, max_pixels)
     try:
-        # The header is read before any pixel: a file of a few kilobytes may decode to gigabytes.
         if _is_bomb(image, max_pixels):
             return ["decompression_bomb"]
         pixels = image_decoding.decode(image)
@@ -57,13 +56,12 @@ def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[s
 
 
 def pixel_hash(image: bytes | np.ndarray) -> bytes:
-    """Returns sixteen bytes that are equal for pictures with equal pixels, however encoded.
+    """Sixteen bytes that two pictures share if they have the same pixels, however they are encoded.
 
     Raises:
-      One of `image_decoding.UNREADABLE` for a file that `check` finds undecodable.
+      One of `decoding.UNREADABLE` for a file that `check` finds undecodable.
     """
     pixels = image if isinstance(image, np.ndarray) else image_decoding.decode(image)
-    # Shape and dtype count too: 4 x 9 and 6 x 6 pixels may have the same bytes.
     digest = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16)
     digest.update(pixels.tobytes())
     return digest.digest()
@@ -95,7 +93,8 @@ def _is_bomb(blob: bytes, max_pixels: int | None) -> bool:
 
 
 def _is_cut(blob: bytes) -> bool:
-    """Tells whether a file lacks its end, by its end mark or the length that it declares."""
+    """Whether a file of a known kind lacks its end, by its end mark or the length that it
+    declares."""
     if blob.startswith(b"\x89PNG"):
         return b"IEND" not in blob
     if blob.startswith(b"\xff\xd8"):

@@ -1,4 +1,4 @@
-"""Finds and removes HTML in text: tags, comments and character references."""
+"""HTML in text: tags, comments and character references, found and taken out."""
 
 import html
 import re
@@ -14,7 +14,7 @@ ELEMENTS = (
 """The names that make `<name ...>` a tag; `<unk>`, `<3` and `<user>` are text."""
 
 DEPTH = 8
-"""How many levels of references within references are resolved."""
+"""How many times references within references are resolved."""
 
 _TAG = re.compile(rf"</?(?:{ELEMENTS})(?:[\s/][^<>]*)?>|<!--|<!doctype[^<>]*>|<!\[cdata\[", re.I)
 _HIDDEN = re.compile(r"<(script|style)(?:\s[^<>]*)?>.*?</\1\s*>|<!--.*?-->", re.I | re.S)
@@ -22,21 +22,17 @@ _REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9
 
 
 def has_markup(text: str) -> bool:
-    """Tells whether a text holds an HTML tag, comment or character reference."""
-    # Looking for one character first is much faster than the pattern, and most texts have none.
+    """Whether a text holds an HTML tag, comment or character reference."""
     if "<" in text and _TAG.search(text):
         return True
     return "&" in text and any(_is_reference(found) for found in _REFERENCE.finditer(text))
 
 
 def strip_markup(text: str) -> str:
-    """Returns about what a browser would show: no tags, scripts or comments, references resolved.
+    """What a browser would show, by and large: no tags, scripts or comments, references resolved.
 
-    Tags hidden in references (`&lt;b&gt;`) are removed as well, up to `DEPTH` levels deep;
-    `has_markup` tells whether any are left.
-    """
-    # Resolving references may uncover tags and further references; the bound keeps a text of nested
-    # ones from costing without end.
+    Tags hidden in references (`&lt;b&gt;`) are taken out as well, up to `DEPTH` deep; `has_markup`
+    tells what is left."""
     for _ in range(DEPTH):
         if not has_markup(text):
             break

@@ -72,7 +72,8 @@ class AttributionMatching(Term):
         mask = _masking(spec, name, players, self.baseline, fixed_ids)
         estimate = _estimator(self.value, self.draws, mask, spec.view, players)
 
-        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
+        def matched(context: StepContext) -> jax.Array:
+            """Returns `[B]`, or one value for each of the first examples."""
             assert context.student_logits is not None
             batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:examples], context.batch)
             classes = jnp.argmax(context.teachers[name].logits[:examples], axis=-1)
@@ -80,8 +81,10 @@ class AttributionMatching(Term):
                 estimate(model, batch, classes, context.key)
                 for model in (context.student_logits, context.teacher_logits[name])
             ]
-            counted = _counted(batch.views[spec.view], players, fixed_ids)
-            found = match(*both, where=counted)
+            return match(*both, where=_counted(batch.views[spec.view], players, fixed_ids))
+
+        def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
+            found = matched(context)
             if examples is not None:
                 found = masked_mean(found, jnp.asarray(context.batch.valid)[:examples])
             return found, state

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,10 +108,8 @@ class PredictionTerm(LossTerm):
       student: a feature that holds another head's logits, such as DeiT's distillation head.
       student_classes: indices of the classes to compare where the label spaces differ.
       teacher_classes: the teacher's, in the same order.
-      equal_classes: whether both must predict the same number of classes; of the class of terms.
     """
 
-    equal_classes: ClassVar[bool] = True
     student: str | None = None
     student_classes: Classes = None
     teacher_classes: Classes = None
@@ -121,7 +119,7 @@ class PredictionTerm(LossTerm):
         logits = _Logits(
             spec, self.source, self.student, self.student_classes, self.teacher_classes
         )
-        if self.equal_classes:
+        if type(self) is not UniversalLogitDistance:
             logits.require_equal_classes()
         loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *logits.shapes)
 
@@ -159,11 +157,7 @@ class PredictionsTerm(LossTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftTargetKL(PredictionTerm):
-    """Forward KL divergence from the teacher's soft targets (Hinton et al., 2015).
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-    """
+    """Forward KL divergence from the teacher's soft targets (Hinton et al., 2015)."""
 
     loss = staticmethod(losses.soft_target_kl)
     temperature: Hyperparameter = 1.0
@@ -171,11 +165,7 @@ class SoftTargetKL(PredictionTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseKL(PredictionTerm):
-    """Reverse KL divergence: the student seeks a mode of the teacher (MiniLLM, 2024).
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-    """
+    """Reverse KL divergence: the student seeks a mode of the teacher (MiniLLM, 2023)."""
 
     loss = staticmethod(losses.reverse_kl)
     temperature: Hyperparameter = 1.0
@@ -183,11 +173,7 @@ class ReverseKL(PredictionTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class JensenShannon(PredictionTerm):
-    """Generalized Jensen-Shannon divergence (GKD, 2024).
-
-    Attributes:
-      beta: the teacher's share of the mixture, in [0, 1]; a number or a schedule.
-    """
+    """Generalized Jensen-Shannon divergence (GKD, 2023)."""
 
     loss = staticmethod(losses.jensen_shannon)
     beta: Hyperparameter = 0.5
@@ -195,11 +181,7 @@ class JensenShannon(PredictionTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class SkewKL(PredictionTerm):
-    """Skewed forward KL divergence (DistiLLM, 2024).
-
-    Attributes:
-      alpha: the teacher's share of the mixture, in [0, 1]; a number or a schedule.
-    """
+    """Skewed forward KL divergence (DistiLLM, 2024)."""
 
     loss = staticmethod(losses.skew_kl)
     alpha: Hyperparameter = 0.1
@@ -207,11 +189,7 @@ class SkewKL(PredictionTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class SkewReverseKL(PredictionTerm):
-    """Skewed reverse KL divergence (DistiLLM, 2024).
-
-    Attributes:
-      alpha: the student's share of the mixture, in [0, 1]; a number or a schedule.
-    """
+    """Skewed reverse KL divergence (DistiLLM, 2024)."""
 
     loss = staticmethod(losses.skew_reverse_kl)
     alpha: Hyperparameter = 0.1
@@ -219,11 +197,7 @@ class SkewReverseKL(PredictionTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class StandardizedKL(PredictionTerm):
-    """KL divergence of standardized logits (logit standardization, 2024).
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-    """
+    """KL divergence of standardized logits (logit standardization, 2024)."""
 
     loss = staticmethod(losses.standardized_kl)
     temperature: Hyperparameter = 2.0
@@ -241,23 +215,18 @@ class UniversalLogitDistance(PredictionTerm):
     """Distance of sorted predictions; the label spaces may differ (ULD, 2024)."""
 
     loss = staticmethod(losses.universal_logit_distance)
-    equal_classes: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeiTHard(PredictionTerm):
-    """Cross-entropy with the class that the teacher predicts (DeiT, 2021)."""
+    """Cross-entropy with the teacher's own prediction (DeiT, 2020)."""
 
     loss = staticmethod(losses.deit_hard)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchCorrelation(PredictionsTerm):
-    """Squared difference of the examples' Gram matrices (multi-level logit distillation, 2023).
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-    """
+    """Gram matrices over the examples of a batch (multi-level logit distillation, 2023)."""
 
     loss = staticmethod(losses.batch_correlation)
     temperature: Hyperparameter = 4.0
@@ -265,11 +234,7 @@ class BatchCorrelation(PredictionsTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCorrelation(PredictionsTerm):
-    """Squared difference of the classes' Gram matrices (multi-level logit distillation, 2023).
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-    """
+    """Gram matrices over the classes (multi-level logit distillation, 2023)."""
 
     loss = staticmethod(losses.class_correlation)
     temperature: Hyperparameter = 4.0
@@ -277,13 +242,7 @@ class ClassCorrelation(PredictionsTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class DIST(PredictionsTerm):
-    """One minus the correlation of the predictions, over classes and over examples (DIST, 2022).
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-      inter_weight: of the correlation over classes; a number or a schedule.
-      intra_weight: of the correlation over examples; a number or a schedule.
-    """
+    """Correlation of the predictions, over classes and over examples (DIST, 2022)."""
 
     loss = staticmethod(losses.dist)
     temperature: Hyperparameter = 1.0
@@ -293,15 +252,7 @@ class DIST(PredictionsTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoupledKD(LossTerm):
-    """KL divergence with the label's class and the others apart (DKD, 2022).
-
-    Examples without a label are left out.
-
-    Attributes:
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
-      target_weight: of the label's class against all others; a number or a schedule.
-      nontarget_weight: of the predictions among the others; a number or a schedule.
-    """
+    """Target and non-target classes apart (DKD, 2022); examples without a label are left out."""
 
     loss = staticmethod(losses.decoupled_kd)
     temperature: Hyperparameter = 4.0
@@ -329,11 +280,10 @@ class DecoupledKD(LossTerm):
 class TopKKL(LossTerm):
     """KL divergence over the teacher's k largest classes and one bucket for all others.
 
-    As in DistillKit, 2024.
-
     Attributes:
-      k: how many classes stand for themselves, from 1 to the number of classes.
-      temperature: of both predictions, > 0, larger is softer; a number or a schedule.
+      k: how many classes are kept.
+      source: the teacher's name, where there are several.
+      temperature: of both predictions.
     """
 
     loss = staticmethod(losses.topk_kl)
@@ -348,18 +298,14 @@ class TopKKL(LossTerm):
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
             raise ValueError(f"k must be a whole number from 1 to {most}, got {k!r}")
 
-        def largest(teacher: jax.Array, temperature: Any) -> tuple[jax.Array, jax.Array]:
+        def loss(student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0) -> jax.Array:
             (wide,) = at_least_float32(teacher)
-            return tuple(jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k))
+            log_p, indices = jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k)
+            return losses.topk_kl(student, log_p, indices, temperature=temperature)
 
-        ours, theirs = logits.shapes
-        kept = jax.eval_shape(lambda teacher: largest(teacher, 1.0), theirs)
-        settings = Settings(self.loss, self.hyperparameters(), ours, *kept)
+        settings = Settings(loss, self.hyperparameters(), *logits.shapes)
 
         def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
-            student, teacher = logits.read(context)
-            options = settings.at(context.step)
-            log_p, indices = largest(teacher, options["temperature"])
-            return losses.topk_kl(student, log_p, indices, **options), state
+            return loss(*logits.read(context), **settings.at(context.step)), state
 
         return BoundTerm("example", compute, spec.view)

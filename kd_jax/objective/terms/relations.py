@@ -26,7 +26,6 @@ class RelationTerm(LossTerm):
       teacher: a layer of the teacher.
       mapping: name of the projector from the student's layer to the teacher's width, or None.
       source: the teacher's name, where there are several.
-      equal: whether both layers must have one shape; of the class of terms.
     """
 
     equal: ClassVar[bool] = False
@@ -61,12 +60,7 @@ class CorrelationCongruenceAdjacent(RelationTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelationCongruenceRBF(RelationTerm):
-    """Squared difference of the batch's Gaussian kernel matrices (CCKD, 2019).
-
-    Attributes:
-      gamma: of the kernel `exp(-gamma |x - y|^2)`, > 0; a number or a schedule.
-      order: the highest power of the kernel's expansion, at least 1.
-    """
+    """Gaussian kernel matrices of the batch (CCKD, 2019)."""
 
     loss = staticmethod(losses.correlation_congruence_rbf)
     gamma: Hyperparameter = 0.4
@@ -75,11 +69,7 @@ class CorrelationCongruenceRBF(RelationTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class InfoNCE(RelationTerm):
-    """Cross-entropy of picking one's own teacher vector among the batch's (InfoNCE, 2018).
-
-    Attributes:
-      temperature: of the cosines, > 0; a number or a schedule.
-    """
+    """Picking one's own teacher vector among the batch's (InfoNCE, 2018)."""
 
     loss = staticmethod(losses.info_nce)
     equal: ClassVar[bool] = True
@@ -88,35 +78,35 @@ class InfoNCE(RelationTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbabilisticTransfer(RelationTerm):
-    """Divergence of the examples' similarities, read as probabilities (PKT, 2018)."""
+    """Similarities of examples as probabilities (PKT, 2018)."""
 
     loss = staticmethod(losses.probabilistic_transfer)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RKDAngle(RelationTerm):
-    """Huber loss between the angles of all triplets of examples (relational KD, 2019)."""
+    """Angles of all triplets of examples (relational knowledge distillation, 2019)."""
 
     loss = staticmethod(losses.rkd_angle)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RKDDistance(RelationTerm):
-    """Huber loss between the distances of all pairs of examples (relational KD, 2019)."""
+    """Distances of all pairs of examples (relational knowledge distillation, 2019)."""
 
     loss = staticmethod(losses.rkd_distance)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityPreserving(RelationTerm):
-    """Squared difference of the batch's Gram matrices (similarity-preserving KD, 2019)."""
+    """Gram matrices of the batch, rows of length 1 (similarity-preserving distillation, 2019)."""
 
     loss = staticmethod(losses.similarity_preserving)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveRepresentation(Term):
-    """Embeddings of student and teacher told apart from other classes' (CRD, 2020).
+    """Embeddings of student and teacher told apart from other classes' (CRD, 2019).
 
     The embeddings are trained parameters of the term; the banks are state of it, one row for each
     example of the training data.
@@ -177,7 +167,7 @@ class ContrastiveRepresentation(Term):
                 "teacher": jax.lax.stop_gradient(context.teachers[name].features[self.teacher]),
             }
 
-            def embed(owner: str) -> jax.Array:
+            def embed(owner):
                 flat = features[owner].reshape(features[owner].shape[0], -1)
                 return jnp.asarray(embedding.apply({"params": params[owner]}, flat))
 

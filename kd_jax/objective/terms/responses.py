@@ -24,11 +24,7 @@ def _wide(dtype: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Variational(LayerTerm):
-    """The projector predicts the teacher's map, with a trained variance a channel (VID, 2019).
-
-    Attributes:
-      mapping: name of the projector from the student's layer to the teacher's width, or None.
-    """
+    """The projector predicts the teacher's map, with a trained variance a channel (VID, 2019)."""
 
     loss = staticmethod(losses.variational)
     mapping: str | None = "regressor"
@@ -71,9 +67,6 @@ class Overhaul(LayerTerm):
     """Partial distance of maps before the ReLU (OFD, 2019).
 
     The teacher must give each layer's margin as the feature `<layer>_margin` [B, C].
-
-    Attributes:
-      mapping: name of the projector from the student's layer to the teacher's width, or None.
     """
 
     loss = staticmethod(losses.overhaul)
@@ -138,7 +131,7 @@ class Review(LossTerm):
         widths = tuple(x.shape[-1] for x in theirs)
         network = review_and_factors.Review(widths=widths, middle=self.middle)
 
-        def example() -> tuple[jax.Array, ...]:
+        def example():
             return tuple(jnp.zeros(x.shape, x.dtype) for x in ours)
 
         def init(key: jax.Array) -> tuple[Any, Any]:
@@ -228,7 +221,7 @@ class FactorTransfer(LossTerm):
                 "axis_name": context.axis_name,
             }
 
-            def apply(part: str, x: jax.Array) -> Any:
+            def apply(part, x):
                 variables = {"params": params[part]}
                 return networks[part].apply(variables, x, **options, mutable=["batch_stats"])[0]
 
