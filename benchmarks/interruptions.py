@@ -1,12 +1,13 @@
-r"""Kills a run with SIGKILL again and again, resumes it each time, and compares what it ends with.
+r"""Kills a run with SIGKILL repeatedly, resumes it each time, and compares its final results.
 
   uv run benchmarks/interruptions.py --config=configs/digits.py --kills=10 --seed=0 [-- overrides of
   the config]
 
 Each kill waits for a phase (data preparation, inside a save, between the first checkpoint and the
-end, between two models, anywhere), strikes after a random pause and records the phase the files
-show at that moment. The fingerprints of all models must then be those of a run that was left alone.
-Prints a table; exit status 1 if any differs."""
+end, between two models, anywhere), strikes after a random pause and records the phase that the
+files show at that moment. The fingerprints of all models must then be those of a run that was not
+interrupted. Prints a table; exit status 1 if any differs.
+"""
 
 import argparse
 import collections
@@ -33,8 +34,10 @@ PLAN = (
     "save",
     "training",
 )
-"""What the kills wait for, in turn; "training" is between the first checkpoint and the end, outside
-a save."""
+"""Phases that the kills wait for, in turn.
+
+"training" is between the first checkpoint and the end, outside a save.
+"""
 
 
 def models_of(workdir: Path) -> list[Path]:
@@ -42,10 +45,15 @@ def models_of(workdir: Path) -> list[Path]:
 
 
 def phase_of(workdir: Path, data: Path) -> str:
-    """What the files say the run is doing; a start clears away what a killed save left behind."""
+    """Tells from the files what the run is doing.
+
+    Files that a killed save left behind are removed when the run starts again.
+    """
     if not any(data.glob("*/*/1.0.0")):
         return "preparation" if any(data.rglob("*preparing*")) else "start"
     folders = models_of(workdir)
+    # Orbax writes a checkpoint under a temporary name and renames it: the name exists during a
+    # save.
     if any(True for folder in folders for _ in folder.glob("checkpoints/*orbax-checkpoint-tmp*")):
         return "save"
     if not folders:
@@ -82,8 +90,11 @@ def strike(
     rng: random.Random,
     since: float,
 ) -> str | None:
-    """Waits for the phase, then a moment, then kills; the phase at the kill, or None when the run
-    ended first."""
+    """Waits for a phase, then a moment, then kills the run.
+
+    Returns:
+      The phase at the kill, or None if the run ended first.
+    """
     anywhere = time.monotonic() + rng.uniform(0.5, 15)
     while process.poll() is None:
         phase = phase_of(workdir, data)
@@ -100,12 +111,14 @@ def strike(
             pauses = {"save": 0.01, "between": 0.05, "preparation": 5.0, "training": 1.0}
             time.sleep(rng.uniform(0, pauses.get(wanted, 0)))
             phase = phase_of(workdir, data)
+            # The phase may have passed during the pause; then the kill waits for the next one.
             if wanted != "anywhere" and phase != wanted:
                 continue
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 return phase
+        # A save lasts a few milliseconds, so a longer pause would miss it.
         time.sleep(0.0005)
     return None
 
@@ -133,6 +146,7 @@ def main() -> None:
         workdir, data = home / f"killed-{runs}", home / f"data-{runs}"
         finished = False
         while not finished:
+            # After the last kill the run is left to end, so that its results can be compared.
             more = sum(phases.values()) < arguments.kills
             process, since = start(arguments, workdir, data, log), time.time()
             phase = strike(process, plan[0], workdir, data, rng, since) if more else None
@@ -149,6 +163,7 @@ def main() -> None:
         same = fingerprints(workdir) == expected
         matches &= same
         if more:
+            # The phase didn't come before the run ended; the next run waits for another one.
             plan.rotate(-1)
         print(
             f"run {runs}: fingerprints"

@@ -1,14 +1,14 @@
-r"""Knowledge points of student and baseline: of how many ink and background pixels their features
-  know anything.
+r"""Counts the knowledge points of student and baseline on digits, in ink and in background.
 
   uv run launch.py --config=configs/digits.py --sweep=FILE --workdir=runs/digits_sweep
   uv run benchmarks/knowledge_points.py runs/digits_sweep [--images=64]
 
 Noise is learned for the first test digits of each finished model of a sweep (Cheng et al.,
 https://arxiv.org/abs/2003.03622): a pixel is a knowledge point where its entropy lies below the
-background's mean by more than the threshold. Ink is what is not black. Printed: mean and standard
-deviation over the seeds of the points per image in ink and in background, and lambda, the share of
-the points that lie in ink."""
+background's mean by more than the threshold. Ink is what is not black. Prints the mean and the
+standard deviation over the seeds of the points in an image's ink and background, and of lambda, the
+share of the points that lie in ink.
+"""
 
 import argparse
 import json
@@ -29,11 +29,16 @@ STEPS, THRESHOLD = 100, 0.2
 
 
 def learned_entropy(folder: Path, images: np.ndarray) -> np.ndarray:
-    """[N, H, W] nats: of the noise that each pixel may carry before the pooled features change."""
+    """Returns [N, H, W], in nats, the entropy of the noise learned for each pixel.
+
+    It is large where a pixel may change much before the pooled features do.
+    """
     module, variables = load.load(folder)
 
     @jax.jit
     def learn(variables, images):
+        # The layer that the classifier reads: what the whole model knows of a pixel passes through
+        # it.
         def features_of(x):
             return module.apply(variables, x).features["pooled"]
 
@@ -78,6 +83,7 @@ def main() -> None:
         for run in runs:
             folder = Path(run["workdir"]) / name
             view = json.loads((folder / "finished.json").read_text())["view"]
+            # Each model reads the digits by the view that is stored beside its weights.
             images = ImageView(
                 view["size"], tuple(view["mean"]), tuple(view["std"]), view["channels"]
             ).prepare(source)

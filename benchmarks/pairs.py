@@ -1,5 +1,7 @@
-"""Interleaved timing: contenders take turns, samples with a busy machine are dropped, ratios come
-with an interval."""
+"""Times two contenders in turns, and compares them with an interval.
+
+Samples taken while other processes keep the machine busy are dropped.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,7 +10,7 @@ import numpy as np
 import psutil
 
 QUIET = 0.15
-"""Cores that other processes may use during a sample."""
+"""Cores that other processes may use during a sample that counts."""
 
 
 def _busy_elsewhere(before, after, own_before, own_after, seconds: float) -> float:
@@ -20,7 +22,7 @@ def _busy_elsewhere(before, after, own_before, own_after, seconds: float) -> flo
 
 
 def timed(run: Callable[[], None]) -> tuple[float, bool]:
-    """Seconds of one call, and whether the machine was quiet meanwhile."""
+    """Returns the seconds of one call, and whether the machine was quiet meanwhile."""
     process = psutil.Process()
     before, own_before, began = psutil.cpu_times(), process.cpu_times(), time.perf_counter()
     run()
@@ -34,10 +36,21 @@ def timed(run: Callable[[], None]) -> tuple[float, bool]:
 def interleave(
     first: Callable[[], None], second: Callable[[], None], *, pairs: int, limit: int
 ) -> np.ndarray:
-    """[n, 2] seconds of pairs in which both samples were quiet; stops at `pairs` of them or after
-    `limit` tries."""
+    """Times pairs of calls.
+
+    Args:
+      first: one contender.
+      second: the other.
+      pairs: how many pairs to keep.
+      limit: how many pairs to try at most.
+
+    Returns:
+      [n, 2] seconds of the pairs in which both samples were quiet.
+    """
     kept: list[tuple[float, float]] = []
     for number in range(limit):
+        # The order alternates, so that neither always runs with the caches and clock that the other
+        # left.
         order = (first, second) if number % 2 == 0 else (second, first)
         samples = [timed(run) for run in order]
         if all(quiet for _, quiet in samples):
@@ -49,8 +62,9 @@ def interleave(
 
 
 def ratio(samples: np.ndarray) -> tuple[float, float, float]:
-    """Ratio of medians, first over second, with a bootstrap 95 % interval over pairs."""
+    """Returns the ratio of medians, first over second, and its bootstrap 95 % interval."""
     rng = np.random.default_rng(0)
+    # Pairs are drawn as wholes: what slowed the machine down slowed both of a pair.
     draws = rng.integers(0, len(samples), size=(10_000, len(samples)))
     medians = np.median(samples[draws], axis=1)
     low, high = np.percentile(medians[:, 0] / medians[:, 1], [2.5, 97.5])
@@ -59,7 +73,10 @@ def ratio(samples: np.ndarray) -> tuple[float, float, float]:
 
 
 def show(name: str, samples: np.ndarray, bound: float) -> bool:
-    """Prints one ratio against its bound, which holds when the interval's lower end is under it."""
+    """Prints one ratio and whether it holds its bound; returns that.
+
+    It holds if the interval's lower end doesn't exceed the bound.
+    """
     if len(samples) < 5:
         print(f"{name}: only {len(samples)} quiet pairs; the machine is too busy")
         return False

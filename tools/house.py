@@ -41,8 +41,9 @@ def _without_docstrings(file: Path) -> list[str]:
 
 
 def wide_lines() -> float:
-    """Returns the share of lines wider than 100 columns, in percent."""
+    """Returns the share of lines wider than 100 columns, in percent; addresses can't be broken."""
     lines = [line for file in FILES for line in file.read_text().splitlines()]
+    lines = [line for line in lines if "<https://" not in line]
     return 100 * sum(len(line) > 100 for line in lines) / len(lines)
 
 

@@ -65,6 +65,7 @@ def options_of(
 
 def is_number(value: Any) -> bool:
     """Tells whether a value is an int or a float; True and False aren't numbers."""
+    # In Python True is an int; in a config it is a mistake where a number is meant.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

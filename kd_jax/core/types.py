@@ -87,6 +87,7 @@ class Mean:
 
     def value(self) -> jax.Array:
         """Returns total over count; 0 if nothing counted."""
+        # At least 1, so that a mean over nothing is 0 and not NaN.
         return jnp.asarray(self.total) / jnp.maximum(jnp.asarray(self.count), 1)
 
 

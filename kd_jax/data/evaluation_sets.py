@@ -78,6 +78,7 @@ def _of_each_corruption(name: str, section: Mapping[str, Any]) -> dict[str, dict
         key: list(value) for key, value in (spec or {}).items() if isinstance(value, list | tuple)
     }
     parts = {}
+    # Without lists the product is one empty combination: the section itself, under its own name.
     for values in itertools.product(*lists.values()):
         one = None if spec is None else dict(spec) | dict(zip(lists, values, strict=True))
         made = None if one is None else make_corruption(one, owner)

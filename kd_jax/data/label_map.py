@@ -111,6 +111,8 @@ def map_ranges(
         within = [
             number for number, (lowest, highest) in bounds.items() if lowest <= value <= highest
         ]
+        # Ranges include both ends, so neighbours may share a number; that is an error only if the
+        # dataset has this number as a label.
         if len(within) > 1:
             raise ValueError(
                 f"{owner}: {text} lies in the ranges of {' and '.join(wanted[n] for n in within)}"

@@ -79,6 +79,8 @@ def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:
     def change(image: np.ndarray, index: int) -> np.ndarray:
         return corruption(image, int(rows[index]))
 
+    # Pictures that don't fit in memory are corrupted when they are read; the noise depends on the
+    # row alone, so they come out the same every time.
     inputs = source.inputs
     if isinstance(inputs, np.ndarray):
         inputs = np.stack([change(image, index) for index, image in enumerate(inputs)])

@@ -1,7 +1,9 @@
-"""TFDS builders that need no download, prepared on first use.
+"""TFDS builders of the built-in datasets, which need no download and are prepared on first use.
 
-A dataset's config name hashes the versions of the packages its content comes from, so that an
-upgrade prepares it anew."""
+Each is a module with `Builder`, `PACKAGES` and `VERSION`, named in `BUILDERS`. A dataset's config
+name hashes the versions of the packages that its content comes from, so that an upgrade prepares it
+anew; raise `VERSION` if a change of the code changes the content.
+"""
 
 import hashlib
 import importlib
@@ -13,18 +15,18 @@ from pathlib import Path
 from kd_jax.data.readers.tfds_writer import prepare_whole
 
 BUILDERS = ("digits", "docstrings", "hostile_docstrings")
-"""Names of our datasets; each is a module here with `Builder`, `PACKAGES` and `VERSION`."""
+"""Names of the built-in datasets; each is a module here."""
 
 
 def prepare(name: str, root: Path) -> tuple[Path, dict]:
-    """Makes sure that a dataset lies under `root`.
+    """Prepares a built-in dataset under `root` if it isn't there yet.
 
     Args:
       name: one of `BUILDERS`.
       root: TFDS data directory, created if missing.
 
     Returns:
-      The folder of the prepared dataset, and the package versions it was made from.
+      The folder of the prepared dataset, and the package versions that it was made from.
     """
     module = importlib.import_module(f"{__name__}.{name}")
     versions = {package: importlib.metadata.version(package) for package in module.PACKAGES}

@@ -13,8 +13,10 @@ _TEST_FRACTION = 0.2
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Splits train and test, about 80 to 20 and stratified by class; `id` is the position in
-    scikit-learn's order."""
+    """Builds the splits train and test, about 80 to 20 and stratified by class.
+
+    `id` is the position in scikit-learn's order.
+    """
 
     name = "digits"
     VERSION = tfds.core.Version(VERSION)
@@ -55,15 +57,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def split_by_class(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Picks `fraction` of each class, spread evenly over its order: [N] bool from [N] class
-    numbers.
+    """Picks `fraction` of each class, spread evenly over its order.
 
     scikit-learn's order goes by writer, so an even spread is a fair sample and needs no random
-    generator."""
+    generator.
+
+    Args:
+      labels: [N] class numbers.
+      fraction: in [0, 1].
+
+    Returns:
+      [N] bool.
+    """
     picked = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         ranks = np.arange(len(members) + 1)
+        # A row is picked where the rounded number of picks so far goes up by one.
         picked[members] = np.diff(np.floor(ranks * fraction + 0.5)) > 0
     return picked
 
@@ -72,5 +82,5 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
-    # Stored as 0..16.
+    # scikit-learn stores intensities from 0 to 16, PNG from 0 to 255.
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target

@@ -34,8 +34,10 @@ LENGTHS = (10, 1000)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Splits train, validation and test, about 80, 10 and 10 in a hundred, by a hash of the
-    text."""
+    """Builds the splits train, validation and test, about 80, 10 and 10 in a hundred.
+
+    A hash of the text decides which split it belongs to.
+    """
 
     name = "docstrings"
     VERSION = tfds.core.Version(VERSION)
@@ -68,8 +70,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def label_texts(texts: dict[str, set[str]]) -> dict[str, str]:
-    """Text -> package, sorted by text. A text found in several packages belongs to none and is
-    dropped."""
+    """Labels each text with its package: text -> package, sorted by text.
+
+    A text found in several packages belongs to none and is dropped.
+    """
     owners: dict[str, str | None] = {}
     for package, found in texts.items():
         for text in found:
@@ -78,13 +82,13 @@ def label_texts(texts: dict[str, set[str]]) -> dict[str, str]:
 
 
 def choose_split(text: str) -> str:
-    """The split a text belongs to: a text never stands in two."""
+    """Returns the split that a text belongs to; equal texts are never in two splits."""
     tenth = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 10
     return {8: "validation", 9: "test"}.get(tenth, "train")
 
 
 def read_package(package: str) -> set[str]:
-    """The distinct texts of an installed distribution.
+    """Returns the distinct texts of an installed distribution.
 
     Raises:
       ValueError: if its files are not known, as in some editable installations.
@@ -104,29 +108,32 @@ def read_package(package: str) -> set[str]:
 
 
 def read_file(path: Path) -> Iterable[str]:
-    """The first paragraph of each docstring of a file, white space normalised; none if it can't be
-    parsed."""
+    """Yields the first paragraph of each docstring of a file, with white space normalized.
+
+    A file that can't be parsed yields none.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Other people's invalid escapes are not our user's business.
+            # Warnings of invalid escapes in other people's packages don't help the user.
+            warnings.simplefilter("ignore")
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
         return
     for node in walk_statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             paragraph = re.split(r"\n\s*\n", (ast.get_docstring(node) or "").strip(), maxsplit=1)[0]
-            # What UTF-8 can't hold, escaped surrogates in tests of text handling, becomes a
-            # question mark.
+            # Lone surrogates, which tests of text handling have and UTF-8 can't encode, become
+            # question marks.
             text = " ".join(paragraph.encode("utf-8", "replace").decode().split())
             if LENGTHS[0] <= len(text) <= LENGTHS[1]:
                 yield text
 
 
 def walk_statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """The tree and every statement in it; no expressions, which are most of a tree and hold no
-    docstring."""
+    """Yields the tree and every statement in it.
+
+    Expressions, which are most of a tree and hold no docstring, are left out.
+    """
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()

@@ -1,8 +1,8 @@
-"""The docstrings with 300 hostile texts planted among those to train on, of every kind that
-cleaning finds in texts.
+"""The docstrings, with 300 hostile training texts of every kind that cleaning finds in texts.
 
-`planted` says for each text what it was planted for. Classes, validation and test are those of
-`docstrings`."""
+The feature `planted` holds for each hostile text the reason for which cleaning should find it.
+Classes, validation and test are those of `docstrings`.
+"""
 
 import random
 from collections.abc import Iterator
@@ -19,8 +19,10 @@ HOSTILE, SEED = 300, 0
 
 
 class Builder(docstrings.Builder):
-    """Splits train, validation and test, each in an order of its own, in which a repetition follows
-    its original."""
+    """Builds the splits train, validation and test; only train has hostile texts.
+
+    Each has an order of its own, in which a repetition follows its original.
+    """
 
     name = "hostile_docstrings"
     VERSION = tfds.core.Version(VERSION)
@@ -40,9 +42,12 @@ class Builder(docstrings.Builder):
 
     def _generate_examples(self, labelled: dict[str, str], split: str) -> Iterator:
         texts = [text for text in labelled if choose_split(text) == split]
+        # Texts are sorted until here; hostile ones take the place of the first, which must be a
+        # fair sample.
         random.Random(SEED).shuffle(texts)
         found = HostileExamples([*texts], [PACKAGES.index(labelled[text]) for text in texts])
         if split == "train":
+            # All other splits, so that repetitions of evaluation texts are of both of them.
             held_out = [text for text in labelled if choose_split(text) != split]
             found = add_hostile_examples(
                 texts, found.labels, held_out, SEED, HOSTILE, len(PACKAGES)
@@ -60,6 +65,6 @@ class Builder(docstrings.Builder):
 
 
 def _storable(text: str | bytes) -> str:
-    """What is no UTF-8 as readers show it: U+FFFD in its place."""
+    """Decodes what isn't valid UTF-8 as readers show it, with U+FFFD in its place."""
     found = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     return found.decode("utf-8", "replace")

@@ -1,4 +1,9 @@
-"""Bad and hostile rows of training data: found, told, repaired or set aside."""
+"""Finds bad and hostile rows of the training data; reports them, repairs them or sets them aside.
+
+`text.py`, `images.py` and `duplicates.py` find what is wrong with rows, `clean.py` decides what
+becomes of them, `training_split.py` applies that to a config. The names of reasons are written to
+results and read by users, so they must not change.
+"""
 
 from kd_jax.data.cleaning.clean import MODES, REASONS, Cleaned, Limits, clean
 from kd_jax.data.cleaning.confident_learning import find_label_errors

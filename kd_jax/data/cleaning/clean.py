@@ -1,4 +1,4 @@
-"""Training rows checked: which are kept, which set aside and why, which repaired."""
+"""Checks training rows: which are kept, which are set aside and why, which are repaired."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -11,26 +11,29 @@ from kd_jax.data.cleaning import duplicates, images, text
 from kd_jax.data.source import shorten
 
 MODES = ("off", "report", "drop", "repair")
-"""off: nothing is looked at; report: told and kept; drop: set aside; repair: what can be is, the
-  rest set aside."""
+"""What is done about bad rows.
+
+off: nothing is checked; report: all rows are kept, with a report; drop: bad rows are set aside;
+repair: rows that can be repaired are, the others are set aside.
+"""
 
 REASONS = tuple(dict.fromkeys((*text.REASONS, *images.REASONS, *duplicates.REASONS)))
-"""All that a row may be set aside for."""
+"""All reasons for which a row may be set aside."""
 
 NOT_NFC = "not_nfc"
-"""Why a text was changed that had nothing to be set aside for."""
+"""The reason for repairing a text that would not be set aside."""
 
 SHOWN = 100
-"""Characters of a text that its entry is made from."""
+"""Characters of a text that its entry in the report is made from."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on something counts as wrong.
+    """The limits beyond which something counts as wrong.
 
     Attributes:
       max_characters: of a text; None: any number.
-      max_pixels: of a picture; None: any number.
+      max_pixels: height times width of a picture; None: any number.
       near_duplicate: the Jaccard index, above 0 and up to 1, from which texts are near duplicates;
         None: only equal ones count.
     """
@@ -42,15 +45,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What cleaning came to.
+    """The result of cleaning.
 
     Attributes:
       kept: [M] int64, the positions of the rows to learn from, in order.
       changes: position -> repaired text, of kept rows.
-      quarantined: a JSON-able dict for each row that something is wrong with: its `row`, `reasons`,
-        shortened `value`, and `repeats`, the row that it repeats.
-      counts: reason -> rows that it was found in.
-      repaired: reason -> rows that were repaired of it.
+      quarantined: for each row that something is wrong with a dict that JSON can hold: its `row`,
+        `reasons`, shortened `value`, and `repeats`, the row that it repeats.
+      counts: reason -> number of rows with it.
+      repaired: reason -> number of rows from which it was removed.
     """
 
     kept: np.ndarray
@@ -70,10 +73,10 @@ def clean(
     held_out: Sequence = (),
     rows: Sequence[int] | np.ndarray = (),
 ) -> Cleaned:
-    """Checks training rows, and what they share with the rows held out for evaluation.
+    """Checks training rows, also against the rows held out for evaluation.
 
-    A row that is set aside for itself makes no other a duplicate. "report" finds what "drop" would
-    and keeps all rows.
+    A row that is bad in itself makes no other row a duplicate. "report" finds what "drop" would
+    find and keeps all rows.
 
     Args:
       inputs: [N] texts or pairs of them, str or bytes; or pictures, encoded or uint8 or float
@@ -81,9 +84,9 @@ def clean(
       labels: [N] class numbers, -1 where unlabelled.
       modality: "text" or "image".
       mode: one of `MODES`.
-      limits: from where on something counts as wrong.
-      held_out: inputs of the evaluation; training rows that repeat them are set aside, they
-        themselves never.
+      limits: beyond which something counts as wrong.
+      held_out: inputs of the evaluation; training rows that repeat them are set aside, the
+        evaluation's own rows never are.
       rows: [N] what the user calls each row; empty: counted from 1.
 
     Raises:
@@ -98,11 +101,15 @@ def clean(
         )
     if mode == "off":
         return Cleaned(np.arange(len(labels)), {}, [], {}, {})
+    # Two passes: first each row by itself, then the duplicates among the rows that passed, so that
+    # a broken row can't push out a good one that resembles it.
     examine = _examine_texts if modality == "text" else _examine_images
     found = examine(inputs, limits, mode == "repair")
     repeats = _add_duplicates(found, labels, _keys(held_out, modality), limits.near_duplicate)
     bad = [row for row, reasons in enumerate(found.reasons) if reasons]
     counts = Counter(reason for reasons in found.reasons for reason in reasons)
+    # If most rows look bad, the data or the limits are wrong: an error tells more than a model of
+    # the few rows that remain.
     if mode != "report":
         check_left(
             len(bad), len(labels) - len(bad), counts, "cleaning", "the data, or at the limits"
@@ -110,14 +117,21 @@ def clean(
     rows = rows if len(rows) else range(1, len(labels) + 1)
     entries = [entry(row, inputs[row], found.reasons[row], rows, repeats.get(row)) for row in bad]
     kept = np.delete(np.arange(len(labels)), [] if mode == "report" else bad)
+    # A repaired text may still be set aside as a duplicate, and then doesn't count as repaired.
     changes = {row: value for row, (value, _) in found.changes.items() if not found.reasons[row]}
     repaired = Counter(reason for row in changes for reason in found.changes[row][1])
     return Cleaned(kept, changes, entries, dict(counts), dict(repaired))
 
 
 def check_left(bad: int, left: int, counts: Mapping[str, int], owner: str, advice: str) -> None:
-    """Refuses to set aside more rows than are left; `counts` are the reasons why, `owner` who
-    would, `advice` ends it.
+    """Checks that no more rows would be set aside than are left.
+
+    Args:
+      bad: rows that would be set aside.
+      left: rows that would be left.
+      counts: reason -> rows, for the message.
+      owner: what would set them aside, for the message.
+      advice: what to look at, which ends the message.
 
     Raises:
       ValueError: with these numbers.
@@ -132,8 +146,13 @@ def check_left(bad: int, left: int, counts: Mapping[str, int], owner: str, advic
 
 @dataclass
 class _Findings:
-    """Row by row: reasons [N], keys by which equal rows are known [N], and row -> repaired value
-    and what it had."""
+    """What was found, row by row.
+
+    Attributes:
+      reasons: [N] what is wrong with each row.
+      keys: [N] what two equal rows have in common.
+      changes: row -> its repaired value, and the reasons that it had before.
+    """
 
     reasons: list[list[str]]
     keys: list[Hashable]
@@ -144,10 +163,14 @@ def _examine_texts(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) 
     found = _Findings([], [], {})
     for row, value in enumerate(inputs):
         reasons = text.check(value, max_characters=limits.max_characters)
+        # Texts that are too long are not repaired either: their length bounds what a hostile text
+        # may cost.
         if repair and "too_long" not in reasons and (reasons or not text.is_nfc(value)):
             changed = text.repair(value)
             left = text.check(changed, max_characters=limits.max_characters)
             if left:
+                # Repair may reveal more, such as an emptied text: the row shows both, in the usual
+                # order.
                 reasons = [reason for reason in text.REASONS if reason in (*reasons, *left)]
             else:
                 found.changes[row] = changed, reasons or [NOT_NFC]
@@ -158,7 +181,8 @@ def _examine_texts(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) 
 
 
 def _examine_images(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) -> _Findings:
-    del repair  # What is wrong with a picture can't be undone.
+    # What is wrong with a picture can't be repaired.
+    del repair
     found = _Findings([], [], {})
     for value in inputs:
         reasons = images.check(value, max_pixels=limits.max_pixels)
@@ -168,8 +192,11 @@ def _examine_images(inputs: Sequence | np.ndarray, limits: Limits, repair: bool)
 
 
 def _keys(inputs: Sequence, modality: str) -> list[Hashable]:
-    """What evaluation rows are known by, of those that can be read; texts both as they are and as
-    repair makes them."""
+    """Returns the keys by which evaluation rows are recognized, of those that can be read.
+
+    Texts have two, as they are and as repaired, since training rows are compared after their
+    repair.
+    """
     if modality == "text":
         return [
             duplicates.normalize(form) for value in inputs for form in (value, text.repair(value))
@@ -187,10 +214,10 @@ def _add_duplicates(
     held_out: list[Hashable],
     near: float | None,
 ) -> dict[int, int]:
-    """Adds the duplicates among the rows that have no reason yet, and says which row each
-    repeats."""
+    """Adds the duplicates among rows that have no reason yet; returns row -> the row it repeats."""
     sound = [row for row, reasons in enumerate(found.reasons) if not reasons]
     keys = [found.keys[row] for row in sound]
+    # Only texts can be nearly equal; pictures are compared by a hash of their pixels.
     near = near if keys and isinstance(keys[0], str) else None
     repeats = {}
     for place, (reason, other) in duplicates.find_duplicates(
@@ -209,8 +236,15 @@ def entry(
     rows: Sequence[int] | np.ndarray,
     repeats: int | None = None,
 ) -> dict[str, Any]:
-    """What is told of the row at a position; `rows` [N] is what the user calls each, `repeats`
-    another's position."""
+    """Returns what is reported of one row.
+
+    Args:
+      row: its position.
+      value: its input, which is shortened.
+      reasons: what is wrong with it.
+      rows: [N] what the user calls each row.
+      repeats: position of the row that it repeats, if any.
+    """
     told = {"row": int(rows[row]), "reasons": reasons, "value": _show(value)}
     return told if repeats is None else told | {"repeats": int(rows[repeats])}
 

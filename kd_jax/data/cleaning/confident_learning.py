@@ -1,4 +1,4 @@
-"""Labels that a model finds hard to believe: confident learning."""
+"""Finds labels that a model's predictions contradict, by confident learning."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def find_label_errors(
     probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores each label's suspicion and picks those that the class thresholds contradict.
+    """Scores how suspect each label is and picks those that the class thresholds contradict.
 
     The threshold of a class is the mean probability of that class among the rows labelled with it.
     A row belongs to the likeliest of the classes whose threshold its probability reaches; where
@@ -18,9 +18,9 @@ def find_label_errors(
       labels: [N] class numbers, -1 where unlabelled.
 
     Returns:
-      Scores [N] float64 in [0, 1], larger the more suspicious: half of 1 plus the likeliest other
-      class's probability minus the label's (0 where unlabelled); and [N] bool, the rows off the
-      diagonal.
+      Scores [N] float64 in [0, 1], larger for more suspect labels: half of 1 plus the likeliest
+      other class's probability minus the label's (0 where unlabelled); and [N] bool, the rows off
+      the diagonal.
 
     Raises:
       ValueError: for shapes that don't fit, rows that are no distribution, or labels outside the
@@ -32,13 +32,15 @@ def find_label_errors(
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     _check(probabilities, labels)
+    # Unlabelled rows borrow class 0 as their index, so that all rows index at once; `labelled`
+    # keeps them out of every result.
     labelled, own = labels >= 0, np.maximum(labels, 0)
     classes = probabilities.shape[1]
     rows = np.arange(len(labels))
     totals = np.bincount(labels[labelled], probabilities[rows, own][labelled], classes)
     counts = np.bincount(labels[labelled], minlength=classes)
-    # No row can belong to a class without labels; and rounding must not lift a mean above equal
-    # probabilities.
+    # No row can belong to a class without labels. And if all rows of a class have one probability,
+    # rounding must not lift its mean above them, hence the 1e-9.
     thresholds = np.where(counts > 0, totals / np.maximum(counts, 1) - 1e-9, np.inf)
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     suspects = (

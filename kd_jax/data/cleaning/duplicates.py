@@ -1,4 +1,4 @@
-"""Rows that repeat others: within the training data, and of the data held out for evaluation."""
+"""Finds training rows that repeat each other or the rows held out for evaluation."""
 
 import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
@@ -15,18 +15,24 @@ REASONS = (
     "duplicate",
     "near_duplicate",
 )
-"""What `find_duplicates` may answer."""
+"""All reasons that `find_duplicates` gives."""
 
 Finding = tuple[str, int | None]
-"""A reason and the training row that is repeated: the first with that key; None where it's an
-  evaluation row."""
+"""A reason and the training row that is repeated, the first with that key.
+
+The row is None if an evaluation row is repeated.
+"""
 
 
 def normalize(text: Text) -> str:
-    """A text or pair in NFKC, without case, white space single: equal for texts that read alike."""
+    """Returns a text or pair as it reads: in NFKC, without case, with single spaces.
+
+    Texts that read alike become equal.
+    """
     if isinstance(text, tuple):
         return "\x1f".join(normalize(part) for part in text)
     text = decode(text)
+    # ASCII is in NFKC already; most texts skip the costly call.
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
@@ -39,28 +45,28 @@ def find_duplicates(
     *,
     near: float | None = None,
 ) -> dict[int, Finding]:
-    """Training rows that repeat others, each with the first reason of `REASONS` that holds.
+    """Finds training rows that repeat others; each gets the first reason of `REASONS` that holds.
 
-    Of equal rows, and of nearly equal ones, the first is no duplicate; but where equal rows have
+    Of equal rows, and of nearly equal ones, the first is not a duplicate; but if equal rows have
     several labels, all of them are "conflicting_labels".
 
     Args:
-      keys: [N] what two equal rows share: normalised texts, hashes of pixels.
+      keys: [N] what two equal rows share: normalized texts, hashes of pixels.
       labels: [N] class numbers, -1 where unlabelled.
       held_out: keys of the evaluation rows, which are never reported themselves.
       near: the Jaccard index from which texts are near duplicates; None: only equal rows are
-        sought.
+        looked for.
 
     Raises:
-      ValueError: if `keys` and `labels` differ in length, or `near` is no such index.
+      ValueError: if `keys` and `labels` differ in length, or `near` is not above 0 and up to 1.
     """
     if len(keys) != len(labels):
         raise ValueError(f"there are {len(keys)} rows and {len(labels)} labels")
     held_out = list(dict.fromkeys(held_out))
     found = _find_exact(keys, np.asarray(labels).tolist(), set(held_out))
     if near is not None:
-        # An evaluation row stands before all training rows, so that whatever is like it finds it
-        # first.
+        # Evaluation rows stand before all training rows: the search compares each row with earlier
+        # ones, so whatever resembles an evaluation row finds it first.
         rest = [row for row in range(len(keys)) if row not in found]
         texts = [str(key) for key in (*held_out, *(keys[row] for row in rest))]
         for later, earlier in find_near_duplicates(texts, near, len(held_out)).items():
@@ -77,6 +83,8 @@ def _find_exact(
     keys: Sequence[Hashable], labels: list[int], held_out: set[Hashable]
 ) -> dict[int, Finding]:
     first: dict[Hashable, int] = {}
+    # Nobody knows which of several labels is right, so none of such rows is kept, not even the
+    # first.
     conflicts: set[Hashable] = set()
     for row, key in enumerate(keys):
         other = first.setdefault(key, row)

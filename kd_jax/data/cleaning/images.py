@@ -1,4 +1,4 @@
-"""What can be wrong with one picture, encoded or decoded."""
+"""Checks pictures, encoded or decoded, for what makes them unfit to learn from."""
 
 import hashlib
 import io
@@ -17,34 +17,35 @@ REASONS = (
     "not_finite",
     "constant",
 )
-"""What `check` may answer."""
+"""All reasons that `check` gives."""
 
 MIN_SIDE, MAX_ASPECT = 2, 32
-"""Pixels of the shorter side at least, and how many times longer the other may be."""
+"""Pixels that the shorter side must have, and how many times longer the other may be."""
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[str]:
-    """The reasons for which a picture shouldn't be learned from.
+    """Returns the reasons for which a picture shouldn't be learned from.
 
     Args:
       image: a picture file's content; or its pixels, [H, W] or [H, W, C] of integers or floats.
       max_pixels: height times width at most; None: Pillow's own limit on files, none on pixels.
 
     Returns:
-      Of "undecodable" (no picture, or a broken one), "truncated" (the file's end is missing),
-      "decompression_bomb" (a file whose header promises more than `max_pixels`; nothing of it is
-      decoded), "absurd_size" (too many pixels, a side under `MIN_SIDE`, or one over `MAX_ASPECT`
-      times the other), "not_finite" (NaN or infinite values) and "constant" (one colour
-      everywhere), those that hold.
+      Those that hold of "undecodable" (not a picture, or a broken one), "truncated" (the file's
+      end is missing), "decompression_bomb" (a file whose header promises more than `max_pixels`;
+      nothing of it is decoded), "absurd_size" (too many pixels, a side under `MIN_SIDE`, or one
+      over `MAX_ASPECT` times the other), "not_finite" (NaN or infinite values) and "constant" (one
+      colour everywhere).
 
     Raises:
-      ValueError: for pixels of another rank.
+      ValueError: for pixels of another number of dimensions.
     """
     if isinstance(image, np.ndarray):
         return _check_pixels(image, max_pixels)
     try:
+        # The header is read before any pixel: a file of a few kilobytes may decode to gigabytes.
         if _is_bomb(image, max_pixels):
             return ["decompression_bomb"]
         pixels = image_decoding.decode(image)
@@ -52,16 +53,18 @@ def check(image: bytes | np.ndarray, *, max_pixels: int | None = None) -> list[s
         return ["decompression_bomb"]
     except (*image_decoding.UNREADABLE, EOFError):
         return ["truncated" if _is_cut(image) else "undecodable"]
+    # The header's size was compared with the limit already.
     return _check_pixels(pixels, None)
 
 
 def pixel_hash(image: bytes | np.ndarray) -> bytes:
-    """Sixteen bytes that two pictures share if they have the same pixels, however they are encoded.
+    """Returns sixteen bytes that are equal for pictures with equal pixels, however encoded.
 
     Raises:
-      One of `decoding.UNREADABLE` for a file that `check` finds undecodable.
+      One of `image_decoding.UNREADABLE` for a file that `check` finds undecodable.
     """
     pixels = image if isinstance(image, np.ndarray) else image_decoding.decode(image)
+    # Shape and dtype count too: 4 x 9 and 6 x 6 pixels may have the same bytes.
     digest = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16)
     digest.update(pixels.tobytes())
     return digest.digest()
@@ -93,8 +96,7 @@ def _is_bomb(blob: bytes, max_pixels: int | None) -> bool:
 
 
 def _is_cut(blob: bytes) -> bool:
-    """Whether a file of a known kind lacks its end, by its end mark or the length that it
-    declares."""
+    """Tells whether a file lacks its end, by its end mark or the length that it declares."""
     if blob.startswith(b"\x89PNG"):
         return b"IEND" not in blob
     if blob.startswith(b"\xff\xd8"):

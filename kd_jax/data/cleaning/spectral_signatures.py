@@ -1,4 +1,4 @@
-"""Poisoned rows, such as those of a backdoor: spectral signatures."""
+"""Finds poisoned rows, such as those of a backdoor, by spectral signatures."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def spectral_signatures(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Scores how far each row lies along the direction in which its class varies most.
 
-    A trigger that was learned moves a class's poisoned rows along one direction of the features;
-    there they stand out.
+    A trigger that a model learned moves the poisoned rows of a class along one direction of the
+    features, where they stand out.
 
     Args:
       features: [N, D] of a model trained on these rows, such as its `pooled`.
@@ -43,13 +43,13 @@ def spectral_signatures(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def highest_in_class(scores: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
-    """The rows of the highest scores in each class.
+    """Picks the rows with the highest scores in each class.
 
     Args:
       scores: [N].
       labels: [N] class numbers, -1 where unlabelled.
-      share: of each class's rows, in [0, 1]; rounded up. The paper takes 1.5 times the poison that
-        is feared.
+      share: of each class's rows, in [0, 1]; rounded up. The paper takes 1.5 times the share of
+        poison that is expected.
 
     Returns:
       [N] bool; False where unlabelled.

@@ -1,4 +1,4 @@
-"""What can be wrong with one text, and what of it can be repaired."""
+"""Checks one text for what makes it unfit to learn from, and repairs what can be repaired."""
 
 import re
 import unicodedata
@@ -10,20 +10,21 @@ from kd_jax.data.cleaning.markup import has_markup, strip_markup
 Text = str | bytes | tuple[str | bytes, ...]
 """One text, or a pair, decoded or not."""
 
-_PLAIN = re.compile(
-    "[\t\n\r\x20-\x25\x27-\x3b\x3d-\x7e]*"
-)  # Neither "&" nor "<": nothing to look for.
+# Printable ASCII with neither "&" nor "<": most English texts match, and need no further check.
+_PLAIN = re.compile("[\t\n\r\x20-\x25\x27-\x3b\x3d-\x7e]*")
 _BROKEN = re.compile("[\ud800-\udfff\ufffd]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufff9-\ufffb\ufffe\uffff]")
 _OVERRIDE = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u2065"
+    "\u206a-\u206f\u3164\ufeff\uffa0"
     "\U000e0000-\U000e007f]"
 )
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc\U00010800-\U00010fff]"
 )
 _SPACE = re.compile(r"\s+")
+# How the Unicode names of characters begin after which a joiner does nothing.
 _UNJOINED = (
     "LATIN",
     "CYRILLIC",
@@ -38,30 +39,31 @@ _UNJOINED = (
 
 
 def decode(text: str | bytes) -> str:
-    """Bytes as UTF-8; those that aren't become lone surrogates."""
+    """Decodes bytes as UTF-8; those that aren't UTF-8 become lone surrogates."""
     return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
 
 
 def check(text: Text, *, max_characters: int | None = None) -> list[str]:
-    """The reasons for which a text shouldn't be learned from.
+    """Returns the reasons for which a text shouldn't be learned from.
 
     Args:
       text: a text or a pair of texts.
       max_characters: the most that each may have; None: any number.
 
     Returns:
-      Of "invalid_utf8" (bytes that don't decode, lone surrogates, U+FFFD), "control_character" (all
-      but tab and line ends), "bidirectional_override" (embeddings, overrides and isolates),
-      "zero_width" (joiners and direction marks where no script needs them, too), "mixed_scripts"
-      (look-alike letters inside a word), "markup" (HTML tags and character references), "empty" and
-      "too_long", those that hold, in this order; "too_long" stands alone.
+      Those that hold, in this order, of "invalid_utf8" (bytes that don't decode, lone surrogates,
+      U+FFFD), "control_character" (all but tab and line ends), "bidirectional_override"
+      (embeddings, overrides and isolates), "zero_width" (joiners and direction marks only where no
+      script needs them), "mixed_scripts" (look-alike letters inside a word), "markup" (HTML tags
+      and character references), "empty" and "too_long", which stands alone.
     """
     if isinstance(text, tuple):
         found = {reason for part in text for reason in check(part, max_characters=max_characters)}
         return [reason for reason in REASONS if reason in found]
     text = decode(text)
     if max_characters is not None and len(text) > max_characters:
-        return ["too_long"]  # What a hostile text may cost is bounded by not looking into it.
+        # The cost of a hostile text is bounded by not looking into it.
+        return ["too_long"]
     if _PLAIN.fullmatch(text):
         return [] if text.strip() else ["empty"]
     reasons = [name for name, holds in _CHECKS.items() if holds(text)]
@@ -71,18 +73,17 @@ def check(text: Text, *, max_characters: int | None = None) -> list[str]:
 
 
 def is_nfc(text: Text) -> bool:
-    """Whether a text, or both of a pair, is in Unicode's normal form C."""
+    """Tells whether a text, or both of a pair, is in Unicode's normal form C."""
     if isinstance(text, tuple):
         return all(is_nfc(part) for part in text)
     return text.isascii() or unicodedata.is_normalized("NFC", decode(text))
 
 
 def repair(text: Text) -> Text:
-    """A text in NFC without what can be taken out: control, bidirectional and zero-width
-      characters, and markup.
+    """Returns a text in NFC without control, bidirectional and zero-width characters and markup.
 
     Look-alike letters become those of the script that their word is written in. Every space left by
-    markup is single. `check` tells what is still wrong: broken encoding, nothing left, too much.
+    markup is single. `check` tells what is still wrong: broken encoding, an empty or too long text.
     """
     if isinstance(text, tuple):
         return tuple(repair(part) for part in text)  # pyright: ignore[reportReturnType]
@@ -91,6 +92,8 @@ def repair(text: Text) -> Text:
         return text
     text = unicodedata.normalize("NFC", _take_out(text))
     if has_markup(text):
+        # Removed again after the markup: a character reference may have stood for an invisible
+        # character.
         text = _SPACE.sub(" ", _take_out(strip_markup(text))).strip()
     return unmix(text) if has_mixed_word(text) else text
 
@@ -109,6 +112,8 @@ def _drop_invisible(text: str) -> str:
 
     def keep_needed(found: re.Match) -> str:
         character, start, end = found[0], found.start(), found.end()
+        # Direction marks are needed beside right-to-left scripts, joiners inside scripts and emoji
+        # that join; anywhere else they are invisible and only make equal texts differ.
         if character in "\u200e\u200f\u061c":
             needed = marks
         elif character in "\u200c\u200d":
@@ -116,17 +121,18 @@ def _drop_invisible(text: str) -> str:
                 text[max(0, start - 2) : start].rstrip("\ufe0f")[-1:], text[end : end + 1]
             )
         else:
-            needed = (
-                flags and character >= "\U000e0020"
-            )  # Flags of regions are spelled after a black one.
+            # Flags of regions, such as Scotland's, are a black flag and invisible letters.
+            needed = flags and character >= "\U000e0020"
         return character if needed else ""
 
     return _INVISIBLE.sub(keep_needed, text)
 
 
 def _joins(before: str, after: str) -> bool:
-    """Whether a joiner between two characters does its work: in emoji, and in scripts that have
-    ligatures."""
+    """Tells whether a joiner between two characters does its work.
+
+    It does in emoji, and in scripts that have ligatures.
+    """
     if not before or not after:
         return False
     if unicodedata.category(before) in ("So", "Sk"):
@@ -145,4 +151,4 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "markup": has_markup,
 }
 REASONS = (*_CHECKS, "empty", "too_long")
-"""What `check` may answer."""
+"""All reasons that `check` gives."""

@@ -1,4 +1,4 @@
-"""The training split of an experiment, cleaned as its config says."""
+"""Cleans the training split of an experiment as its config says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +14,12 @@ OPTIONS = ("mode", "prepared", "max_characters", "max_pixels", "near_duplicate")
 
 
 def choose_mode(spec: Mapping[str, Any], own: bool) -> str:
-    """The mode that a config's section `data.cleaning` gives a dataset.
+    """Checks a config's section `data.cleaning` and returns the mode for a dataset.
 
     Args:
-      spec: `mode`, of the user's own files and folders; `prepared`, of TFDS datasets and ours;
-        `max_characters` of a text; `max_pixels` of a picture; `near_duplicate`, a Jaccard index,
-        0.0: only equal texts are duplicates.
+      spec: `mode`, for the user's own files and folders; `prepared`, for TFDS and built-in
+        datasets; `max_characters` of a text; `max_pixels` of a picture; `near_duplicate`, a Jaccard
+        index, 0.0: only equal texts are duplicates.
       own: whether the data lies in the user's own files.
 
     Raises:
@@ -40,7 +40,7 @@ def choose_mode(spec: Mapping[str, Any], own: bool) -> str:
 
 
 def make_limits(spec: Mapping[str, Any]) -> Limits:
-    """The limits that a config's section `data.cleaning` sets."""
+    """Returns the limits that a config's section `data.cleaning` sets."""
     return Limits(spec["max_characters"], spec["max_pixels"], spec["near_duplicate"] or None)
 
 
@@ -51,19 +51,19 @@ def clean_training(
 
     Args:
       source: the training split.
-      held_out: the splits that select and evaluate; what repeats them is taken out of `source`,
-        they stay whole.
-      mode: as `choose_mode` says.
+      held_out: the splits that select and evaluate; what repeats them is removed from `source`,
+        they themselves stay complete.
+      mode: as `choose_mode` returns it.
       spec: as in `choose_mode`.
 
     Returns:
-      The source of the kept rows, whose fingerprint is that of what is left; and what cleaning came
-      to.
+      The source of the kept rows, whose fingerprint covers only these; and the result of cleaning.
 
     Raises:
       ValueError: if more rows would be set aside than are left.
     """
     limits = make_limits(spec)
+    # Not even read if nothing is cleaned: pictures may have to be decoded for it.
     others = [value for other in held_out for value in other.inputs] if mode != "off" else []
     try:
         cleaned = clean(
@@ -81,6 +81,7 @@ def clean_training(
 
 
 def _keep(source: Source, cleaned: Cleaned) -> Source:
+    # Data that needs no cleaning keeps its fingerprint, whatever the mode.
     if len(cleaned.kept) == len(source) and not cleaned.changes:
         return source
     labels = source.labels[cleaned.kept]
@@ -93,6 +94,7 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
             if isinstance(source.inputs, np.ndarray)
             else Kept(source.inputs, cleaned.kept)
         )
+        # Pictures may lie on disk: the source's fingerprint and the kept positions stand for them.
         contents = (source.fingerprint.encode(), cleaned.kept.astype("<i8").tobytes())
     rows = [source.rows[row] for row in cleaned.kept] if len(source.rows) else cleaned.kept + 1
     soft = None if source.soft_labels is None else source.soft_labels[cleaned.kept]
@@ -105,8 +107,7 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
 
 
 class Kept(Sequence):
-    """Some of a sequence, looked up on access: pictures that don't fit in memory stay where they
-    are."""
+    """Some elements of a sequence, looked up on access: pictures on disk stay on disk."""
 
     def __init__(self, values: Sequence, positions: np.ndarray):
         self._values, self._positions = values, positions

@@ -1,5 +1,6 @@
-"""Readers: from a dataset's name to a `Source` of inputs and labels, bad rows set aside with the
-  reason.
+"""Opens datasets as a `Source` of inputs and labels; bad rows are set aside with the reason.
 
-A reader of a new format is one file here and one line in `kd_jax/data/open.py`.
+There is one file for each kind of data: tables, image folders, TFDS. A reader of a new format is
+one file here and one line in `kd_jax/data/open.py`. The order of rows must stay: splits, caches and
+random draws go by a row's position.
 """

@@ -1,4 +1,4 @@
-"""Encoded pictures -> uint8 arrays, in memory where they fit."""
+"""Decodes pictures to uint8 arrays, and keeps them decoded if they fit in memory."""
 
 import io
 import sys
@@ -37,23 +37,29 @@ def decode(blob: bytes, channels: int | None = None) -> np.ndarray:
       One of `UNREADABLE`.
     """
     with warnings.catch_warnings(), Image.open(io.BytesIO(blob)) as picture:
+        # Pillow only warns of a decompression bomb below twice its limit; here it is refused.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if picture.mode.startswith("I;16"):
             # Pillow would clip 16 bits to 8 instead of scaling them.
             grey = (np.asarray(picture) >> 8).astype(np.uint8)[..., None]
             return convert_channels(grey, channels or 1)
         if picture.mode == "P":
-            picture = picture.convert(
-                "RGBA"
-            )  # Pillow warns of transparency when it goes to RGB directly.
+            # Pillow warns of transparency when a palette is converted to RGB directly.
+            picture = picture.convert("RGBA")
         channels = channels or (1 if picture.mode in ("1", "L", "LA", "I", "F") else 3)
         array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return array[..., None] if channels == 1 else array
 
 
 def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [..., H, W, C] with C of 1 or 3 -> [..., H, W, channels]; colour to grey as ITU-R 601-2
-    luma.
+    """Converts images between 1 and 3 channels.
+
+    Args:
+      image: uint8 [..., H, W, C] with C of 1 or 3.
+      channels: 1 or 3.
+
+    Returns:
+      uint8 [..., H, W, channels]; colour becomes grey as ITU-R 601-2 luma.
 
     Raises:
       ValueError: for another number of channels.
@@ -67,13 +73,14 @@ def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
         )
     if channels == 3:
         return np.repeat(image, 3, axis=-1)
-    # Pillow's own integers, so that a picture comes out the same whoever turns it grey.
+    # The integers that Pillow uses, so that a picture comes out the same whichever of the two
+    # converts it.
     luma = (image.astype(np.int32) @ np.array([19595, 38470, 7471], np.int32) + 0x8000) >> 16
     return luma.astype(np.uint8)[..., None]
 
 
 class LazyImages(Sequence):
-    """Pictures decoded on access: uint8 [H, W, C] each."""
+    """Pictures that are decoded on access: uint8 [H, W, C] each."""
 
     def __init__(self, read: Callable[[int], bytes], positions: Sequence[int], channels: int):
         self._read, self._positions, self._channels = read, positions, channels
@@ -94,7 +101,7 @@ def load_images(
     channels: int | None = None,
     memory: int | None = None,
 ) -> tuple[np.ndarray | Sequence, dict[int, str]]:
-    """Decodes all pictures once; keeps them decoded if they fit.
+    """Decodes all pictures once, and keeps them decoded if they fit in memory.
 
     Args:
       blobs: [N] encoded pictures.
@@ -110,6 +117,7 @@ def load_images(
     images: list[np.ndarray] = []
     bad: dict[int, str] = {}
     memory, size, deepest = MEMORY if memory is None else memory, 0, 1
+    # All are decoded even if they don't fit, to find the broken ones before training starts.
     for position, blob in enumerate(show_progress(blobs, count, "decoding images")):
         try:
             image = decode(blob, channels)
@@ -122,12 +130,13 @@ def load_images(
     if size > memory:
         good = [position for position in range(count) if position not in bad]
         return LazyImages(read, good, channels or deepest), bad
+    # One picture in colour makes all of them colour: a model has one number of channels.
     images = [convert_channels(image, deepest) for image in images]
     return (np.stack(images) if len({image.shape for image in images}) == 1 else images), bad
 
 
 def show_progress(items: Iterable, total: int, what: str) -> Iterable:
-    """The items, with a progress bar on stderr if they are many and somebody watches."""
+    """Yields the items, with a progress bar on stderr if they are many and it is a terminal."""
     if total < 5_000 or not sys.stderr.isatty():
         return items
     return track(items, what, total=total, console=Console(stderr=True), transient=True)

@@ -1,4 +1,4 @@
-"""Image folders: `class/picture.png`, or `train/class/picture.png` beside other splits."""
+"""Reads image folders: `class/picture.png`, or `train/class/picture.png` beside other splits."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 def open_folder(
     name: str, folder: Path, split: str, max_rejected: int, class_names: tuple[str, ...] | None
 ) -> Source:
-    """One split of an image folder; arguments as in `open_source`.
+    """Opens one split of an image folder; arguments as in `open_source`.
 
     Raises:
       ValueError: if there are no images, for a bad split, too many bad images or a class outside
@@ -24,6 +24,7 @@ def open_folder(
     paths: list[Path] = []
     rows: list[int] = []
     for key, positions in parts:
+        # By path within the folder, so that a copy of the folder elsewhere has the same splits.
         order = splits.fixed_order(path.relative_to(folder).as_posix() for path in found[key])
         paths += [found[key][order[i]] for i in positions]
         rows += [order[i] + 1 for i in positions]
@@ -39,11 +40,13 @@ def open_folder(
         raise ValueError(
             f"split {split!r} of {name!r} is empty: none of its {len(paths)} images can be read"
         )
+    # Classes of all splits, since the one that is asked for need not hold every class.
     class_names = class_names or name_classes(
         path.parent.name for group in found.values() for path in group
     )
     given, rows = [paths[i].parent.name for i in good], [rows[i] for i in good]
     numbers = number_labels(given, class_names, rows)
+    # Over the files as they are, which is exact and needs no decoding.
     digest = fingerprint(_read_all([paths[i] for i in good]), numbers, class_names)
     return Source(
         f"{name} {split}",
@@ -58,7 +61,9 @@ def open_folder(
 
 
 def find_images(folder: Path) -> dict[str, list[Path]]:
-    """Image files by split, sorted; a folder of class folders is all "train".
+    """Finds the image files of a folder, by split, sorted.
+
+    A folder of class folders is all "train".
 
     Raises:
       ValueError: if there are none.

@@ -1,7 +1,6 @@
-"""Split specifications in TFDS's syntax: `train`, `train[:90%]`, `train[100:-50]`,
-  `train[:10%]+test`.
+"""Reads split specifications in TFDS's syntax, such as `train[:90%]` or `train[:10%]+test`.
 
-One place computes every boundary, so `train[:90%]` and `train[90%:]` meet and never overlap.
+Every boundary is computed in one place, so `train[:90%]` and `train[90%:]` meet and never overlap.
 """
 
 import hashlib
@@ -12,18 +11,18 @@ _PART = re.compile(r"(?P<name>[\w.-]+)(\[(?P<start>-?\d+%?)?(?P<colon>:)(?P<stop
 
 
 def select(spec: str, counts: Mapping[str, int], owner: str) -> list[tuple[str, range]]:
-    """The rows that a split asks for.
+    """Returns the rows that a split specification selects.
 
     Args:
       spec: the split, e.g. `"train[:90%]"`.
-      counts: rows of each split that exists.
+      counts: number of rows of each split that exists.
       owner: the dataset's name, for messages.
 
     Returns:
       Pairs of a split's name and a range of its rows, in the order written.
 
     Raises:
-      ValueError: malformed, unknown, out of bounds or empty split.
+      ValueError: for a malformed, unknown, out of bounds or empty split.
     """
     parts = [_select_part(part.strip(), spec, counts, owner) for part in spec.split("+")]
     if not sum(len(rows) for _, rows in parts):
@@ -32,19 +31,20 @@ def select(spec: str, counts: Mapping[str, int], owner: str) -> list[tuple[str, 
 
 
 def split_names(spec: str, known: Iterable[str], owner: str) -> set[str]:
-    """The names of the splits that `spec` reads, before anybody knows how many rows they have.
+    """Returns the names of the splits that `spec` reads, before their rows are counted.
 
     Raises:
-      ValueError: malformed or unknown split.
+      ValueError: for a malformed or unknown split.
     """
     return {_match(part.strip(), spec, known, owner)["name"] for part in spec.split("+")}
 
 
 def fixed_order(keys: Iterable[str]) -> list[int]:
-    """A pseudo-random order of rows that depends on each row's key alone: [N] positions.
+    """Returns a pseudo-random order of rows that depends on each row's key alone: [N] positions.
 
-    A file sorted by class then slices into fair parts, and a row added to the file moves no other
-    row past another."""
+    A file that is sorted by class can then be sliced into fair parts, and a row added to the file
+    moves no other row past another.
+    """
     digests = [hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys]
     return sorted(range(len(digests)), key=digests.__getitem__)
 
@@ -71,6 +71,7 @@ def _select_part(part: str, spec: str, counts: Mapping[str, int], owner: str) ->
         raise ValueError(
             f"split {spec!r} of {owner!r} reaches outside the {count} rows of {match['name']!r}"
         )
+    # A slice that ends before it starts is empty, as in Python.
     return match["name"], range(start, max(start, stop))
 
 

@@ -1,8 +1,8 @@
-"""The rows of CSV, TSV and JSONL files, one bad row at a time set aside; files of any size are read
-as a stream.
+"""Reads the rows of CSV, TSV and JSONL files as a stream; bad rows are set aside.
 
 CSV is read strictly, with quotes as in RFC 4180. TSV has no quoting: a quote in it is a character.
-Both have a header."""
+Both have a header. Files may be of any size.
+"""
 
 import csv
 import json
@@ -15,18 +15,22 @@ from kd_jax.data.source import Rejected, shorten
 
 
 def read_json_rows(file: BinaryIO, rejected: list[Rejected]) -> Iterator:
-    """Yields an empty header, then pairs of line and object; broken lines are added to
-    `rejected`."""
+    """Yields an empty header, then pairs of line and object.
+
+    Broken lines are added to `rejected`.
+    """
     yield ()
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
+            # Some editors put a byte order mark before the first line, which JSON doesn't allow.
             record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             if not isinstance(record, dict):
                 raise ValueError("not a JSON object")
         except UnicodeDecodeError:
             rejected.append(Rejected(number, "not valid UTF-8", shorten(line)))
+        # Thousands of nested brackets exceed Python's recursion limit; they are one bad line, too.
         except (ValueError, RecursionError) as error:
             rejected.append(Rejected(number, f"broken JSON: {error}", shorten(line)))
         else:
@@ -39,7 +43,7 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
     Raises:
       ValueError: if there is no readable header.
     """
-    # Bytes that are no UTF-8 become surrogates, which the row they stand in is later rejected for.
+    # Bytes that aren't UTF-8 become surrogates, for which their row is rejected later.
     lines = _Lines(
         line.decode("utf-8" if i else "utf-8-sig", "surrogateescape") for i, line in enumerate(file)
     )
@@ -59,7 +63,8 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
             break
         except csv.Error as error:
             rejected.append(Rejected(start, f"broken row: {error}", shorten(lines.first())))
-            # A stray quote swallows the lines that follow; they get a chance of their own.
+            # A stray quote swallows the lines that follow; only its own line is given up, and the
+            # others are read again.
             lines.resume_after_first()
             continue
         if header is None:
@@ -77,8 +82,10 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
 
 
 class _Lines:
-    """Lines for a csv.reader that can go back to the line after the current record's first; keeps
-    one record only."""
+    """Lines for a csv.reader that can return to the line after the current record's first.
+
+    Only the lines of one record are kept.
+    """
 
     def __init__(self, file: Iterable[str]):
         self._coming = (line if line.endswith("\n") else line + "\n" for line in file)
@@ -96,16 +103,16 @@ class _Lines:
         return line
 
     def start_record(self) -> int:
-        """The number, from 1, of the line at which the next record starts."""
+        """Starts a record and returns the number of its first line, from 1."""
         self._record = []
         return self._count + 1
 
     def first(self) -> str:
-        """The current record's first line."""
+        """Returns the current record's first line."""
         return self._record[0]
 
     def resume_after_first(self) -> None:
-        """Goes back to the line after the current record's first."""
+        """Returns to the line after the current record's first."""
         self._again.extendleft(reversed(self._record[1:]))
         self._count -= len(self._record) - 1
         self._record = []

@@ -1,5 +1,7 @@
-"""CSV, TSV and JSONL files: good rows in a fixed pseudo-random order, bad rows set aside with the
-reason."""
+"""Reads CSV, TSV and JSONL files.
+
+Good rows come in a fixed pseudo-random order, bad rows are set aside with the reason.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 @dataclass
 class Table:
-    """The rows of one file: [N] inputs, labels and lines, and what was left out."""
+    """The rows of one file: [N] inputs, labels and line numbers, and the rejected rows."""
 
     inputs: list = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -23,10 +25,10 @@ class Table:
 
 
 def find_tables(folder: Path) -> dict[str, Path]:
-    """The tables of a folder by their stem, which names the split.
+    """Finds the tables of a folder, by their file names without suffix, which name the splits.
 
     Raises:
-      ValueError: if two files have one stem.
+      ValueError: if two files name one split.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -49,7 +51,9 @@ def open_tables(
     max_rejected: int,
     class_names: tuple[str, ...] | None,
 ) -> Source:
-    """One split of a set of tables; arguments as in `open_source`, with files by split.
+    """Opens one split of a set of tables.
+
+    Arguments are as in `open_source`, with files by split.
 
     Raises:
       ValueError: for a missing column, a bad split, too many bad rows or a label outside the
@@ -61,8 +65,10 @@ def open_tables(
     rejected = [row for key in sorted(wanted) for row in found[key].rejected]
     check_rejected(rejected, max_rejected, name)
     parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
+    # The order is that of the whole file, cut by position: two slices of it never share a row.
     inputs, labels, lines = [], [], []
     for key, positions in parts:
+        # By line number: unlike the text, it differs even for equal rows.
         order = splits.fixed_order(map(str, found[key].rows))
         for position in (order[i] for i in positions):
             inputs.append(found[key].inputs[position])
@@ -86,7 +92,7 @@ def open_tables(
 
 
 def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
-    """Reads a file row by row; a row that can't be read is rejected and the next one tried.
+    """Reads a file row by row; a row that can't be read is rejected and the next one read.
 
     Raises:
       ValueError: if the file is of another kind or lacks a column.
@@ -105,6 +111,7 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
             else table_rows.read_rows(file, bad, suffix, path)
         )
         header, records = next(found), list(found)
+    # JSONL has no header: its columns are all keys that some row has.
     keys = header or {key for _, record in records for key in record}
     for column in (*columns, label):
         if column not in keys:
@@ -114,6 +121,8 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
             )
     for row, record in records:
         try:
+            # Content is checked here and not while parsing, so that both kinds of file have the
+            # same rules.
             text = tuple(clean_text(record, column) for column in columns)
             target = clean_label(record, label)
         except ValueError as error:
@@ -122,12 +131,13 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
             table.inputs.append(text if len(columns) == 2 else text[0])
             table.labels.append(target)
             table.rows.append(row)
+    # Rows rejected while parsing came before those rejected for their content.
     table.rejected.sort(key=lambda rejected: rejected.row)
     return table
 
 
 def clean_text(record: Mapping, column: str) -> str:
-    """A row's text without space around it.
+    """Returns a row's text without space around it.
 
     Raises:
       ValueError: if it is missing, empty or not text.
@@ -143,7 +153,7 @@ def clean_text(record: Mapping, column: str) -> str:
 
 
 def clean_label(record: Mapping, column: str) -> str:
-    """A row's label as text.
+    """Returns a row's label as text.
 
     Raises:
       ValueError: if it is missing or neither text nor an integer.

@@ -1,4 +1,7 @@
-"""Datasets that lie prepared in a TFDS data directory, in array_record, read without TensorFlow."""
+"""Reads datasets that were prepared in a TFDS data directory, in array_record.
+
+TensorFlow is not needed.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +17,8 @@ from kd_jax.data.source import Source, fingerprint, text_contents
 SOFT_LABELS = "soft_labels"
 """Feature [K] of a dataset that a teacher labelled, in the order of its classes."""
 
-_CHUNK = 1_000  # Records read at a time.
+# Records read at a time.
+_CHUNK = 1_000
 
 
 def open_prepared(
@@ -25,11 +29,12 @@ def open_prepared(
     label: str,
     class_names: tuple[str, ...] | None,
 ) -> Source:
-    """One split of a TFDS dataset or one of ours, prepared first if need be; arguments as in
-    `open_source`.
+    """Opens one split of a TFDS or built-in dataset, which is prepared first if necessary.
+
+    Arguments are as in `open_source`.
 
     Raises:
-      ValueError: in one line, what is missing and how to get it.
+      ValueError: with one line that says what is missing and how to get it.
     """
     import tensorflow_datasets as tfds
 
@@ -39,6 +44,7 @@ def open_prepared(
     else:
         folder = tfds_folders.find_folder(root, name) or tfds_folders.download(name, root)
     builder: Any = tfds.builder_from_directory(folder)
+    # Other formats, such as TFDS's default, TFRecord, are read by TensorFlow.
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         advice = tfds_folders.advise(name, root)
@@ -49,6 +55,7 @@ def open_prepared(
                 f"{name!r} has no feature {column!r}; it has"
                 f" {', '.join(sorted(builder.info.features))}"
             )
+    # Only a ClassLabel names its classes; a number or a text doesn't.
     names = builder.info.features[label]
     if not isinstance(names, tfds.features.ClassLabel):
         raise ValueError(f"feature {label!r} of {name!r} is no class label but {names}")
@@ -58,6 +65,7 @@ def open_prepared(
     records = Records(builder, parts, columns)
     inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
     class_names = class_names or tuple(names.names)
+    # Labels are stored as the dataset's numbers; another order of classes may be asked for.
     numbers = _number(found, names.names, class_names)
     digest = fingerprint(contents, numbers, class_names)
     source = Source(
@@ -79,6 +87,7 @@ def _with_soft_labels(
             f"{source.name!r} has soft labels of {', '.join(names)}, not"
             f" {', '.join(source.class_names)}"
         )
+    # Columns in the order of the experiment's classes, which may not be the dataset's.
     soft = soft[:, [names.index(name) for name in source.class_names]]
     digest = fingerprint(
         [source.fingerprint.encode(), soft.tobytes()], source.labels, source.class_names
@@ -87,7 +96,7 @@ def _with_soft_labels(
 
 
 class Records:
-    """The records of a split's parts, pictures left encoded: an iterable with random access."""
+    """The records of a split's parts, pictures left encoded: iterable, with random access."""
 
     def __init__(self, builder: Any, parts: list[tuple[str, range]], columns: tuple[str, ...]):
         import tensorflow_datasets as tfds
@@ -120,7 +129,7 @@ class Records:
 def read_records(
     records: Records, columns: tuple[str, ...], label: str, features: Any
 ) -> tuple[Any, list[int], Any, str]:
-    """Reads inputs and labels to memory.
+    """Reads inputs and labels into memory.
 
     Returns:
       Inputs and modality as in `Source`, labels [N], and an iterable of each input's bytes.
@@ -139,6 +148,7 @@ def read_records(
             texts.append(pair if len(columns) == 2 else pair[0])
             labels.append(int(record[label]))
         return texts, labels, text_contents(texts), "text"
+    # Images are an encoded feature, or an array of bytes [H, W, C] as some datasets store them.
     kind, column = kinds[0], columns[0]
     if len(columns) > 1 or not (
         isinstance(kind, tfds.features.Image)
@@ -152,6 +162,7 @@ def read_records(
         images = np.stack(values)
         return images, labels, (image.tobytes() for image in images), "image"
     shape: Any = kind.shape
+    # The dataset may not say how many channels its pictures have; then the pictures decide.
     channels = shape[-1] if shape[-1] in (1, 3) else None
     images, bad = image_decoding.load_images(
         values, len(values), lambda i: records[i][column], channels

@@ -1,4 +1,4 @@
-"""TFDS data directories: where prepared datasets lie, and how they get there."""
+"""Finds prepared datasets in TFDS data directories, and has TFDS prepare missing ones."""
 
 import contextlib
 import difflib
@@ -15,15 +15,18 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def find_root(dir: str | None) -> Path:
-    """The TFDS data directory: the argument, else TFDS_DATA_DIR, else TFDS's default."""
+    """Returns the TFDS data directory: the argument, else TFDS_DATA_DIR, else TFDS's default."""
     return Path(dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def find_folder(root: Path, name: str) -> Path | None:
-    """The folder of a prepared dataset, or None; of several versions the highest unless `name` ends
-    in `:2.0.0`."""
+    """Returns the folder of a prepared dataset, or None.
+
+    Of several versions it is the highest, unless `name` ends in one, as in `:2.0.0`.
+    """
     base, _, version = name.partition(":")
     folder = root / base
+    # A dataset with several configs lies one folder deeper; TFDS notes which is the default.
     default = folder / ".config" / "metadata.json"
     if default.is_file() and not _list_versions(folder):
         folder = folder / json.loads(default.read_text())["default_config_name"]
@@ -48,15 +51,15 @@ def _list_versions(folder: Path) -> list[str]:
 
 
 def download(name: str, root: Path) -> Path:
-    """Has TFDS download and prepare a dataset, and returns its folder.
+    """Has TFDS download and prepare a dataset; returns its folder.
 
     Raises:
       ValueError: if TFDS doesn't know it, or can't prepare it here: with the command that can.
     """
     import tensorflow_datasets as tfds
 
-    # TFDS stops importing its older datasets at the first group that lacks a package; the rest
-    # would be unknown.
+    # TFDS stops importing its older datasets at the first group that lacks a package, and doesn't
+    # know those after it. Imported here one by one, each group that can be imported is known.
     for group in ("text", "image", "image_classification", "question_answering", "structured"):
         with contextlib.suppress(Exception):
             importlib.import_module(f"tensorflow_datasets.{group}")
@@ -75,8 +78,8 @@ def download(name: str, root: Path) -> Path:
         with contextlib.redirect_stdout(sys.stderr):
             builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
             builder.download_and_prepare()
-    # Whatever fails in there, the network, a missing TensorFlow or a wrong config name, the way out
-    # is the same.
+    # Whatever fails, be it the network, a missing TensorFlow or a wrong config name, the advice is
+    # the same.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -90,7 +93,8 @@ def _check_config(base: str, config: str) -> None:
 
     try:
         configs = list(tfds.builder_cls(base).builder_configs)
-    except Exception:  # A dataset whose code can't be imported here gets `download`'s message.
+    # A dataset whose code can't be imported here gets `download`'s message.
+    except Exception:
         return
     if config and config not in configs:
         nearest = difflib.get_close_matches(config, configs, n=5, cutoff=0.0)
@@ -100,7 +104,7 @@ def _check_config(base: str, config: str) -> None:
 
 
 def advise(name: str, root: Path) -> str:
-    """The one-off command that prepares a dataset with TensorFlow."""
+    """Returns advice with the one command that prepares a dataset with TensorFlow."""
     call = (
         f"tfds.builder('{name}', data_dir='{root}',"
         f" file_format='array_record').download_and_prepare()"

@@ -1,4 +1,4 @@
-"""A TFDS dataset written whole or not at all, without TensorFlow."""
+"""Writes a TFDS dataset completely or not at all, without TensorFlow."""
 
 import contextlib
 import io
@@ -13,7 +13,8 @@ from typing import Any
 from absl import logging
 
 _PREFIX = ".preparing-"
-_ABANDONED = 24 * 3600  # Seconds after which an unfinished preparation is taken for dead.
+# Seconds after which an unfinished preparation is taken to be from a process that was killed.
+_ABANDONED = 24 * 3600
 
 
 def prepare_whole(
@@ -22,10 +23,9 @@ def prepare_whole(
     make_builder: Callable[[Path], Any],
     beside: Mapping[str, str] | None = None,
 ) -> None:
-    """Has a builder write its dataset to a folder of its own, which is moved to its place when
-    complete.
+    """Has a builder write its dataset to a scratch folder, which is moved into place when complete.
 
-    So neither a kill nor a second process preparing the same thing can leave half of it there.
+    So neither a kill nor a second process that prepares the same thing can leave half of it there.
 
     Args:
       root: TFDS data directory, created if missing.
@@ -36,6 +36,7 @@ def prepare_whole(
     """
     root.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
+    # Under the same root, so that the move is a rename within one file system and thus atomic.
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
     try:
         with _quiet():
@@ -47,7 +48,8 @@ def prepare_whole(
         try:
             os.rename(scratch / relative, target)
         except OSError:
-            if not target.is_dir():  # Otherwise another process was first, with the same content.
+            # If the target exists, another process was first, with the same content.
+            if not target.is_dir():
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -65,8 +67,7 @@ def _quiet() -> Iterator[None]:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    # TFDS announces the scratch folder on stdout and warns that the config, which is ours, is not
-    # its own.
+    # TFDS announces the scratch folder on stdout, and warns of a config that is not one of its own.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

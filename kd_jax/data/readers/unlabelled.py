@@ -1,5 +1,7 @@
-"""Inputs without labels, as a stream: lines of text, tables, images. A row that can't be read says
-why, in place."""
+"""Reads inputs without labels as a stream: lines of text, tables, images.
+
+A row that can't be read keeps its place and says why.
+"""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +18,10 @@ from kd_jax.data.source import Rejected
 
 @dataclass(frozen=True)
 class Row:
-    """One input.
+    """One input to predict for, or the reason why it can't be read.
 
     Attributes:
-      place: where it stands, `{"row": line from 1}` or `{"file": name}`.
+      place: where it is, `{"row": line from 1}` or `{"file": name}`.
       value: a text, a pair of texts, or an image uint8 `[H, W, C]`; None where it can't be read.
       error: why it can't be read, or None.
     """
@@ -30,11 +32,11 @@ class Row:
 
 
 def read(path: Path, modality: str, columns: Sequence[str], channels: int | None) -> Iterator[Row]:
-    """The rows of a file or folder, one at a time.
+    """Returns the rows of a file or folder, read one at a time.
 
     Args:
-      path: for text a .txt file of one text a line, or a .csv, .tsv or .jsonl file; for images a
-        file or a folder, searched through.
+      path: for text a .txt file with one text in a line, or a .csv, .tsv or .jsonl file; for images
+        a file or a folder, which is searched with all folders in it.
       modality: "text" or "image".
       columns: of a table, that hold the text: one, or two for pairs.
       channels: of images, 1 or 3.
@@ -64,6 +66,7 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
 
 def _read_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
+        # Decoded line by line, so that one bad byte costs one line and not the whole file.
         for number, line in enumerate(file, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -86,6 +89,8 @@ def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(sorted(header))}"
             )
         for number, record in found:
+            # Bad rows come in their place among the good ones, so that the output has the input's
+            # order.
             yield from _take(bad)
             try:
                 text = tuple(tables.clean_text(record, column) for column in columns)
@@ -97,7 +102,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _take(bad: list[Rejected]) -> Iterator[Row]:
-    """What was rejected since the last look."""
+    """Yields what was rejected since the last call."""
     yield from (Row({"row": rejected.row}, None, rejected.reason) for rejected in bad)
     bad.clear()
 
@@ -115,12 +120,14 @@ def _read_images(path: Path, channels: int | None) -> Iterator[Row]:
         place = {"file": file.relative_to(root).as_posix()}
         try:
             yield Row(place, image_decoding.decode(file.read_bytes(), channels))
+        # Only the first line: Pillow's messages may be several lines long, a row of the output is
+        # one.
         except image_decoding.UNREADABLE as error:
             yield Row(place, None, f"unreadable image: {error}".splitlines()[0])
 
 
 def show_progress(items: Iterable[Row]) -> Iterator[Row]:
-    """The items, counted on stderr if somebody watches."""
+    """Yields the items, counted on stderr if it is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return

@@ -1,5 +1,5 @@
-"""Views: how one model sees an example, as tokens or as a normalized image, and augmentation before
-  it.
+"""Shows examples to a model, as tokens or as normalized images, augmented in training.
 
-A new view is one file here; `kd_jax/data/run_datasets.py` chooses it.
+A view prepares a source once and then looks up batches of it by position. A new view is one file
+here with a `prepare` and a `gather`; `kd_jax/data/run_datasets.py` chooses it.
 """

@@ -1,8 +1,8 @@
-"""Random crops and flips of training images: drawn once for the global batch, seen alike through
-  every view.
+"""Crops and flips training images at random, the same way in every view.
 
 A draw belongs to a position in the global batch, so it is the same on any number of processes; and
-teacher and student see the same crop, whatever the sizes of their views."""
+teacher and student see the same crop, whatever the sizes of their views.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from kd_jax.core.options import check_keys
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for some images.
+    """The random numbers that augment some images.
 
     Attributes:
       shift: [b, 2] float32, downwards and to the right, as fractions of the image's height and
@@ -32,7 +32,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images vary.
+    """How training images vary: by shifts and mirror images.
 
     Attributes:
       crop: pixels of the source image by which it is shifted at most, along both axes; what comes
@@ -46,8 +46,12 @@ class Augmentation:
     size: tuple[int, int]
 
     def draw(self, rng: np.random.Generator, count: int) -> Draws:
-        """Draws for the `count` images of a global batch; the whole batch's whatever part of it is
-        read."""
+        """Draws for the `count` images of a global batch.
+
+        The whole batch is drawn for, whichever part of it is then read.
+        """
+        # Fractions instead of pixels: a view of another size moves its images by as much of their
+        # height and width.
         shift = rng.integers(-self.crop, self.crop + 1, (count, 2)) / np.array(self.size)
         return Draws(shift.astype(np.float32), rng.random(count) < self.flip)
 
@@ -66,6 +70,7 @@ def make_augmentation(spec: Mapping[str, Any], size: tuple[int, int] | None) -> 
     crop, flip = spec["crop"], spec["flip"]
     if crop == 0 and flip == 0:
         return None
+    # `crop` counts pixels of the source, which mean nothing if its images differ in size.
     if size is None:
         raise ValueError(
             f"data.augmentation needs images of one size; here crop and flip must be 0, got {crop},"
@@ -85,16 +90,19 @@ def augment(images: np.ndarray, draws: Draws) -> np.ndarray:
 
     Args:
       images: [b, H, W, C] uint8, of any size; shifts are rounded to its pixels.
-      draws: of the b images.
+      draws: for the b images.
 
     Returns:
       The same shape and dtype, black where the shift leaves nothing.
     """
     count, height, width, _ = images.shape
     down, right = np.rint(draws.shift * np.array((height, width), np.float32)).astype(np.int64).T
+    # Where each row and column of the result comes from. One gather for all images then replaces a
+    # loop over them.
     rows = np.arange(height) - down[:, None]
     columns = np.arange(width) - right[:, None]
     columns = np.where(draws.flipped[:, None], columns[:, ::-1], columns)
+    # Positions outside are clipped to be valid for the gather and blackened after it.
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
         :, None, :
     ]

@@ -1,4 +1,4 @@
-"""The view of images that a model reads: resized, converted, normalised."""
+"""Resizes, converts and normalizes images as a model reads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from kd_jax.data.views.augmentation import Draws, augment
 
 @dataclass(frozen=True)
 class ImageView:
-    """Images as (x / 255 - mean) / std.
+    """A view of images: (x / 255 - mean) / std.
 
     Attributes:
       size: height and width to resize to, bilinearly; None: as they are.
-      mean: one value, or one a channel.
+      mean: one value, or one for each channel.
       std: the same.
       channels: 1 or 3; None: as they are.
     """
@@ -50,6 +50,8 @@ class ImageView:
                 )
         images = source.inputs
         same = isinstance(images, np.ndarray) and example.shape == images.shape[1:]
+        # Otherwise images are converted when a batch is gathered, again in each epoch. They are
+        # kept as uint8, a quarter of what normalized ones take.
         if not same and example.nbytes * len(source) <= image_decoding.MEMORY:
             images = np.empty((len(source), *example.shape), np.uint8)
             for index, image in enumerate(
@@ -59,7 +61,7 @@ class ImageView:
         return PreparedImages(images, self)
 
     def convert(self, image: np.ndarray) -> np.ndarray:
-        """One image, uint8 [h, w, c] -> uint8 [H, W, C]."""
+        """Resizes one image and converts its channels, uint8 [h, w, c] -> uint8 [H, W, C]."""
         if self.channels is not None:
             image = image_decoding.convert_channels(image, self.channels)
         if self.size is None or image.shape[:2] == tuple(self.size):
@@ -83,13 +85,19 @@ class PreparedImages:
     def gather(
         self, indices: np.ndarray, length: int | None, draws: Draws | None = None
     ) -> dict[str, np.ndarray]:
-        """`images` [b, H, W, C] float32 of the examples at `indices` [b], moved as drawn; `length`
-        means nothing."""
+        """Returns `images` [b, H, W, C] float32 of the examples at `indices`.
+
+        Args:
+          indices: [b] positions in the source.
+          length: ignored; it is for text.
+          draws: how each image is augmented; None: not at all.
+        """
         del length
         if isinstance(self._images, np.ndarray):
             images = self._images[indices]
         else:
             images = np.stack([self._view.convert(self._images[int(index)]) for index in indices])
+        # Before normalization, since what a shift leaves empty is black, which is 0 only in uint8.
         if draws is not None:
             images = augment(images, draws)
         return {"images": (images.astype(np.float32) / 255 - self._mean) / self._std}

@@ -1,4 +1,4 @@
-"""Tokenizers, and the view of text that a model reads through one."""
+"""Loads or trains tokenizers, and turns text into token ids as a model reads it."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,10 @@ from kd_jax.data.source import Source
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PADDING_TOKENS = ("[PAD]", "<pad>")
-"""What BERT's and RoBERTa's vocabularies call the token that fills a text up."""
+"""What BERT's and RoBERTa's vocabularies call the token that fills up short texts."""
 
-_CHUNK = 4_096  # Texts tokenised at a time; bounds the memory that the encodings take.
+# Texts tokenized at a time, which bounds the memory that the encodings take.
+_CHUNK = 4_096
 
 
 def load_tokenizer(
@@ -44,8 +45,8 @@ def load_tokenizer(
             f" tokenizer.json"
         )
     tokenizer = Tokenizer.from_file(str(file))
-    # A published file may bring a length of its own; here the view decides. Which token pads stays
-    # known.
+    # A published file may set a length to pad or cut to; here the view decides. Which token pads is
+    # kept.
     if tokenizer.padding is not None:
         tokenizer.enable_padding(**tokenizer.padding | {"length": None, "pad_to_multiple_of": None})
     tokenizer.no_truncation()
@@ -54,13 +55,13 @@ def load_tokenizer(
 
 @dataclass(frozen=True)
 class TextView:
-    """Text as token ids, cut to `max_length` with the special tokens kept."""
+    """A view of text as token ids, cut to `max_length` with the special tokens kept."""
 
     tokenizer: Tokenizer
     max_length: int
 
     def prepare(self, source: Source) -> "PreparedText":
-        """Tokenises a whole source.
+        """Tokenizes a whole source.
 
         Raises:
           ValueError: if it holds images, `max_length` leaves no room for text, or no token pads.
@@ -76,9 +77,8 @@ class TextView:
                 f"max_length {self.max_length} leaves no room beside {special} special tokens"
             )
         padding = padding_id(self.tokenizer)
-        tokenizer = Tokenizer.from_str(
-            self.tokenizer.to_str()
-        )  # Truncation is set on a copy, not on the caller's.
+        # Truncation is set on a copy: several views share the caller's tokenizer.
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
         ids, types, lengths = [], [], []
@@ -97,7 +97,11 @@ class TextView:
 
 
 class PreparedText:
-    """A source's token ids, ragged in one flat array; `lengths` [N] int32 counts each example's."""
+    """A source's token ids, one example after the other in one flat array.
+
+    `lengths` [N] int32 counts each example's tokens. A padded array would take the longest
+    example's length for every one.
+    """
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class PreparedText:
     def gather(
         self, indices: np.ndarray, length: int | None, draws: None = None
     ) -> dict[str, np.ndarray]:
-        """The view of some examples.
+        """Returns some examples as a model reads them.
 
         Args:
           indices: [b] positions in the source.
@@ -137,6 +141,7 @@ class PreparedText:
             raise ValueError(f"an example of {lengths.max()} tokens doesn't fit in {length}")
         positions = np.arange(length)
         mask = positions < lengths[:, None]
+        # Padding reads place 0, which always exists, and is overwritten with the padding token.
         places = np.where(mask, self._starts[indices][:, None] + positions, 0)
         view = {
             "input_ids": np.where(mask, self._ids[places], np.int32(self._padding)),
@@ -148,8 +153,9 @@ class PreparedText:
 
 
 def padding_id(tokenizer: Tokenizer) -> int:
-    """The id that fills texts up: that of the tokenizer's own padding section, else of "[PAD]",
-      else of "<pad>".
+    """Returns the id of the token that fills up short texts.
+
+    It is that of the tokenizer's own padding section, else of "[PAD]", else of "<pad>".
 
     Raises:
       ValueError: if there is none of these.

@@ -84,13 +84,13 @@ class ScoresTerm(LossTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionScoresMSE(ScoresTerm):
-    """Mean squared difference of attention scores (TinyBERT, 2019)."""
+    """Mean squared difference of attention scores (TinyBERT, 2020)."""
 
     loss = staticmethod(losses.attention_scores_mse)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelationKL(ScoresTerm):
-    """KL divergence of relations of queries, keys or values (MiniLM, 2020; MiniLMv2, 2020)."""
+    """KL divergence of relations of queries, keys or values (MiniLM, 2020; MiniLMv2, 2021)."""
 
     loss = staticmethod(losses.relation_kl)

@@ -20,7 +20,7 @@ Layers = str | Sequence[str]
 
 
 def layer_pairs(student: Layers, teacher: Layers) -> list[tuple[str, str]]:
-    """The layers that are compared, one pair or several of one length.
+    """Returns the pairs of layers that are compared, student's and teacher's.
 
     Raises:
       ValueError: if they differ in number.
@@ -36,10 +36,10 @@ def layer_pairs(student: Layers, teacher: Layers) -> list[tuple[str, str]]:
 
 
 class ProjectedPair:
-    """A pair of layers, the student's mapped and both brought to one size.
+    """A pair of layers, the student's projected and both brought to one size.
 
     Args:
-      spec: where the term stands.
+      spec: what the term may read.
       teacher: the teacher's name.
       layers: of student and teacher.
       mapping: a name of `kd_jax.models.projectors.projectors.PROJECTORS`, or None.
@@ -61,7 +61,7 @@ class ProjectedPair:
         )
 
     def init(self, key: jax.Array) -> Any:
-        """The mapping's parameters, in float32 or wider; `{}` without one."""
+        """Returns the projector's parameters, in float32 or wider; `{}` without one."""
         if self._network is None:
             return {}
         example = jnp.zeros(self._inner.shape, self._inner.dtype)
@@ -75,15 +75,14 @@ class ProjectedPair:
             student, teacher = to_common_size(student, teacher)
         if self._network is not None:
             options = {"where": where, "axis_name": axis_name} if self._network.normalizes else {}
-            # The mapping is left behind with its running statistics: only the batch's are ever
-            # used.
+            # A projector never runs in evaluation mode, so its running statistics are dropped.
             student, _ = self._network.apply(
                 {"params": params}, student, **options, mutable=["batch_stats"]
             )
         return student, teacher
 
     def read(self, params: Any, context: StepContext) -> tuple[jax.Array, jax.Array]:
-        """The student's mapped layer and the teacher's."""
+        """Returns the student's projected layer and the teacher's, of a microbatch."""
         student = context.student.features[self._layers[0]]
         teacher = context.teachers[self._teacher].features[self._layers[1]]
         return self._compared(
@@ -108,17 +107,17 @@ class ProjectedPair:
 def project_pairs(
     spec: TermSpec, teacher: str, student: Layers, layers: Layers, mapping: str | None
 ) -> list[ProjectedPair]:
-    """One `Mapped` for each pair of layers."""
+    """Returns one `ProjectedPair` for each pair of layers."""
     return [ProjectedPair(spec, teacher, pair, mapping) for pair in layer_pairs(student, layers)]
 
 
 def add(found: Sequence[jax.Array]) -> jax.Array:
-    """The sum of the values of several pairs."""
+    """Returns the sum of the values of several pairs."""
     return functools.reduce(jnp.add, found)
 
 
 def init_pairs(pairs: Sequence[ProjectedPair]) -> Callable[[jax.Array], tuple[Any, Any]]:
-    """A term's `init`: the parameters of each pair's mapping under the pair's number."""
+    """Returns a term's `init`: the parameters of each pair's projector under the pair's number."""
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         keys = jax.random.split(key, len(pairs))
@@ -192,13 +191,14 @@ class VectorTerm(LayerTerm):
 class MapTerm(LayerTerm):
     """A loss `(student_map, teacher_map) -> [B]` of feature maps.
 
-    Text layers `[B, T, D]` are read as maps `[B, T, 1, D]` of which the tokens that count, count.
+    Text layers `[B, T, D]` are read as maps `[B, T, 1, D]`; padding is left out.
 
     Attributes:
       student: a layer of the student, or several.
       teacher: as many layers of the teacher, in the same order; their losses are added.
       mapping: name of the projector from the student's layer to the teacher's width, or None.
       source: the teacher's name, where there are several.
+      equal: whether both maps must have one shape; of the class of terms.
     """
 
     equal: ClassVar[bool] = False
@@ -238,7 +238,7 @@ def _as_map(shape: Any) -> jax.ShapeDtypeStruct:
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenMSE(VectorTerm):
-    """Mean squared difference of hidden vectors (FitNets, 2014; TinyBERT, 2019)."""
+    """Mean squared difference of hidden vectors (FitNets, 2015; TinyBERT, 2020)."""
 
     loss = staticmethod(losses.hidden_mse)
 
@@ -252,14 +252,18 @@ class CosineDistance(VectorTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizedMSE(VectorTerm):
-    """Squared distance of vectors of length 1 (patient knowledge distillation, 2019)."""
+    """Squared distance of vectors scaled to length 1 (patient knowledge distillation, 2019)."""
 
     loss = staticmethod(losses.normalized_mse)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionTransfer(MapTerm):
-    """Spatial attention maps (attention transfer, 2016)."""
+    """Mean squared difference of spatial attention maps (attention transfer, 2017).
+
+    Attributes:
+      p: power of the activations, at least 1; larger looks at the strongest ones alone.
+    """
 
     loss = staticmethod(losses.attention_transfer)
     p: int = 2
@@ -267,14 +271,18 @@ class AttentionTransfer(MapTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronSelectivity(MapTerm):
-    """Activation patterns of channels (neuron selectivity transfer, 2017)."""
+    """Discrepancy of the channels' activation patterns (neuron selectivity transfer, 2017)."""
 
     loss = staticmethod(losses.neuron_selectivity)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationBoundary(MapTerm):
-    """A hinge on responses before the ReLU (activation boundaries, 2018)."""
+    """A hinge on responses before the ReLU (activation boundaries, 2019).
+
+    Attributes:
+      margin: how far beyond zero a response must be, > 0; a number or a schedule.
+    """
 
     loss = staticmethod(losses.activation_boundary)
     equal: ClassVar[bool] = True
@@ -283,7 +291,7 @@ class ActivationBoundary(MapTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class HierarchicalContext(MapTerm):
-    """Differences at several scales (ReviewKD's loss alone, 2021)."""
+    """Squared differences at several scales (ReviewKD's loss without its fusion, 2021)."""
 
     loss = staticmethod(losses.hierarchical_context)
     equal: ClassVar[bool] = True
@@ -291,7 +299,7 @@ class HierarchicalContext(MapTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class FlowOfSolution(LossTerm):
-    """Gram matrices between each layer named and the next (FSP, 2017).
+    """Squared difference of the Gram matrices between each layer and the next (FSP, 2017).
 
     Attributes:
       student: two layers of the student or more.

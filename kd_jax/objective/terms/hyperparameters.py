@@ -26,10 +26,10 @@ def of_loss(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 class Settings:
-    """The hyperparameters of a loss by the step, checked before anything compiles.
+    """A loss's hyperparameters as functions of the step, checked before anything compiles.
 
     Args:
-      loss: the function; what isn't given keeps its default.
+      loss: the function; a hyperparameter that isn't given keeps the loss's default.
       given: name -> number or schedule.
       *shapes: what the loss will be called with, as `jax.ShapeDtypeStruct`s: it is traced once with
         each extreme of each schedule, so that its own checks speak first.
