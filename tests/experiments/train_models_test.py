@@ -26,7 +26,7 @@ def config(**overrides):
             del found.models[name]
         found.compare = dict(student="student", baseline="student", teacher="wide")
     short = {
-        "training.epochs": 0.5,
+        "training.epochs": 1.0,  # 9 steps.
         "checkpoint.every_steps": EVERY,
         "logging.every_steps": 1,
         "parallel.data": 1,
