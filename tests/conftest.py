@@ -11,8 +11,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
+
+# The shapes in annotations are checked at every call, in tests only.
+jaxtyping.install_import_hook(["kd_jax.losses", "kd_jax.models"], "typechecker.check")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -21,6 +25,14 @@ jax.config.update(
     "jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "kd_jax-tests-compiled")
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def own_refusals():
+    """Switches the check of annotations off, for tests of what a function itself refuses."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

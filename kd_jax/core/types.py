@@ -14,9 +14,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int, Real
 
 Array = jax.Array | np.ndarray
 PyTree = Any
+Scalar = int | float | np.number | Array
+"""A number: Python's, NumPy's, or a `[]` array, which may be traced."""
 Count = Annotated[int, "0 or more"]
 """A model's option that counts something of which there may be none."""
 Variables = Mapping[str, PyTree]
@@ -44,11 +47,11 @@ class Batch:
       valid: [B] bool, false for the rows that only fill an evaluation batch.
     """
 
-    index: Array
+    index: Int[Array, "*b"]
     views: dict[str, View]
-    labels: Array
-    label_valid: Array
-    valid: Array
+    labels: Int[Array, "*b"] | Float[Array, "*b k"]
+    label_valid: Bool[Array, "*b"]
+    valid: Bool[Array, "*b"]
 
 
 @flax.struct.dataclass
@@ -64,7 +67,7 @@ class ModelOutput:
         reads cost nothing under jit.
     """
 
-    logits: jax.Array
+    logits: Float[jax.Array, "*b k"]
     features: dict[str, jax.Array]
 
 
@@ -79,8 +82,8 @@ class Mean:
       count: [] how many counted.
     """
 
-    total: Array
-    count: Array
+    total: Real[Array, ""]
+    count: Real[Array, ""]
 
     def __add__(self, other: Mean) -> Mean:
         return Mean(self.total + other.total, self.count + other.count)

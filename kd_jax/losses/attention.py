@@ -3,7 +3,9 @@ example."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
+from kd_jax.core.types import Array
 from kd_jax.losses.checks import (
     at_least_float32,
     masked_mean,
@@ -14,7 +16,7 @@ from kd_jax.losses.checks import (
 )
 
 
-def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array):
+def _prepare_scores(student_scores: Array, teacher_scores: Array, mask: Array):
     """The scores in at least float32, zero at pairs that don't count, and the mask `[B, T]` as
     bool."""
     student, teacher = prepare(student_scores, teacher_scores, "scores")
@@ -29,7 +31,9 @@ def _prepare_scores(student_scores: jax.Array, teacher_scores: jax.Array, mask: 
     return jnp.where(pairs, student, 0), jnp.where(pairs, teacher, 0), valid
 
 
-def self_relations(vectors: jax.Array, heads: int) -> jax.Array:
+def self_relations(
+    vectors: Float[Array, "b h t d"], heads: int
+) -> Float[jax.Array, "b {heads} t t"]:
     """MiniLMv2's relations of queries, keys or values among themselves, scaled dot products.
 
     The heads are joined and split into `heads` others, so that student and teacher may have any
@@ -56,7 +60,11 @@ def self_relations(vectors: jax.Array, heads: int) -> jax.Array:
     return jnp.einsum("bqhd,bkhd->bhqk", split, split) * split.shape[-1] ** -0.5
 
 
-def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array) -> jax.Array:
+def relation_kl(
+    student_scores: Float[Array, "b heads t t"],
+    teacher_scores: Float[Array, "b heads t t"],
+    mask: Shaped[Array, "b t"],
+) -> Float[jax.Array, " b"]:
     """MiniLM's relation loss: `KL(teacher || student)` of the softmaxed rows of two relation
       matrices.
 
@@ -94,8 +102,10 @@ def relation_kl(student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.
 
 
 def attention_scores_mse(
-    student_scores: jax.Array, teacher_scores: jax.Array, mask: jax.Array
-) -> jax.Array:
+    student_scores: Float[Array, "b heads t t"],
+    teacher_scores: Float[Array, "b heads t t"],
+    mask: Shaped[Array, "b t"],
+) -> Float[jax.Array, " b"]:
     """TinyBERT's attention loss: mean squared difference of the scores before the softmax.
 
     Computed in at least float32. No gradient reaches the teacher.

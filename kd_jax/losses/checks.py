@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
-
+from kd_jax.core.types import Array, Scalar
 
 # Checks
 
@@ -44,7 +43,7 @@ def require_floating(array: Array, what: str) -> None:
         raise ValueError(f"{what} must be floating point, got {array.dtype}")
 
 
-def require_positive(value: float | Array, what: str) -> None:
+def require_positive(value: Scalar, what: str) -> None:
     """Refuses a Python number that is not positive; a traced value can't be checked.
 
     Raises:
@@ -54,7 +53,7 @@ def require_positive(value: float | Array, what: str) -> None:
         raise ValueError(f"{what} must be positive, got {value}")
 
 
-def require_within(value: float | Array, low: float, high: float, what: str) -> None:
+def require_within(value: Scalar, low: Scalar, high: Scalar, what: str) -> None:
     """Refuses a Python number outside `[low, high]`; a traced value can't be checked.
 
     Raises:
@@ -67,13 +66,13 @@ def require_within(value: float | Array, low: float, high: float, what: str) -> 
 # Precision
 
 
-def at_least_float32(*arrays: Array) -> tuple[Array, ...]:
+def at_least_float32(*arrays: Array) -> tuple[jax.Array, ...]:
     """The arrays in the widest of their dtypes and float32."""
     dtype = jnp.result_type(jnp.float32, *arrays)
     return tuple(jnp.asarray(array).astype(dtype) for array in arrays)
 
 
-def prepare(student: Array, teacher: Array, what: str) -> tuple[Array, Array]:
+def prepare(student: Array, teacher: Array, what: str) -> tuple[jax.Array, jax.Array]:
     """A pair in at least float32, the teacher's side without gradient.
 
     Raises:
@@ -85,7 +84,7 @@ def prepare(student: Array, teacher: Array, what: str) -> tuple[Array, Array]:
     return student, teacher
 
 
-def einsum(subscripts: str, *operands: Array) -> Array:
+def einsum(subscripts: str, *operands: Array) -> jax.Array:
     """`jnp.einsum` in the operands' full precision; accelerators would round float32 to bfloat16 or
     TF32 otherwise."""
     return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
@@ -94,18 +93,18 @@ def einsum(subscripts: str, *operands: Array) -> Array:
 # Norms
 
 
-def safe_sqrt(x: Array) -> Array:
+def safe_sqrt(x: jax.Array) -> jax.Array:
     """The square root of `x >= 0`, with gradient 0 instead of infinity at 0."""
     zero = x == 0  # Not `x > 0`, which would make 0 of a NaN.
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
-def safe_norm(x: Array, axis: int | Sequence[int] = -1, *, keepdims: bool = False) -> Array:
+def safe_norm(x: jax.Array, axis: int | Sequence[int] = -1, *, keepdims: bool = False) -> jax.Array:
     """The L2 norm along `axis`, with gradient 0 instead of NaN at a zero vector."""
     return safe_sqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=keepdims))
 
 
-def normalize(x: Array, axis: int | Sequence[int] = -1) -> Array:
+def normalize(x: jax.Array, axis: int | Sequence[int] = -1) -> jax.Array:
     """`x` over its L2 norm along `axis`; a zero vector stays zero, with gradient 0."""
     norm = safe_norm(x, axis, keepdims=True)
     return x / jnp.where(norm == 0, 1, norm)
@@ -114,7 +113,7 @@ def normalize(x: Array, axis: int | Sequence[int] = -1) -> Array:
 # Means over what counts
 
 
-def as_where(where: Array | None, shape: Sequence[int], what: str) -> Array:
+def as_where(where: Array | None, shape: Sequence[int], what: str) -> jax.Array:
     """`where` as bool of the given shape; all true for None.
 
     Raises:
@@ -129,18 +128,18 @@ def as_where(where: Array | None, shape: Sequence[int], what: str) -> Array:
     return jnp.asarray(where).astype(bool)
 
 
-def masked_sum(x: Array, where: Array, axis: int | Sequence[int] | None = None) -> Array:
+def masked_sum(x: Array, where: Array, axis: int | Sequence[int] | None = None) -> jax.Array:
     """The sum of `x` where `where`, of the same shape, is true."""
     return jnp.sum(jnp.where(where, x, 0), axis=axis)
 
 
-def masked_mean(x: Array, where: Array, axis: int | Sequence[int] | None = None) -> Array:
+def masked_mean(x: Array, where: Array, axis: int | Sequence[int] | None = None) -> jax.Array:
     """The mean of `x` where `where`, of the same shape, is true; 0 where nothing counts."""
     count = jnp.sum(where, axis=axis, dtype=x.dtype)
     return masked_sum(x, where, axis) / jnp.maximum(count, 1)
 
 
-def huber(difference: Array) -> Array:
+def huber(difference: Array) -> jax.Array:
     """Half the square up to 1, linear beyond: Huber's function with threshold 1."""
     size = jnp.abs(difference)
     return jnp.where(size < 1, 0.5 * jnp.square(difference), size - 0.5)

@@ -1,10 +1,14 @@
 """Contrastive losses: the student's embedding should tell its own example's teacher embedding from
 the others'."""
 
+from typing import no_type_check
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.checks import (
     as_where,
     at_least_float32,
@@ -21,12 +25,12 @@ from kd_jax.losses.checks import (
 
 
 def info_nce(
-    student: jax.Array,
-    teacher: jax.Array,
+    student: Float[Array, "b d"],
+    teacher: Float[Array, "b d"],
     *,
-    temperature: float | jax.Array = 0.07,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    temperature: Scalar = 0.07,
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, " b"]:
     """InfoNCE with the batch's other examples as negatives: cross-entropy of picking one's own
       teacher embedding.
 
@@ -63,6 +67,8 @@ def info_nce(
     return jnp.where(rows, -jnp.diagonal(log_q), 0)
 
 
+# A transformation builds it around whatever it makes of the leaves, so types aren't checked.
+@no_type_check
 @flax.struct.dataclass
 class ContrastMemory:
     """What CRD remembers of every example of the dataset.
@@ -75,10 +81,10 @@ class ContrastMemory:
       teacher_normalizer: `[]` of the scores of teacher embeddings against `student`, likewise.
     """
 
-    student: jax.Array
-    teacher: jax.Array
-    student_normalizer: jax.Array
-    teacher_normalizer: jax.Array
+    student: Float[Array, "n d"]
+    teacher: Float[Array, "n d"]
+    student_normalizer: Float[Array, ""]
+    teacher_normalizer: Float[Array, ""]
 
 
 def init_contrast_memory(key: jax.Array, examples: int, width: int) -> ContrastMemory:
@@ -93,8 +99,12 @@ def init_contrast_memory(key: jax.Array, examples: int, width: int) -> ContrastM
 
 
 def sample_negatives(
-    key: jax.Array, labels: jax.Array, order: jax.Array, starts: jax.Array, count: int
-) -> jax.Array:
+    key: jax.Array,
+    labels: Int[Array, " b"],
+    order: Int[Array, " n"],
+    starts: Int[Array, " _"],
+    count: int,
+) -> Int[jax.Array, "b {count}"]:
     """Draws examples of other classes, with replacement.
 
     Args:
@@ -119,20 +129,20 @@ def sample_negatives(
         (drawn * others[:, None]).astype(jnp.int32), jnp.maximum(others - 1, 0)[:, None]
     )
     position = jnp.where(position >= start[:, None], position + (stop - start)[:, None], position)
-    return order[jnp.minimum(position, total - 1)].astype(jnp.int32)
+    return jnp.asarray(order, jnp.int32)[jnp.minimum(position, total - 1)]
 
 
 def contrastive_representation(
-    student: jax.Array,
-    teacher: jax.Array,
-    index: jax.Array,
-    negatives: jax.Array,
+    student: Float[Array, "b d"],
+    teacher: Float[Array, "b d"],
+    index: Int[Array, " b"],
+    negatives: Int[Array, "b k"],
     memory: ContrastMemory,
     *,
     temperature: float = 0.07,
     momentum: float = 0.5,
-    where: jax.Array | None = None,
-) -> tuple[jax.Array, ContrastMemory]:
+    where: Shaped[Array, " b"] | None = None,
+) -> tuple[Float[jax.Array, " b"], ContrastMemory]:
     """CRD: noise-contrastive estimation of whether a student and a teacher embedding are of one
       example.
 

@@ -6,7 +6,9 @@ counts; None: all count."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.checks import (
     at_least_float32,
     masked_mean,
@@ -20,12 +22,12 @@ POSITIONS, ALL = (1, 2), (1, 2, 3)
 
 
 def overhaul(
-    student_map: jax.Array,
-    teacher_map: jax.Array,
-    margin: jax.Array,
+    student_map: Float[Array, "b h w c"],
+    teacher_map: Float[Array, "b h w c"],
+    margin: Float[Array, " c"],
     *,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    where: Shaped[Array, "b h w"] | None = None,
+) -> Float[jax.Array, " b"]:
     """OFD's partial L2 distance of maps before the ReLU, to the teacher cut off from below at its
     margin.
 
@@ -63,12 +65,12 @@ def overhaul(
 
 
 def activation_boundary(
-    student_map: jax.Array,
-    teacher_map: jax.Array,
+    student_map: Float[Array, "b h w c"],
+    teacher_map: Float[Array, "b h w c"],
     *,
-    margin: float | jax.Array = 1.0,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    margin: Scalar = 1.0,
+    where: Shaped[Array, "b h w"] | None = None,
+) -> Float[jax.Array, " b"]:
     """AB: a hinge on the student's responses before the ReLU, to be on the teacher's side of zero
       by a margin.
 
@@ -100,12 +102,12 @@ def activation_boundary(
 
 
 def variational(
-    student_mean: jax.Array,
-    log_scale: jax.Array,
-    teacher_map: jax.Array,
+    student_mean: Float[Array, "b h w c"],
+    log_scale: Float[Array, " c"],
+    teacher_map: Float[Array, "b h w c"],
     *,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    where: Shaped[Array, "b h w"] | None = None,
+) -> Float[jax.Array, " b"]:
     """VID: negative log-likelihood of the teacher's map under a Gaussian round the student's
       prediction of it.
 

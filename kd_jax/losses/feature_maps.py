@@ -7,7 +7,9 @@ count."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
+from kd_jax.core.types import Array
 from kd_jax.losses.checks import einsum, masked_mean, normalize, require_equal_shapes
 from kd_jax.losses.pooling import average_pool, prepare_maps
 
@@ -15,8 +17,12 @@ POSITIONS = (1, 2)
 
 
 def attention_transfer(
-    student_map: jax.Array, teacher_map: jax.Array, *, p: float = 2, where: jax.Array | None = None
-) -> jax.Array:
+    student_map: Float[Array, "b h w c"],
+    teacher_map: Float[Array, "b h2 w2 c2"],
+    *,
+    p: float = 2,
+    where: Shaped[Array, "b _ _"] | None = None,
+) -> Float[jax.Array, " b"]:
     """Attention transfer: mean squared difference of the normalised spatial attention maps.
 
     An attention map is the mean over channels of `|x|^p`, scaled to length 1 over all positions.
@@ -49,8 +55,11 @@ def attention_transfer(
 
 
 def factor_transfer(
-    student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student_map: Float[Array, "b h w c"],
+    teacher_map: Float[Array, "b h2 w2 c2"],
+    *,
+    where: Shaped[Array, "b _ _"] | None = None,
+) -> Float[jax.Array, " b"]:
     """Factor transfer as RepDistiller has it: mean absolute difference of the normalised mean
       squares over channels.
 
@@ -78,8 +87,11 @@ def factor_transfer(
 
 
 def hierarchical_context(
-    student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student_map: Float[Array, "b h w c"],
+    teacher_map: Float[Array, "b h2 w2 c2"],
+    *,
+    where: Shaped[Array, "b _ _"] | None = None,
+) -> Float[jax.Array, " b"]:
     """ReviewKD's hierarchical context loss: squared differences at full size and average-pooled to
       4, 2 and 1.
 
@@ -121,8 +133,11 @@ def hierarchical_context(
 
 
 def neuron_selectivity(
-    student_map: jax.Array, teacher_map: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student_map: Float[Array, "b h w c"],
+    teacher_map: Float[Array, "b h2 w2 c2"],
+    *,
+    where: Shaped[Array, "b _ _"] | None = None,
+) -> Float[jax.Array, " b"]:
     """Neuron selectivity transfer: maximum mean discrepancy of the channels' activation patterns.
 
     Each channel's map is scaled to length 1 over positions; the kernel is `k(x, y) = (x . y)^2`.
@@ -154,13 +169,13 @@ def neuron_selectivity(
 
 
 def flow_of_solution(
-    student_first: jax.Array,
-    student_second: jax.Array,
-    teacher_first: jax.Array,
-    teacher_second: jax.Array,
+    student_first: Float[Array, "b _ _ c"],
+    student_second: Float[Array, "b _ _ d"],
+    teacher_first: Float[Array, "b _ _ c"],
+    teacher_second: Float[Array, "b _ _ d"],
     *,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    where: Shaped[Array, "b _ _"] | None = None,
+) -> Float[jax.Array, " b"]:
     """FSP: squared difference of the Gram matrices between the maps of two layers, the flow of the
       solution.
 
@@ -192,7 +207,11 @@ def flow_of_solution(
     return jnp.mean(jnp.square(ours - theirs), axis=(1, 2))
 
 
-def _flow(first: jax.Array, second: jax.Array, where: jax.Array | None) -> jax.Array:
+def _flow(
+    first: Float[Array, "b _ _ c"],
+    second: Float[Array, "b _ _ d"],
+    where: Shaped[Array, "b _ _"] | None,
+) -> Float[jax.Array, "b c d"]:
     # Checked and pooled like a pair of student and teacher; the gradient to the second passes, as
     # both are one model's.
     checked, _, _ = prepare_maps(first, second, where, equal_channels=False)

@@ -2,11 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from kd_jax.core.types import Array
 from kd_jax.losses.checks import normalize, prepare, require_equal_shapes
 
 
-def hidden_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def hidden_mse(
+    student: Float[Array, "*b d"], teacher: Float[Array, "*b d"]
+) -> Float[jax.Array, "*b"]:
     """Mean squared difference of hidden vectors: FitNets' hint, the hidden loss of TinyBERT and
       DistilBERT.
 
@@ -31,7 +35,9 @@ def hidden_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(student - teacher), axis=-1)
 
 
-def normalized_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def normalized_mse(
+    student: Float[Array, "*b d"], teacher: Float[Array, "*b d"]
+) -> Float[jax.Array, "*b"]:
     """Squared distance of the two vectors after each is scaled to length 1: Patient KD.
 
     Computed in at least float32. No gradient reaches the teacher.
@@ -56,7 +62,9 @@ def normalized_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
 
 
-def cosine_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def cosine_distance(
+    student: Float[Array, "*b d"], teacher: Float[Array, "*b d"]
+) -> Float[jax.Array, "*b"]:
     """One minus the cosine of the angle between the two vectors: the hidden loss of DistilBERT.
 
     Computed in at least float32. No gradient reaches the teacher.

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses import fused_gradients
 from kd_jax.losses.checks import (
     at_least_float32,
@@ -42,10 +44,10 @@ def fused_soft_target_kl(
     student: Head,
     teacher: Head,
     *,
-    temperature: float | jax.Array = 1.0,
-    weights: jax.Array | None = None,
+    temperature: Scalar = 1.0,
+    weights: Shaped[Array, " n"] | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """`sum(weights * soft_target_kl(...))` of the heads' logits, equal to it in value and gradient.
 
     Logits and loss are computed in at least float32, and the projection's gradient is summed there.
@@ -78,10 +80,10 @@ def fused_reverse_kl(
     student: Head,
     teacher: Head,
     *,
-    temperature: float | jax.Array = 1.0,
-    weights: jax.Array | None = None,
+    temperature: Scalar = 1.0,
+    weights: Shaped[Array, " n"] | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """`sum(weights * reverse_kl(...))` of the heads' logits; otherwise as
     `fused_soft_target_kl`."""
     require_positive(temperature, "temperature")
@@ -92,10 +94,10 @@ def fused_jensen_shannon(
     student: Head,
     teacher: Head,
     *,
-    beta: float | jax.Array = 0.5,
-    weights: jax.Array | None = None,
+    beta: Scalar = 0.5,
+    weights: Shaped[Array, " n"] | None = None,
     chunk: int = CHUNK,
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """`sum(weights * jensen_shannon(...))` of the heads' logits; `beta` as there, else as
     `fused_soft_target_kl`."""
     require_within(beta, 0, 1, "beta")
@@ -106,8 +108,8 @@ def _fused(
     loss: Callable[..., fused_gradients.Slope],
     student: Head,
     teacher: Head,
-    setting: float | jax.Array,
-    weights: jax.Array | None,
+    setting: Scalar,
+    weights: Array | None,
     chunk: int,
 ) -> jax.Array:
     _check(student, teacher, weights, chunk)
@@ -126,7 +128,7 @@ def _fused(
     return _total(loss, -(-tokens // parts), student, given)
 
 
-def _check(student: Head, teacher: Head, weights: jax.Array | None, chunk: int) -> None:
+def _check(student: Head, teacher: Head, weights: Array | None, chunk: int) -> None:
     for owner, head in (("student", student), ("teacher", teacher)):
         require_floating(head.hidden, f"{owner} hidden states")
         if (

@@ -8,6 +8,7 @@ which is most of the time where the vocabulary is large. Shorthand: `q` is the s
 import jax
 import jax.numpy as jnp
 
+from kd_jax.core.types import Scalar
 from kd_jax.losses.logits import log_mixture
 
 Slope = tuple[jax.Array, jax.Array]
@@ -59,7 +60,7 @@ def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> S
     return (ours * mixed + theirs * forward)[..., 0], slope
 
 
-def _centered(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+def _centered(logits: jax.Array, temperature: Scalar) -> jax.Array:
     """`(logits - max) / T`, whose powers can't overflow."""
     return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
 

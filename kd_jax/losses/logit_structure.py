@@ -6,7 +6,9 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.checks import (
     as_where,
     einsum,
@@ -37,14 +39,14 @@ def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.
 
 
 def decoupled_kd(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array,
-    labels: jax.Array,
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    labels: Int[Array, "*b"],
     *,
-    temperature: float | jax.Array = 4.0,
-    target_weight: float | jax.Array = 1.0,
-    nontarget_weight: float | jax.Array = 8.0,
-) -> jax.Array:
+    temperature: Scalar = 4.0,
+    target_weight: Scalar = 1.0,
+    nontarget_weight: Scalar = 8.0,
+) -> Float[jax.Array, "*b"]:
     """Decoupled knowledge distillation, `T^2 (a TCKD + b NCKD)`.
 
     TCKD is the divergence of the two-way predictions (label's class, all others), NCKD that of the
@@ -82,14 +84,16 @@ def decoupled_kd(
     target = jax.nn.one_hot(jnp.clip(labels, 0, log_q.shape[-1] - 1), log_q.shape[-1], dtype=bool)
     (two_q, rest_q), (two_p, rest_p) = _split_target(log_q, target), _split_target(log_p, target)
     among_rest = jnp.sum(jnp.where(target, 0, jnp.exp(rest_p) * (rest_p - rest_q)), axis=-1)
-    return temperature**2 * (
-        target_weight * divergence(two_p, two_q) + nontarget_weight * among_rest
-    )
+    target_and_rest = divergence(two_p, two_q) * target_weight + among_rest * nontarget_weight
+    return target_and_rest * temperature**2
 
 
 def standardized_kl(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 2.0
-) -> jax.Array:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    *,
+    temperature: Scalar = 2.0,
+) -> Float[jax.Array, "*b"]:
     """`T^2 KL` of the predictions from standardised logits: the student need not match the
     teacher's scale or shift.
 
@@ -118,10 +122,10 @@ def standardized_kl(
     if student.shape[-1] < 2:
         raise ValueError(f"there must be at least 2 classes, got {student.shape[-1]}")
     log_q, log_p = log_predictions(_standardize(student), _standardize(teacher), temperature)
-    return temperature**2 * divergence(log_p, log_q)
+    return divergence(log_p, log_q) * temperature**2
 
 
-def _standardize(logits: jax.Array) -> jax.Array:
+def _standardize(logits: Float[jax.Array, "*b k"]) -> Float[jax.Array, "*b k"]:
     centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
     variance = jnp.sum(jnp.square(centered), axis=-1, keepdims=True) / (logits.shape[-1] - 1)
     return centered / (safe_sqrt(variance) + 1e-7)
@@ -136,14 +140,14 @@ def _correlation(a: jax.Array, b: jax.Array, where: jax.Array, axis: int) -> jax
 
 
 def dist(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array,
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
     *,
-    temperature: float | jax.Array = 1.0,
-    inter_weight: float | jax.Array = 1.0,
-    intra_weight: float | jax.Array = 1.0,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    temperature: Scalar = 1.0,
+    inter_weight: Scalar = 1.0,
+    intra_weight: Scalar = 1.0,
+    where: Shaped[Array, "*b"] | None = None,
+) -> Float[jax.Array, ""]:
     """DIST: the student's predictions should correlate with the teacher's, over classes and over
       examples.
 
@@ -180,12 +184,12 @@ def dist(
 
 
 def class_correlation(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array,
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
     *,
-    temperature: float | jax.Array = 4.0,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    temperature: Scalar = 4.0,
+    where: Shaped[Array, "*b"] | None = None,
+) -> Float[jax.Array, ""]:
     """MLLD's class level: `sum((P^T P - Q^T Q)^2) / K`, the squared difference of the class Gram
       matrices.
 
@@ -215,12 +219,12 @@ def class_correlation(
 
 
 def batch_correlation(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array,
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
     *,
-    temperature: float | jax.Array = 4.0,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    temperature: Scalar = 4.0,
+    where: Shaped[Array, "*b"] | None = None,
+) -> Float[jax.Array, ""]:
     """MLLD's batch level: `sum((P P^T - Q Q^T)^2) / B`, the squared difference of the examples'
       Gram matrices.
 

@@ -5,7 +5,9 @@ student's."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.checks import (
     at_least_float32,
     prepare,
@@ -16,7 +18,9 @@ from kd_jax.losses.checks import (
 )
 
 
-def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(
+    student_logits: Float[Array, "*b k"], labels: Int[Array, "*b"] | Float[Array, "*b k"]
+) -> Float[jax.Array, "*b"]:
     """Cross-entropy of the student's prediction with the labels.
 
     Computed in at least float32. No gradient reaches soft labels.
@@ -54,8 +58,10 @@ def cross_entropy(student_logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def log_predictions(
-    student_logits: jax.Array, teacher_logits: jax.Array, temperature: float | jax.Array = 1.0
-) -> tuple[jax.Array, jax.Array]:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    temperature: Scalar = 1.0,
+) -> tuple[Float[jax.Array, "*b k"], Float[jax.Array, "*b k"]]:
     """The log-probabilities `log q` and `log p` `[..., K]` of student and teacher, after the checks
     of a pair.
 
@@ -69,15 +75,18 @@ def log_predictions(
     return jax.nn.log_softmax(student / temperature), jax.nn.log_softmax(teacher / temperature)
 
 
-def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+def divergence(log_p: Float[Array, "*b k"], log_q: Float[Array, "*b k"]) -> Float[jax.Array, "*b"]:
     """`KL(p || q)` `[...]` in nats of two distributions given by their log-probabilities `[...,
     K]`."""
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def soft_target_kl(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0
-) -> jax.Array:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    *,
+    temperature: Scalar = 1.0,
+) -> Float[jax.Array, "*b"]:
     r"""Forward KL divergence from the teacher's soft targets to the student.
 
     With :math:`p^T = \mathrm{softmax}(z / T)`, returns :math:`T^2 \, \mathrm{KL}(p^T_\text{teacher}
@@ -103,12 +112,15 @@ def soft_target_kl(
       <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
     log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
-    return temperature**2 * divergence(log_p, log_q)
+    return divergence(log_p, log_q) * temperature**2
 
 
 def reverse_kl(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0
-) -> jax.Array:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    *,
+    temperature: Scalar = 1.0,
+) -> Float[jax.Array, "*b"]:
     """Reverse KL divergence, `T^2 KL(q || p)`: the student seeks a mode of the teacher instead of
     covering all.
 
@@ -130,18 +142,23 @@ def reverse_kl(
         <https://arxiv.org/abs/2306.08543>`_, 2024.
     """
     log_q, log_p = log_predictions(student_logits, teacher_logits, temperature)
-    return temperature**2 * divergence(log_q, log_p)
+    return divergence(log_q, log_p) * temperature**2
 
 
-def log_mixture(log_a: jax.Array, log_b: jax.Array, share: float | jax.Array) -> jax.Array:
+def log_mixture(
+    log_a: Float[Array, "*b k"], log_b: Float[Array, "*b k"], share: Scalar
+) -> Float[jax.Array, "*b k"]:
     """`log(share a + (1 - share) b)` of two distributions given by their log-probabilities."""
     share = jnp.asarray(share, log_a.dtype)
     return jnp.logaddexp(jnp.log(share) + log_a, jnp.log1p(-share) + log_b)
 
 
 def jensen_shannon(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, beta: float | jax.Array = 0.5
-) -> jax.Array:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    *,
+    beta: Scalar = 0.5,
+) -> Float[jax.Array, "*b"]:
     """Generalised Jensen-Shannon divergence, `b KL(p || m) + (1 - b) KL(q || m)` with `m = b p + (1
     - b) q`.
 
@@ -178,8 +195,11 @@ def jensen_shannon(
 
 
 def skew_kl(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1
-) -> jax.Array:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    *,
+    alpha: Scalar = 0.1,
+) -> Float[jax.Array, "*b"]:
     """Skewed forward KL, `KL(p || a p + (1 - a) q)`: bounded by `-log a` however wrong the student
     is.
 
@@ -208,8 +228,11 @@ def skew_kl(
 
 
 def skew_reverse_kl(
-    student_logits: jax.Array, teacher_logits: jax.Array, *, alpha: float | jax.Array = 0.1
-) -> jax.Array:
+    student_logits: Float[Array, "*b k"],
+    teacher_logits: Float[Array, "*b k"],
+    *,
+    alpha: Scalar = 0.1,
+) -> Float[jax.Array, "*b"]:
     """Skewed reverse KL, `KL(q || (1 - a) p + a q)`; arguments, result, errors and source as
     `skew_kl`."""
     require_within(alpha, 0, 1, "alpha")
@@ -217,7 +240,9 @@ def skew_reverse_kl(
     return divergence(log_q, log_mixture(log_q, log_p, alpha))
 
 
-def total_variation(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+def total_variation(
+    student_logits: Float[Array, "*b k"], teacher_logits: Float[Array, "*b k"]
+) -> Float[jax.Array, "*b"]:
     """Total variation distance: half the L1 distance of the two predictions at temperature 1.
 
     Computed in at least float32. No gradient reaches the teacher.
@@ -240,7 +265,9 @@ def total_variation(student_logits: jax.Array, teacher_logits: jax.Array) -> jax
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
 
 
-def deit_hard(distillation_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+def deit_hard(
+    distillation_logits: Float[Array, "*b k"], teacher_logits: Float[Array, "*b k"]
+) -> Float[jax.Array, "*b"]:
     """Hard-label distillation: cross-entropy of the student's distillation head with the teacher's
       decision.
 

@@ -2,14 +2,20 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Shaped
 
+from kd_jax.core.types import Array
 from kd_jax.losses.checks import as_where, prepare
 
 ROUNDING = 16
 """Two examples closer than so many of the dtype's epsilons, relative to the longer, are one."""
 
 
-def prepare_rows(student: jax.Array, teacher: jax.Array, where: jax.Array | None):
+def prepare_rows(
+    student: Float[Array, "b ..."],
+    teacher: Float[Array, "b ..."],
+    where: Shaped[Array, " b"] | None,
+) -> tuple[Float[jax.Array, "b d1"], Float[jax.Array, "b d2"], Bool[jax.Array, " b"]]:
     """Flattened embeddings `[B, D]` and `[B, E]`, zero where they don't count, and which rows `[B]`
     do.
 
@@ -23,16 +29,18 @@ def prepare_rows(student: jax.Array, teacher: jax.Array, where: jax.Array | None
         )
     rows = as_where(where, student.shape[:1], "example")
     # What doesn't count may hold anything; it is replaced before it is computed with.
-    flat = (jnp.where(rows[:, None], x.reshape(x.shape[0], -1), 0) for x in (student, teacher))
-    return *flat, rows
+    student, teacher = (
+        jnp.where(rows[:, None], x.reshape(x.shape[0], -1), 0) for x in (student, teacher)
+    )
+    return student, teacher, rows
 
 
-def pairs_of(rows: jax.Array) -> jax.Array:
+def pairs_of(rows: Bool[jax.Array, " b"]) -> Bool[jax.Array, "b b"]:
     """`[B]` -> `[B, B]`, the pairs of which both count."""
     return rows[:, None] & rows[None, :]
 
 
-def differences(x: jax.Array) -> jax.Array:
+def differences(x: Float[jax.Array, "b d"]) -> Float[jax.Array, "b b d"]:
     """`[B, D]` -> `[B, B, D]`, `x[j] - x[i]`; exactly zero where two examples differ by rounding
     alone.
 

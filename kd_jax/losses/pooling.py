@@ -4,7 +4,9 @@ counts."""
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
+from kd_jax.core.types import Array
 from kd_jax.losses.checks import as_where, einsum, prepare, require_rank
 
 
@@ -18,8 +20,8 @@ def _bins(size: int, target: int) -> np.ndarray:
 
 
 def average_pool(
-    x: jax.Array, where: jax.Array, height: int, width: int
-) -> tuple[jax.Array, jax.Array]:
+    x: Float[jax.Array, "b h w c"], where: Bool[jax.Array, "b h w"], height: int, width: int
+) -> tuple[Float[jax.Array, "b {height} {width} c"], Bool[jax.Array, "b {height} {width}"]]:
     """Averages `x` `[B, H, W, C]` over bins, and over the positions in them that count.
 
     Args:
@@ -42,7 +44,9 @@ def average_pool(
     return sums / jnp.maximum(counts, 1)[..., None], counts > 0
 
 
-def to_common_size(student_map: jax.Array, teacher_map: jax.Array) -> tuple[jax.Array, jax.Array]:
+def to_common_size(
+    student_map: Float[jax.Array, "b _ _ c1"], teacher_map: Float[jax.Array, "b _ _ c2"]
+) -> tuple[Float[jax.Array, "b h w c1"], Float[jax.Array, "b h w c2"]]:
     """Maps `[B, H, W, C]` and `[B, H', W', C']`, the larger average-pooled to the other's size
     along each axis."""
     height, width = (
@@ -56,8 +60,12 @@ def to_common_size(student_map: jax.Array, teacher_map: jax.Array) -> tuple[jax.
 
 
 def prepare_maps(
-    student_map: jax.Array, teacher_map: jax.Array, where: jax.Array | None, *, equal_channels: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    student_map: Float[Array, "b _ _ c1"],
+    teacher_map: Float[Array, "b _ _ c2"],
+    where: Shaped[Array, "b _ _"] | None,
+    *,
+    equal_channels: bool,
+) -> tuple[Float[jax.Array, "b h w c1"], Float[jax.Array, "b h w c2"], Bool[jax.Array, "b h w"]]:
     """Checks a pair of maps and pools the larger one to the smaller's size, along each axis.
 
     Args:
@@ -94,7 +102,7 @@ def prepare_maps(
     return pooled[0][0], pooled[1][0], pooled[0][1] & pooled[1][1]
 
 
-def _at_size(where: jax.Array | None, shape: tuple[int, ...], common: tuple[int, int]) -> jax.Array:
+def _at_size(where: Array | None, shape: tuple[int, ...], common: tuple[int, int]) -> jax.Array:
     """`where` for a map of this shape: as given, or for the smaller map the bins of the larger that
     count."""
     if where is not None and where.shape != shape and shape[1:] == common and where.ndim == 3:

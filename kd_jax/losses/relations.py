@@ -9,7 +9,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.checks import einsum, huber, masked_mean, normalize, safe_norm
 from kd_jax.losses.pairs import differences, pairs_of, prepare_rows
 
@@ -18,8 +20,11 @@ EPSILON = 1e-7
 
 
 def rkd_distance(
-    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student: Float[Array, "b ..."],
+    teacher: Float[Array, "b ..."],
+    *,
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, ""]:
     """Relational KD by distances: Huber loss between the pairwise distances, each side's over its
       own mean.
 
@@ -53,8 +58,11 @@ def rkd_distance(
 
 
 def rkd_angle(
-    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student: Float[Array, "b ..."],
+    teacher: Float[Array, "b ..."],
+    *,
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, ""]:
     """Relational KD by angles: Huber loss between the cosines of all triplets of examples, at their
       middle point.
 
@@ -87,8 +95,11 @@ def rkd_angle(
 
 
 def similarity_preserving(
-    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student: Float[Array, "b ..."],
+    teacher: Float[Array, "b ..."],
+    *,
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, ""]:
     """SP: squared difference of the batch's Gram matrices, each row scaled to length 1.
 
     Computed in at least float32. No gradient reaches the teacher.
@@ -114,8 +125,11 @@ def similarity_preserving(
 
 
 def probabilistic_transfer(
-    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student: Float[Array, "b ..."],
+    teacher: Float[Array, "b ..."],
+    *,
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, ""]:
     """PKT: divergence of the examples' similarities, read as the probability that one is another's
       neighbour.
 
@@ -152,8 +166,11 @@ def probabilistic_transfer(
 
 
 def correlation_congruence_adjacent(
-    student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    student: Float[Array, " b *d"],
+    teacher: Float[Array, " b *d"],
+    *,
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, ""]:
     """Correlation congruence as RepDistiller has it: products of the deviations of neighbours in
       the batch.
 
@@ -189,13 +206,13 @@ def correlation_congruence_adjacent(
 
 
 def correlation_congruence_rbf(
-    student: jax.Array,
-    teacher: jax.Array,
+    student: Float[Array, "b ..."],
+    teacher: Float[Array, "b ..."],
     *,
-    gamma: float | jax.Array = 0.4,
+    gamma: Scalar = 0.4,
     order: int = 2,
-    where: jax.Array | None = None,
-) -> jax.Array:
+    where: Shaped[Array, " b"] | None = None,
+) -> Float[jax.Array, ""]:
     """The paper's correlation congruence: squared difference of the batch's Gaussian kernel
       matrices.
 

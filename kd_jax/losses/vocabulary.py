@@ -3,7 +3,9 @@ classes."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.checks import at_least_float32, prepare, require_floating, require_positive
 
 
@@ -16,12 +18,12 @@ def _log_complement(log_probability: jax.Array) -> jax.Array:
 
 
 def topk_kl(
-    student_logits: jax.Array,
-    teacher_log_probs: jax.Array,
-    teacher_indices: jax.Array,
+    student_logits: Float[Array, "*b v"],
+    teacher_log_probs: Float[Array, "*b k"],
+    teacher_indices: Int[Array, "*b k"],
     *,
-    temperature: float | jax.Array = 1.0,
-) -> jax.Array:
+    temperature: Scalar = 1.0,
+) -> Float[jax.Array, "*b"]:
     """`T^2 KL` over the k classes that were kept of a teacher, and one bucket for all the others
     together.
 
@@ -72,10 +74,12 @@ def topk_kl(
         log_p_tail = _log_complement(jnp.minimum(jax.nn.logsumexp(log_p, axis=-1), 0))
         tail = jnp.exp(log_p_tail)
         loss += jnp.where(tail > 0, tail * (log_p_tail - log_q_tail), 0)
-    return temperature**2 * loss
+    return loss * temperature**2
 
 
-def universal_logit_distance(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+def universal_logit_distance(
+    student_logits: Float[Array, "*b v"], teacher_logits: Float[Array, "*b w"]
+) -> Float[jax.Array, "*b"]:
     """ULD: L1 distance of the two predictions, each sorted descending; the vocabularies may differ.
 
     Temperature 1; the shorter prediction is filled up with zeros. Computed in at least float32. No
@@ -107,6 +111,6 @@ def universal_logit_distance(student_logits: jax.Array, teacher_logits: jax.Arra
     return jnp.sum(jnp.abs(q - p), axis=-1)
 
 
-def _sorted_probabilities(logits: jax.Array, size: int) -> jax.Array:
+def _sorted_probabilities(logits: Float[Array, "*b v"], size: int) -> Float[jax.Array, "*b {size}"]:
     probabilities = jnp.sort(jax.nn.softmax(logits), axis=-1, descending=True)
     return jnp.pad(probabilities, [(0, 0)] * (logits.ndim - 1) + [(0, size - logits.shape[-1])])

@@ -10,9 +10,9 @@ import jax
 import optax
 
 from kd_jax.core.options import call_with_options, choose
+from kd_jax.core.types import PyTree
 
 Schedule = Callable[[Any], Any]
-PyTree = Any
 
 
 def warm_up(schedule: Schedule, peak: float, warmup_steps: int) -> Schedule:

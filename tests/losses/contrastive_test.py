@@ -165,6 +165,7 @@ def test_bfloat16_is_computed_in_float32(embeddings, rows, memory):
     )
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -77,6 +77,7 @@ def test_hidden_mse_is_one_value_for_every_leading_position(leading):
     np.testing.assert_allclose(value, reference(student, teacher), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("shape", [(4, 3, 1), (WIDTH,), (4, 1, WIDTH), (4, 3, WIDTH + 1)])
 def test_hidden_mse_refuses_a_teacher_of_another_shape_and_names_both(pair, shape):
     with pytest.raises(ValueError, match="one shape") as refusal:
@@ -85,6 +86,7 @@ def test_hidden_mse_refuses_a_teacher_of_another_shape_and_names_both(pair, shap
     assert str(shape) in str(refusal.value)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("side", [0, 1])
 def test_hidden_mse_refuses_integer_features(pair, side):
     pair = list(pair)

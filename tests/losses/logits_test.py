@@ -132,6 +132,7 @@ def test_soft_target_kl_is_one_value_for_every_leading_position(leading):
     np.testing.assert_allclose(value, kl_reference(student, teacher, 4.0), rtol=1e-4)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("shape", [(5, 1), (CLASSES,), (1, CLASSES), (5, 8), (5, 1, CLASSES)])
 def test_soft_target_kl_refuses_a_teacher_of_another_shape_and_names_both(pair, shape):
     with pytest.raises(ValueError, match="one shape") as refusal:
@@ -140,6 +141,7 @@ def test_soft_target_kl_refuses_a_teacher_of_another_shape_and_names_both(pair, 
     assert str(shape) in str(refusal.value)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("side", [0, 1])
 def test_soft_target_kl_refuses_integer_logits(pair, side):
     pair = list(pair)
@@ -272,6 +274,7 @@ def test_cross_entropy_is_one_value_for_every_leading_position(leading):
         np.testing.assert_allclose(value, cross_entropy_reference(student, targets), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize(
     "labels", [np.zeros((5, 1), np.int32), np.zeros((), np.int32), np.zeros(4, np.int32)]
 )
@@ -282,6 +285,7 @@ def test_classes_must_have_the_leading_shape_of_the_logits(pair, labels):
     assert str(labels.shape) in str(refusal.value)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (CLASSES,), (5, CLASSES + 1)])
 def test_soft_labels_must_have_the_shape_of_the_logits(pair, shape):
     with pytest.raises(ValueError, match="soft labels must have the logits' shape") as refusal:
@@ -290,6 +294,7 @@ def test_soft_labels_must_have_the_shape_of_the_logits(pair, shape):
     assert str(shape) in str(refusal.value)
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_cross_entropy_refuses_integer_logits(labels):
     with pytest.raises(ValueError, match="student logits must be floating point, got int32"):
         losses.cross_entropy(np.zeros((5, CLASSES), np.int32), labels)

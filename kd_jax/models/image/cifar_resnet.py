@@ -5,6 +5,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import vgg
@@ -58,10 +59,10 @@ class CifarResNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -112,7 +113,7 @@ class BasicBlock(nn.Module):
     shortcut: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> tuple[jax.Array, jax.Array]:
         """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', width]`, and its margin `[B,
         width]`."""
         y = convolution(self.width, 3, self.stride, "conv_0")(x)
@@ -122,7 +123,9 @@ class BasicBlock(nn.Module):
         return y + shortcut(x, self.width, self.stride, self.shortcut, **options), last.margin(y)
 
 
-def shortcut(x: jax.Array, width: int, stride: int, kind: str, **options) -> jax.Array:
+def shortcut(
+    x: Float[jax.Array, "b h w c"], width: int, stride: int, kind: str, **options
+) -> jax.Array:
     """What a block adds to its result: `[B, H, W, C]` -> `[B, H', W', width]`; called within a
     compact method."""
     if stride == 1 and x.shape[-1] == width:

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import vgg
@@ -32,10 +33,10 @@ class Cnn(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.

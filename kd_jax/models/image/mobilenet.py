@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import cifar_resnet, vgg
@@ -59,10 +60,10 @@ class MobileNetV2(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -91,7 +92,7 @@ class MobileNetV2(nn.Module):
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
     def _stage(
-        self, x: jax.Array, stage: int, features: dict[str, jax.Array], **options
+        self, x: Float[jax.Array, "b h w c"], stage: int, features: dict[str, jax.Array], **options
     ) -> jax.Array:
         """A stage, its features entered where they are kept: `[B, H, W, C]` -> `[B, H', W',
         C']`."""
@@ -127,7 +128,7 @@ class InvertedResidual(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> tuple[jax.Array, jax.Array]:
         """`[B, H, W, C]` -> the result `[B, H', W', channels]`, and its margin `[B, channels]`."""
         wide = x.shape[-1] * self.expansion
         y = cifar_resnet.convolution(wide, 1, 1, "conv_0")(x)

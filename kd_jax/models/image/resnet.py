@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import cifar_resnet, vgg
@@ -61,10 +62,10 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
     def _stage(
-        self, x: jax.Array, stage: int, features: dict[str, jax.Array], **options
+        self, x: Float[jax.Array, "b h w c"], stage: int, features: dict[str, jax.Array], **options
     ) -> jax.Array:
         """A stage, its features entered: `[B, H, W, C]` -> `[B, H', W', C']`."""
         width, before, margin = self.widths[stage], x, x
@@ -127,7 +128,7 @@ class BottleneckBlock(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> tuple[jax.Array, jax.Array]:
         """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', 4 width]`, and its margin `[B, 4
         width]`."""
         y = cifar_resnet.convolution(self.width, 1, 1, "conv_0")(x)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import cifar_resnet, vgg
@@ -65,10 +66,10 @@ class ShuffleNetV1(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -118,7 +119,7 @@ class GroupedBottleneck(nn.Module):
     downsample: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> jax.Array:
         """`[B, H, W, C]` -> before the ReLU, `[B, H', W', width]`."""
         channels, stride = (self.width - x.shape[-1], 2) if self.downsample else (self.width, 1)
         inner = channels // 4
@@ -141,7 +142,7 @@ class GroupedBottleneck(nn.Module):
 
 
 def normalized(
-    x: jax.Array,
+    x: Float[jax.Array, "b h w c"],
     width: int,
     suffix: str,
     *,
@@ -156,7 +157,7 @@ def normalized(
     return normalization.BatchNorm(name=f"norm{suffix}")(x, **options)
 
 
-def shuffle(x: jax.Array, groups: int) -> jax.Array:
+def shuffle(x: Float[jax.Array, "b h w c"], groups: int) -> jax.Array:
     """Takes the channels of `[B, H, W, C]` from each group in turn: the first of every group, then
     the second, ..."""
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)

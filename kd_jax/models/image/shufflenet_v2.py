@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import vgg
@@ -55,10 +56,10 @@ class ShuffleNetV2(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -104,7 +105,7 @@ class ShuffleBlock(nn.Module):
     downsample: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> jax.Array:
         """`[B, H, W, C]` -> before the ReLU, `[B, H', W', width]`."""
         half = self.width // 2
         if self.downsample:

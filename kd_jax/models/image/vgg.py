@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.layers import normalization
@@ -87,10 +88,10 @@ class Vgg(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -119,7 +120,9 @@ class Vgg(nn.Module):
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
-    def _stage(self, x: jax.Array, i: int, features: dict[str, jax.Array], **options) -> jax.Array:
+    def _stage(
+        self, x: Float[jax.Array, "b h w c"], i: int, features: dict[str, jax.Array], **options
+    ) -> jax.Array:
         """Stage `i`, its features entered: `[B, H, W, C]` -> `[B, H / 2, W / 2, C']`."""
         bias = self.keep_bias or not self.batch_norm
         before, margin = x, None
@@ -150,7 +153,9 @@ class Convolution(nn.Module):
     bias: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(
+        self, x: Float[jax.Array, "b h w c"], **options
+    ) -> tuple[jax.Array, jax.Array | None]:
         """`[B, H, W, C]` -> `[B, H, W, channels]` and, where it normalizes, its margin `[B,
         channels]`.
 
@@ -165,7 +170,7 @@ class Convolution(nn.Module):
         return x, norm.margin(x)
 
 
-def as_images(module: nn.Module, images: Array) -> jax.Array:
+def as_images(module: nn.Module, images: Real[Array, "b h w c"]) -> jax.Array:
     """Images `[B, H, W, C]` in the dtype of the module's parameters; ValueError where they have
     another rank."""
     if images.ndim != 4:
@@ -173,13 +178,13 @@ def as_images(module: nn.Module, images: Array) -> jax.Array:
     return jnp.asarray(images).astype(normalization.parameter_dtype(module))
 
 
-def halve(x: jax.Array) -> jax.Array:
+def halve(x: Float[jax.Array, "b h w c"]) -> jax.Array:
     """2x2 max pool of `[B, H, W, C]`, an odd last row or column dropped; `x` itself where a side is
     shorter than 2."""
     return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2)) if min(x.shape[1:3]) >= 2 else x
 
 
-def flattened(x: jax.Array) -> jax.Array:
+def flattened(x: Float[jax.Array, "b h w c"]) -> jax.Array:
     """`[B, H, W, C]` -> `[B, C * 7 * 7]`: positions averaged into 7x7, then a row by channel,
     height, width."""
     if x.shape[1:3] != (SIDE, SIDE):

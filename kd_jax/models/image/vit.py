@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Real
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import vgg
@@ -65,7 +66,7 @@ class VisionTransformer(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Array, *, train: bool = False) -> ModelOutput:
+    def __call__(self, images: Real[Array, "b h w c"], *, train: bool = False) -> ModelOutput:
         """Classifies images.
 
         Args:
@@ -105,7 +106,7 @@ class VisionTransformer(nn.Module):
             logits = (logits + taught) / 2
         return ModelOutput(logits, features)
 
-    def _embed(self, images: Array) -> jax.Array:
+    def _embed(self, images: Real[Array, "b h w c"]) -> jax.Array:
         """Tokens and patches with their positions, `[B, T, width]`."""
         x = vgg.as_images(self, images)
         if x.shape[1:3] != (self.image_size, self.image_size):
@@ -126,6 +127,6 @@ class VisionTransformer(nn.Module):
         )
         return x + self.param("positions", transformer.INITIALIZER, (1, *x.shape[1:]))
 
-    def _classify(self, x: jax.Array, name: str) -> jax.Array:
+    def _classify(self, x: Array, name: str) -> jax.Array:
         logits = transformer.dense(self.num_classes, name)(x)
         return logits.astype(normalization.at_least_float32(logits.dtype))

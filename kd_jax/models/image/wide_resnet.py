@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import cifar_resnet, vgg
@@ -47,10 +48,10 @@ class WideResNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Array,
+        images: Real[Array, "b h w c"],
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies images.
@@ -100,7 +101,9 @@ class PreactivationBlock(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, **options) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(
+        self, x: Float[jax.Array, "b h w c"], **options
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`[B, H, W, C]` -> the sum `[B, H', W', width]`, the normalized input `[B, H, W, C]`, its
         margin `[B, C]`."""
         first = normalization.BatchNorm(name="norm_0")

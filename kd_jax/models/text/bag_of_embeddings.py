@@ -1,6 +1,7 @@
 """A bag of embeddings: the smallest student of a text model."""
 
 import flax.linen as nn
+from jaxtyping import Int, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.layers import normalization
@@ -37,9 +38,9 @@ class BagOfEmbeddings(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids: Array,
-        attention_mask: Array,
-        token_type_ids: Array | None = None,
+        input_ids: Int[Array, "b t"],
+        attention_mask: Shaped[Array, "b t"],
+        token_type_ids: Int[Array, "b t"] | None = None,
         *,
         train: bool = False,
     ) -> ModelOutput:
@@ -75,7 +76,7 @@ class BagOfEmbeddings(nn.Module):
         return ModelOutput(logits, {"embeddings": embeddings, "mean_embedding": mean, "pooled": x})
 
 
-def refuse_pairs(model: str, token_type_ids: Array | None) -> None:
+def refuse_pairs(model: str, token_type_ids: Int[Array, "b t"] | None) -> None:
     """Raises ValueError where a model of single texts gets token types."""
     if token_type_ids is not None:
         raise ValueError(

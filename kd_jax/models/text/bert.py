@@ -8,6 +8,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
 from kd_jax.core.types import Array, Count, ModelOutput
 from kd_jax.models.layers import normalization, transformer
@@ -107,9 +108,9 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids: Array,
-        attention_mask: Array,
-        token_type_ids: Array | None = None,
+        input_ids: Int[Array, "b t"],
+        attention_mask: Shaped[Array, "b t"],
+        token_type_ids: Int[Array, "b t"] | None = None,
         *,
         train: bool = False,
     ) -> ModelOutput:
@@ -158,7 +159,11 @@ class Encoder(nn.Module):
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
     def _embed(
-        self, words: nn.Embed, input_ids: Array, token_type_ids: Array | None, drop: Dropout
+        self,
+        words: nn.Embed,
+        input_ids: Int[Array, "b t"],
+        token_type_ids: Int[Array, "b t"] | None,
+        drop: Dropout,
     ) -> jax.Array:
         """The normalized sum of word, position and type embeddings, `[B, T, width]`."""
         length = input_ids.shape[1]
@@ -195,12 +200,12 @@ class Encoder(nn.Module):
             name=name,
         )
 
-    def _pool(self, x: jax.Array, drop: Dropout) -> jax.Array:
+    def _pool(self, x: Float[jax.Array, "b t d"], drop: Dropout) -> jax.Array:
         family = FAMILIES[self.family]
         first = drop(x[:, 0]) if family.drops_before_pooler else x[:, 0]
         return family.pooler(transformer.dense(self.width, "pooler")(first))
 
-    def _predict_tokens(self, x: jax.Array, words: nn.Embed) -> jax.Array:
+    def _predict_tokens(self, x: Float[jax.Array, "b t d"], words: nn.Embed) -> jax.Array:
         x = transformer.gelu(transformer.dense(words.features, "language_dense")(x))
         x = transformer.layer_norm(self.layer_norm_epsilon, "language_norm")(x)
         bias = self.param("language_bias", nn.initializers.zeros, (self.vocabulary_size,))
@@ -208,7 +213,7 @@ class Encoder(nn.Module):
         return logits.astype(normalization.at_least_float32(logits.dtype))
 
 
-def _positions(input_ids: Array, first: int) -> jax.Array:
+def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
     """The row of the position table that each token reads, `[1, T]` or, where padding doesn't
     count, `[B, T]`."""
     if not first:
@@ -217,7 +222,7 @@ def _positions(input_ids: Array, first: int) -> jax.Array:
     return jnp.cumsum(counts, axis=1) * counts + first - 1
 
 
-def as_mask(input_ids: Array, attention_mask: Array) -> jax.Array:
+def as_mask(input_ids: Int[Array, "b t"], attention_mask: Shaped[Array, "b t"]) -> jax.Array:
     """The attention mask as bool `[B, T]`; ValueError where it or the ids have another shape."""
     if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
         raise ValueError(
@@ -227,7 +232,7 @@ def as_mask(input_ids: Array, attention_mask: Array) -> jax.Array:
     return jnp.asarray(attention_mask).astype(bool)
 
 
-def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_mean(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> jax.Array:
     """The mean of `x` `[B, T, D]` over the tokens where `mask` `[B, T]` is true: `[B, D]`; 0 where
     there is none."""
     dtype = normalization.at_least_float32(x.dtype)

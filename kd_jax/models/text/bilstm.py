@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.layers import normalization
@@ -48,9 +49,9 @@ class BiLstm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids: Array,
-        attention_mask: Array,
-        token_type_ids: Array | None = None,
+        input_ids: Int[Array, "b t"],
+        attention_mask: Shaped[Array, "b t"],
+        token_type_ids: Int[Array, "b t"] | None = None,
         *,
         train: bool = False,
     ) -> ModelOutput:
@@ -91,7 +92,7 @@ class BiLstm(nn.Module):
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
     def _read_both_ways(
-        self, x: jax.Array, lengths: jax.Array, number: str
+        self, x: Float[jax.Array, "b t d"], lengths: Array, number: str
     ) -> tuple[jax.Array, jax.Array]:
         """One bidirectional layer over `[B, T, D]`: its last states `[B, 2 state]` and all `[B, T,
         2 state]`."""

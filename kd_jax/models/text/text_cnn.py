@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.layers import normalization
@@ -49,9 +50,9 @@ class TextCnn(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids: Array,
-        attention_mask: Array,
-        token_type_ids: Array | None = None,
+        input_ids: Int[Array, "b t"],
+        attention_mask: Shaped[Array, "b t"],
+        token_type_ids: Int[Array, "b t"] | None = None,
         *,
         train: bool = False,
     ) -> ModelOutput:
@@ -88,6 +89,6 @@ class TextCnn(nn.Module):
         return ModelOutput(logits, {"embeddings": embeddings, **blocks, "pooled": pooled})
 
 
-def zero_outside(x: jax.Array, mask: jax.Array) -> jax.Array:
+def zero_outside(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> jax.Array:
     """`x` `[B, T, D]` where `mask` `[B, T]` is true, elsewhere 0."""
     return jnp.where(mask[:, :, None], x, 0)

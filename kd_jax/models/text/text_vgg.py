@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
 from kd_jax.core.types import Array, ModelOutput
 from kd_jax.models.image import vgg
@@ -65,12 +66,12 @@ class TextVgg(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids: Array,
-        attention_mask: Array,
-        token_type_ids: Array | None = None,
+        input_ids: Int[Array, "b t"],
+        attention_mask: Shaped[Array, "b t"],
+        token_type_ids: Int[Array, "b t"] | None = None,
         *,
         train: bool = False,
-        where: Array | None = None,
+        where: Shaped[Array, " b"] | None = None,
         axis_name: str | None = None,
     ) -> ModelOutput:
         """Classifies single texts.
@@ -133,11 +134,11 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        mask: jax.Array,
+        x: Float[jax.Array, "b t d"],
+        mask: Shaped[Array, "b t"],
         *,
         train: bool,
-        where: Array | None,
+        where: Shaped[Array, " b"] | None,
         axis_name: str | None,
     ) -> jax.Array:
         """`x` `[B, T, C]`, 0 outside `mask` `[B, T]`, -> `[B, T, channels]`, likewise; keywords as
@@ -158,14 +159,14 @@ class Convolution(nn.Module):
         return zero_outside(nn.relu(x), mask)
 
 
-def count_under_kernel(mask: jax.Array) -> jax.Array:
+def count_under_kernel(mask: Shaped[Array, "b t"]) -> jax.Array:
     """How many of each position and its two neighbours `mask` `[B, T]` has: `[B, T]` int32, 0 to
     3."""
     around = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
     return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 
 
-def halve(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def halve(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> tuple[jax.Array, jax.Array]:
     """Max pool of 2 along the tokens, an odd last one kept, of what is nowhere negative and 0
     outside the mask.
 

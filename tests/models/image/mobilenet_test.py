@@ -46,7 +46,7 @@ def test_the_first_block_expands_nothing_and_the_others_as_told():
 )
 def test_a_block_is_added_to_its_input_where_it_fits(channels, stride, added):
     block = mobilenet.InvertedResidual(channels, 2, stride)
-    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 4)), jnp.float32)
     options = dict(train=False, where=None, axis_name=None)
     variables = block.init(jax.random.key(0), x, **options)
     variables["params"]["norm_2"]["scale"] *= 0

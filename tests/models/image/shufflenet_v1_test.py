@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ OPTIONS = dict(train=False, where=None, axis_name=None)
 
 
 def test_the_shuffle_deals_the_channels_of_the_groups_in_turn():
-    x = np.arange(6, dtype=np.float32).reshape(1, 1, 1, 6)
+    x = jnp.arange(6, dtype=jnp.float32).reshape(1, 1, 1, 6)
     assert np.array_equal(shufflenet_v1.shuffle(x, 2)[0, 0, 0], [0, 3, 1, 4, 2, 5])
     assert np.array_equal(shufflenet_v1.shuffle(x, 3)[0, 0, 0], [0, 2, 4, 1, 3, 5])
     assert np.array_equal(shufflenet_v1.shuffle(x, 1), x)
@@ -47,7 +48,7 @@ def silenced(block, x, last):
 
 
 def test_v1_adds_the_input_or_appends_its_mean_over_three_by_three_with_the_border():
-    x = np.random.default_rng(0).uniform(1, 2, size=(2, 6, 6, 8)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, size=(2, 6, 6, 8)), jnp.float32)
     kept = silenced(shufflenet_v1.GroupedBottleneck(8, 2, 2, downsample=False), x, "norm_2")
     np.testing.assert_array_equal(kept, x)
     halved = silenced(shufflenet_v1.GroupedBottleneck(16, 2, 2, downsample=True), x, "norm_2")
@@ -57,7 +58,7 @@ def test_v1_adds_the_input_or_appends_its_mean_over_three_by_three_with_the_bord
 
 
 def test_v2_leaves_the_first_half_of_the_channels_as_it_is():
-    x = np.random.default_rng(0).normal(size=(2, 6, 6, 8)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)), jnp.float32)
     result = silenced(shufflenet_v2.ShuffleBlock(8, downsample=False), x, "norm_2")
     np.testing.assert_array_equal(result[..., ::2], x[..., :4])
     assert not np.any(result[..., 1::2])

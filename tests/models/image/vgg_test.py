@@ -105,13 +105,14 @@ def test_images_of_any_number_type_are_cast_to_the_parameters():
     )
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_refuses_images_without_channels():
     with pytest.raises(ValueError, match=r"images must be \[B, H, W, C\], got \(2, 8, 8\)"):
         build().init(jax.random.key(0), np.zeros((2, 8, 8)))
 
 
 def test_halve_takes_the_largest_and_drops_an_odd_rest():
-    x = np.arange(15, dtype=np.float32).reshape(1, 3, 5, 1)
+    x = jnp.arange(15, dtype=jnp.float32).reshape(1, 3, 5, 1)
     assert np.array_equal(vgg.halve(x)[0, :, :, 0], [[6, 8]])
     assert vgg.halve(x[:, :1]).shape == (1, 1, 5, 1)
 
@@ -124,7 +125,7 @@ def test_blocks_are_the_maps_before_the_relu_rectified_and_pooled():
         before = features[f"block_{i}_preact"]
         assert before.min() < 0
         pool = vgg.halve if i < 3 else np.asarray
-        np.testing.assert_array_equal(features[f"block_{i}"], pool(np.maximum(before, 0)))
+        np.testing.assert_array_equal(features[f"block_{i}"], pool(jnp.maximum(before, 0)))
         # Fresh normalizations have mean 0 and spread 1: the expected negative part is -sqrt(2 /
         # pi).
         np.testing.assert_allclose(
@@ -136,7 +137,7 @@ def test_blocks_are_the_maps_before_the_relu_rectified_and_pooled():
 
 
 def test_flattening_takes_channels_first_and_averages_into_seven_by_seven():
-    x = np.random.default_rng(0).normal(size=(2, 14, 21, 3)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 14, 21, 3)), jnp.float32)
     want = x.reshape(2, 7, 2, 7, 3, 3).mean(axis=(2, 4)).transpose(0, 3, 1, 2).reshape(2, 147)
     np.testing.assert_allclose(vgg.flattened(x), want, rtol=1e-5, atol=1e-6)
     assert np.array_equal(

@@ -11,8 +11,8 @@ from kd_jax.models.layers.attention import attend
 from kd_jax.models.layers.dropout import Dropout
 
 B, T, HEADS, D = 3, 5, 2, 8
-QKV = np.random.default_rng(0).normal(size=(B, T, 3 * D)).astype(np.float32)
-MASK = np.arange(T) < np.array([[5], [3], [1]])
+QKV = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, 3 * D)), jnp.float32)
+MASK = jnp.arange(T) < jnp.array([[5], [3], [1]])
 
 
 class Ours(nn.Module):
@@ -45,4 +45,4 @@ def test_dropping_before_the_division_is_dropping_the_weights(rate):
 
 
 def test_a_row_without_any_token_is_finite():
-    assert np.isfinite(Ours(0.0).apply({}, QKV, np.zeros((B, T), bool))).all()
+    assert np.isfinite(Ours(0.0).apply({}, QKV, jnp.zeros((B, T), bool))).all()

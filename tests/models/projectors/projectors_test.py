@@ -25,6 +25,7 @@ def test_the_dtype_follows_the_parameters(dtype):
         assert module.apply(variables, x).dtype == dtype
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize(
     ("name", "width", "message"),
     [

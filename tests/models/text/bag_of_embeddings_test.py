@@ -58,6 +58,7 @@ def test_without_hidden_layers_pooled_is_the_mean_embedding():
     assert np.array_equal(features["pooled"], features["mean_embedding"])
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_refuses_pairs_and_other_shapes():
     module, variables = make()
     with pytest.raises(ValueError, match="reads single texts and got token_type_ids"):

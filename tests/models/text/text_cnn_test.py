@@ -91,6 +91,7 @@ def test_the_order_of_the_tokens_counts():
     assert np.abs(first - second).max() > 1e-3
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_refuses_pairs_other_shapes_and_no_kernels():
     module, variables = make()
     with pytest.raises(ValueError, match="text_cnn reads single texts and got token_type_ids"):

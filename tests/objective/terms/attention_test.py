@@ -76,12 +76,14 @@ def test_vectors_need_the_number_of_relation_heads():
         term(student="query_0", teacher="query_0", heads=5)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("heads", [0, True, 2.0])
 def test_refuses_numbers_of_heads_that_are_none(heads):
     with pytest.raises(ValueError, match="heads must divide the width"):
         self_relations(STUDENT.features["query_0"], heads)
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_relations_are_computed_in_float32():
     wide = self_relations(STUDENT.features["key_0"].astype(jnp.bfloat16), 2)
     assert wide.dtype == jnp.float32
