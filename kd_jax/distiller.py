@@ -426,7 +426,7 @@ def as_teachers(teacher: Any, view: str = VIEW) -> dict[str, tuple[Any, PyTree]]
 def _as_teacher(teacher: Any, view: str) -> tuple[Any, PyTree]:
     if isinstance(teacher, nnx.Module):
         model = NnxModel(teacher, view)
-        return model, model.init(jax.random.key(0), None)  # pyright: ignore[reportArgumentType]
+        return model, model.init(jax.random.key(0))
     if isinstance(teacher, tuple) and len(teacher) == 2 and isinstance(teacher[0], nn.Module):
         model = LinenModel(teacher[0], view)
         return model, model.stored(teacher[1])

@@ -207,7 +207,7 @@ class NnxModel:
     module: nnx.Module
     view: str = "inputs"
 
-    def init(self, _key: jax.Array, _batch: Batch) -> dict[str, PyTree]:
+    def init(self, _key: jax.Array, _batch: Batch | None = None) -> dict[str, PyTree]:
         """Returns the module's own parameters and other state, copied."""
         model = _evaluated(self.module)
         own = {"params": nnx.to_pure_dict(nnx.state(model, nnx.Param))}
@@ -290,7 +290,7 @@ class FunctionModel:
     function: Callable[..., Any]
     view: str = "inputs"
 
-    def init(self, _key: jax.Array, _batch: Batch) -> dict[str, PyTree]:
+    def init(self, _key: jax.Array, _batch: Batch | None = None) -> dict[str, PyTree]:
         """Returns no variables."""
         return {}
 

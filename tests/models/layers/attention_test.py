@@ -12,7 +12,7 @@ from kd_jax.models.layers.dropout import Dropout
 
 B, T, HEADS, D = 3, 5, 2, 8
 QKV = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, 3 * D)), jnp.float32)
-MASK = jnp.arange(T) < jnp.array([[5], [3], [1]])
+MASK = jnp.asarray(np.arange(T) < np.array([[5], [3], [1]]))
 
 
 class Ours(nn.Module):
