@@ -128,7 +128,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """What an error says, on one line; a KeyError's own text is a repr of it."""
+    """Puts an error's text on one line; a KeyError's own text is a repr of it."""
     while (
         error.args
         and isinstance(error, (KeyError, AttributeError))
@@ -271,8 +271,7 @@ def explain_stage(
 
 
 def _until_stopped(stage: Callable[[], int]) -> int:
-    """The stage's exit status, or that of one that was stopped and that the same command
-    resumes."""
+    """Runs a stage; returns its exit status, or that of one that was stopped and can be resumed."""
     from kd_jax.training.interruption import RESUMABLE, Interrupted
 
     try:

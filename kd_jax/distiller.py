@@ -116,14 +116,14 @@ class Distiller:
 
     @property
     def parallel(self) -> Parallel:
-        """How the step is spread over devices."""
+        """Returns how the step is spread over devices."""
         if self._parallel is None:
             self._parallel = make_parallel(backend="jit", data=-1, fsdp=1, tensor=1)
         return self._parallel
 
     @property
     def group(self) -> PeerGroup:
-        """The models that are trained, and how; known once `init` has seen a batch."""
+        """Returns the models that are trained, and how; known once `init` has seen a batch."""
         if self._group is None:
             raise ValueError("call init(seed, example_batch) before the first step")
         return self._group
@@ -170,7 +170,7 @@ class Distiller:
         return self.parallel.place(state)
 
     def _term_spec(self, variables: PyTree, batch: Batch) -> TermSpec:
-        """What the losses may read: the outputs of student and teachers, as shapes."""
+        """Says what the losses may read: the outputs of student and teachers, as shapes."""
         output = jax.eval_shape(self.network, variables, batch)
         taught = {name: jax.eval_shape(each, batch) for name, each in self.teachers.items()}
         classes = output.logits.shape[-1]
@@ -301,7 +301,7 @@ class Distiller:
         return None
 
     def _microbatches(self, batch: Batch) -> Batch:
-        """[B, ...] -> [accumulate, B / accumulate, ...]."""
+        """Reshapes leaves [B, ...] to [accumulate, B / accumulate, ...]."""
         self.parallel.check_batch(len(batch.valid), self._accumulate)
         parts = self._accumulate
 
@@ -311,7 +311,7 @@ class Distiller:
         return jax.tree.map(cut, batch)
 
     def _padded(self, batch: Batch) -> Batch:
-        """The batch with rows that don't count, so that all devices have equally many."""
+        """Appends rows that don't count, so that all devices have equally many."""
         missing = -len(batch.valid) % self.parallel.devices
         if not missing:
             return batch
@@ -366,7 +366,9 @@ def distill(
 
 
 def _first(batches: Iterable[Any], steps: int | None) -> Iterable[Any]:
-    """`steps` batches, going through them again where that is possible; all of them for None."""
+    """Yields `steps` batches, going through them again where that is possible; all of them for
+    None.
+    """
     if steps is None:
         yield from batches
         return

@@ -36,8 +36,9 @@ class Attribution(NamedTuple):
 
 
 def draw_permutations(key: jax.Array, players: int, pairs: int) -> jax.Array:
-    """`[pairs, players]` int32, random orders of joining, of which `attribute` takes the reverses
-    too."""
+    """Draws random orders of joining, `[pairs, players]` int32; `attribute` takes their reverses
+    too.
+    """
     return jax.vmap(lambda each: jax.random.permutation(each, players))(
         jax.random.split(key, pairs)
     ).astype(jnp.int32)
@@ -52,7 +53,7 @@ def attribute(
     *,
     rows: int,
 ) -> Attribution:
-    """Shapley values of the players of each example, by sampled permutations and their reverses.
+    """Estimates the players' Shapley values for each example, by random orders and their reverses.
 
     All coalitions that a permutation builds up are rows of one batch. The same permutations serve
     every example; give them to teacher and student, and the difference of the two isn't blurred by
@@ -99,8 +100,9 @@ def attribute(
 
 
 def _coalitions(ranks: jax.Array) -> jax.Array:
-    """Bool `[Q, M]`: nobody, everybody, then for each row of `ranks` the first `1..M - 1` to
-    join."""
+    """Builds bool `[Q, M]`: nobody, everybody, then for each row of `ranks` the first `1..M - 1` to
+    join.
+    """
     players = ranks.shape[1]
     between = ranks[:, None, :] < jnp.arange(1, players)[None, :, None]
     ends = jnp.array([False, True])[:, None]
@@ -108,7 +110,7 @@ def _coalitions(ranks: jax.Array) -> jax.Array:
 
 
 def count_examples(view: View | Batch) -> int:
-    """`B`, of leaves `[B, ...]`."""
+    """Returns `B`, of leaves `[B, ...]`."""
     return jax.tree.leaves(view)[0].shape[0]
 
 
@@ -121,7 +123,7 @@ def value_coalitions(
     *,
     rows: int,
 ) -> jax.Array:
-    """The logit of each example's class with each coalition shown.
+    """Computes the logit of each example's class with each coalition shown.
 
     Args:
       logits_of: the network.
@@ -190,7 +192,8 @@ def _require_logits(logits: jax.Array, rows: int, classes: Array) -> None:
 def attribution_matching(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Mean squared difference of two attributions, each scaled to length 1 over the players.
+    """Computes the mean squared difference of two attributions, each scaled to length 1 over the
+    players.
 
     The L2 norm takes away the scale of the logits, which distillation needn't copy; an attribution
     of zero stays zero, with a finite gradient. Computed in at least float32. No gradient reaches

@@ -10,7 +10,7 @@ from kd_jax.core.types import Array, Batch, View
 
 
 def draw_coins(key: jax.Array, players: int, rounds: int) -> jax.Array:
-    """Bool `[rounds, players]`: each player is kept with probability 1/2."""
+    """Draws bool `[rounds, players]`: each player is kept with probability 1/2."""
     return jax.random.bernoulli(key, 0.5, (rounds, players))
 
 
@@ -23,7 +23,8 @@ def attribute_by_coins(
     *,
     rows: int,
 ) -> jax.Array:
-    """Banzhaf values of the players of each example: what each adds to those that a coin has kept.
+    """Estimates the players' Banzhaf values for each example: what each adds to those that a coin
+    kept.
 
     In every round each player is added to the kept ones, or taken away from them, which takes `M +
     1` coalitions. Unlike Shapley values these need not add up to anything.

@@ -43,7 +43,7 @@ class LearningSpeed(NamedTuple):
 
 
 def knowledge_points(entropy: Array, foreground: Array, *, threshold: float) -> np.ndarray:
-    """The units whose entropy is below the example's mean background entropy by more than
+    """Finds the units whose entropy is below the example's mean background entropy by over
     `threshold`.
 
     Args:
@@ -97,7 +97,8 @@ def count_points(points: Array, foreground: Array) -> KnowledgeCounts:
 
 
 def weight_distances(weights: Sequence[PyTree]) -> np.ndarray:
-    """How far the weights have travelled by each checkpoint, in lengths of the initial ones.
+    """Measures how far the weights have travelled by each checkpoint, in lengths of the initial
+    ones.
 
     Args:
       weights: `M + 1` trees of parameters: the initial ones, then each checkpoint's, in order of
@@ -133,7 +134,8 @@ def weight_distances(weights: Sequence[PyTree]) -> np.ndarray:
 
 
 def learning_speed(foreground: Array, distances: Array) -> LearningSpeed:
-    """The weight distance at which each example's foreground has most points, over examples.
+    """Computes, over examples, the weight distance at which an example's foreground has most
+    points.
 
     Args:
       foreground: `[M, N]`, each checkpoint's `KnowledgeCounts.foreground`.
@@ -155,8 +157,9 @@ def learning_speed(foreground: Array, distances: Array) -> LearningSpeed:
 
 
 def stability(points: Array) -> np.ndarray:
-    """The share of all points found at any checkpoint that the last one still has: their
-    intersection over union.
+    """Computes the share of all points found at any checkpoint that the last one still has.
+
+    It is their intersection over their union.
 
     Points that were learned and given up again lower it.
 
@@ -183,7 +186,7 @@ def _as_mask(array: Array, what: str) -> np.ndarray:
 
 
 def _count(mask: np.ndarray) -> np.ndarray:
-    """`[N]`, how many units of each example are true."""
+    """Counts each example's true units, `[N]`."""
     return mask.reshape(mask.shape[0], -1).sum(axis=1)
 
 

@@ -95,7 +95,7 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
 
 
 def mask_batch(maskings: Mapping[str, Masking]) -> Masking:
-    """The same players hidden in several views of a batch.
+    """Hides the same players in several views of a batch.
 
     Args:
       maskings: name of the view -> how they are hidden there; other views stay as they are.
@@ -112,7 +112,7 @@ def mask_batch(maskings: Mapping[str, Masking]) -> Masking:
 
 
 def _hidden_tokens(view: View, kept: jax.Array, fixed_ids: tuple[int, ...]) -> jax.Array:
-    """Bool `[N, T]`: tokens that count, aren't fixed and don't stay."""
+    """Returns bool `[N, T]`: tokens that count, aren't fixed and don't stay."""
     _require_views(view, "input_ids", "attention_mask")
     input_ids = jnp.asarray(view["input_ids"])
     if kept.shape != input_ids.shape:

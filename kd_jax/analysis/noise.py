@@ -18,14 +18,17 @@ FeaturesOf = Callable[[jax.Array], jax.Array]
 
 
 def entropy(sigma: Array) -> jax.Array:
-    """`log sigma + 0.5 log(2 pi e)` in nats: what is no longer known of a unit under Gaussian
-    noise."""
+    """Computes `log sigma + 0.5 log(2 pi e)` in nats, the entropy of a unit under Gaussian noise.
+
+    It is what is no longer known of the unit.
+    """
     return jnp.log(jnp.asarray(sigma)) + 0.5 * math.log(2 * math.pi * math.e)
 
 
 def feature_variance(features: Array) -> jax.Array:
-    """`[]`, the mean squared distance of features `[N, D]` from their mean: the scale of
-    `learn_noise`'s penalty.
+    """Computes `[]`, the mean squared distance of features `[N, D]` from their mean.
+
+    It is the scale of `learn_noise`'s penalty.
 
     Raises:
       ValueError: if the shape doesn't fit, or if all features are the same.
@@ -130,7 +133,7 @@ def _descend(
     rate: float,
     highest: float,
 ) -> jax.Array:
-    """One step of Adam for each of `keys`, none of which leads above `highest`."""
+    """Takes one step of Adam for each of `keys`, none of which leads above `highest`."""
     # Gradients shrink by orders of magnitude on the way; Adam's usual memory of their squares would
     # outlast the run.
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, keys.shape[0]), b2=0.95)
@@ -175,7 +178,7 @@ def _features(features_of: FeaturesOf, inputs: jax.Array) -> jax.Array:
 
 
 def _spread(sigma: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`[*units]` -> `[..., 1]`, each unit's sigma at all its positions."""
+    """Reshapes `[*units]` to `[..., 1]`, each unit's sigma at all its positions."""
     for axis, size in enumerate(shape[:-1]):
         sigma = jnp.repeat(sigma, size // sigma.shape[axis], axis=axis)
     return sigma[..., None]

@@ -43,7 +43,8 @@ def plot_worths(
 def plot_patches(
     image: Array, attributions: Mapping[str, Array], path: Path, *, title: str
 ) -> None:
-    """A picture, and beside it for each model the picture under the attribution of its patches.
+    """Draws a picture, and beside it for each model the picture under the attribution of its
+    patches.
 
     Args:
       image: `[H, W, C]` uint8, of 1 or 3 channels.
@@ -73,7 +74,7 @@ def plot_patches(
 def plot_tokens(
     attributions: Mapping[str, tuple[Sequence[str], Array]], path: Path, *, title: str
 ) -> None:
-    """For each model its tokens from top to bottom, with bars of their attributions.
+    """Draws each model's tokens from top to bottom, with bars of their attributions.
 
     Args:
       attributions: model -> its tokens and `[T]` their values; each has a scale of its own.
@@ -105,7 +106,7 @@ def _colours(values: Sequence[float] | np.ndarray) -> list[str]:
 
 
 def _largest(values: Array) -> float:
-    """The end of a symmetric scale; never 0, which would be none."""
+    """Returns the end of a symmetric scale; never 0, which would be none."""
     return float(np.max(np.abs(values))) or 1.0
 
 

@@ -28,7 +28,8 @@ def shapley_values(
     seed: int = 0,
     tolerance: float | None = None,
 ) -> Worth:
-    """Each player's marginal contribution, averaged over the orders in which the players may join.
+    """Computes each player's marginal contribution, averaged over the orders in which they may
+    join.
 
     Exact: `phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))`. Sampled:
     the mean over random permutations, each followed by its reverse, of what `i` adds to those
@@ -87,7 +88,7 @@ def banzhaf_values(
     samples: int | None = None,
     seed: int = 0,
 ) -> Worth:
-    """Each player's marginal contribution, averaged over all subsets of the others alike.
+    """Computes each player's marginal contribution, averaged over all subsets of the others alike.
 
     Exact: `2^(1 - n) sum over S without i of (v(S + i) - v(S))`. Sampled: a coin decides for each
     player whether it is in, and every player is then added or taken away. Unlike Shapley values
@@ -142,7 +143,7 @@ def _distinct(players: Iterable[Player]) -> list[Player]:
 def _valued_once(
     value: Callable[[frozenset], float], order: list[Player]
 ) -> Callable[[frozenset], float]:
-    """`value`, kept for each subset it was asked for, and refused where it isn't finite."""
+    """Wraps `value`: each subset is valued once, and a value that isn't finite is refused."""
     kept: dict[frozenset, float] = {}
 
     def valued(subset: frozenset) -> float:
@@ -160,8 +161,9 @@ def _valued_once(
 def _exact(
     valued: Callable[[frozenset], float], order: list[Player], weights: list[float]
 ) -> Worth:
-    """Marginal contributions to all subsets of the others, one of size `s` weighing
-    `weights[s]`."""
+    """Computes marginal contributions to all subsets of the others, one of size `s` weighing
+    `weights[s]`.
+    """
     count = len(order)
     if count > EXACT_PLAYERS:
         raise ValueError(
@@ -185,7 +187,7 @@ def _exact(
 def _marginals_of_pair(
     valued: Callable[[frozenset], float], order: list[Player], drawn: np.ndarray
 ) -> np.ndarray:
-    """`[n]`, what each player adds to those before it, mean over a permutation and its reverse."""
+    """Computes `[n]`, what each player adds to those before it, mean over an order and its reverse."""
     marginals = np.zeros(len(order))
     for permutation in (drawn, drawn[::-1]):
         joined: frozenset = frozenset()
@@ -198,13 +200,15 @@ def _marginals_of_pair(
 def _marginals_of_coins(
     valued: Callable[[frozenset], float], order: list[Player], present: np.ndarray
 ) -> np.ndarray:
-    """`[n]`, what each player adds to the others that are present."""
+    """Computes `[n]`, what each player adds to the others that are present."""
     subset = frozenset(player for player, here in zip(order, present, strict=True) if here)
     return np.array([valued(subset | {player}) - valued(subset - {player}) for player in order])
 
 
 def _averaged(draws: Iterator[np.ndarray], order: list[Player], tolerance: float | None) -> Worth:
-    """Mean and standard error of independent draws `[n]`, of as many as the tolerance asks for."""
+    """Computes mean and standard error of independent draws `[n]`, as many as the tolerance asks
+    for.
+    """
     count, mean, squares = 0, np.zeros(len(order)), np.zeros(len(order))
     for drawn in draws:
         # Welford's update: a game's values may be large next to their differences.

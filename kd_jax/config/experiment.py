@@ -94,7 +94,7 @@ def experiment(
 
 
 def _begin(start: str) -> dict[str, Any]:
-    """Another config as its file gives it, before its models inherit."""
+    """Reads another config as its file gives it, before its models inherit."""
     from kd_jax.config.load import call_config, find_config
 
     return call_config(find_config(start), "").to_dict()

@@ -69,7 +69,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_absent(path: str, value: Any, config: Mapping[str, Any]) -> bool:
-    """Whether a key has a value that its absence means as well."""
+    """Tells whether a key has a value that its absence means as well."""
     kind, *rest = path.split(".")
     if kind == "models" and len(rest) > 1:
         if "like" in config["models"][rest[0]]:

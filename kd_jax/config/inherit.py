@@ -90,7 +90,7 @@ def _open_nones(section: ConfigDict) -> None:
 
 
 def seed_group_of(models: Mapping[str, Any], name: str) -> str:
-    """The model at the end of a chain of `like`s; its name seeds all of the chain.
+    """Returns the model at the end of a chain of `like`s; its name seeds all of the chain.
 
     The chain ends before a peer: two that started alike and see the same batches would have nothing
     to tell each other."""

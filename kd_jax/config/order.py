@@ -42,7 +42,7 @@ def _needs(group: Collection[str], needed: Mapping[str, Collection[str]]) -> set
 
 
 def _reached(name: str, peers: Mapping[str, Collection[str]]) -> list[str]:
-    """A model, its peers, theirs, and so on, by name."""
+    """Collects a model, its peers, theirs, and so on, by name."""
     found, new = set(), {name}
     while new:
         found |= new

@@ -68,7 +68,7 @@ def _refuse(section: Any, where: str, name: str) -> None:
 
 
 def _converted(path: str, text: str, current: Any) -> Any:
-    """The value of a text, as the key's present value suggests."""
+    """Converts a text to the type that the key's present value suggests."""
     key = path.rpartition(".")[2]
     if isinstance(current, str):
         if key in TUPLES and "," in text:

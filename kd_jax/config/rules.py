@@ -177,7 +177,7 @@ def numbers(meaning: str, fits: Callable[[float], bool]) -> Value:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number, and neither NaN nor infinite."""
+    """Tells whether a value is a number, and neither NaN nor infinite."""
     return is_number(value) and abs(value) < LARGEST
 
 
@@ -212,7 +212,7 @@ MAPPING = Value("a section", lambda value: isinstance(value, Mapping))
 
 @functools.cache
 def _fields(schema: type) -> tuple[dict[str, bool], dict[str, Rule]]:
-    """A schema's keys: whether each is required, and its rule."""
+    """Returns a schema's keys: whether each is required, and its rule."""
     hints = typing.get_type_hints(schema, include_extras=True)
     fields = [field for field in dataclasses.fields(schema) if field.name in hints]
     required = {
@@ -224,7 +224,9 @@ def _fields(schema: type) -> tuple[dict[str, bool], dict[str, Rule]]:
 
 
 def _rule(hint: Any) -> Rule:
-    """The rule of an annotation: a dataclass is a section, else it is annotated with its rule."""
+    """Returns the rule of an annotation: a dataclass is a section, else it is annotated with its
+    rule.
+    """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return Section(hint)
     annotated: Any = hint

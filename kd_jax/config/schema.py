@@ -478,7 +478,7 @@ class ModelPlan:
 
     @property
     def start(self) -> str | None:
-        """The earlier model whose weights it starts from, or None."""
+        """Returns the earlier model whose weights it starts from, or None."""
         return self.model.get(FROM_MODEL)
 
 
@@ -500,7 +500,7 @@ class Plan:
 
     @property
     def models(self) -> tuple[ModelPlan, ...]:
-        """All models, in the order of training."""
+        """Returns all models, in the order of training."""
         return tuple(model for group in self.groups for model in group)
 
     def __getitem__(self, name: str) -> ModelPlan:

@@ -168,7 +168,7 @@ def output_shapes(network: Network, batch: Batch) -> ModelOutput:
 def _make_mixing(
     plan: ModelPlan, objective: Objective, taught: bool, context: RunContext
 ) -> Mixing | None:
-    """The mixing of a model's section, refused where something it learns from forbids it."""
+    """Makes the mixing of a model's section; refuses it where something it learns from forbids it."""
     mixing = make_mixing(
         plan.training.get("mixing"), context.datasets.modality, context.datasets.num_classes
     )
@@ -195,7 +195,7 @@ def _term_spec(
     context: RunContext,
     cached: tuple[str, ...],
 ) -> TermSpec:
-    """What the terms of one model may read: its own teachers only, whoever else is in its group."""
+    """Says what one model's terms may read: its own teachers only, whoever else is in its group."""
     view, classes = networks[plan.name].view, context.datasets.num_classes
     teachers = {name: taught[name] for name in plan.teachers}
     views = {name: view_names[name] for name in plan.teachers}

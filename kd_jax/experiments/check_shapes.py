@@ -61,8 +61,7 @@ def _group(
 
 
 def _source(plan: ModelPlan, context: RunContext) -> Source:
-    """What a model learns from; sets that aren't made yet have the rows' kind of the training
-    split."""
+    """Opens what a model learns from; sets not made yet have the rows' kind of the training split."""
     return context.datasets.training_source((TRAIN,) if plan.data != (TRAIN,) else plan.data)
 
 
@@ -85,7 +84,7 @@ def _frozen(
     source: Source,
     context: RunContext,
 ) -> FrozenTeachers:
-    """The teachers of a group, with shapes in place of their variables."""
+    """Returns the teachers of a group, with shapes in place of their variables."""
     names = {name: None for plan in plans for name in plan.teachers}
     cached = {name for plan in plans for name in plan.cached}
     mixed = bool(plans[0].training.get("mixing"))
@@ -106,7 +105,7 @@ def _frozen(
 
 
 def _table(teacher: Teacher, batch: Batch, rows: int) -> dict[str, Any]:
-    """The shapes of a teacher's stored outputs: those with one vector an example."""
+    """Returns the shapes of a teacher's stored outputs: those with one vector an example."""
     output = jax.eval_shape(lambda held, seen: held(seen), teacher, batch)
     kept = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
     return {

@@ -111,7 +111,7 @@ def _check_starts(group: Sequence[ModelPlan]) -> None:
 
 
 def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The models that must be finished before this one begins.
+    """Returns the models that must be finished before this one begins.
 
     `makers`: set's name -> the models that it waits for.
     """
@@ -169,7 +169,7 @@ def _check_sets(
 
 
 def _makers(transfer: Mapping[str, Any], trusted: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Set's name -> models that must be finished before it is made."""
+    """Returns set's name -> models that must be finished before it is made."""
     makers = {name: (spec["judge"],) for name, spec in trusted.items()}
     return makers | {
         name: (spec["teacher"], *makers.get(spec.get("base", TRAIN), ()))

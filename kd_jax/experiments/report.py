@@ -19,7 +19,7 @@ from kd_jax.training.trained_model import TrainedModel
 def compare(
     models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]
 ) -> dict[str, float | None]:
-    """Gain, gap closed and compression of the compared student, as design promises them.
+    """Computes gain, gap closed and compression of the compared student.
 
     Args:
       models: name -> its entry in results.json.
@@ -45,7 +45,7 @@ def compare(
 
 
 def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> float:
-    """Median seconds of one compiled forward pass on the first device."""
+    """Measures the median seconds of one compiled forward pass on the first device."""
     device = jax.local_devices()[0]
     variables, batch = jax.device_put((jax.tree.map(np.asarray, model.variables), batch), device)
     forward = jax.jit(lambda variables, batch: model.network(variables, batch).logits)
@@ -59,7 +59,7 @@ def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> fl
 
 
 def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Where and on what the run was made."""
+    """Returns where and on what the run was made."""
     return {
         "jax": jax.__version__,
         "backend": jax.default_backend(),
@@ -72,7 +72,7 @@ def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[st
 
 
 def _commit() -> str:
-    """The commit of the code that runs; "" where it isn't a git checkout."""
+    """Returns the commit of the code that runs; "" where it isn't a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(

@@ -121,7 +121,7 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
 
 
 def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
-    """The results of an earlier run, if they are of the evaluations that are asked for now."""
+    """Returns an earlier run's results, if they are of the evaluations that are asked for now."""
     found = folder.results()
     if found is None:
         return None
@@ -131,7 +131,7 @@ def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
 
 
 def _evaluated_on(plan: Plan) -> dict[str, Any]:
-    """The sections of the further datasets, as JSON has them."""
+    """Returns the sections of the further datasets, as JSON has them."""
     return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
@@ -213,7 +213,7 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) -> dict[str, float]:
-    """How many times faster the student infers than the teacher, one device, compiled, median."""
+    """Measures how many times faster the student infers than the teacher, compiled, on one device."""
     speedups = {}
     for name, (examples, repetitions) in SPEED_BATCHES.items():
         views = [*teacher.views, *student.views]

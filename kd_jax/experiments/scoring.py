@@ -27,7 +27,7 @@ class Selection:
         )
 
     def __call__(self, variables: Variables) -> dict[str, float]:
-        """ "accuracy", "loss" and "ece"."""
+        """Computes "accuracy", "loss" and "ece"."""
         metrics = evaluate(self._compiled, variables, {}, self._batches)
         return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
 

@@ -189,7 +189,7 @@ class ModelTrainer:
     def _outputs(
         self, stack: ExitStack, step: int, steps: int
     ) -> tuple[dict[str, MetricsWriter], StepProgress]:
-        """Where metrics go, by model, and what people see; the stack closes them."""
+        """Returns where metrics go, by model, and what people see; the stack closes them."""
         names = [plan.name for plan in self._plans]
         workdir, batch_size = self._context.workdir, self._plans[0].training["batch_size"]
         writers = {name: MetricsWriter(workdir, name, resumed_at=step) for name in names}
@@ -260,7 +260,7 @@ class ModelTrainer:
     def _describe(
         self, plan: ModelPlan, variables: Variables, *, step: int, seconds: float
     ) -> dict[str, Any]:
-        """What `finished.json` says of a model."""
+        """Says of a model what `finished.json` records."""
         datasets = self._context.datasets
         plain = {
             "spec": plan.model,

@@ -84,6 +84,6 @@ class Workdir:
             write_json(file, value)
 
     def results(self) -> dict[str, Any] | None:
-        """The results of a finished run, None before."""
+        """Returns the results of a finished run, None before."""
         file = self.path / "results.json"
         return json.loads(file.read_text()) if file.exists() else None

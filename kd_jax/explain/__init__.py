@@ -28,8 +28,7 @@ PERMUTATIONS = 64
 def explain_members(
     workdir: Path, model: str | None, examples: int | None, permutations: int | None
 ) -> Path:
-    """What the members of each ensemble are worth, and which parts of examples teacher and student
-    rest on.
+    """Explains what an ensemble's members are worth, and which parts of examples models rest on.
 
     Args:
       workdir: of a finished run.
@@ -68,7 +67,7 @@ def explain_members(
 def explain_features(
     workdir: Path, model: str | None, blocks: int | None, permutations: int | None
 ) -> Path:
-    """What the dimensions of the features are worth to teacher and student, block by block.
+    """Explains what the features' dimensions are worth to teacher and student, block by block.
 
     Args:
       workdir: of a finished run.
@@ -92,7 +91,7 @@ def explain_features(
 
 
 def explain_training(workdir: Path, model: str | None, kind: str, permutations: int | None) -> Path:
-    """What the terms of a model's objective, or the sources of its training data, are worth.
+    """Explains what the terms of a model's objective, or its training data's sources, are worth.
 
     Args:
       workdir: of a finished run.

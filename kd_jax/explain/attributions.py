@@ -99,7 +99,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
 def _pieces(
     model: TrainedModel, models: Mapping[str, TrainedModel], datasets: Datasets
 ) -> dict[str, Piece]:
-    """The model; in its place, if it is an ensemble of several tokenizers, its members."""
+    """Returns the model; in its place, if it is an ensemble of several tokenizers, its members."""
     if datasets.modality == "text" and len(views_of(model)) > 1:
         inner = [_pieces(models[member], models, datasets) for member in model.plan.members]
         return {name: piece for pieces in inner for name, piece in pieces.items()}

@@ -22,8 +22,9 @@ dtype is coarser."""
 def value_features(
     run: Run, name: str, blocks: int | None, permutations: int | None
 ) -> dict[str, Any]:
-    """Shapley values of blocks of neighbouring dimensions of `pooled`, of the compared teacher and
-    a model.
+    """Computes Shapley values of blocks of `pooled`'s dimensions, of teacher and student.
+
+    A block is neighbouring dimensions; the teacher is the compared one.
 
     A subset's value is the accuracy on the evaluation split of the model's own classifier where
     every dimension outside the subset stands at its mean over that split, so that it tells examples
@@ -49,7 +50,7 @@ def value_features(
 
 
 def _singles(run: Run, names: Iterable[str]) -> list[str]:
-    """The models, with its members in the place of each ensemble."""
+    """Returns the models, with its members in the place of each ensemble."""
     found = []
     for name in names:
         members = run.plan[name].members
@@ -109,8 +110,7 @@ def _value(
 def _linear(
     model: TrainedModel, table: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`pooled` [N, D], and the kernel [D, K] and bias [K] that make the model's logits of it; in
-    float64."""
+    """Returns `pooled` [N, D], and kernel [D, K] and bias [K] that make logits of it, in float64."""
     held = model.variables["params"].get("classifier", {})
     if "kernel" in held and "pooled" in table:
         pooled, kernel = (

@@ -41,17 +41,17 @@ class PatchesAndTokens:
 
     @property
     def kind(self) -> str:
-        """ "patches" or "tokens"."""
+        """Returns "patches" or "tokens"."""
         return "tokens" if self.grid is None else "patches"
 
     def count(self, batch: Batch) -> int:
-        """How many parts an example has, those that only fill a text up included."""
+        """Returns how many parts an example has, those that only fill a text up included."""
         if self.grid is not None:
             return math.prod(self.grid)
         return next(iter(batch.views.values()))["input_ids"].shape[1]
 
     def tokens(self, datasets: Datasets, batch: Batch) -> list[str] | None:
-        """The tokens of an example without those that only fill; None for pictures."""
+        """Returns the tokens of an example without those that only fill; None for pictures."""
         if self.grid is not None:
             return None
         ((name, spec),) = self.views.items()
@@ -61,7 +61,7 @@ class PatchesAndTokens:
 
 
 def one_example(datasets: Datasets, views: Mapping[str, Any], index: int) -> Batch:
-    """A batch of one example of the evaluation split, a text padded to its bucket's length."""
+    """Returns a batch of one evaluation example, a text padded to its bucket's length."""
     source, seen = datasets.splits["evaluation"], {}
     for name, spec in views.items():
         prepared, length = datasets.prepared(source, spec), None
@@ -78,13 +78,14 @@ def one_example(datasets: Datasets, views: Mapping[str, Any], index: int) -> Bat
 
 
 def views_of(*models: TrainedModel) -> dict[str, Any]:
-    """Name -> section of all that the models read."""
+    """Returns name -> section of all that the models read."""
     return {view_name(spec): spec for model in models for spec in model.views}
 
 
 def split(views: dict[str, Any], datasets: Datasets) -> PatchesAndTokens:
-    """The parts of examples in views that show the same: pictures of any sizes, or one view of
-    texts."""
+    """Splits examples into parts, in views that show the same: pictures of any sizes, or one of
+    texts.
+    """
     if datasets.modality == "image":
         grid = _grid(
             datasets.prepared(datasets.splits["evaluation"], spec) for spec in views.values()
@@ -111,6 +112,6 @@ def _grid(prepared: Iterable[Any]) -> tuple[int, int]:
 
 
 def _patches(side: int) -> int:
-    """The largest divisor up to `SIDE`; of a side that has none but 1, the smallest beyond."""
+    """Returns the largest divisor up to `SIDE`; if a side has none but 1, the smallest beyond."""
     divisors = [count for count in range(2, side + 1) if side % count == 0]
     return max((count for count in divisors if count <= SIDE), default=min(divisors, default=1))

@@ -24,7 +24,7 @@ class Pieces:
 
 
 def terms_of(config: Config, model: str) -> Pieces:
-    """The terms of a model's objective.
+    """Returns the terms of a model's objective.
 
     Raises:
       ValueError: if it has none.
@@ -45,7 +45,7 @@ def terms_of(config: Config, model: str) -> Pieces:
 
 
 def sources_of(config: Config, model: str) -> Pieces:
-    """The sources that a model's training data is put together from, `models.NAME.data`.
+    """Returns the sources that a model's training data is put together from, `models.NAME.data`.
 
     Raises:
       ValueError: if its section names none, or one.
@@ -68,8 +68,7 @@ PIECES: dict[str, Callable[[Config, str], Pieces]] = {"sources": sources_of, "te
 
 
 def _with(config: Config, model: str, key: str, value: Any) -> dict[str, Any]:
-    """The config with one key of one model's section replaced, and that model compared with
-    itself."""
+    """Replaces one key of one model's section, and compares that model with itself."""
     models = {**config["models"], model: {**config["models"][model], key: value}}
     return {
         **config,

@@ -64,7 +64,7 @@ def show_attributions(found: Mapping[str, Any]) -> None:
 
 
 def plot_attributions(found: Mapping[str, Any], run: Run) -> list[str]:
-    """A picture for each example; the files' names."""
+    """Draws a picture for each example; returns the files' names."""
     source, names = run.context.datasets.splits["evaluation"], []
     for each in found["examples"]:
         path = run.folder / f"attribution_{each['example']:03}.png"

@@ -32,8 +32,9 @@ LONGEST = 100
 def value_training(
     run: Run, model: str, players: Pieces, permutations: int | None
 ) -> dict[str, Any]:
-    """Shapley values of the pieces of a model's training; a subset's value is the accuracy on the
-    evaluation split.
+    """Computes Shapley values of the pieces of a model's training.
+
+    A subset's value is the accuracy on the evaluation split.
 
     The whole is the run's own model, and the empty subset a guess. Every other subset is trained
     once, in `RUN/explain/<kind>/<subset>`, from the same initial weights on the same batches, under
@@ -137,7 +138,7 @@ class _Accuracy:
 
 
 def _from_here(plan: ModelPlan, run: Path) -> ModelPlan:
-    """The plan, which starts from an earlier model of the run if it did so there."""
+    """Returns the plan, which starts from an earlier model of the run if it did so there."""
     if FROM_MODEL not in plan.model:
         return plan
     others = {key: value for key, value in plan.model.items() if key != FROM_MODEL}
@@ -145,6 +146,6 @@ def _from_here(plan: ModelPlan, run: Path) -> ModelPlan:
 
 
 def folder_of(names: list[str]) -> str:
-    """A folder's name for a subset, another for every other one."""
+    """Names a subset's folder, another for every other one."""
     joined = "+".join(quote(name, safe="") for name in names)
     return joined if len(joined) <= LONGEST else hashlib.sha256(joined.encode()).hexdigest()[:16]

@@ -41,16 +41,16 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where what explains it is written."""
+        """Returns where the files of the explanation are written."""
         return self.path / "explain"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """[K]."""
+        """Returns the names of the K classes."""
         return self.context.datasets.splits["train"].class_names
 
     def choose(self, name: str | None) -> str:
-        """The model of that name; None: the compared student.
+        """Returns the model of that name; for None the compared student.
 
         Raises:
           ValueError: naming the models there are.
@@ -64,7 +64,7 @@ class Run:
         return chosen
 
     def models(self, names: Iterable[str]) -> dict[str, TrainedModel]:
-        """Models of the run by name, those of which an ensemble among them is made included.
+        """Loads models of the run by name, and those that an ensemble among them is made of.
 
         Raises:
           ValueError: if one is damaged.

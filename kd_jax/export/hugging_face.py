@@ -76,8 +76,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
 
 
 def _auto_class(kind: str) -> str:
-    """What people open a folder of this kind with; the automatic class knows no DeiT of two
-    heads."""
+    """Returns what people open such a folder with; the automatic class knows no DeiT of two heads."""
     if kind == "deit":
         return formats.FORMATS[kind].architecture
     return (

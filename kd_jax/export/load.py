@@ -42,7 +42,7 @@ class LoadedModel(Predictor):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the K classes."""
+        """Returns the names of the K classes."""
         return tuple(self.description["class_names"])
 
 
@@ -88,12 +88,12 @@ class Run:
 
     @cached_property
     def student(self) -> LoadedModel:
-        """The compared student."""
+        """Returns the compared student."""
         return self.models[self.results["compare"]["student"]]
 
     @cached_property
     def teacher(self) -> LoadedModel:
-        """The compared teacher."""
+        """Returns the compared teacher."""
         return self.models[self.results["compare"]["teacher"]]
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from kd_jax.models import registry
 
 
 def make(student: Student, *, transformers_class: str | None = None) -> str:
-    """The card in Markdown.
+    """Makes the card in Markdown.
 
     Args:
       student: the model.

@@ -45,13 +45,13 @@ class Predictor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of a table that hold a row's text."""
+        """Returns the columns of a table that hold a row's text."""
         columns = self.description["columns"]
         return (columns,) if isinstance(columns, str) else tuple(columns)
 
     @property
     def modality(self) -> str:
-        """ "text" or "image"."""
+        """Returns "text" or "image"."""
         return "image" if "images" in self.description["inputs"] else "text"
 
     def _make_view(self, folder: Path) -> TextView | ImageView:
@@ -90,8 +90,9 @@ class Predictor:
         return self._run(prepared.gather(rows, length))[: len(values)]
 
     def answers(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-        """One JSON object a row, in order: its place, and label and probabilities or what was wrong
-        with it."""
+        """Yields one JSON object a row, in order: its place, and label and probabilities, or its
+        error.
+        """
         iterator = iter(rows)
         while chunk := list(islice(iterator, BATCH_SIZE)):
             good = [row.value for row in chunk if row.error is None]
@@ -108,7 +109,7 @@ class Predictor:
 
 
 def find_export(workdir: Path, name: str | None = None) -> Path:
-    """The export in a run's folder, or the folder itself where it is one.
+    """Finds the export in a run's folder, or the folder itself where it is one.
 
     Raises:
       ValueError: if nothing was exported yet, or several models were and none is named.

@@ -53,11 +53,11 @@ class Student:
 
     @property
     def class_names(self) -> list[str]:
-        """[K]."""
+        """Returns the names of the K classes."""
         return list(self.description["class_names"])
 
     def shapes(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """Its inputs for a batch of that size, a number or a symbol, by argument."""
+        """Returns its inputs' shapes by argument, for a batch of that size, a number or a symbol."""
         found = self.description["inputs"]
         return {
             name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name])
@@ -66,19 +66,19 @@ class Student:
         }
 
     def logits(self, *inputs: Array) -> jax.Array:
-        """`[B, K]` of inputs in the order of `shapes`."""
+        """Computes `[B, K]` of inputs in the order of `shapes`."""
         return apply(self.module, self.variables, dict(zip(self.shapes(1), inputs, strict=True)))
 
 
 def apply(module: nn.Module, variables: Variables, inputs: Mapping[str, Array]) -> jax.Array:
-    """A module's logits `[B, K]` of its inputs by argument."""
+    """Computes a module's logits `[B, K]` of its inputs by argument."""
     given: dict[str, Any] = dict(inputs)
     output: Any = module.apply(variables, **given)
     return output.logits
 
 
 def open_student(workdir: Path, name: str | None = None) -> Student:
-    """A finished model of a run.
+    """Opens a finished model of a run.
 
     Args:
       workdir: the run's folder.

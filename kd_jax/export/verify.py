@@ -38,7 +38,7 @@ def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
 def largest_difference(
     student: Student, run: Callable[[dict[str, np.ndarray]], np.ndarray], rows: int
 ) -> float:
-    """The largest difference between the logits of `run` and the live student's on a sample.
+    """Measures the largest difference of `run`'s logits from the live student's on a sample.
 
     Absolute, or relative to the largest logit where that is above 1; inf for another shape.
     """

@@ -17,8 +17,7 @@ from kd_jax.losses.checks import (
 
 
 def _prepare_scores(student_scores: Array, teacher_scores: Array, mask: Array):
-    """The scores in at least float32, zero at pairs that don't count, and the mask `[B, T]` as
-    bool."""
+    """Returns the scores in at least float32, zero at pairs that don't count, and the mask as bool."""
     student, teacher = prepare(student_scores, teacher_scores, "scores")
     require_rank(student, 4, "student scores", "[B, heads, T, T]")
     require_equal_shapes(student, teacher, "scores")
@@ -34,7 +33,8 @@ def _prepare_scores(student_scores: Array, teacher_scores: Array, mask: Array):
 def self_relations(
     vectors: Float[Array, "b h t d"], heads: int
 ) -> Float[jax.Array, "b {heads} t t"]:
-    """MiniLMv2's relations of queries, keys or values among themselves, scaled dot products.
+    """Computes MiniLMv2's relations of queries, keys or values among themselves: scaled dot
+    products.
 
     The heads are joined and split into `heads` others, so that student and teacher may have any
     number and width.
@@ -65,8 +65,8 @@ def relation_kl(
     teacher_scores: Float[Array, "b heads t t"],
     mask: Shaped[Array, "b t"],
 ) -> Float[jax.Array, " b"]:
-    """MiniLM's relation loss: `KL(teacher || student)` of the softmaxed rows of two relation
-      matrices.
+    """Computes MiniLM's relation loss, `KL(teacher || student)` of two relation matrices' softmaxed
+    rows.
 
     The matrices are scaled scores of queries with keys (MiniLM), or of queries, keys or values
     among themselves (MiniLMv2). Keys that the mask excludes take no part in the softmax. Computed
@@ -106,7 +106,8 @@ def attention_scores_mse(
     teacher_scores: Float[Array, "b heads t t"],
     mask: Shaped[Array, "b t"],
 ) -> Float[jax.Array, " b"]:
-    """TinyBERT's attention loss: mean squared difference of the scores before the softmax.
+    """Computes TinyBERT's attention loss: the mean squared difference of the scores before the
+    softmax.
 
     Computed in at least float32. No gradient reaches the teacher.
 

@@ -67,13 +67,13 @@ def require_within(value: Scalar, low: Scalar, high: Scalar, what: str) -> None:
 
 
 def at_least_float32(*arrays: Array) -> tuple[jax.Array, ...]:
-    """The arrays in the widest of their dtypes and float32."""
+    """Casts arrays to the widest of their dtypes and float32."""
     dtype = jnp.result_type(jnp.float32, *arrays)
     return tuple(jnp.asarray(array).astype(dtype) for array in arrays)
 
 
 def prepare(student: Array, teacher: Array, what: str) -> tuple[jax.Array, jax.Array]:
-    """A pair in at least float32, the teacher's side without gradient.
+    """Casts a pair to at least float32, and stops the gradient at the teacher's side.
 
     Raises:
       ValueError: if either holds integers.
@@ -85,8 +85,10 @@ def prepare(student: Array, teacher: Array, what: str) -> tuple[jax.Array, jax.A
 
 
 def einsum(subscripts: str, *operands: Array) -> jax.Array:
-    """`jnp.einsum` in the operands' full precision; accelerators would round float32 to bfloat16 or
-    TF32 otherwise."""
+    """Computes `jnp.einsum` in the operands' full precision.
+
+    Accelerators would round float32 to bfloat16 or TF32 otherwise.
+    """
     return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -94,18 +96,18 @@ def einsum(subscripts: str, *operands: Array) -> jax.Array:
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The square root of `x >= 0`, with gradient 0 instead of infinity at 0."""
+    """Computes the square root of `x >= 0`, with gradient 0 instead of infinity at 0."""
     zero = x == 0  # Not `x > 0`, which would make 0 of a NaN.
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 def safe_norm(x: jax.Array, axis: int | Sequence[int] = -1, *, keepdims: bool = False) -> jax.Array:
-    """The L2 norm along `axis`, with gradient 0 instead of NaN at a zero vector."""
+    """Computes the L2 norm along `axis`, with gradient 0 instead of NaN at a zero vector."""
     return safe_sqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=keepdims))
 
 
 def normalize(x: jax.Array, axis: int | Sequence[int] = -1) -> jax.Array:
-    """`x` over its L2 norm along `axis`; a zero vector stays zero, with gradient 0."""
+    """Divides `x` by its L2 norm along `axis`; a zero vector stays zero, with gradient 0."""
     norm = safe_norm(x, axis, keepdims=True)
     return x / jnp.where(norm == 0, 1, norm)
 
@@ -114,7 +116,7 @@ def normalize(x: jax.Array, axis: int | Sequence[int] = -1) -> jax.Array:
 
 
 def as_where(where: Array | None, shape: Sequence[int], what: str) -> jax.Array:
-    """`where` as bool of the given shape; all true for None.
+    """Returns `where` as bool of the given shape; all true for None.
 
     Raises:
       ValueError: if it has another shape.
@@ -129,17 +131,17 @@ def as_where(where: Array | None, shape: Sequence[int], what: str) -> jax.Array:
 
 
 def masked_sum(x: Array, where: Array, axis: int | Sequence[int] | None = None) -> jax.Array:
-    """The sum of `x` where `where`, of the same shape, is true."""
+    """Sums `x` where `where`, of the same shape, is true."""
     return jnp.sum(jnp.where(where, x, 0), axis=axis)
 
 
 def masked_mean(x: Array, where: Array, axis: int | Sequence[int] | None = None) -> jax.Array:
-    """The mean of `x` where `where`, of the same shape, is true; 0 where nothing counts."""
+    """Averages `x` where `where`, of the same shape, is true; 0 where nothing counts."""
     count = jnp.sum(where, axis=axis, dtype=x.dtype)
     return masked_sum(x, where, axis) / jnp.maximum(count, 1)
 
 
 def huber(difference: Array) -> jax.Array:
-    """Half the square up to 1, linear beyond: Huber's function with threshold 1."""
+    """Computes Huber's function with threshold 1: half the square up to 1, linear beyond."""
     size = jnp.abs(difference)
     return jnp.where(size < 1, 0.5 * jnp.square(difference), size - 0.5)

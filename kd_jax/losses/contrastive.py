@@ -31,8 +31,7 @@ def info_nce(
     temperature: Scalar = 0.07,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """InfoNCE with the batch's other examples as negatives: cross-entropy of picking one's own
-      teacher embedding.
+    """Computes InfoNCE: the cross-entropy of picking one's own teacher embedding among the batch's.
 
     Scores are cosines over the temperature. It sees the whole batch, so under pmap the embeddings
     are gathered first. Computed in at least float32. No gradient reaches the teacher.
@@ -143,8 +142,9 @@ def contrastive_representation(
     momentum: float = 0.5,
     where: Shaped[Array, " b"] | None = None,
 ) -> tuple[Float[jax.Array, " b"], ContrastMemory]:
-    """CRD: noise-contrastive estimation of whether a student and a teacher embedding are of one
-      example.
+    """Computes CRD: whether a student and a teacher embedding are of one example, told from noise.
+
+    Noise-contrastive estimation against embeddings that a memory keeps of the whole dataset.
 
     Each embedding is scored against the other side's bank at its own row and at `K` negatives, `P =
     exp(cosine / temperature) / Z`; with `h = P / (P + K / N)` the loss is `-log h(own) - sum log(1
@@ -214,7 +214,7 @@ def contrastive_representation(
 
 
 def _contrast(anchors, bank, columns, normalizer, temperature, rows):
-    """One side's loss `[B]`, and the normalizer, set if it was not."""
+    """Computes one side's loss `[B]`, and its normalizer, set if it was not."""
     examples, count = bank.shape[0], columns.shape[1] - 1
     scores = (
         einsum("bd,nd->bn", anchors, jax.lax.stop_gradient(bank).astype(anchors.dtype))
@@ -236,7 +236,7 @@ def _contrast(anchors, bank, columns, normalizer, temperature, rows):
 
 
 def _moved(bank, embeddings, index, momentum, rows):
-    """The bank with the rows of the examples that count moved; the first of equal indices wins."""
+    """Moves the bank's rows of the examples that count; the first of equal indices wins."""
     earlier = jnp.tril(index[:, None] == index[None, :], -1) & rows[None, :]
     moves = rows & ~jnp.any(earlier, axis=1)
     new = normalize(

@@ -28,8 +28,9 @@ def overhaul(
     *,
     where: Shaped[Array, "b h w"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """OFD's partial L2 distance of maps before the ReLU, to the teacher cut off from below at its
-    margin.
+    """Computes OFD's partial L2 distance of maps before the ReLU.
+
+    The teacher's map is cut off from below at its margin.
 
     With `t' = max(t, margin)`, the sum of `(s - t')^2` where `s > t'` or `t' > 0`: a student below
     a negative target is right already. Computed in at least float32. No gradient reaches teacher or
@@ -71,8 +72,9 @@ def activation_boundary(
     margin: Scalar = 1.0,
     where: Shaped[Array, "b h w"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """AB: a hinge on the student's responses before the ReLU, to be on the teacher's side of zero
-      by a margin.
+    """Computes AB, a hinge on the student's responses before the ReLU.
+
+    They are to lie on the teacher's side of zero by a margin.
 
     The sum of `relu(s + m)^2` where `t <= 0` and of `relu(m - s)^2` where `t > 0`. Computed in at
     least float32. No gradient reaches the teacher.
@@ -108,8 +110,8 @@ def variational(
     *,
     where: Shaped[Array, "b h w"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """VID: negative log-likelihood of the teacher's map under a Gaussian round the student's
-      prediction of it.
+    """Computes VID: the teacher map's negative log-likelihood under a Gaussian round its
+    prediction.
 
     `0.5 mean((mean - t)^2 / v + log v)` with `v = softplus(log_scale) + 1e-5`, one variance a
     channel, which is trained. Computed in at least float32. No gradient reaches the teacher.

@@ -23,7 +23,8 @@ def attention_transfer(
     p: float = 2,
     where: Shaped[Array, "b _ _"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """Attention transfer: mean squared difference of the normalised spatial attention maps.
+    """Computes attention transfer: the mean squared difference of normalised spatial attention
+    maps.
 
     An attention map is the mean over channels of `|x|^p`, scaled to length 1 over all positions.
     This is the form of the authors' code. Computed in at least float32. No gradient reaches the
@@ -60,8 +61,9 @@ def factor_transfer(
     *,
     where: Shaped[Array, "b _ _"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """Factor transfer as RepDistiller has it: mean absolute difference of the normalised mean
-      squares over channels.
+    """Computes factor transfer as RepDistiller has it.
+
+    The mean absolute difference of the normalised mean squares over channels.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -92,8 +94,9 @@ def hierarchical_context(
     *,
     where: Shaped[Array, "b _ _"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """ReviewKD's hierarchical context loss: squared differences at full size and average-pooled to
-      4, 2 and 1.
+    """Computes ReviewKD's hierarchical context loss.
+
+    Squared differences at full size and average-pooled to 4, 2 and 1.
 
     The full size weighs 1, each pooled size half of the one before; the sum is divided by that of
     the weights. A size that is not smaller than the map's height is skipped and the halving does
@@ -138,7 +141,7 @@ def neuron_selectivity(
     *,
     where: Shaped[Array, "b _ _"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """Neuron selectivity transfer: maximum mean discrepancy of the channels' activation patterns.
+    """Computes neuron selectivity transfer: the maximum mean discrepancy of the channels' patterns.
 
     Each channel's map is scaled to length 1 over positions; the kernel is `k(x, y) = (x . y)^2`.
     Computed in at least float32. No gradient reaches the teacher.
@@ -176,8 +179,9 @@ def flow_of_solution(
     *,
     where: Shaped[Array, "b _ _"] | None = None,
 ) -> Float[jax.Array, " b"]:
-    """FSP: squared difference of the Gram matrices between the maps of two layers, the flow of the
-      solution.
+    """Computes FSP: the squared difference of the Gram matrices between two layers' maps.
+
+    These matrices are the flow of the solution.
 
     A Gram matrix is the mean over positions of `a b^T`, the larger of its two maps average-pooled
     first. Computed in at least float32. No gradient reaches the teacher.

@@ -11,8 +11,9 @@ from kd_jax.losses.checks import normalize, prepare, require_equal_shapes
 def hidden_mse(
     student: Float[Array, "*b d"], teacher: Float[Array, "*b d"]
 ) -> Float[jax.Array, "*b"]:
-    """Mean squared difference of hidden vectors: FitNets' hint, the hidden loss of TinyBERT and
-      DistilBERT.
+    """Computes the mean squared difference of hidden vectors.
+
+    It is FitNets' hint, and the hidden loss of TinyBERT and DistilBERT.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -38,7 +39,7 @@ def hidden_mse(
 def normalized_mse(
     student: Float[Array, "*b d"], teacher: Float[Array, "*b d"]
 ) -> Float[jax.Array, "*b"]:
-    """Squared distance of the two vectors after each is scaled to length 1: Patient KD.
+    """Computes Patient KD's squared distance of two vectors, each scaled to length 1 before.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -65,7 +66,7 @@ def normalized_mse(
 def cosine_distance(
     student: Float[Array, "*b d"], teacher: Float[Array, "*b d"]
 ) -> Float[jax.Array, "*b"]:
-    """One minus the cosine of the angle between the two vectors: the hidden loss of DistilBERT.
+    """Computes one minus the cosine of the angle between two vectors: DistilBERT's hidden loss.
 
     Computed in at least float32. No gradient reaches the teacher.
 

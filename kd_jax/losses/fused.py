@@ -48,7 +48,8 @@ def fused_soft_target_kl(
     weights: Shaped[Array, " n"] | None = None,
     chunk: int = CHUNK,
 ) -> Float[jax.Array, ""]:
-    """`sum(weights * soft_target_kl(...))` of the heads' logits, equal to it in value and gradient.
+    """Computes `sum(weights * soft_target_kl(...))` of the heads' logits, equal in value and
+    gradient.
 
     Logits and loss are computed in at least float32, and the projection's gradient is summed there.
     No gradient reaches the teacher, the temperature or the weights. Reverse mode only.
@@ -84,8 +85,9 @@ def fused_reverse_kl(
     weights: Shaped[Array, " n"] | None = None,
     chunk: int = CHUNK,
 ) -> Float[jax.Array, ""]:
-    """`sum(weights * reverse_kl(...))` of the heads' logits; otherwise as
-    `fused_soft_target_kl`."""
+    """Computes `sum(weights * reverse_kl(...))` of the heads' logits; else as
+    `fused_soft_target_kl`.
+    """
     require_positive(temperature, "temperature")
     return _fused(fused_gradients.reverse_kl, student, teacher, temperature, weights, chunk)
 
@@ -98,8 +100,10 @@ def fused_jensen_shannon(
     weights: Shaped[Array, " n"] | None = None,
     chunk: int = CHUNK,
 ) -> Float[jax.Array, ""]:
-    """`sum(weights * jensen_shannon(...))` of the heads' logits; `beta` as there, else as
-    `fused_soft_target_kl`."""
+    """Computes `sum(weights * jensen_shannon(...))` of the heads' logits.
+
+    `beta` as there, all else as in `fused_soft_target_kl`.
+    """
     require_within(beta, 0, 1, "beta")
     return _fused(fused_gradients.jensen_shannon, student, teacher, beta, weights, chunk)
 
@@ -161,7 +165,7 @@ def _logits(head: Head) -> jax.Array:
 
 
 def _in_chunks(head: Head, chunk: int) -> jax.Array:
-    """The hidden states `[N, D]` as `[chunks, chunk, D]`, filled up with zeros."""
+    """Splits the hidden states `[N, D]` into `[chunks, chunk, D]`, filled up with zeros."""
     missing = -head.hidden.shape[0] % chunk
     return jnp.pad(head.hidden, ((0, missing), (0, 0))).reshape(-1, chunk, head.hidden.shape[1])
 
@@ -189,7 +193,7 @@ def _rows(chunk, student: Head, given):
 
 
 def _forward(loss, chunk, student: Head, given):
-    """The total, and its gradient with respect to the student's head."""
+    """Computes the total, and its gradient with respect to the student's head."""
     teacher, weights, setting = given
     kernel, wide = student.kernel, weights.dtype
     with_bias = student.bias is not None

@@ -16,7 +16,7 @@ Slope = tuple[jax.Array, jax.Array]
 
 
 def soft_target_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Slope:
-    """`T^2 KL(p || q)`, with gradient `T (q - p)`, of logits `[..., V]`."""
+    """Computes `T^2 KL(p || q)`, with gradient `T (q - p)`, of logits `[..., V]`."""
     z, y = _centered(student, temperature), _centered(teacher, temperature)
     to_p = jnp.exp(y)
     other, inner = _sum(to_p), _sum(to_p * (y - z))
@@ -31,7 +31,7 @@ def soft_target_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Arra
 
 
 def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Slope:
-    """`T^2 KL(q || p)`, with gradient `T q (log q/p - KL(q || p))`, of logits `[..., V]`."""
+    """Computes `T^2 KL(q || p)`, with gradient `T q (log q/p - KL(q || p))`, of logits `[..., V]`."""
     z, y = _centered(student, temperature), _centered(teacher, temperature)
     other = _sum(jnp.exp(y))
     to_q = jnp.exp(z)
@@ -42,8 +42,9 @@ def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -
 
 
 def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> Slope:
-    """`b KL(p || m) + (1 - b) KL(q || m)`, with gradient `(1 - b) q (log q/m - KL(q || m))`, of
-    logits `[..., V]`.
+    """Computes `b KL(p || m) + (1 - b) KL(q || m)` of logits `[..., V]`.
+
+    Its gradient is `(1 - b) q (log q/m - KL(q || m))`.
 
     At `b = 0` and `b = 1` the two divergences themselves, as in `kd_jax.losses.jensen_shannon`.
     """
@@ -61,7 +62,7 @@ def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> S
 
 
 def _centered(logits: jax.Array, temperature: Scalar) -> jax.Array:
-    """`(logits - max) / T`, whose powers can't overflow."""
+    """Computes `(logits - max) / T`, whose powers can't overflow."""
     return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
 
 

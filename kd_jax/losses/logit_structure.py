@@ -26,8 +26,10 @@ EPSILON = 1e-8
 
 
 def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[..., K]` -> log-probabilities `[..., 2]` of target and rest, and `[..., K]` within the rest
-    (0 at the target).
+    """Splits log-probabilities `[..., K]` into `[..., 2]`, target and rest, and `[..., K]` within
+    the rest.
+
+    Within the rest the target has 0.
 
     Stays in log space: where the target is nearly certain, `1 - p` would round to 0 and its
     logarithm be infinite."""
@@ -47,7 +49,7 @@ def decoupled_kd(
     target_weight: Scalar = 1.0,
     nontarget_weight: Scalar = 8.0,
 ) -> Float[jax.Array, "*b"]:
-    """Decoupled knowledge distillation, `T^2 (a TCKD + b NCKD)`.
+    """Computes decoupled knowledge distillation, `T^2 (a TCKD + b NCKD)`.
 
     TCKD is the divergence of the two-way predictions (label's class, all others), NCKD that of the
     predictions among the others. Computed in log space and at least float32, so it is finite for
@@ -94,8 +96,9 @@ def standardized_kl(
     *,
     temperature: Scalar = 2.0,
 ) -> Float[jax.Array, "*b"]:
-    """`T^2 KL` of the predictions from standardised logits: the student need not match the
-    teacher's scale or shift.
+    """Computes `T^2 KL` of the predictions from standardised logits.
+
+    The student need not match the teacher's scale or shift.
 
     Each row of logits has its mean taken off and is divided by its standard deviation (`ddof = 1`,
     plus 1e-7). Computed in at least float32. No gradient reaches the teacher.
@@ -132,7 +135,7 @@ def _standardize(logits: Float[jax.Array, "*b k"]) -> Float[jax.Array, "*b k"]:
 
 
 def _correlation(a: jax.Array, b: jax.Array, where: jax.Array, axis: int) -> jax.Array:
-    """Pearson correlation along `axis` over what counts."""
+    """Computes Pearson's correlation along `axis` over what counts."""
     a, b = (
         jnp.where(where, x - jnp.expand_dims(masked_mean(x, where, axis), axis), 0) for x in (a, b)
     )
@@ -148,8 +151,8 @@ def dist(
     intra_weight: Scalar = 1.0,
     where: Shaped[Array, "*b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """DIST: the student's predictions should correlate with the teacher's, over classes and over
-      examples.
+    """Computes DIST: predictions should correlate with the teacher's, over classes and over
+    examples.
 
     `T^2 (b (1 - mean row correlation) + g (1 - mean column correlation))`, Pearson correlations of
     `p` and `q` with 1e-8 added to the product of the norms. A constant row or column has
@@ -190,8 +193,9 @@ def class_correlation(
     temperature: Scalar = 4.0,
     where: Shaped[Array, "*b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """MLLD's class level: `sum((P^T P - Q^T Q)^2) / K`, the squared difference of the class Gram
-      matrices.
+    """Computes MLLD's class level, the squared difference of the classes' Gram matrices.
+
+    `sum((P^T P - Q^T Q)^2) / K`.
 
     Computed in at least float32. No gradient reaches the teacher; there is no factor `T^2`.
 
@@ -225,8 +229,9 @@ def batch_correlation(
     temperature: Scalar = 4.0,
     where: Shaped[Array, "*b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """MLLD's batch level: `sum((P P^T - Q Q^T)^2) / B`, the squared difference of the examples'
-      Gram matrices.
+    """Computes MLLD's batch level, the squared difference of the examples' Gram matrices.
+
+    `sum((P P^T - Q Q^T)^2) / B`.
 
     `B` counts the examples that count; 0 where there are none. Otherwise as `class_correlation`.
     """
@@ -236,8 +241,10 @@ def batch_correlation(
 
 
 def _probabilities(student_logits, teacher_logits, temperature, where):
-    """`q` and `p` `[B, K]`, rows that don't count zero, and which `[B]` count; examples of all
-    leading axes in one."""
+    """Returns `q` and `p` `[B, K]`, zero in rows that don't count, and which `[B]` count.
+
+    Examples of all leading axes are put into one.
+    """
     require_positive(temperature, "temperature")
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     require_equal_shapes(student, teacher, "logits")

@@ -21,7 +21,7 @@ from kd_jax.losses.checks import (
 def cross_entropy(
     student_logits: Float[Array, "*b k"], labels: Int[Array, "*b"] | Float[Array, "*b k"]
 ) -> Float[jax.Array, "*b"]:
-    """Cross-entropy of the student's prediction with the labels.
+    """Computes the cross-entropy of the student's prediction with the labels.
 
     Computed in at least float32. No gradient reaches soft labels.
 
@@ -62,8 +62,8 @@ def log_predictions(
     teacher_logits: Float[Array, "*b k"],
     temperature: Scalar = 1.0,
 ) -> tuple[Float[jax.Array, "*b k"], Float[jax.Array, "*b k"]]:
-    """The log-probabilities `log q` and `log p` `[..., K]` of student and teacher, after the checks
-    of a pair.
+    """Checks a pair; returns its log-probabilities `log q` (student) and `log p` (teacher), `[...,
+    K]`.
 
     Raises:
       ValueError: if the shapes differ, the logits are integers, or `temperature` is a Python number
@@ -76,8 +76,9 @@ def log_predictions(
 
 
 def divergence(log_p: Float[Array, "*b k"], log_q: Float[Array, "*b k"]) -> Float[jax.Array, "*b"]:
-    """`KL(p || q)` `[...]` in nats of two distributions given by their log-probabilities `[...,
-    K]`."""
+    """Computes `KL(p || q)` `[...]` in nats of two distributions given as log-probabilities `[...,
+    K]`.
+    """
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
@@ -87,7 +88,7 @@ def soft_target_kl(
     *,
     temperature: Scalar = 1.0,
 ) -> Float[jax.Array, "*b"]:
-    r"""Forward KL divergence from the teacher's soft targets to the student.
+    r"""Computes the forward KL divergence from the teacher's soft targets to the student.
 
     With :math:`p^T = \mathrm{softmax}(z / T)`, returns :math:`T^2 \, \mathrm{KL}(p^T_\text{teacher}
     \,\|\, p^T_\text{student})`. The factor :math:`T^2` keeps the size of the gradient when the
@@ -121,8 +122,9 @@ def reverse_kl(
     *,
     temperature: Scalar = 1.0,
 ) -> Float[jax.Array, "*b"]:
-    """Reverse KL divergence, `T^2 KL(q || p)`: the student seeks a mode of the teacher instead of
-    covering all.
+    """Computes the reverse KL divergence, `T^2 KL(q || p)`.
+
+    The student seeks a mode of the teacher instead of covering all.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -148,7 +150,9 @@ def reverse_kl(
 def log_mixture(
     log_a: Float[Array, "*b k"], log_b: Float[Array, "*b k"], share: Scalar
 ) -> Float[jax.Array, "*b k"]:
-    """`log(share a + (1 - share) b)` of two distributions given by their log-probabilities."""
+    """Computes `log(share a + (1 - share) b)` of two distributions given by their
+    log-probabilities.
+    """
     share = jnp.asarray(share, log_a.dtype)
     return jnp.logaddexp(jnp.log(share) + log_a, jnp.log1p(-share) + log_b)
 
@@ -159,8 +163,9 @@ def jensen_shannon(
     *,
     beta: Scalar = 0.5,
 ) -> Float[jax.Array, "*b"]:
-    """Generalised Jensen-Shannon divergence, `b KL(p || m) + (1 - b) KL(q || m)` with `m = b p + (1
-    - b) q`.
+    """Computes the generalised Jensen-Shannon divergence, `b KL(p || m) + (1 - b) KL(q || m)`.
+
+    The mixture is `m = b p + (1 - b) q`.
 
     At the ends it is defined as `KL(p || q)` for `b = 0` and `KL(q || p)` for `b = 1`; both are
     jumps, since the formula's limit there is 0. Computed in at least float32, at temperature 1. No
@@ -200,8 +205,9 @@ def skew_kl(
     *,
     alpha: Scalar = 0.1,
 ) -> Float[jax.Array, "*b"]:
-    """Skewed forward KL, `KL(p || a p + (1 - a) q)`: bounded by `-log a` however wrong the student
-    is.
+    """Computes the skewed forward KL, `KL(p || a p + (1 - a) q)`.
+
+    It is bounded by `-log a` however wrong the student is.
 
     The true divergence; the original code leaves out the teacher's entropy. Computed in at least
     float32, at temperature 1. No gradient reaches the teacher.
@@ -233,8 +239,10 @@ def skew_reverse_kl(
     *,
     alpha: Scalar = 0.1,
 ) -> Float[jax.Array, "*b"]:
-    """Skewed reverse KL, `KL(q || (1 - a) p + a q)`; arguments, result, errors and source as
-    `skew_kl`."""
+    """Computes the skewed reverse KL, `KL(q || (1 - a) p + a q)`.
+
+    Arguments, result, errors and source as in `skew_kl`.
+    """
     require_within(alpha, 0, 1, "alpha")
     log_q, log_p = log_predictions(student_logits, teacher_logits)
     return divergence(log_q, log_mixture(log_q, log_p, alpha))
@@ -243,7 +251,8 @@ def skew_reverse_kl(
 def total_variation(
     student_logits: Float[Array, "*b k"], teacher_logits: Float[Array, "*b k"]
 ) -> Float[jax.Array, "*b"]:
-    """Total variation distance: half the L1 distance of the two predictions at temperature 1.
+    """Computes the total variation distance, half the L1 distance of the predictions at temperature
+    1.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -268,8 +277,7 @@ def total_variation(
 def deit_hard(
     distillation_logits: Float[Array, "*b k"], teacher_logits: Float[Array, "*b k"]
 ) -> Float[jax.Array, "*b"]:
-    """Hard-label distillation: cross-entropy of the student's distillation head with the teacher's
-      decision.
+    """Computes the cross-entropy of the student's distillation head with the teacher's decision.
 
     Computed in at least float32. No gradient reaches the teacher.
 

@@ -16,8 +16,9 @@ def prepare_rows(
     teacher: Float[Array, "b ..."],
     where: Shaped[Array, " b"] | None,
 ) -> tuple[Float[jax.Array, "b d1"], Float[jax.Array, "b d2"], Bool[jax.Array, " b"]]:
-    """Flattened embeddings `[B, D]` and `[B, E]`, zero where they don't count, and which rows `[B]`
-    do.
+    """Flattens embeddings to `[B, D]` and `[B, E]`, zero where they don't count.
+
+    The third result is which rows `[B]` do.
 
     Raises:
       ValueError: if either holds integers, or batches or `where` don't fit.
@@ -36,13 +37,12 @@ def prepare_rows(
 
 
 def pairs_of(rows: Bool[jax.Array, " b"]) -> Bool[jax.Array, "b b"]:
-    """`[B]` -> `[B, B]`, the pairs of which both count."""
+    """Maps `[B]` to `[B, B]`, the pairs of which both count."""
     return rows[:, None] & rows[None, :]
 
 
 def differences(x: Float[jax.Array, "b d"]) -> Float[jax.Array, "b b d"]:
-    """`[B, D]` -> `[B, B, D]`, `x[j] - x[i]`; exactly zero where two examples differ by rounding
-    alone.
+    """Maps `[B, D]` to `[B, B, D]`, `x[j] - x[i]`, exactly zero where two differ by rounding alone.
 
     Whether two copies of an example differ in their last digits depends on how a program was
     compiled, and a distance of 1e-16 counts as positive, and as a direction, like any other."""

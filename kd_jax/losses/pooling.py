@@ -11,8 +11,10 @@ from kd_jax.losses.checks import as_where, einsum, prepare, require_rank
 
 
 def _bins(size: int, target: int) -> np.ndarray:
-    """`[target, size]` of 0 and 1: which positions each pooled one covers, as PyTorch's adaptive
-    pooling has them."""
+    """Returns `[target, size]` of 0 and 1: which positions each pooled one covers, as in PyTorch.
+
+    As its adaptive pooling has them.
+    """
     covered = np.zeros((target, size))
     for bin_ in range(target):
         covered[bin_, bin_ * size // target : -(-(bin_ + 1) * size // target)] = 1
@@ -103,8 +105,7 @@ def prepare_maps(
 
 
 def _at_size(where: Array | None, shape: tuple[int, ...], common: tuple[int, int]) -> jax.Array:
-    """`where` for a map of this shape: as given, or for the smaller map the bins of the larger that
-    count."""
+    """Fits `where` to a map of this shape: as given, or the larger map's bins that count."""
     if where is not None and where.shape != shape and shape[1:] == common and where.ndim == 3:
         mask = jnp.asarray(where).astype(jnp.float32)[..., None]
         pooled, _ = average_pool(mask, jnp.ones(where.shape, bool), *common)

@@ -25,8 +25,9 @@ def rkd_distance(
     *,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """Relational KD by distances: Huber loss between the pairwise distances, each side's over its
-      own mean.
+    """Computes relational KD by distances, a Huber loss between the batch's pairwise distances.
+
+    Each side's are divided by their own mean.
 
     The mean is over the positive distances; two examples that differ by rounding alone are at
     distance 0. Computed in at least float32. No gradient reaches the teacher.
@@ -63,8 +64,10 @@ def rkd_angle(
     *,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """Relational KD by angles: Huber loss between the cosines of all triplets of examples, at their
-      middle point.
+    """Computes relational KD by angles, a Huber loss between the angles of all triplets of
+    examples.
+
+    The cosines are taken at the middle point.
 
     Two equal points, to rounding, have cosine 0 with everything. Computed in at least float32, in
     `O(B^3)` memory. No gradient reaches the teacher.
@@ -100,7 +103,8 @@ def similarity_preserving(
     *,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """SP: squared difference of the batch's Gram matrices, each row scaled to length 1.
+    """Computes SP: the squared difference of the batch's Gram matrices, each row scaled to length
+    1.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -130,8 +134,9 @@ def probabilistic_transfer(
     *,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """PKT: divergence of the examples' similarities, read as the probability that one is another's
-      neighbour.
+    """Computes PKT, a divergence of the examples' similarities.
+
+    They are read as the probability that one example is another's neighbour.
 
     Cosine similarities moved to [0, 1], each row divided by its sum: `t` and `s`. The mean of `t
     log((t + eps) / (s + eps))` with `eps = 1e-7`. Computed in at least float32. No gradient reaches
@@ -171,8 +176,8 @@ def correlation_congruence_adjacent(
     *,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """Correlation congruence as RepDistiller has it: products of the deviations of neighbours in
-      the batch.
+    """Computes RepDistiller's correlation congruence, products of the deviations of batch
+    neighbours.
 
     With `d_b = |s_b - t_b|`, the mean over `b` of `sum(d_b d_(b+1))`. Rows that don't count are
     passed over, so the ones beside them become neighbours. Computed in at least float32. No
@@ -213,8 +218,9 @@ def correlation_congruence_rbf(
     order: int = 2,
     where: Shaped[Array, " b"] | None = None,
 ) -> Float[jax.Array, ""]:
-    """The paper's correlation congruence: squared difference of the batch's Gaussian kernel
-      matrices.
+    """Computes the paper's correlation congruence, of the batch's Gaussian kernel matrices.
+
+    Their squared difference.
 
     The kernel of vectors of length 1, `exp(-g |x - y|^2)`, expanded to `order`: `exp(-2 g) sum_p (2
     g)^p / p! (x . y)^p`. Computed in at least float32. No gradient reaches the teacher.

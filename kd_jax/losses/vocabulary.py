@@ -10,7 +10,7 @@ from kd_jax.losses.checks import at_least_float32, prepare, require_floating, re
 
 
 def _log_complement(log_probability: jax.Array) -> jax.Array:
-    """`log(1 - exp(x))` of `x <= 0` without cancellation; -inf at 0."""
+    """Computes `log(1 - exp(x))` of `x <= 0` without cancellation; -inf at 0."""
     near_one = log_probability > -jnp.log(2.0)
     return jnp.where(
         near_one, jnp.log(-jnp.expm1(log_probability)), jnp.log1p(-jnp.exp(log_probability))
@@ -24,8 +24,7 @@ def topk_kl(
     *,
     temperature: Scalar = 1.0,
 ) -> Float[jax.Array, "*b"]:
-    """`T^2 KL` over the k classes that were kept of a teacher, and one bucket for all the others
-    together.
+    """Computes `T^2 KL` over the k classes kept of a teacher, and one bucket for all the others.
 
     The bucket keeps the gradient of the tail, which renormalising the k classes would lose.
     Computed in at least float32. No gradient reaches the teacher.
@@ -80,7 +79,7 @@ def topk_kl(
 def universal_logit_distance(
     student_logits: Float[Array, "*b v"], teacher_logits: Float[Array, "*b w"]
 ) -> Float[jax.Array, "*b"]:
-    """ULD: L1 distance of the two predictions, each sorted descending; the vocabularies may differ.
+    """Computes ULD: the L1 distance of the two predictions, each sorted; vocabularies may differ.
 
     Temperature 1; the shorter prediction is filled up with zeros. Computed in at least float32. No
     gradient reaches the teacher.

@@ -57,25 +57,25 @@ def as_output(found: Any, captured: Mapping[str, Any], owner: str) -> ModelOutpu
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments: a mapping is keywords, a tuple is positions."""
+    """Returns positional and keyword arguments: a mapping is keywords, a tuple is positions."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (tuple(inputs), {}) if isinstance(inputs, tuple) else ((inputs,), {})
 
 
 def _accepted(function: Callable[..., Any]) -> set[str]:
-    """The names of the parameters of a module's call."""
+    """Returns the names of the parameters of a module's call."""
     return set(inspect.signature(function).parameters)
 
 
 def _mode(accepted: set[str], *, train: bool) -> dict[str, bool]:
-    """How a call is told that it trains, by whichever parameter it has for it."""
+    """Says how a call is told that it trains, by whichever parameter it has for it."""
     switches = {"train": train, "training": train, "is_training": train, "deterministic": not train}
     return {name: value for name, value in switches.items() if name in accepted}
 
 
 def _by_path(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Captured arrays by the path of their module; a module that is called again adds ":1", ..."""
+    """Names captured arrays by the path of their module; one that is called again adds ":1", ..."""
     if isinstance(tree, Mapping):
         found: dict[str, Any] = {}
         for name, inner in tree.items():
@@ -182,7 +182,7 @@ class LinenModel:
 
 
 def _packed(collections: Mapping[str, Any]) -> Any:
-    """The collections beside `params` as one tree; BatchNorm's alone is kept as it is."""
+    """Packs the collections beside `params` into one tree; BatchNorm's alone is kept as it is."""
     if set(collections) <= {"batch_stats"}:
         return collections.get("batch_stats", {})
     return {COLLECTIONS: dict(collections)}

@@ -26,7 +26,7 @@ WORDS = "word_embeddings"
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
-    """Floating-point leaves in `dtype`, the others as they are."""
+    """Casts floating-point leaves to `dtype`; the others stay as they are."""
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
@@ -70,7 +70,7 @@ def _changed_embeddings(change: Callable[..., Any] | None, reason: str) -> Itera
 
 
 def _unmixed(view: View) -> tuple[dict[str, Any], Callable[..., Any] | None]:
-    """The module's arguments, and how a mixed text's embeddings are mixed with its partner's."""
+    """Returns the module's arguments, and how a text's embeddings are mixed with its partner's."""
     if "partner_ids" not in view:
         return dict(view), None
     own = {name: array for name, array in view.items() if name not in ("partner_ids", "weight")}
@@ -86,7 +86,7 @@ def _unmixed(view: View) -> tuple[dict[str, Any], Callable[..., Any] | None]:
 def _conditioned(
     inputs: dict[str, Any], signal: Array | None
 ) -> tuple[dict[str, Any], Callable[..., Any] | None]:
-    """The module's arguments with a signal added to images, or how word embeddings get it."""
+    """Returns the module's arguments with a signal added to images, or how word embeddings get it."""
     if signal is None:
         return inputs, None
     if "images" in inputs:
@@ -111,26 +111,32 @@ class Network:
     dtype: Any
 
     def init(self, key: jax.Array, batch: Batch) -> dict[str, PyTree]:
-        """Fresh variables, in float32 or wider. `batch` needs one example and no values of note."""
+        """Draws fresh variables, in float32 or wider. `batch` needs one example and no values of
+        note.
+        """
         variables = jax.jit(self.module.init)(key, **batch.views[self.view])
         return self.stored(variables)
 
     def stored(self, variables: Variables) -> dict[str, PyTree]:
-        """The variables as they are kept and optimised: float32, or float64 for a float64
-        network."""
+        """Returns the variables as they are kept and optimised: float32, or float64 for such a
+        network.
+        """
         return cast(dict(variables), jnp.promote_types(jnp.float32, self.dtype))
 
     def frozen(self, variables: Variables) -> dict[str, PyTree]:
-        """The variables as a teacher holds them: in the dtype it computes in, statistics wide as
-        they were."""
+        """Casts the variables for a teacher: to the dtype it computes in, statistics wide as they
+        were.
+        """
         return {
             kind: cast(tree, self.dtype) if kind == "params" else tree
             for kind, tree in variables.items()
         }
 
     def signal_shape(self, variables: Variables, batch: Batch) -> tuple[int, ...]:
-        """Of what can be added to each example: `(H, W, C)` for images, `(width of the word
-        embeddings,)` for texts."""
+        """Returns the shape of what can be added to each example.
+
+        `(H, W, C)` for images, `(width of the word embeddings,)` for texts.
+        """
         view = batch.views[self.view]
         if "images" in view:
             return tuple(view["images"].shape[1:])
@@ -149,7 +155,7 @@ class Network:
     def __call__(
         self, variables: Variables, batch: Batch, signal: Array | None = None
     ) -> ModelOutput:
-        """Inference: no dropout, stored BatchNorm statistics.
+        """Applies the model for inference: no dropout, stored BatchNorm statistics.
 
         Args:
           variables: in any dtype.
@@ -172,8 +178,10 @@ class Network:
         axis_name: str | None,
         signal: Array | None = None,
     ) -> tuple[ModelOutput, PyTree]:
-        """Training mode: dropout is drawn; BatchNorm reduces over the rows that are valid, on all
-          devices of the axis.
+        """Applies the model in training mode.
+
+        Dropout is drawn; BatchNorm reduces over the rows that are valid, on all devices of the
+        axis.
 
         `signal` is as in inference.
 

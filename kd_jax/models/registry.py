@@ -116,15 +116,14 @@ def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """The section that `build` makes this module of: its family's `name` and every option."""
+    """Returns the section that `build` makes this module of: its family's `name` and every option."""
     names = {constructor: name for name, constructor in MODELS.items()}
     fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
     return {"name": names[type(module)]} | {name: getattr(module, name) for name in fields}
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:
-    """`value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints;
-    ValueError if it isn't."""
+    """Checks `value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints."""
     if kind == tuple[int, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")
@@ -142,7 +141,7 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
 
 
 def _checked_number(option: str, kind: Any, value: Any) -> int | float:
-    """A positive int, a count, a positive float, or a dropout rate."""
+    """Checks a positive int, a count, a positive float, or a dropout rate."""
     if kind == Count:
         kind, meaning, number, inside = (
             int,

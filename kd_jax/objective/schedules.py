@@ -11,18 +11,18 @@ Schedule = Callable[[Any], Any]
 
 
 def linear(*, start: float, stop: float, steps: int) -> Schedule:
-    """From `start` to `stop` in a straight line over `steps` training steps, then `stop`."""
+    """Goes from `start` to `stop` in a straight line over `steps` training steps, then stays."""
     return optax.linear_schedule(start, stop, steps)
 
 
 def cosine(*, start: float, stop: float, steps: int) -> Schedule:
-    """From `start` to `stop` along half a cosine over `steps` training steps, then `stop`."""
+    """Goes from `start` to `stop` along half a cosine over `steps` training steps, then stays."""
     shape = optax.cosine_decay_schedule(1.0, steps)
     return lambda step: stop + (start - stop) * shape(step)
 
 
 def switch(*, start: float, stop: float, at: int) -> Schedule:
-    """`start` until training step `at`, `stop` from there on."""
+    """Stays at `start` until training step `at`, and at `stop` from there on."""
     return optax.join_schedules(
         [optax.constant_schedule(start), optax.constant_schedule(stop)], [at]
     )
@@ -36,12 +36,12 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def extremes(value: float | Mapping[str, Any]) -> tuple[float, ...]:
-    """The numbers between which a constant or scheduled value stays; for range checks."""
+    """Returns the numbers between which a constant or scheduled value stays, for range checks."""
     return (value["start"], value["stop"]) if isinstance(value, Mapping) else (value,)
 
 
 def make_value(value: float | Mapping[str, Any], owner: str) -> Schedule:
-    """A number, or `dict(name=..., start=..., stop=..., ...)`, as a function of the step.
+    """Makes a number, or `dict(name=..., start=..., stop=..., ...)`, a function of the step.
 
     Raises:
       ValueError: for anything else, an unknown name or an unknown option.

@@ -27,8 +27,8 @@ LEARNED = "learned"
 def assemble(
     plan: ModelPlan, members: Mapping[str, TrainedModel], context: RunContext
 ) -> TrainedModel:
-    """The ensemble that a model's section describes: `dict(name="ensemble", members=...,
-      combine=..., ...)`.
+    """Assembles the ensemble of a model's section, `dict(name="ensemble", members=...,
+    combine=...)`.
 
     Args:
       plan: its section; "members" are looked up in the next argument, `weights` is None (equal),
@@ -147,7 +147,7 @@ def _check_classes(members: Mapping[str, TrainedModel], context: RunContext) -> 
 def _learned(
     members: Mapping[str, TrainedModel], temperatures: Sequence[float], context: RunContext
 ) -> np.ndarray:
-    """[M] the mixture's weights by greatest likelihood of the selection split's labels."""
+    """Learns [M] the mixture's weights by greatest likelihood of the selection split's labels."""
     source = context.datasets.splits["selection"]
     labelled = source.labels >= 0
     logits = unlabelled_logits(members, source, context)[:, labelled].astype(np.float64)
@@ -158,7 +158,7 @@ def _learned(
 def unlabelled_logits(
     members: Mapping[str, TrainedModel], source: Source, context: RunContext
 ) -> np.ndarray:
-    """`[M, N, K]`, what each member says of a whole split without knowing its labels."""
+    """Computes `[M, N, K]`, what each member says of a whole split without knowing its labels."""
     tables = (
         cache.outputs(x, source, context, network=without_labels(x.network))
         for x in members.values()

@@ -36,7 +36,7 @@ class CachedTeacher:
     """Stands where a `Network` stands; its variables are a `Table`."""
 
     def __call__(self, table: Mapping[str, jax.Array], batch: Batch) -> ModelOutput:
-        """Row `batch.index` of everything in the table."""
+        """Looks up row `batch.index` of everything in the table."""
         rows = {name: jnp.asarray(column)[batch.index] for name, column in table.items()}
         return ModelOutput(rows.pop("logits"), rows)
 
@@ -49,8 +49,7 @@ def output_rows(
     network: Network,
     axis_name: str | None,
 ) -> dict[str, jax.Array]:
-    """What one batch adds to the table: the outputs with one vector an example, their `index` and
-    `valid`."""
+    """Computes what one batch adds to the table: vectors by example, their `index` and `valid`."""
     output = network(variables, batch)
     rows = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
     rows |= {
@@ -64,8 +63,10 @@ def output_rows(
 def outputs(
     model: TrainedModel, source: Source, context: RunContext, *, network: Any = None
 ) -> Table:
-    """The table of a finished model's outputs on a whole split, by `network` in place of its own if
-    given."""
+    """Computes the table of a finished model's outputs on a whole split.
+
+    By `network` in place of its own if given.
+    """
     size = int(np.lcm(64, context.parallel.devices))
     batches = context.datasets.evaluation_batches(source, list(model.views), size)
     compiled = context.parallel.evaluate(partial(output_rows, network=network or model.network))
@@ -125,19 +126,19 @@ def compute(
 
 
 def path_of(folder: Path, *facts: str) -> Path:
-    """Where the outputs that these facts (teacher, data, view) determine are kept."""
+    """Returns where the outputs that these facts (teacher, data, view) determine are kept."""
     return (
         folder / f"outputs-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:16]}.safetensors"
     )
 
 
 def facts(model: TrainedModel, source: Source) -> tuple[str, ...]:
-    """What a finished model's outputs on a source depend on."""
+    """Returns what a finished model's outputs on a source depend on."""
     return model.description["fingerprint"], source.fingerprint, model.network.view
 
 
 def load(path: Path, examples: int) -> Table | None:
-    """A kept table; None, announced, where it can't be read."""
+    """Loads a kept table; None, announced, where it can't be read."""
     if not path.exists():
         return None
     try:

@@ -36,7 +36,10 @@ class ConditionedStudent:
     teacher: Any
 
     def __call__(self, variables: Mapping[str, Variables], batch: Batch) -> ModelOutput:
-        """The student's output; `variables` are those of "student", "map" and "teacher"."""
+        """Computes the student's output.
+
+        `variables` are those of "student", "map" and "teacher".
+        """
         taught = self.teacher(variables["teacher"], batch)
         return self.student(
             variables["student"], batch, self.condition.signal(variables["map"], taught)
@@ -50,7 +53,7 @@ def build_condition(
     teachers: Mapping[str, TrainedModel],
     context: RunContext,
 ) -> Condition | None:
-    """The condition that a plan's section describes.
+    """Builds the condition that a plan's section describes.
 
     Raises:
       ValueError: naming the model, for what doesn't fit its teacher.
@@ -82,8 +85,9 @@ def build_condition(
 def described(
     plan: ModelPlan, condition_map: PyTree, teachers: Mapping[str, TrainedModel]
 ) -> dict[str, Any]:
-    """What `finished.json` says of a condition: its section, whom it was learned on, and the
-    map."""
+    """Says of a condition what `finished.json` records: its section, whom it was learned on, the
+    map.
+    """
     if plan.condition is None:
         return {}
     facts = {
@@ -124,8 +128,9 @@ def score_with_teacher(
     context: RunContext,
     batch_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """The entry "with_teacher" of results.json: metrics of a conditioned student that is given its
-      teacher's output.
+    """Computes "with_teacher" of results.json, for a conditioned student.
+
+    The metrics where it is given its teacher's output.
 
     Returns:
       "teacher", "output", "map_parameters" (which count neither as the student's nor as the

@@ -36,19 +36,23 @@ class Ensemble:
     view: str
 
     def frozen(self, variables: Mapping[str, Variables]) -> dict[str, Any]:
-        """Each member's variables in its own dtype."""
+        """Casts each member's variables to its own dtype."""
         return {name: member.frozen(variables[name]) for name, member in self.members.items()}
 
     def without_labels(self) -> "Ensemble":
-        """The same for who must not know the label, nor any member that is an ensemble: by
-        confidence instead."""
+        """Returns the same for who must not know the label: routed by confidence instead.
+
+        No member that is an ensemble knows it either.
+        """
         combine = "most_confident" if self.combine == "least_loss" else self.combine
         members = {name: without_labels(member) for name, member in self.members.items()}
         return replace(self, members=members, combine=combine)
 
     def __call__(self, variables: Mapping[str, Variables], batch: Batch) -> ModelOutput:
-        """Logits `[B, K]`; features `NAME/FEATURE` of each member, and `pooled`, all members' side
-        by side."""
+        """Computes logits `[B, K]`, and the members' features.
+
+        `NAME/FEATURE` of each member, and `pooled`, all members' side by side.
+        """
         outputs = {name: member(variables[name], batch) for name, member in self.members.items()}
         features = {
             f"{name}/{key}": value
@@ -67,7 +71,7 @@ class Ensemble:
         return ModelOutput(self.combined(scaled, batch), features)
 
     def combined(self, scaled: jax.Array, batch: Batch) -> jax.Array:
-        """`[M, B, K]` -> `[B, K]`."""
+        """Combines `[M, B, K]` to `[B, K]`."""
         weights = jnp.asarray(self.weights, scaled.dtype)[:, None, None]
         if self.combine == "mean_logits":
             return jnp.sum(weights * scaled, axis=0)
@@ -82,7 +86,7 @@ class Ensemble:
 
 
 def knows_labels(network: Any) -> bool:
-    """Whether what a teacher says of an example may depend on the example's label."""
+    """Tells whether what a teacher says of an example may depend on the example's label."""
     if not isinstance(network, Ensemble):
         return False
     return network.combine == "least_loss" or any(
@@ -91,5 +95,8 @@ def knows_labels(network: Any) -> bool:
 
 
 def without_labels(network: Any) -> Any:
-    """A network as it may be evaluated."""
+    """Returns the same for who must not know the label: routed by confidence instead.
+
+    No member that is an ensemble knows it either.
+    """
     return network.without_labels() if isinstance(network, Ensemble) else network

@@ -90,8 +90,7 @@ def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> N
 
 
 def _table(name: str, model: TrainedModel, source: Source, context: RunContext) -> cache.Table:
-    """The model's outputs on what a student learns from, read from the model's home or computed and
-    kept there."""
+    """Reads the model's outputs on what a student learns from, or computes and keeps them."""
     if source.parts:
         tables = [_table(name, model, part, context) for part in source.parts]
         return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}

@@ -22,7 +22,7 @@ PERMUTATIONS = 200
 def member_values(
     model: TrainedModel, members: Mapping[str, TrainedModel], source: Source, context: RunContext
 ) -> dict[str, Any]:
-    """Shapley values of an ensemble's members on a split; see `worth`."""
+    """Computes Shapley values of an ensemble's members on a split; see `shapley_of_members`."""
     return shapley_of_members(
         without_labels(model.network), unlabelled_logits(members, source, context), source.labels
     )
@@ -31,7 +31,7 @@ def member_values(
 def shapley_of_members(
     ensemble: Ensemble, logits: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-    """Each member's share of the accuracy of the ensemble above that of a guess.
+    """Computes each member's share of the ensemble's accuracy above that of a guess.
 
     Args:
       ensemble: of M members; a subset of them keeps its weights' proportions.

@@ -37,7 +37,7 @@ class DamagedCheckpoint(CheckpointError):
 
 
 def ranking(metrics: Mapping[str, float]) -> tuple[float, float, float]:
-    """Best last: by selection accuracy, then by loss, then the earlier step."""
+    """Ranks checkpoints, best last: by selection accuracy, then by loss, then the earlier step."""
     return metrics["accuracy"], -metrics["loss"], -metrics["step"]
 
 
@@ -176,12 +176,13 @@ class Checkpoints:
         )
 
     def last_good(self) -> str | None:
-        """The newest complete checkpoint's folder, for messages."""
+        """Names the newest complete checkpoint's folder, for messages."""
         steps = self.steps()
         return str(self.directory / str(steps[-1])) if steps else None
 
     def restore_latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-        """The newest undamaged state and its meta; None when there is no checkpoint at all.
+        """Restores the newest undamaged state and its meta; None when there is no checkpoint at
+        all.
 
         Damaged ones are announced and deleted, so that training may write those steps again.
 
@@ -220,8 +221,9 @@ class Checkpoints:
         self._manager.reload()
 
     def restore_best(self, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The best undamaged state by `ranking`, and its meta; damage is announced and the next
-        best taken.
+        """Restores the best undamaged state by `ranking`, and its meta.
+
+        Damage is announced and the next best taken.
 
         Raises:
           CheckpointError: as in `restore_latest`, and when there is none.
@@ -235,7 +237,7 @@ class Checkpoints:
         raise CheckpointError(f"there is no undamaged checkpoint in {self.directory}")
 
     def restore(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The state saved at `step`, on the template's shardings, and its meta.
+        """Restores the state saved at `step`, on the template's shardings, and its meta.
 
         Raises:
           DamagedCheckpoint: if it can't be read whole or a checksum differs.
@@ -286,8 +288,7 @@ def _unsealed(sealed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _writable(leaf: Any) -> Any:
-    """The leaf as Orbax takes it: of what pmap leaves in every process of a cluster, one copy in
-    memory."""
+    """Returns the leaf as Orbax takes it: of pmap's copies in a cluster, one in memory."""
     return np.asarray(leaf) if jax.process_count() > 1 and leaf.is_fully_addressable else leaf
 
 

@@ -36,5 +36,5 @@ class RunContext:
 
     @property
     def processes(self) -> int:
-        """How many processes share each batch; the smallest global batch."""
+        """Returns how many processes share each batch; it is the smallest global batch too."""
         return jax.process_count()

@@ -30,7 +30,9 @@ def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
 
 
 def calibration_error(sums: np.ndarray) -> float:
-    """Expected calibration error in 0..1 from `calibration_sums` added up over a split."""
+    """Computes the expected calibration error in 0..1 from `calibration_sums` added up over a
+    split.
+    """
     examples = sums[:, 0].sum()
     return float(np.abs(sums[:, 1] - sums[:, 2]).sum() / examples) if examples else 0.0
 

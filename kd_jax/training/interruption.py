@@ -33,8 +33,10 @@ class StopSignal:
         self._asked = True
 
     def asked(self, *, agree: bool) -> bool:
-        """Whether to stop now: alone at once, in a cluster only at the steps where all processes
-        `agree` on it."""
+        """Tells whether to stop now.
+
+        Alone at once, in a cluster only at the steps where all processes `agree` on it.
+        """
         if jax.process_count() == 1:
             return self._asked
         return agree and bool(np.any(multihost_utils.process_allgather(np.asarray(self._asked))))

@@ -55,7 +55,7 @@ class Window:
         self.steps += 1
 
     def close(self) -> dict[str, dict[str, float]]:
-        """Model -> metric -> mean over the window, which then begins anew."""
+        """Returns model -> metric -> mean over the window, which then begins anew."""
         means = {
             name: {
                 term: float(value.value()) if isinstance(value, Mean) else float(value) / self.steps
@@ -180,14 +180,14 @@ def train(
 
 
 def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What ranks a checkpoint: the mean over the members."""
+    """Computes what ranks a checkpoint: the mean over the models."""
     return {
         key: statistics.fmean(own[key] for own in scores.values()) for key in ("accuracy", "loss")
     }
 
 
 def at_interval(step: int, every: int, total: int) -> bool:
-    """True every so many steps, and at the last one."""
+    """Tells whether a step is one of every so many, or the last."""
     return step % every == 0 or step == total
 
 

@@ -30,7 +30,7 @@ class MetricsWriter:
             self._events = SummaryWriter(str(workdir / model / "events"), purge_step=resumed_at + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One JSON object: model, step, values."""
+        """Writes one JSON object: model, step, values."""
         if self._events is not None:
             # Opened anew, since the records of another member of the group may have replaced the
             # file meanwhile.

@@ -86,7 +86,7 @@ class Mixing:
         return Mix(partner, 1 - jnp.prod(high - low, axis=-1), box)
 
     def __call__(self, batch: Batch, key: jax.Array, axis_name: str | None = None) -> Batch:
-        """A microbatch mixed within itself.
+        """Mixes a microbatch within itself.
 
         Args:
           batch: leaves [B, ...]; under pmap the device's rows of the microbatch.
@@ -121,7 +121,7 @@ class Mixing:
         )
 
     def _soft(self, labels: jax.Array) -> jax.Array:
-        """Class numbers [B] or soft labels [B, K] -> [B, K]; zeros where there is no label."""
+        """Turns class numbers [B] or soft labels [B, K] into [B, K]; zeros where there is no label."""
         return jax.nn.one_hot(labels, self.num_classes) if labels.ndim == 1 else labels
 
 
@@ -138,7 +138,7 @@ def _mixed_view(view: View, partner: View, mix: Mix, kind: str) -> View:
 
 
 def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Array:
-    """[B, H, W, C] each; a pixel is the partner's where its center lies in the rectangle."""
+    """Mixes [B, H, W, C]; a pixel is the partner's where its center lies in the rectangle."""
     if kind == "mixup":
         return _weighted(mix.weight, jnp.asarray(images), jnp.asarray(others))
     _, height, width, _ = images.shape
@@ -149,7 +149,7 @@ def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Arra
 
 
 def _weighted(weight: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """`weight` [B] of `one` and the rest of `other`, both [B, ...]."""
+    """Mixes `weight` [B] of `one` and the rest of `other`, both [B, ...]."""
     weight = weight.reshape(-1, *[1] * (one.ndim - 1)).astype(one.dtype)
     return weight * one + (1 - weight) * other
 

@@ -33,15 +33,14 @@ def constant(
     *,
     warmup_steps: int,
 ) -> Schedule:
-    """The learning rate throughout, after the warm-up."""
+    """Keeps the learning rate throughout, after the warm-up."""
     return warm_up(optax.constant_schedule(learning_rate), learning_rate, warmup_steps)
 
 
 def cosine(
     learning_rate: float, total_steps: int, *, warmup_steps: int, final_fraction: float = 0.0
 ) -> Schedule:
-    """Half a cosine from the learning rate to `final_fraction` of it
-    (https://arxiv.org/abs/1608.03983)."""
+    """Follows half a cosine down to `final_fraction` (https://arxiv.org/abs/1608.03983)."""
     decay = optax.cosine_decay_schedule(
         learning_rate, max(1, total_steps - warmup_steps), alpha=final_fraction
     )
@@ -51,7 +50,7 @@ def cosine(
 def linear(
     learning_rate: float, total_steps: int, *, warmup_steps: int, final_fraction: float = 0.0
 ) -> Schedule:
-    """A straight line from the learning rate to `final_fraction` of it: BERT's schedule."""
+    """Follows a straight line down to `final_fraction` of the learning rate: BERT's schedule."""
     decay = optax.linear_schedule(
         learning_rate, final_fraction * learning_rate, max(1, total_steps - warmup_steps)
     )
@@ -90,8 +89,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def weight_decay_mask(params: PyTree) -> PyTree:
-    """True for kernels and embeddings; biases and normalisation scales (rank under 2) don't
-    decay."""
+    """Marks kernels and embeddings; biases and normalization scales (rank under 2) don't decay."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
@@ -103,19 +101,19 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
 ):
-    """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101)."""
+    """Builds Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101)."""
     return optax.adamw(
         learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=weight_decay_mask
     )
 
 
 def adam(learning_rate: Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8):
-    """Adam (https://arxiv.org/abs/1412.6980)."""
+    """Builds Adam (https://arxiv.org/abs/1412.6980)."""
     return optax.adam(learning_rate, b1, b2, eps)
 
 
 def sgd(learning_rate: Schedule, *, weight_decay: float, momentum: float, nesterov: bool = False):
-    """Stochastic gradient descent; weight decay enters the gradient, as in PyTorch."""
+    """Builds stochastic gradient descent; weight decay enters the gradient, as in PyTorch."""
     decay = optax.add_decayed_weights(weight_decay, mask=weight_decay_mask)
     return optax.chain(decay, optax.sgd(learning_rate, momentum or None, nesterov))
 

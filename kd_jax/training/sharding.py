@@ -21,7 +21,7 @@ BACKENDS = ("jit", "pmap")
 
 
 def _sharded_dimension(shape: tuple[int, ...], parts: int) -> int | None:
-    """The largest dimension that `parts` divides; None where there is none."""
+    """Returns the largest dimension that `parts` divides; None where there is none."""
     fitting = [dimension for dimension, size in enumerate(shape) if size % parts == 0 and size > 0]
     return max(fitting, key=lambda dimension: shape[dimension], default=None)
 
@@ -40,7 +40,7 @@ class Parallel:
 
     @property
     def devices(self) -> int:
-        """How many devices share a batch."""
+        """Returns how many devices share a batch."""
         return self.mesh.size
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
@@ -57,8 +57,10 @@ class Parallel:
             )
 
     def sharding(self, leaf: Any) -> NamedSharding:
-        """Where a parameter lives: everywhere, or cut along its largest dimension that fsdp
-        divides."""
+        """Returns where a parameter lives: everywhere, or cut along its largest dimension.
+
+        That which fsdp divides.
+        """
         if self.backend == "pmap":
             # As pmap leaves its results; placed otherwise, the second step would be compiled anew.
             return NamedSharding(Mesh(self.mesh.devices.reshape(-1), (AXIS,)), PartitionSpec())
@@ -69,7 +71,7 @@ class Parallel:
         return NamedSharding(self.mesh, PartitionSpec(*[None] * dimension, "fsdp"))
 
     def shardings(self, tree: PyTree) -> PyTree:
-        """`sharding` of every leaf."""
+        """Returns the `sharding` of every leaf."""
         return jax.tree.map(self.sharding, tree)
 
     def place(self, tree: PyTree) -> PyTree:
@@ -130,7 +132,7 @@ class Parallel:
 
 
 def _split_axis(array: np.ndarray, axis: int, parts: int) -> np.ndarray:
-    """[..., n, ...] -> [..., parts, n / parts, ...]."""
+    """Reshapes [..., n, ...] to [..., parts, n / parts, ...]."""
     return array.reshape(*array.shape[:axis], parts, -1, *array.shape[axis + 1 :])
 
 
@@ -196,7 +198,7 @@ def start_process(
 
 
 def _cluster_in_environment() -> bool:
-    """Whether jax itself recognises a cluster of more than one process."""
+    """Tells whether jax itself recognises a cluster of more than one process."""
     import os
 
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")

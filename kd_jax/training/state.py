@@ -29,7 +29,7 @@ class ModelState:
     ema: PyTree = flax.struct.field(default_factory=dict)
 
     def variables(self) -> dict[str, PyTree]:
-        """What `module.apply` takes."""
+        """Returns what `module.apply` takes."""
         return {"params": self.params} | (
             {"batch_stats": self.batch_stats} if self.batch_stats else {}
         )
@@ -50,7 +50,7 @@ class TrainState:
 
     @property
     def student(self) -> ModelState:
-        """The student: the model of that name, or the only one there is.
+        """Returns the model of that name, or the only one there is.
 
         Raises:
           ValueError: naming the models, where it isn't clear which is meant.

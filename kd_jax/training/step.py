@@ -258,7 +258,7 @@ def loss_fn(
 
 
 def _logits_fn(forward: ForwardFn, variables: Variables) -> Callable[[Batch], jax.Array]:
-    """A model as a function of the batch alone, for terms that ask about other examples."""
+    """Makes a model a function of the batch alone, for terms that ask about other examples."""
     return lambda batch: forward(variables, batch).logits
 
 

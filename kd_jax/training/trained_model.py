@@ -36,5 +36,5 @@ class TrainedModel:
 
     @property
     def parameters(self) -> int:
-        """How many parameters it has, BatchNorm statistics left out."""
+        """Counts its parameters, BatchNorm statistics left out."""
         return self.description["parameters"]

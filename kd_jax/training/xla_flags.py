@@ -31,10 +31,10 @@ def prepare(*, text: bool) -> None:
 
 
 def options(*, text: bool) -> dict[str, str]:
-    """The same for `jax.jit(..., compiler_options=...)`, one program at a time."""
+    """Returns the same for `jax.jit(..., compiler_options=...)`, one program at a time."""
     return {OPTION: FOR_TEXT if text else FOR_IMAGES} if is_known() else {}
 
 
 def is_known() -> bool:
-    """Whether this jaxlib has the option."""
+    """Tells whether this jaxlib has the option."""
     return metadata.version("jaxlib").startswith("0.10.")

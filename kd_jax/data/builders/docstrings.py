@@ -70,7 +70,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def label_texts(texts: dict[str, set[str]]) -> dict[str, str]:
-    """Labels each text with its package: text -> package, sorted by text.
+    """Labels each text with its package; returns text -> package, sorted by text.
 
     A text found in several packages belongs to none and is dropped.
     """

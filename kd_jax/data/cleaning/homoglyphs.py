@@ -58,14 +58,15 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def script_of(letter: str) -> str:
-    """ "LATIN", "CYRILLIC" or "GREEK", by the first word of the letter's name in Unicode; "" for
-    another."""
+    """Tells a letter's script, "LATIN", "CYRILLIC" or "GREEK", by its name in Unicode; "" for
+    another.
+    """
     first = unicodedata.name(letter, "").partition(" ")[0]
     return first if first in SCRIPTS else ""
 
 
 def _make_tables() -> dict[str, dict[str, str]]:
-    """Script -> a letter of another script -> its twin in this one."""
+    """Builds script -> a letter of another script -> its twin in this one."""
     latin = {"\u04c0": "I"}  # The only letter named without its case.
     for script, letters in _TWINS.items():
         for name, twins in letters.items():
@@ -83,7 +84,7 @@ _TABLES = _make_tables()
 
 
 def has_mixed_word(text: str) -> bool:
-    """Whether a word mixes scripts as a disguise does.
+    """Tells whether a word mixes scripts as a disguise does.
 
     Cyrillic beside Latin or Greek letters always counts. Greek beside Latin letters is how formulas
     are written, so it counts in words of at least three letters that become one script by swapping

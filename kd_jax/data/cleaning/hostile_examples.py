@@ -53,7 +53,7 @@ def _break_encoding(rng: random.Random, text: str) -> str | bytes:
 
 
 def _disguise(rng: random.Random, text: str) -> str:
-    """Look-alikes in one to all words of at least four letters that have some."""
+    """Puts look-alikes into one to all words of at least four letters that have some."""
     table = rng.choice([LOOK_ALIKES, LOOK_ALIKES, GREEK])
     words = text.split(" ")
     fit = [i for i, word in enumerate(words) if word.isascii() and word.isalpha() and len(word) > 3]
@@ -87,7 +87,7 @@ def _mark_up(rng: random.Random, text: str) -> str:
 
 
 def _vary_spelling(rng: random.Random, text: str) -> str:
-    """Another case, other spaces, or letters that NFKC makes the same."""
+    """Changes the case, the spaces, or letters into others that NFKC makes the same."""
     wide = "".join(
         chr(ord(c) + 0xFEE0) if "a" <= c <= "z" and rng.random() < 0.3 else c for c in text
     )
@@ -95,7 +95,7 @@ def _vary_spelling(rng: random.Random, text: str) -> str:
 
 
 def _vary_slightly(rng: random.Random, text: str) -> str:
-    """One letter changed, a word dropped, or a word added, in a long text."""
+    """Changes one letter, drops a word or adds one, in a long text."""
     words, at = text.split(" "), rng.randrange(2, len(text) - 2)
     drop = rng.choice([i for i, word in enumerate(words) if 0 < len(word) <= 5])
     return rng.choice(
@@ -173,13 +173,12 @@ def add_hostile_examples(
 
 
 def _is_repeatable(text: str) -> bool:
-    """Whether a small change leaves a text much the same, and nothing else is the matter with
-    it."""
+    """Tells whether a small change leaves a text much the same, and it has no other fault."""
     return len(text) >= LONG and not set(text) & set("<&")
 
 
 def _fits_disguise(text: str) -> bool:
-    """Whether a word of it has letters with look-alikes of every script, and others."""
+    """Tells whether a word of it has letters with look-alikes of every script, and others."""
     return len(text) >= 30 and any(
         len(word) > 3
         and word.isascii()

@@ -21,8 +21,7 @@ log = logging.getLogger("kd_jax")
 
 
 def ask(judge: TrainedModel, context: RunContext) -> cache.Table:
-    """The judge's `logits` [N, K], and what else of one vector an example it gives, on the training
-    split."""
+    """Asks the scoring model for `logits` [N, K], and its other vectors, on the training split."""
     return cache.outputs(
         judge, context.datasets.splits["train"], context, network=without_labels(judge.network)
     )
@@ -31,8 +30,8 @@ def ask(judge: TrainedModel, context: RunContext) -> cache.Table:
 def ask_held_out(
     judge: TrainedModel, folds: int, seed: int, folder: Path, context: RunContext
 ) -> np.ndarray:
-    """Logits [N, K] of every training row by a model like the judge that learned from the other
-    folds only.
+    """Computes logits [N, K] of every training row by a model that learned from the other folds
+    only.
 
     Each model starts from the judge's own initial weights and takes as many steps as it did.
 

@@ -44,7 +44,7 @@ class TrustedSet:
 
 
 def load(name: str, spec: Mapping[str, Any], workdir: Path, train: Source) -> TrustedSet:
-    """A trusted set of a finished run.
+    """Loads a filtered set of a finished run.
 
     Raises:
       ValueError: if it isn't there.
@@ -104,7 +104,7 @@ def make(
 def _doubt(
     spec: Mapping[str, Any], judge: TrainedModel, seed: int, folder: Path, context: RunContext
 ) -> dict[str, list[int]]:
-    """Reason -> positions of the training rows that it speaks against, ascending."""
+    """Returns reason -> positions of the training rows that it speaks against, ascending."""
     labels = context.datasets.splits["train"].labels
     said = ask(judge, context) if spec["poison"] is not None or not spec["folds"] else {}
     if spec["poison"] is not None and "pooled" not in said:
@@ -137,7 +137,7 @@ def _doubt(
 
 
 def _sift(name: str, mode: str, found: Mapping[str, Any], train: Source) -> TrustedSet:
-    """The set that doubts come to; they are told in both modes, and heeded in mode "drop"."""
+    """Returns the set without the suspects in mode "drop"; reports them in both modes."""
     reasons: dict[int, list[str]] = {}
     for reason, rows in found["doubted"].items():
         for row in rows:

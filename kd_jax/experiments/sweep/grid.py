@@ -78,8 +78,9 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[Run]:
-    """All runs of a sweep, checked before the first begins, each after those whose teachers it
-    restores.
+    """Lays out all runs of a sweep, each after those whose teachers it restores.
+
+    All are checked before the first begins.
 
     Args:
       config: inherited, its references live; it isn't changed.
@@ -145,8 +146,9 @@ def _override(config: ConfigDict, path: str, value: Any) -> Any:
 
 
 def label(setting: Mapping[str, Any]) -> str:
-    """A setting in short: the paths' ends, as long as it takes to tell them apart, and the
-    values."""
+    """Names a setting in short: the paths' ends, as long as it takes to tell them apart, and the
+    values.
+    """
     return ",".join(f"{_end(path, setting)}={_as_word(value)}" for path, value in setting.items())
 
 

@@ -104,7 +104,7 @@ def _one_by_one(runs: Sequence[Run], folder: Path) -> Outcomes:
 
 
 def _earlier(file: Path) -> dict[str, dict[str, Any]]:
-    """The runs that an earlier start noted, by name."""
+    """Returns the runs that an earlier start noted, by name."""
     entries = json.loads(file.read_text())["runs"] if file.exists() else []
     return {Path(entry["workdir"]).name: entry for entry in entries}
 
@@ -150,8 +150,9 @@ def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _spreads(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One model's metrics over the runs of a setting, its accuracy on each further dataset among
-    them."""
+    """Computes one model's spread over the runs of a setting, of its metrics and further
+    accuracies.
+    """
     # A teacher that runs share is one model, not a sample of several.
     distinct = {entry["fingerprint"]: entry for entry in entries}.values()
     # Runs that an earlier start noted may have been evaluated elsewhere.
@@ -204,8 +205,7 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
 
 
 def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
-    """One setting's models on each further dataset, in domain first; nothing where there are
-    none."""
+    """Prints one setting's models on each further dataset, in domain first, if there are any."""
     models = setting["models"]
     datasets = next(iter(models.values()), {}).get("evaluations", {})
     if not datasets:

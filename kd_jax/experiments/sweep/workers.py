@@ -35,8 +35,9 @@ INHERITED = (
 
 
 def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> Outcomes:
-    """A process a run, one at a time on each device; whatever ends this early stops them so that
-    they can resume.
+    """Starts a process a run, one at a time on each device.
+
+    Whatever ends this early stops them so that they can resume.
 
     Args:
       runs: each after those it needs, and started when they have ended.
@@ -104,7 +105,7 @@ def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
 
 
 def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverged:
-    """The results of a run's process, or what became of it."""
+    """Returns the results of a run's process, or what became of it."""
     if status == 0:
         log.info("%s is finished", run.name)
         return json.loads((folder / run.name / "results.json").read_text())
@@ -120,7 +121,7 @@ def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverge
 
 
 def _main(config: str, workdir: str) -> int:
-    """A run's own process."""
+    """Runs in a run's own process."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("kd_jax").setLevel(logging.INFO)
     try:

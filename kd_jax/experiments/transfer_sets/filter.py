@@ -83,8 +83,10 @@ def sift(
 
 
 def _reason(row: int, found: dict[int, dict], earlier: dict[int, str]) -> str | None:
-    """Why a candidate is dropped; near duplicates of earlier ones share their fate if that is the
-    evaluation's."""
+    """Says why a candidate is dropped.
+
+    Near duplicates of earlier ones share their fate if that is the evaluation's.
+    """
     if row not in found:
         return None
     reason = found[row]["reasons"][0]
@@ -98,7 +100,7 @@ def _key(value, modality: str) -> Hashable:
 
 
 def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | None) -> np.ndarray:
-    """The rows of whose class the teacher is sure enough.
+    """Chooses the rows of whose class the teacher is sure enough.
 
     Args:
       probabilities: [N, K] of the teacher.

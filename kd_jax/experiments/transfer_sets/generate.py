@@ -28,7 +28,7 @@ def check_source(spec: Mapping[str, Any]) -> None:
 
 
 def find_candidates(spec: Mapping[str, Any], train: Source, seed: int) -> Sequence | np.ndarray:
-    """New inputs [N], as the config's section `source` of a transfer set says.
+    """Finds new inputs [N], as the config's section `source` of a transfer set says.
 
     Args:
       spec: `name`, one of `SOURCES`, and its options.
@@ -52,7 +52,7 @@ def _augmented(
     ngram: float,
     mask_token: str,
 ) -> list:
-    """Training texts changed `rounds` times each, see `augment_sentences`."""
+    """Changes training texts `rounds` times each; see `augment_sentences`."""
     _require("text", train, "augmented")
     _check_rounds(rounds)
     _check_shares(mask=mask, swap=swap, ngram=ngram)
@@ -74,8 +74,10 @@ def _masked_words(
     candidates: int,
     max_length: int,
 ) -> list:
-    """Training texts, words of which a masked language model replaced, `rounds` times each, see
-    `MaskedWords`."""
+    """Replaces words of training texts by a masked language model's, `rounds` times each.
+
+    See `MaskedWords`.
+    """
     _require("text", train, "masked_words")
     _check_rounds(rounds)
     _check_shares(replace=replace)
@@ -88,7 +90,7 @@ def _masked_words(
 def _mixes(
     train: Source, rng: np.random.Generator, *, rounds: int, kind: str, concentration: float
 ) -> np.ndarray:
-    """Training images mixed with one another, `rounds` times each."""
+    """Mixes training images with one another, `rounds` times each."""
     _require("image", train, "mixes")
     _check_rounds(rounds)
     if not (is_number(concentration) and concentration > 0):
@@ -110,8 +112,10 @@ def _unlabelled(
     inputs: Any,
     label: str | None,
 ) -> Sequence | np.ndarray:
-    """A file or folder (rows that can't be read are left out), or a split of TFDS, whose labels
-    aren't looked at."""
+    """Reads a file or folder, or a split of TFDS, without looking at labels.
+
+    Rows that can't be read are left out.
+    """
     columns = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
     path = Path(dataset).expanduser()
     if path.exists():

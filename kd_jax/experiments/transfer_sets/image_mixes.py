@@ -43,8 +43,10 @@ def mix_images(
 
 
 def _rectangles(size: tuple[int, int], areas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bool `[N, H, W]`, rectangles of these shares of the area, centred anywhere and cut off at the
-    border."""
+    """Draws bool `[N, H, W]`, rectangles of these shares of the area, cut off at the border.
+
+    They are centred anywhere.
+    """
     spans = []
     for length in size:
         centres, halves = rng.integers(0, length, len(areas)), np.sqrt(areas) * length / 2

@@ -46,7 +46,7 @@ class TransferSet:
 
 
 def load(name: str, workdir: Path, train: Source) -> Source:
-    """A transfer set of a finished run.
+    """Loads a transfer set of a finished run.
 
     Args:
       name: of the set.
@@ -162,7 +162,7 @@ def _make(
 
 
 def _base(spec: Mapping[str, Any], context: RunContext) -> Source:
-    """What the set's source may change."""
+    """Returns what the set's source may change."""
     return context.datasets.training_source((spec.get("base", TRAIN),))
 
 
@@ -188,7 +188,7 @@ def _sift(candidates: Any, spec: Mapping[str, Any], context: RunContext) -> Soun
 def _outputs(
     teacher: TrainedModel, name: str, inputs: Any, context: RunContext, *, features: bool
 ) -> cache.Table:
-    """The teacher's logits [N, K], and what else of one vector an example it gives."""
+    """Returns the teacher's logits [N, K], and what else of one vector an example it gives."""
     train = context.datasets.splits["train"]
     contents = (
         text_contents(inputs)

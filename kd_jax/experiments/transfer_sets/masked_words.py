@@ -104,7 +104,7 @@ class MaskedWords:
         return tokenizer.encode_batch(list(texts))
 
     def _predict(self, batch: Sequence[tuple[int, int]], encodings: Sequence[Any]) -> np.ndarray:
-        """[b, k] the likeliest words at each place of a batch."""
+        """Predicts [b, k] the likeliest words at each place of a batch."""
         longest = max(len(encodings[text].ids) for text, _ in batch)
         length = -(-longest // _STEP) * _STEP
         ids, mask = np.zeros((_ROWS, length), np.int32), np.zeros((_ROWS, length), bool)
@@ -118,8 +118,10 @@ class MaskedWords:
 
 
 def _language_model(folder: Path) -> tuple[Any, Any]:
-    """The model with its head over the vocabulary; the classifier's head is not used, and any
-    pooling will do."""
+    """Builds the model with its head over the vocabulary.
+
+    The classifier's head is not used, and any pooling will do.
+    """
     return weights.load(folder, 2, language_head=True, pooling="mean")
 
 
@@ -132,7 +134,7 @@ def _likeliest(
 
 
 def _whole_words(tokenizer: Tokenizer) -> list[int]:
-    """The ids of tokens that are words of letters by themselves."""
+    """Returns the ids of tokens that are words of letters by themselves."""
     vocabulary = tokenizer.get_vocab()
     if any(token.startswith(_SPACE) for token in vocabulary):
         return [

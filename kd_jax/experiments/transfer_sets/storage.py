@@ -36,7 +36,7 @@ class Labelled:
 
 
 def columns(modality: str, inputs: Sequence | np.ndarray) -> tuple[str, ...]:
-    """The names of the features that hold the inputs."""
+    """Returns the names of the features that hold the inputs."""
     if modality == "image":
         return ("image",)
     return ("text", "text_2") if isinstance(inputs[0], tuple) else ("text",)
@@ -67,8 +67,7 @@ def write(
 
 
 def provenance(root: Path, name: str) -> dict[str, Any] | None:
-    """What provenance.json says; None, announced, where it can't be read, or where there is no such
-    set."""
+    """Reads provenance.json; None, announced, where it can't be read or there is no such set."""
     return read_facts(
         root / name / VERSION / PROVENANCE, ("teacher",), "the transfer set is made again"
     )
@@ -142,5 +141,5 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _picture(image: np.ndarray) -> Image.Image:
-    """As TFDS encodes it without TensorFlow."""
+    """Encodes a picture as TFDS does, without TensorFlow."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -57,8 +57,7 @@ def augment_sentences(
 
 
 def _exchange(words: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[W] for each word one that is drawn from those between the same two neighbours; from [W] and
-    [N] words each."""
+    """Draws [W] for each word one of those between the same two neighbours."""
     outside = (
         words.max(initial=-1) + 1
     )  # Stands before the first word of a sentence, and after the last.
@@ -78,7 +77,7 @@ def _exchange(words: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) 
 def _spans(
     lengths: np.ndarray, ngram: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[N] start and end of what is kept of each sentence, in the row of all words."""
+    """Returns [N] start and end of what is kept of each sentence, in the row of all words."""
     starts = np.cumsum(lengths) - lengths
     sizes = np.minimum(rng.integers(1, LONGEST_NGRAM + 1, len(lengths)), lengths)
     offsets = (rng.random(len(lengths)) * (lengths - sizes + 1)).astype(np.int64)

@@ -114,8 +114,9 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', width]`, and its margin `[B,
-        width]`."""
+        """Maps `[B, H, W, C]` to the sum before the ReLU `[B, H', W', width]`, and its margin `[B,
+        width]`.
+        """
         y = convolution(self.width, 3, self.stride, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
         last = normalization.BatchNorm(name="norm_1")
@@ -126,8 +127,9 @@ class BasicBlock(nn.Module):
 def shortcut(
     x: Float[jax.Array, "b h w c"], width: int, stride: int, kind: str, **options
 ) -> jax.Array:
-    """What a block adds to its result: `[B, H, W, C]` -> `[B, H', W', width]`; called within a
-    compact method."""
+    """Computes what a block adds to its result, `[B, H', W', width]`; called within a compact
+    method.
+    """
     if stride == 1 and x.shape[-1] == width:
         return x
     if kind == "projection":
@@ -146,7 +148,7 @@ def convolution(
     groups: int = 1,
     initializer: nn.initializers.Initializer = FAN_OUT,
 ) -> nn.Conv:
-    """A convolution without bias, padded alike on both sides as PyTorch does it."""
+    """Builds a convolution without bias, padded alike on both sides as PyTorch does it."""
     pad = [(kernel // 2, kernel // 2)] * 2
     return nn.Conv(
         width,

@@ -94,8 +94,9 @@ class MobileNetV2(nn.Module):
     def _stage(
         self, x: Float[jax.Array, "b h w c"], stage: int, features: dict[str, jax.Array], **options
     ) -> jax.Array:
-        """A stage, its features entered where they are kept: `[B, H, W, C]` -> `[B, H', W',
-        C']`."""
+        """Applies a stage, and enters its features where they are kept: `[B, H, W, C]` -> `[B, H',
+        W', C']`.
+        """
         expansion, channels, count, stride = STAGES[stage]
         margin = x
         for i in range(count):
@@ -129,7 +130,9 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the result `[B, H', W', channels]`, and its margin `[B, channels]`."""
+        """Maps `[B, H, W, C]` to the result `[B, H', W', channels]`, and its margin `[B,
+        channels]`.
+        """
         wide = x.shape[-1] * self.expansion
         y = cifar_resnet.convolution(wide, 1, 1, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))

@@ -98,7 +98,7 @@ class ResNet(nn.Module):
     def _stage(
         self, x: Float[jax.Array, "b h w c"], stage: int, features: dict[str, jax.Array], **options
     ) -> jax.Array:
-        """A stage, its features entered: `[B, H, W, C]` -> `[B, H', W', C']`."""
+        """Applies a stage, and enters its features: `[B, H, W, C]` -> `[B, H', W', C']`."""
         width, before, margin = self.widths[stage], x, x
         for i in range(self.blocks[stage]):
             stride, name = 2 if stage and not i else 1, f"stage_{stage}_{i}"
@@ -129,8 +129,9 @@ class BottleneckBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the sum before the ReLU `[B, H', W', 4 width]`, and its margin `[B, 4
-        width]`."""
+        """Maps `[B, H, W, C]` to the sum before the ReLU `[B, H', W', 4 width]`, and its margin
+        `[B, 4 width]`.
+        """
         y = cifar_resnet.convolution(self.width, 1, 1, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
         y = cifar_resnet.convolution(self.width, 3, self.stride, "conv_1")(y)

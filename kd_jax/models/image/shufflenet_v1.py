@@ -120,7 +120,7 @@ class GroupedBottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> jax.Array:
-        """`[B, H, W, C]` -> before the ReLU, `[B, H', W', width]`."""
+        """Maps `[B, H, W, C]` to before the ReLU, `[B, H', W', width]`."""
         channels, stride = (self.width - x.shape[-1], 2) if self.downsample else (self.width, 1)
         inner = channels // 4
         y = nn.relu(normalized(x, inner, "_0", groups=self.entry, **options))
@@ -151,8 +151,10 @@ def normalized(
     groups: int = 1,
     **options,
 ) -> jax.Array:
-    """A convolution, named "conv" and the suffix, and its batch normalization; called within a
-    compact method."""
+    """Applies a convolution, named "conv" and the suffix, and its batch normalization.
+
+    Called within a compact method.
+    """
     x = cifar_resnet.convolution(width, kernel, stride, f"conv{suffix}", groups, FAN_IN)(x)
     return normalization.BatchNorm(name=f"norm{suffix}")(x, **options)
 

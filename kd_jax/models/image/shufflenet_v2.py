@@ -106,7 +106,7 @@ class ShuffleBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> jax.Array:
-        """`[B, H, W, C]` -> before the ReLU, `[B, H', W', width]`."""
+        """Maps `[B, H, W, C]` to before the ReLU, `[B, H', W', width]`."""
         half = self.width // 2
         if self.downsample:
             channels = x.shape[-1]

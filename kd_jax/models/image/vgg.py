@@ -123,7 +123,7 @@ class Vgg(nn.Module):
     def _stage(
         self, x: Float[jax.Array, "b h w c"], i: int, features: dict[str, jax.Array], **options
     ) -> jax.Array:
-        """Stage `i`, its features entered: `[B, H, W, C]` -> `[B, H / 2, W / 2, C']`."""
+        """Applies stage `i`, and enters its features: `[B, H, W, C]` -> `[B, H / 2, W / 2, C']`."""
         bias = self.keep_bias or not self.batch_norm
         before, margin = x, None
         for j in range(CONVOLUTIONS[self.depth][i]):
@@ -156,7 +156,7 @@ class Convolution(nn.Module):
     def __call__(
         self, x: Float[jax.Array, "b h w c"], **options
     ) -> tuple[jax.Array, jax.Array | None]:
-        """`[B, H, W, C]` -> `[B, H, W, channels]` and, where it normalizes, its margin `[B,
+        """Maps `[B, H, W, C]` to `[B, H, W, channels]` and, where it normalizes, its margin `[B,
         channels]`.
 
         The keywords are those of `normalization.BatchNorm`.
@@ -179,14 +179,15 @@ def as_images(module: nn.Module, images: Real[Array, "b h w c"]) -> jax.Array:
 
 
 def halve(x: Float[jax.Array, "b h w c"]) -> jax.Array:
-    """2x2 max pool of `[B, H, W, C]`, an odd last row or column dropped; `x` itself where a side is
-    shorter than 2."""
+    """Pools `[B, H, W, C]` by the largest of 2x2, an odd last row or column dropped.
+
+    Returns `x` itself where a side is shorter than 2.
+    """
     return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2)) if min(x.shape[1:3]) >= 2 else x
 
 
 def flattened(x: Float[jax.Array, "b h w c"]) -> jax.Array:
-    """`[B, H, W, C]` -> `[B, C * 7 * 7]`: positions averaged into 7x7, then a row by channel,
-    height, width."""
+    """Maps `[B, H, W, C]` to `[B, C * 7 * 7]`: averaged into 7x7, then by channel, height, width."""
     if x.shape[1:3] != (SIDE, SIDE):
         dtype = normalization.at_least_float32(x.dtype)
         rows, columns = (jnp.asarray(_windows(size), dtype) for size in x.shape[1:3])
@@ -196,8 +197,10 @@ def flattened(x: Float[jax.Array, "b h w c"]) -> jax.Array:
 
 
 def _windows(size: int) -> np.ndarray:
-    """`[7, size]`: the weights of the mean over each of 7 windows that cover all positions and may
-    overlap."""
+    """Returns `[7, size]`, weights of the mean over each of 7 windows.
+
+    They cover all positions and may overlap.
+    """
     windows = np.zeros((SIDE, size))
     for i in range(SIDE):
         first, end = i * size // SIDE, -(-(i + 1) * size // SIDE)

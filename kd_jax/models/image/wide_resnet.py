@@ -104,8 +104,9 @@ class PreactivationBlock(nn.Module):
     def __call__(
         self, x: Float[jax.Array, "b h w c"], **options
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`[B, H, W, C]` -> the sum `[B, H', W', width]`, the normalized input `[B, H, W, C]`, its
-        margin `[B, C]`."""
+        """Maps `[B, H, W, C]` to the sum `[B, H', W', width]`, the normalized input `[B, H, W, C]`,
+        its margin `[B, C]`.
+        """
         first = normalization.BatchNorm(name="norm_0")
         before = first(x, **options)
         y = nn.relu(before)

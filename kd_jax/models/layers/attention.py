@@ -10,7 +10,7 @@ from kd_jax.models.layers.dropout import Dropout
 def attend(
     qkv: jax.Array, mask: jax.Array | None, heads: int, drop: Dropout
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Self-attention from projected queries, keys and values, before its output layer.
+    """Computes self-attention from projected queries, keys and values, before its output layer.
 
     Args:
       qkv: `[B, T, 3 D]`, queries, keys and values side by side, as one matmul gives them.

@@ -25,7 +25,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`x` of any shape -> the same, by the random stream "dropout"."""
+        """Drops elements of `x`, of any shape, by the random stream "dropout"."""
         if self.deterministic or not self.rate:
             return x
         kept = STEPS - round(self.rate * STEPS)
@@ -34,8 +34,9 @@ class Dropout(nn.Module):
 
 
 def random_halves(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform integers in [0, 2^16), of `shape`: two from each random word, split along the last
-    axis."""
+    """Draws uniform integers in [0, 2^16) of `shape`: two from each random word, along the last
+    axis.
+    """
     width = shape[-1]
     words = jax.random.bits(key, (*shape[:-1], math.ceil(width / 2)), jnp.uint32)
     return jnp.concatenate([words >> 16, words & (STEPS - 1)], axis=-1)[..., :width]

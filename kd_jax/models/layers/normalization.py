@@ -13,13 +13,15 @@ from kd_jax.core.types import Array
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype for sums, softmax and logits: float32, or `dtype` where that is wider."""
+    """Returns the dtype for sums, softmax and logits: float32, or `dtype` where that is wider."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def parameter_dtype(module: nn.Module) -> jnp.dtype:
-    """The dtype of a bound module's parameters, to which it casts float inputs; float32 while they
-    are being made."""
+    """Returns the dtype of a bound module's parameters, to which it casts its inputs.
+
+    float32 while they are being made.
+    """
     leaves = jax.tree.leaves(module.variables.get("params", {}))
     return leaves[0].dtype if leaves else jnp.dtype(jnp.float32)
 
@@ -27,8 +29,7 @@ def parameter_dtype(module: nn.Module) -> jnp.dtype:
 def masked_moments(
     x: jax.Array, where: Array | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance of each channel over what counts, on all devices of an axis
-    together.
+    """Computes each channel's mean and biased variance over what counts, on all devices together.
 
     Sums and counts are added over the axis, not the devices' means: those would be wrong where
     devices hold unequal numbers of what counts. Two passes, deviations from the common mean, since
@@ -130,8 +131,9 @@ class BatchNorm(nn.Module):
         return (y + _per_channel(bias.astype(dtype), x.ndim)).astype(x.dtype)
 
     def margin(self, like: jax.Array) -> jax.Array:
-        """`[B, C]` in the dtype of `like` `[B, ..., C]`, alike in all rows: the expected negative
-        response (OFD).
+        """Computes OFD's margin `[B, C]`, the expected negative response, alike in all rows.
+
+        In the dtype of `like` `[B, ..., C]`.
 
         To be called after the module itself.
         """
@@ -148,8 +150,9 @@ class BatchNorm(nn.Module):
 
 
 def negative_margin(scale: Array, bias: Array) -> jax.Array:
-    """`[C]`: the mean of the negative part of a Gaussian with batch normalization's bias as mean
-    and |scale| as spread.
+    """Computes `[C]`, the mean of the negative part of a Gaussian.
+
+    Batch normalization's bias is its mean and the size of its scale its spread.
 
     Where next to nothing is negative, three spreads below zero, as in the authors' code.
     """
@@ -162,5 +165,5 @@ def negative_margin(scale: Array, bias: Array) -> jax.Array:
 
 
 def _per_channel(values: jax.Array, rank: int) -> jax.Array:
-    """`[C]` -> `[1, ..., C]`, so that no rank is promoted silently."""
+    """Reshapes `[C]` to `[1, ..., C]`, so that no rank is promoted silently."""
     return values.reshape((1,) * (rank - 1) + values.shape)

@@ -43,8 +43,9 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array | None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """`x` `[B, T, D]`, `mask` `[B, T]` bool or None -> the next `[B, T, D]` and the features by
-        name.
+        """Maps `x` `[B, T, D]` to the next `[B, T, D]` and the features by name.
+
+        `mask` is `[B, T]` bool, or None.
 
         The features are those of `attention.attend`, and `block`, the result once more.
         """
@@ -111,7 +112,7 @@ def stack_blocks(params: PyTree) -> PyTree:
 
 
 def unstack_blocks(params: PyTree) -> PyTree:
-    """The inverse of `stack_blocks`; parameters without a stack as they are."""
+    """Inverts `stack_blocks`; parameters without a stack stay as they are."""
     if STACK not in params:
         return params
     layers = jax.tree.leaves(params[STACK])[0].shape[0]
@@ -124,8 +125,7 @@ def unstack_blocks(params: PyTree) -> PyTree:
 def select_blocks(
     module: Any, variables: Variables, keep: Sequence[int]
 ) -> tuple[Any, dict[str, Any]]:
-    """The network with some of its blocks only, as DistilBERT's student starts from every second of
-    its teacher's.
+    """Keeps some of a network's blocks, as DistilBERT's student starts from every second one.
 
     Args:
       module: with `layers` blocks, not scanned.
@@ -148,24 +148,28 @@ def select_blocks(
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact, by erf as the originals; JAX's own takes erfc, which costs three times as much on
-    CPU."""
+    """Computes GELU exactly, by erf as the originals.
+
+    JAX's own takes erfc, which costs three times as much on a CPU.
+    """
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 def count_blocks(params: PyTree) -> int:
-    """How many of `block_0`, `block_1`, ... there are."""
+    """Counts `block_0`, `block_1`, ..."""
     return sum(name.startswith("block_") for name in params)
 
 
 def dense(features: int, name: str) -> nn.Dense:
-    """A dense layer as transformers initialise it."""
+    """Builds a dense layer as transformers initialise it."""
     return nn.Dense(features, kernel_init=INITIALIZER, name=name)
 
 
 def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
-    """LayerNorm in two passes: Linen's E[x^2] - E[x]^2 cancels where a token's mean is large
-    against its spread."""
+    """Builds a LayerNorm of two passes.
+
+    Linen's E[x^2] - E[x]^2 cancels where a token's mean is large against its spread.
+    """
     return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
 
 

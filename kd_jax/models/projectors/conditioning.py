@@ -51,18 +51,19 @@ class Condition:
     drop: float
 
     def init(self, key: jax.Array) -> PyTree:
-        """The map's parameters, with which every signal is 0."""
+        """Returns the map's parameters, with which every signal is 0."""
         example = jnp.zeros((1, self.width), self.dtype)
         return cast(starting_at_zero(self.mapping.init(key, example)["params"]), self.dtype)
 
     def signal(self, params: PyTree, taught: ModelOutput) -> jax.Array:
-        """`[B, *shape]`, what is added to each example."""
+        """Returns `[B, *shape]`, what is added to each example."""
         mapped: Any = self.mapping.apply({"params": params}, read(taught, self.output))
         return mapped.reshape(-1, *self.shape)
 
     def given(self, key: jax.Array, rows: int, axis_name: str | None) -> jax.Array:
-        """[B] bool, whose condition is not withheld: drawn by position in the global microbatch,
-        whatever the devices.
+        """Returns [B] bool, the examples whose condition is not withheld.
+
+        Drawn by position in the global microbatch, whatever the devices.
 
         Args:
           key: the same on all devices.
@@ -77,14 +78,14 @@ class Condition:
 
 
 def read(output: ModelOutput, name: str) -> jax.Array:
-    """`[B, D]`, what a condition names of a teacher's output."""
+    """Reads `[B, D]`, what a condition names of a teacher's output."""
     if name == LOGITS:
         return output.logits
     return jax.nn.softmax(output.logits) if name == PROBABILITIES else output.features[name]
 
 
 def init_map(condition: Condition | None, key: jax.Array) -> dict[str, PyTree]:
-    """What a condition adds to the trained parameters of an objective."""
+    """Returns what a condition adds to the trained parameters of an objective."""
     return {} if condition is None else {CONDITION: condition.init(fold_name(key, CONDITION))}
 
 
@@ -95,8 +96,9 @@ def training_signal(
     key: jax.Array,
     axis_name: str | None,
 ) -> jax.Array | None:
-    """`[B, *shape]`, what is added to the examples of a microbatch, 0 where it is withheld; None
-    without a condition.
+    """Computes `[B, *shape]`, what is added to the examples of a microbatch.
+
+    0 where it is withheld; None without a condition.
 
     Args:
       condition: the student's.

@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> jax.Array:
-        """`[B, ..., D]` -> `[B, ..., width]`, in the dtype of the parameters."""
+        """Maps `[B, ..., D]` to `[B, ..., width]`, in the dtype of the parameters."""
         return nn.Dense(self.width, name="dense")(_cast(self, features))
 
 
@@ -50,7 +50,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> jax.Array:
-        """`[B, ..., D]` -> `[B, ..., width]`, in the dtype of the parameters."""
+        """Maps `[B, ..., D]` to `[B, ..., width]`, in the dtype of the parameters."""
         return _stack(_cast(self, features), self.width, 2)
 
 
@@ -70,7 +70,7 @@ class Regressor(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> jax.Array:
-        """`[B, ..., D]` -> `[B, ..., width]`, in the dtype of the parameters."""
+        """Maps `[B, ..., D]` to `[B, ..., width]`, in the dtype of the parameters."""
         return _stack(_cast(self, features), self.width, 3)
 
 
@@ -100,15 +100,16 @@ class Connector(nn.Module):
     def __call__(
         self, features: Array, *, where: Array | None = None, axis_name: str | None = None
     ) -> jax.Array:
-        """`[B, ..., D]` -> `[B, ..., width]`; the keywords are those of
-        `normalization.BatchNorm`."""
+        """Maps `[B, ..., D]` to `[B, ..., width]`; the keywords are those of
+        `normalization.BatchNorm`.
+        """
         x = nn.Dense(self.width, use_bias=False, name="dense")(_cast(self, features))
         x = normalization.BatchNorm(name="norm")(x, train=True, where=where, axis_name=axis_name)
         return nn.relu(x) if self.rectified else x
 
 
 def rectified_connector(width: int) -> Connector:
-    """A `Connector` with a ReLU."""
+    """Builds a `Connector` with a ReLU."""
     return Connector(width=width, rectified=True)
 
 
@@ -123,8 +124,7 @@ PROJECTORS = {
 
 
 def build_projector(name: str, width: int) -> nn.Module:
-    """A module that maps a student's feature `[B, ..., D]` to the teacher's width, `[B, ...,
-    width]`.
+    """Builds what maps a student's feature `[B, ..., D]` to the teacher's width, `[B, ..., width]`.
 
     Args:
       name: one of `MAPPINGS`.
@@ -144,7 +144,7 @@ def build_projector(name: str, width: int) -> nn.Module:
 
 
 def starting_at_zero(params: PyTree) -> PyTree:
-    """A mapping's fresh parameters with its last affine map at 0, and so all that it gives.
+    """Sets a projector's last affine map to 0, and so all that it gives.
 
     For the mappings that end in an affine map: those that don't normalize.
     """
@@ -157,7 +157,7 @@ def _cast(module: nn.Module, features: Array) -> jax.Array:
 
 
 def _stack(x: jax.Array, width: int, layers: int) -> jax.Array:
-    """So many affine maps with ReLUs between them; called within a compact method."""
+    """Applies so many affine maps with ReLUs between them; called within a compact method."""
     for i in range(layers):
         x = nn.Dense(width, name=f"dense_{i}")(nn.relu(x) if i else x)
     return x

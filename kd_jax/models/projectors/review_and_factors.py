@@ -22,7 +22,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, where: Array | None, axis_name: str | None) -> jax.Array:
-        """`[B, H, W, C]` -> `[B, H, W, width]`."""
+        """Maps `[B, H, W, C]` to `[B, H, W, width]`."""
         x = nn.Conv(self.width, (self.kernel, self.kernel), use_bias=False, name="conv")(x)
         return normalization.BatchNorm(name="norm")(x, train=True, where=where, axis_name=axis_name)
 
@@ -50,8 +50,9 @@ class Review(nn.Module):
     def __call__(
         self, maps: tuple[Array, ...], *, where: Array | None = None, axis_name: str | None = None
     ) -> tuple[jax.Array, ...]:
-        """Student maps `[B, H_i, W_i, C_i]`, shallow to deep -> fused maps `[B, H_i, W_i,
-        widths[i]]`, likewise."""
+        """Returns student maps `[B, H_i, W_i, C_i]`, shallow to deep -> fused maps `[B, H_i, W_i,
+        widths[i]]`, likewise.
+        """
         dtype, options = (
             normalization.parameter_dtype(self),
             {"where": where, "axis_name": axis_name},
@@ -90,8 +91,9 @@ class Paraphraser(nn.Module):
     def __call__(
         self, x: Array, *, where: Array | None = None, axis_name: str | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, width]` -> factors `[B, H, W, factors]` and the reconstruction `[B, H, W,
-        width]`."""
+        """Maps `[B, H, W, width]` to factors `[B, H, W, factors]` and the reconstruction `[B, H, W,
+        width]`.
+        """
         x = jnp.asarray(x).astype(normalization.parameter_dtype(self))
         factors = _rectified_stack(
             x, (self.width, self.factors, self.factors), "encode", where, axis_name
@@ -115,7 +117,7 @@ class Translator(nn.Module):
     def __call__(
         self, x: Array, *, where: Array | None = None, axis_name: str | None = None
     ) -> jax.Array:
-        """`[B, H, W, width]` -> `[B, H, W, factors]`."""
+        """Maps `[B, H, W, width]` to `[B, H, W, factors]`."""
         x = jnp.asarray(x).astype(normalization.parameter_dtype(self))
         return _rectified_stack(
             x, (self.width, self.factors, self.factors), "translate", where, axis_name

@@ -165,7 +165,7 @@ class Encoder(nn.Module):
         token_type_ids: Int[Array, "b t"] | None,
         drop: Dropout,
     ) -> jax.Array:
-        """The normalized sum of word, position and type embeddings, `[B, T, width]`."""
+        """Computes the normalized sum of word, position and type embeddings, `[B, T, width]`."""
         length = input_ids.shape[1]
         if length > self.max_positions:
             raise ValueError(
@@ -214,8 +214,10 @@ class Encoder(nn.Module):
 
 
 def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
-    """The row of the position table that each token reads, `[1, T]` or, where padding doesn't
-    count, `[B, T]`."""
+    """Returns the row of the position table that each token reads, `[1, T]`.
+
+    `[B, T]` where padding doesn't count.
+    """
     if not first:
         return jnp.arange(input_ids.shape[1])[None]
     counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
@@ -223,7 +225,7 @@ def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
 
 
 def as_mask(input_ids: Int[Array, "b t"], attention_mask: Shaped[Array, "b t"]) -> jax.Array:
-    """The attention mask as bool `[B, T]`; ValueError where it or the ids have another shape."""
+    """Checks the attention mask, and returns it as bool `[B, T]`."""
     if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
         raise ValueError(
             f"input_ids and attention_mask must both be [B, T], got {input_ids.shape} and"
@@ -233,8 +235,9 @@ def as_mask(input_ids: Int[Array, "b t"], attention_mask: Shaped[Array, "b t"]) 
 
 
 def masked_mean(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> jax.Array:
-    """The mean of `x` `[B, T, D]` over the tokens where `mask` `[B, T]` is true: `[B, D]`; 0 where
-    there is none."""
+    """Averages `x` `[B, T, D]` over the tokens where `mask` is true: `[B, D]`; 0 where there is
+    none.
+    """
     dtype = normalization.at_least_float32(x.dtype)
     total = jnp.sum(jnp.where(mask[:, :, None], x.astype(dtype), 0), axis=1)
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=dtype)

@@ -94,8 +94,9 @@ class BiLstm(nn.Module):
     def _read_both_ways(
         self, x: Float[jax.Array, "b t d"], lengths: Array, number: str
     ) -> tuple[jax.Array, jax.Array]:
-        """One bidirectional layer over `[B, T, D]`: its last states `[B, 2 state]` and all `[B, T,
-        2 state]`."""
+        """Applies a bidirectional layer to `[B, T, D]`: its last states `[B, 2 state]` and all `[B,
+        T, 2 state]`.
+        """
         forward, backward = (
             nn.RNN(nn.OptimizedLSTMCell(self.state, name=f"{direction}_{number}"))
             for direction in ("forward", "backward")

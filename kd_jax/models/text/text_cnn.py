@@ -90,5 +90,5 @@ class TextCnn(nn.Module):
 
 
 def zero_outside(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> jax.Array:
-    """`x` `[B, T, D]` where `mask` `[B, T]` is true, elsewhere 0."""
+    """Replaces `x` `[B, T, D]` by 0 where `mask` `[B, T]` is false."""
     return jnp.where(mask[:, :, None], x, 0)

@@ -141,8 +141,10 @@ class Convolution(nn.Module):
         where: Shaped[Array, " b"] | None,
         axis_name: str | None,
     ) -> jax.Array:
-        """`x` `[B, T, C]`, 0 outside `mask` `[B, T]`, -> `[B, T, channels]`, likewise; keywords as
-        for `TextVgg`."""
+        """Maps `x` `[B, T, C]`, 0 outside `mask` `[B, T]`, to `[B, T, channels]`, likewise.
+
+        Keywords as for `TextVgg`.
+        """
         init = nn.initializers.he_normal()
         x = nn.Conv(self.channels, (3,), use_bias=False, kernel_init=init, name="conv")(x)
         count = jnp.maximum(count_under_kernel(mask), 1).astype(
@@ -160,15 +162,15 @@ class Convolution(nn.Module):
 
 
 def count_under_kernel(mask: Shaped[Array, "b t"]) -> jax.Array:
-    """How many of each position and its two neighbours `mask` `[B, T]` has: `[B, T]` int32, 0 to
-    3."""
+    """Counts how many of each position and its two neighbours `mask` has: `[B, T]` int32, 0 to 3."""
     around = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
     return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 
 
 def halve(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> tuple[jax.Array, jax.Array]:
-    """Max pool of 2 along the tokens, an odd last one kept, of what is nowhere negative and 0
-    outside the mask.
+    """Pools the largest of 2 along the tokens, an odd last one kept.
+
+    The input is nowhere negative, and 0 outside the mask.
 
     Args:
       x: `[B, T, C]`.

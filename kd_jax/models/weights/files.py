@@ -18,7 +18,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; ValueError where the file is absent or is none."""
+    """Reads a JSON object."""
     if not path.is_file():
         raise ValueError(
             f"{path} does not exist; a Hugging Face folder has config.json and model.safetensors"
@@ -33,8 +33,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a folder's model.safetensors, or of the shards that
-    model.safetensors.index.json lists.
+    """Reads a folder's tensors, of model.safetensors or the shards that its index lists.
 
     Raises:
       ValueError: if there is none, or one is damaged; says so where there are pickles instead.
@@ -66,7 +65,7 @@ def read_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of one safetensors or npz file, BatchNorm's counters of batches left out.
+    """Reads the tensors of a safetensors or npz file, without BatchNorm's counters of batches.
 
     Raises:
       ValueError: if it is of another kind, absent or damaged.

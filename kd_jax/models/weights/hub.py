@@ -18,7 +18,8 @@ FILES = (
 
 
 def fetch(name: str) -> pathlib.Path:
-    """The folder of a model on the hub; from the cache where it is there, else over the network.
+    """Returns the folder of a model on the hub; from the cache if it is there, else over the
+    network.
 
     Args:
       name: `hub:OWNER/MODEL`, or `hub:OWNER/MODEL@REVISION` for a branch, tag or commit.

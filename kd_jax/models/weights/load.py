@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def path_of(name: str) -> pathlib.Path:
-    """Where a pretrained model is.
+    """Returns where a pretrained model is.
 
     Args:
       name: that of an installed package (`PACKAGES`), which is located, not imported;
@@ -54,8 +54,7 @@ def path_of(name: str) -> pathlib.Path:
 
 
 def module_options(path: str | pathlib.Path) -> dict[str, Any]:
-    """What `models.build` needs, besides `num_classes`, to build the module that `load` returns
-    without overrides.
+    """Returns what `models.build` needs, besides `num_classes`, to build the module of `load`.
 
     `dropout` is the hidden layers' rate; our modules have one rate for all their dropouts.
     `pooling` of a text encoder is "mean" where the folder's `1_Pooling/config.json` (of
@@ -116,7 +115,7 @@ def load(
 
 
 def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[str, Any]:
-    """The module's variables from the tensors; heads that the source lacks are made anew."""
+    """Builds the module's variables from the tensors; heads that the source lacks are made anew."""
     example = _example(module, source.channels)
     expected: Any = jax.eval_shape(module.init, jax.random.key(0), *example)
     leaves: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
@@ -153,7 +152,7 @@ def _is_fresh(source: Published, head: str, classes: int) -> bool:
 
 
 def _example(module: Any, channels: int) -> tuple[jax.Array, ...]:
-    """The smallest inputs that shapes can be told from."""
+    """Returns the smallest inputs that shapes can be told from."""
     if hasattr(module, "vocabulary_size"):
         return (jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32))
     size = getattr(module, "image_size", 32)

@@ -122,7 +122,7 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
 def _normalised(
     folder: pathlib.Path, found: weight_format.WeightFormat, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The tensors without prefix, `weight` and `bias` in LayerNorms, no counters of batches."""
+    """Renames tensors: no prefix, `weight` and `bias` in LayerNorms, no counters of batches."""
     renamed: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         if name.endswith("num_batches_tracked"):

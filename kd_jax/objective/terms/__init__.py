@@ -176,7 +176,7 @@ def register_term(name: str, build: Build | Callable[..., jax.Array]) -> Build:
 
 
 def _is_loss(function: Callable[..., Any]) -> bool:
-    """Whether a function takes two arrays by position, where a builder takes a spec."""
+    """Tells whether a function takes two arrays by position, where a builder takes a spec."""
     import inspect
 
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -185,7 +185,7 @@ def _is_loss(function: Callable[..., Any]) -> bool:
 
 
 def _of_loss(name: str, loss: Callable[..., Any]) -> type[Term]:
-    """A term of predictions from a plain loss; its hyperparameters become fields."""
+    """Makes a term of predictions of a plain loss; its hyperparameters become fields."""
     fields = [
         (key, Any, field(default=parameter.default)) for key, parameter in of_loss(loss).items()
     ]

@@ -95,7 +95,7 @@ class AttributionMatching(Term):
 def _masking(
     spec: TermSpec, teacher: str, players: Any, baseline: float | None, fixed_ids: tuple[int, ...]
 ) -> Masking:
-    """How players are hidden from student and teacher; tried on one example."""
+    """Says how players are hidden from student and teacher; tried on one example."""
     if players == TOKENS:
         if spec.tokens is None:
             raise ValueError("pictures have no tokens: players must be (rows, columns)")
@@ -137,7 +137,7 @@ def _whole(number: Any, what: str, least: int) -> int:
 def _estimator(
     value: str, draws: int, mask: Masking, view: str, players: Any
 ) -> Callable[..., jax.Array]:
-    """`(model, batch, classes, key) -> [B, M]`."""
+    """Returns `(model, batch, classes, key) -> [B, M]`."""
     if value not in ("shapley", "banzhaf"):
         raise ValueError(f"unknown value {value!r}; there are banzhaf, shapley")
     _whole(draws, "draws", 1)
@@ -162,8 +162,10 @@ def _estimator(
 
 
 def _texts(view: Any) -> jax.Array:
-    """`[B, T]` token ids; refused where others are mixed into them, which masking them would not
-    hide."""
+    """Returns `[B, T]` token ids; refuses texts that others are mixed into.
+
+    Masking them would not hide the others.
+    """
     if "partner_ids" in view:
         raise ValueError(
             "attributions of mixed texts are not defined: training.mixing must be None"
@@ -172,8 +174,10 @@ def _texts(view: Any) -> jax.Array:
 
 
 def _counted(view: Any, players: Any, fixed_ids: Sequence[int]) -> jax.Array | None:
-    """Bool `[B, T]`: tokens that neither fill up nor are always shown; None for patches, all of
-    which count."""
+    """Returns bool `[B, T]`: tokens that neither fill up nor are always shown.
+
+    None for patches, all of which count.
+    """
     if players != TOKENS:
         return None
     ids = _texts(view)

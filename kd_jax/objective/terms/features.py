@@ -232,7 +232,7 @@ class MapTerm(LayerTerm):
 
 
 def _as_map(shape: Any) -> jax.ShapeDtypeStruct:
-    """`[B, T, D]` -> `[B, T, 1, D]`."""
+    """Reshapes `[B, T, D]` to `[B, T, 1, D]`."""
     return jax.ShapeDtypeStruct((*shape.shape[:2], 1, shape.shape[2]), shape.dtype)
 
 

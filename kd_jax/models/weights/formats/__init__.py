@@ -23,7 +23,7 @@ FORMATS: dict[str, WeightFormat] = {
 
 
 def model_type_of(options: Mapping[str, Any]) -> str:
-    """The `model_type` that a module's options make it, its `name` among them.
+    """Returns the `model_type` that a module's options make it, its `name` among them.
 
     Raises:
       ValueError: if transformers has no such network.

@@ -102,7 +102,7 @@ ARCHITECTURES = {
 
 
 def make(family: str) -> WeightFormat:
-    """The layout of one of `encoder.FAMILIES`."""
+    """Makes the layout of one of `encoder.FAMILIES`."""
     distilled = family == "distilbert"
     outer, block = EMBEDDINGS | HEADS[family], DISTILBERT_BLOCK if distilled else BLOCK
     stack = "transformer.layer" if distilled else "encoder.layer"
@@ -133,7 +133,7 @@ def make(family: str) -> WeightFormat:
 
 
 def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json -> options; ValueError for a network that the encoder isn't."""
+    """Turns config.json into options; refuses a network that the encoder isn't."""
     only = {
         "hidden_act": "gelu",
         "activation": "gelu",

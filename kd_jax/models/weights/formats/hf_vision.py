@@ -39,7 +39,7 @@ BLOCK = {
 
 
 def make_transformer(kind: str) -> WeightFormat:
-    """The layout of "vit", or of "deit", with a distillation token and two classifiers."""
+    """Makes the layout of "vit", or of "deit", with a distillation token and two classifiers."""
     distilled = kind == "deit"
     outer = OUTER | ({"classifier": "cls_classifier"} if distilled else {})
 
@@ -85,7 +85,7 @@ def _require(config: Mapping[str, Any], only: Mapping[str, Any]) -> None:
 
 
 def make_resnet() -> WeightFormat:
-    """The layout of "resnet", with the stride in the 3x3 convolution."""
+    """Makes the layout of "resnet", with the stride in the 3x3 convolution."""
 
     def names(layer: str) -> tuple[str, ...]:
         outer = {

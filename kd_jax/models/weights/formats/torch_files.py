@@ -18,7 +18,8 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def recognise(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
-    """The layout of a file's tensors, and the options of `models.build`, `num_classes` among them.
+    """Recognises a file's layout; returns it and the options of `models.build`, `num_classes`
+    included.
 
     Raises:
       ValueError: if they are of no network that is known.
@@ -105,8 +106,10 @@ def _vgg(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
 
 
 def _vgg_places(depth: int, *, batch_norm: bool) -> dict[str, str]:
-    """Layer -> its place in torchvision's sequence: convolution, normalization, ReLU; a pool after
-    each stage."""
+    """Returns layer -> its place in torchvision's sequence.
+
+    Convolution, normalization, ReLU; a pool after each stage.
+    """
     places, position = (
         {"hidden_0": "classifier.0", "hidden_1": "classifier.3", "classifier": "classifier.6"},
         0,

@@ -58,7 +58,9 @@ class WeightFormat:
     architecture: str = ""
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
-        """The file's names of what makes up a leaf, `params/block_0/qkv/bias` -> three of them."""
+        """Returns the file's names of what makes up a leaf, `params/block_0/qkv/bias` -> three of
+        them.
+        """
         layer, last = leaf.partition("/")[2], ""
         if layer not in self.alone:
             layer, _, kind = layer.rpartition("/")
@@ -74,7 +76,7 @@ class Own(WeightFormat):
         super().__init__(lambda layer: (layer,), ("classifier", "distillation_classifier"))
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
-        """The leaf itself."""
+        """Returns the leaf itself."""
         del prefixed
         return [leaf]
 
@@ -85,7 +87,7 @@ def read(
     shapes: Mapping[str, tuple[int, ...]],
     owner: str,
 ) -> dict[str, jax.Array]:
-    """A file's tensors as our leaves, in float32.
+    """Turns a file's tensors into our leaves, in float32.
 
     Args:
       layout: of the file.
@@ -132,7 +134,7 @@ def _assemble(
 
 
 def write(layout: WeightFormat, variables: Variables) -> dict[str, np.ndarray]:
-    """Our variables as a file's tensors, by their full names; the inverse of `read`."""
+    """Turns our variables into a file's tensors, by their full names; the inverse of `read`."""
     tensors = {}
     for leaf, value in flax.traverse_util.flatten_dict(dict(variables), sep="/").items():
         names = layout.sources(leaf, prefixed=True)
@@ -142,14 +144,14 @@ def write(layout: WeightFormat, variables: Variables) -> dict[str, np.ndarray]:
 
 
 def inwards(tensor: np.ndarray, name: str) -> np.ndarray:
-    """A tensor of PyTorch's as we keep it: kernels [out, in, ...] become [..., in, out]."""
+    """Transposes a tensor of PyTorch's as we keep it: kernels [out, in, ...] become [..., in, out]."""
     if not _is_kernel(tensor, name):
         return tensor
     return np.moveaxis(tensor, (0, 1), (-1, -2))
 
 
 def outwards(array: np.ndarray, name: str) -> np.ndarray:
-    """The inverse of `inwards`."""
+    """Inverts `inwards`."""
     if not _is_kernel(array, name):
         return array
     return np.moveaxis(array, (-1, -2), (0, 1))
