@@ -19,13 +19,15 @@ import optax
 from jax.experimental.compilation_cache import compilation_cache
 from pairs import interleave, show, timed
 
+from kd_jax.core.types import Teacher
 from kd_jax.data.batches import training_batches
 from kd_jax.data.open import open_source
 from kd_jax.data.views.text import TextView, load_tokenizer
+from kd_jax.distiller import Distiller
 from kd_jax.models import registry
 from kd_jax.models.network import Network
 from kd_jax.objective.objective import make_objective
-from kd_jax.objective.terms import TermSpec
+from kd_jax.objective.terms import StepContext, TermSpec
 from kd_jax.training.optimizers import make_optimizer
 from kd_jax.training.sharding import make_parallel
 from kd_jax.training.state import TrainState
@@ -68,7 +70,7 @@ def make_case(teacher_spec, batch):
         for spec in (STUDENT, teacher_spec)
     )
     variables, frozen = student.init(jax.random.key(0), rows), teacher.init(jax.random.key(1), rows)
-    site = TermSpec(
+    spec = TermSpec(
         "text",
         jax.eval_shape(student, variables, rows),
         {"t": jax.eval_shape(teacher, frozen, rows)},
@@ -82,61 +84,59 @@ def make_case(teacher_spec, batch):
             hard=dict(term="cross_entropy", weight=0.1),
             soft=dict(term="soft_target_kl", weight=0.9, temperature=2.0),
         ),
-        site,
+        spec,
     )
-    update, _ = make_optimizer(
+    optimizer, _ = make_optimizer(
         dict(name="adamw", learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0),
         dict(name="constant", warmup_steps=0),
         1000,
     )
-    learner = ModelTraining(student, objective, update)
-    state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(2))})
-    return PeerGroup({"s": learner}, {"t": teacher}, 0), state, {"t": frozen}
+    training = ModelTraining(student, objective, optimizer)
+    state = TrainState(jnp.zeros((), jnp.int32), {"s": training.init(variables, jax.random.key(2))})
+    parallel = make_parallel(backend="jit", data=1, fsdp=1, tensor=1)
+    group, teachers = PeerGroup({"s": training}, 0), {"t": Teacher(frozen, teacher)}
+    return Distiller.of_group(group, teachers, parallel), state
 
 
-def part_functions(group):
+def part_functions(distiller):
     """Teacher forward; student forward and backward; optimizer: each compiled alone."""
-    learner, teacher = group.models["s"], group.teachers["t"]
+    training, teacher = distiller.group.models["s"], distiller.teachers["t"].forward
 
-    def loss(trained, taught, batch):
-        variables = {"params": trained["model"]}
-        output, _ = learner.network.train(
-            variables, batch, dropout_key=jax.random.key(0), axis_name=None
-        )
-        means, _ = learner.objective(
-            {}, {}, output, {"t": taught}, batch, step=0, key=jax.random.key(0)
-        )
-        return learner.objective.total(means, learner.objective.normalizers(batch), 0)
+    def loss(trainable, taught, batch):
+        key = jax.random.key(0)
+        variables = {"params": trainable["model"]}
+        output, _ = training.network.train(variables, batch, dropout_key=key, axis_name=None)
+        sums, _ = training.objective.sums({}, {}, StepContext(output, {"t": taught}, batch, 0, key))
+        return training.objective.weighted_sum(sums, training.objective.normalizers(batch), 0)
 
-    def optimize(gradients, opt_state, trained):
-        updates, opt_state = learner.update.update(gradients, opt_state, trained)
-        return optax.apply_updates(trained, updates), opt_state
+    def optimize(gradients, opt_state, trainable):
+        updates, opt_state = training.optimizer.update(gradients, opt_state, trainable)
+        return optax.apply_updates(trainable, updates), opt_state
 
     donated = jax.jit(optimize, donate_argnums=(1, 2))
     return jax.jit(teacher), jax.jit(jax.grad(loss)), donated
 
 
 def whole_against_parts(case, batch, pairs):
-    group, state, frozen = case
-    parallel = make_parallel(backend="jit", data=1, fsdp=1, tensor=1)
-    step = parallel.train(functools.partial(train_step, group=group), state)
-    box = {"state": jax.tree.map(jnp.array, state)}
-    teach, differentiate, optimize = part_functions(group)
+    distiller, state = case
+    teach, differentiate, optimize = part_functions(distiller)
+    frozen = distiller.teachers["t"].variables
     rows = jax.device_put(jax.tree.map(lambda leaf: leaf[0], batch))
-    member = state.models["s"]
-    box["trained"], box["opt"] = jax.tree.map(
-        jnp.array, ({"model": member.params, "objective": {}}, member.opt_state)
+    student = state.models["s"]
+    box = {"state": jax.tree.map(jnp.array, state)}
+    box["trainable"], box["opt"] = jax.tree.map(
+        jnp.array, ({"model": student.params, "objective": {}}, student.opt_state)
     )
 
     def whole():
-        box["state"], metrics = step(box["state"], frozen, batch)
+        box["state"], metrics = distiller.advance(box["state"], batch)
         jax.block_until_ready((box["state"], metrics))
 
     def parts():
-        taught = jax.block_until_ready(teach(frozen["t"], rows))
-        gradients = jax.block_until_ready(differentiate(box["trained"], taught, rows))
-        box["trained"], box["opt"] = jax.block_until_ready(
-            optimize(gradients, box["opt"], box["trained"])
+        taught = jax.block_until_ready(teach(frozen, rows))
+        gradients = jax.block_until_ready(differentiate(box["trainable"], taught, rows))
+        box["trainable"], box["opt"] = jax.block_until_ready(
+            optimize(gradients, box["opt"], box["trainable"])
         )
 
     for run in (whole, parts):
@@ -145,14 +145,11 @@ def whole_against_parts(case, batch, pairs):
 
 
 def fed_against_fixed(case, batches, batch, pairs):
-    group, state, frozen = case
-    step = make_parallel(backend="jit", data=1, fsdp=1, tensor=1).train(
-        functools.partial(train_step, group=group), state
-    )
+    distiller, state = case
     box = {"state": jax.tree.map(jnp.array, state)}
 
     def advance(get):
-        box["state"], metrics = step(box["state"], frozen, get())
+        box["state"], metrics = distiller.advance(box["state"], get())
         jax.block_until_ready((box["state"], metrics))
 
     fed, fixed = (lambda: advance(lambda: next(batches))), (lambda: advance(lambda: batch))
@@ -162,13 +159,13 @@ def fed_against_fixed(case, batches, batch, pairs):
 
 
 def second_against_first_start(case, batch, pairs):
-    group, state, frozen = case
-    step = jax.jit(functools.partial(train_step, group=group))
+    distiller, state = case
+    step = jax.jit(functools.partial(train_step, group=distiller.group))
 
     def compile_step():
         jax.clear_caches()
         compilation_cache.reset_cache()
-        step.lower(state, frozen, batch).compile()
+        step.lower(state, distiller.teachers, batch).compile()
 
     def first():
         jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())

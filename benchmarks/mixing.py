@@ -46,7 +46,7 @@ def compiled_step(mixing: Mixing | None) -> Callable[[], None]:
     """One training step from labels, which keeps its state."""
     network = Network(registry.build(STUDENT), "v", jnp.float32)
     variables = network.init(jax.random.key(0), ROWS)
-    site = TermSpec(
+    spec = TermSpec(
         "v",
         jax.eval_shape(network, variables, ROWS),
         {},
@@ -55,12 +55,12 @@ def compiled_step(mixing: Mixing | None) -> Callable[[], None]:
         np.asarray(ROWS.labels),
         CLASSES,
     )
-    objective = make_objective(dict(hard=dict(term="cross_entropy", weight=1.0)), site)
-    learner = ModelTraining(network, objective, optax.sgd(0.05, momentum=0.9))
-    group = PeerGroup({"s": learner}, {}, 0, mixing)
+    objective = make_objective(dict(hard=dict(term="cross_entropy", weight=1.0)), spec)
+    training = ModelTraining(network, objective, optax.sgd(0.05, momentum=0.9))
+    group = PeerGroup({"s": training}, 0, mixing)
     step = jax.jit(functools.partial(train_step, group=group), donate_argnums=0)
     batch = jax.device_put(jax.tree.map(lambda leaf: leaf[None], ROWS))
-    state = TrainState(jnp.zeros((), jnp.int32), {"s": learner.init(variables, jax.random.key(1))})
+    state = TrainState(jnp.zeros((), jnp.int32), {"s": training.init(variables, jax.random.key(1))})
 
     def run() -> None:
         nonlocal state

@@ -203,11 +203,14 @@ def _register_what_the_run_used(workdir: Path) -> None:
         load_config(FLAGS.config)
     elif noted.is_file():
         argument = json.loads(noted.read_text())["config"]
-        if (
-            argument.partition(":")[0].endswith(".py")
-            and Path(argument.partition(":")[0]).is_file()
-        ):
+        file = Path(argument.partition(":")[0])
+        if file.is_file():
             load_config(argument)
+        elif file.suffix == ".py":
+            logging.getLogger("kd_jax").warning(
+                "%s is gone; if it registered models of its own, name it anew: --config=FILE",
+                file,
+            )
 
 
 def _after_training(workdir: Path) -> int:

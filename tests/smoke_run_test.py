@@ -2,8 +2,18 @@
 
 import json
 
+import jax
+import numpy as np
+
 import kd_jax as kd
-from kd_jax.config.load import load_config
+from kd_jax.config.load import load_config, resolve
+from kd_jax.core.pytree import fingerprint
+from kd_jax.data.run_datasets import view_name
+from kd_jax.distiller import Distiller
+from kd_jax.experiments.plan import make_plan
+from kd_jax.export.student import open_student
+from kd_jax.training import saved_model
+from kd_jax.training.optimizers import make_optimizer
 
 
 def test_the_default_experiment_runs_as_smoke(tmp_path):
@@ -20,3 +30,43 @@ def test_the_default_experiment_runs_as_smoke(tmp_path):
     run = kd.load(tmp_path)
     assert list(run.models) == results["order"]
     assert run.results == results
+
+
+def test_the_same_digits_by_python_and_by_config_end_with_equal_fingerprints(tmp_path, monkeypatch):
+    config = load_config("digits", smoke=True)
+    config.checkpoint.use = "latest"
+    seen = []
+    advance = Distiller.advance
+
+    def watched(self, state, batch):
+        if "student" in self.group.models:
+            first = jax.device_get(state.models["student"].variables()) if not seen else None
+            seen.append((first, batch))
+        return advance(self, state, batch)
+
+    monkeypatch.setattr(Distiller, "advance", watched)
+    kd.run(config, tmp_path)
+    monkeypatch.undo()
+    by_config = saved_model.load(tmp_path / "student")
+    plan = {model.name: model for model in make_plan(resolve(config)).models}["student"]
+
+    teacher = open_student(tmp_path, "teacher")
+    optimizer, _ = make_optimizer(plan.training["optimizer"], plan.training["schedule"], len(seen))
+    distiller = kd.Distiller(
+        student=(open_student(tmp_path, "student").module, seen[0][0]),
+        teacher=(teacher.module, teacher.variables),
+        losses={name: dict(term) for name, term in plan.objective.items()},
+        optimizer=optimizer,
+    )
+    batches = [
+        tuple(
+            np.concatenate(parts)
+            for parts in (batch.views[view_name(plan.view)]["images"], batch.labels)
+        )
+        for _, batch in seen
+    ]
+    state = distiller.init(config.seed, batches[0])
+    for batch in batches:
+        state, _ = distiller.step(state, batch)
+    assert len(batches) > 3
+    assert fingerprint(distiller.variables(state)) == by_config.description["fingerprint"]

@@ -187,7 +187,9 @@ def _exact(
 def _marginals_of_pair(
     valued: Callable[[frozenset], float], order: list[Player], drawn: np.ndarray
 ) -> np.ndarray:
-    """Computes `[n]`, what each player adds to those before it, mean over an order and its reverse."""
+    """Computes `[n]`, what each player adds to those before it, mean over an order and its
+    reverse.
+    """
     marginals = np.zeros(len(order))
     for permutation in (drawn, drawn[::-1]):
         joined: frozenset = frozenset()

@@ -168,7 +168,9 @@ def output_shapes(network: Network, batch: Batch) -> ModelOutput:
 def _make_mixing(
     plan: ModelPlan, objective: Objective, taught: bool, context: RunContext
 ) -> Mixing | None:
-    """Makes the mixing of a model's section; refuses it where something it learns from forbids it."""
+    """Makes the mixing of a model's section; refuses it where something it learns from
+    forbids it.
+    """
     mixing = make_mixing(
         plan.training.get("mixing"), context.datasets.modality, context.datasets.num_classes
     )

@@ -61,7 +61,9 @@ def _group(
 
 
 def _source(plan: ModelPlan, context: RunContext) -> Source:
-    """Opens what a model learns from; sets not made yet have the rows' kind of the training split."""
+    """Opens what a model learns from; sets not made yet have the rows' kind of the training
+    split.
+    """
     return context.datasets.training_source((TRAIN,) if plan.data != (TRAIN,) else plan.data)
 
 

@@ -213,7 +213,9 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) -> dict[str, float]:
-    """Measures how many times faster the student infers than the teacher, compiled, on one device."""
+    """Measures how many times faster the student infers than the teacher, compiled, on one
+    device.
+    """
     speedups = {}
     for name, (examples, repetitions) in SPEED_BATCHES.items():
         views = [*teacher.views, *student.views]

@@ -110,7 +110,9 @@ def _value(
 def _linear(
     model: TrainedModel, table: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns `pooled` [N, D], and kernel [D, K] and bias [K] that make logits of it, in float64."""
+    """Returns `pooled` [N, D], and kernel [D, K] and bias [K] that make logits of it, in
+    float64.
+    """
     held = model.variables["params"].get("classifier", {})
     if "kernel" in held and "pooled" in table:
         pooled, kernel = (

@@ -76,7 +76,9 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
 
 
 def _auto_class(kind: str) -> str:
-    """Returns what people open such a folder with; the automatic class knows no DeiT of two heads."""
+    """Returns what people open such a folder with; the automatic class knows no DeiT of two
+    heads.
+    """
     if kind == "deit":
         return formats.FORMATS[kind].architecture
     return (

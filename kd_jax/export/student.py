@@ -13,6 +13,7 @@ import numpy as np
 
 from kd_jax.core.types import Array, Variables
 from kd_jax.models import registry
+from kd_jax.models.calls import accepted, as_output, mode
 from kd_jax.models.layers import transformer
 from kd_jax.training import saved_model
 
@@ -57,7 +58,9 @@ class Student:
         return list(self.description["class_names"])
 
     def shapes(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns its inputs' shapes by argument, for a batch of that size, a number or a symbol."""
+        """Returns its inputs' shapes by argument, for a batch of that size, a number or a
+        symbol.
+        """
         found = self.description["inputs"]
         return {
             name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name])
@@ -72,9 +75,9 @@ class Student:
 
 def apply(module: nn.Module, variables: Variables, inputs: Mapping[str, Array]) -> jax.Array:
     """Computes a module's logits `[B, K]` of its inputs by argument."""
-    given: dict[str, Any] = dict(inputs)
-    output: Any = module.apply(variables, **given)
-    return output.logits
+    given: dict[str, Any] = dict(inputs) | mode(accepted(type(module).__call__), train=False)
+    found: Any = module.apply(variables, **given)
+    return as_output(found, {}, f"the module {type(module).__name__}").logits
 
 
 def open_student(workdir: Path, name: str | None = None) -> Student:

@@ -17,7 +17,9 @@ from kd_jax.losses.checks import (
 
 
 def _prepare_scores(student_scores: Array, teacher_scores: Array, mask: Array):
-    """Returns the scores in at least float32, zero at pairs that don't count, and the mask as bool."""
+    """Returns the scores in at least float32, zero at pairs that don't count, and the mask as
+    bool.
+    """
     student, teacher = prepare(student_scores, teacher_scores, "scores")
     require_rank(student, 4, "student scores", "[B, heads, T, T]")
     require_equal_shapes(student, teacher, "scores")

@@ -31,7 +31,9 @@ def soft_target_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Arra
 
 
 def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Slope:
-    """Computes `T^2 KL(q || p)`, with gradient `T q (log q/p - KL(q || p))`, of logits `[..., V]`."""
+    """Computes `T^2 KL(q || p)`, with gradient `T q (log q/p - KL(q || p))`, of logits `[...,
+    V]`.
+    """
     z, y = _centered(student, temperature), _centered(teacher, temperature)
     other = _sum(jnp.exp(y))
     to_q = jnp.exp(z)

@@ -6,7 +6,6 @@ submodule that computes them ("block_1/dense"): Linen captures them as intermedi
 What no term reads costs nothing under jit.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables
+from kd_jax.models.calls import accepted, arguments, as_output, by_path, mode
 from kd_jax.models.network import cast
 
 OTHER_STATE: Any = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
@@ -24,67 +24,6 @@ OTHER_STATE: Any = nnx.Not(nnx.Any(nnx.Param, nnx.RngState, nnx.Intermediate))
 
 COLLECTIONS = "collections"
 """Key under which several collections of a Linen module are kept beside its parameters."""
-
-
-def as_output(found: Any, captured: Mapping[str, Any], owner: str) -> ModelOutput:
-    """Reads what a model returned.
-
-    Args:
-      found: logits `[B, K]`; `(logits, features)`; or an object or mapping with `logits`.
-      captured: path -> feature, beside those that the model names itself.
-      owner: whose output it is, for the message.
-
-    Raises:
-      ValueError: if there are no logits in it.
-    """
-    features: Mapping[str, Any] = {}
-    logits: Any = getattr(found, "logits", found)
-    if isinstance(found, ModelOutput):
-        logits, features = found.logits, found.features
-    elif isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
-        logits, features = found
-    elif isinstance(found, Mapping) and "logits" in found:
-        logits = found["logits"]
-        features = {name: value for name, value in found.items() if name != "logits"}
-    if not hasattr(logits, "shape") or len(logits.shape) < 2:
-        raise ValueError(
-            f"{owner} must return logits [B, K], (logits, features) or an object with logits,"
-            f" got {type(found).__name__}"
-            + (f" of shape {tuple(logits.shape)}" if hasattr(logits, "shape") else "")
-        )
-    arrays = {name: value for name, value in features.items() if hasattr(value, "shape")}
-    return ModelOutput(logits, {**captured, **arrays})
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns positional and keyword arguments: a mapping is keywords, a tuple is positions."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs), {}) if isinstance(inputs, tuple) else ((inputs,), {})
-
-
-def _accepted(function: Callable[..., Any]) -> set[str]:
-    """Returns the names of the parameters of a module's call."""
-    return set(inspect.signature(function).parameters)
-
-
-def _mode(accepted: set[str], *, train: bool) -> dict[str, bool]:
-    """Says how a call is told that it trains, by whichever parameter it has for it."""
-    switches = {"train": train, "training": train, "is_training": train, "deterministic": not train}
-    return {name: value for name, value in switches.items() if name in accepted}
-
-
-def _by_path(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Names captured arrays by the path of their module; one that is called again adds ":1", ..."""
-    if isinstance(tree, Mapping):
-        found: dict[str, Any] = {}
-        for name, inner in tree.items():
-            found |= _by_path(inner, path if name == "__call__" else (*path, str(name)))
-        return found
-    values = tree if isinstance(tree, tuple) else (tree,)
-    name = "/".join(path)
-    named = {name if i == 0 else f"{name}:{i}": value for i, value in enumerate(values)}
-    return {key: value for key, value in named.items() if key and getattr(value, "ndim", 0) > 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +47,8 @@ class LinenModel:
         """Returns the given variables, or new ones; `batch` gives the shapes."""
         if self.initial is not None:
             return self.stored(self.initial)
-        args, kwargs = _arguments(batch.views[self.view])
-        kwargs |= _mode(_accepted(type(self.module).__call__), train=False)
+        args, kwargs = arguments(batch.views[self.view])
+        kwargs |= mode(accepted(type(self.module).__call__), train=False)
         fixed = {name: kwargs.pop(name) for name in list(kwargs) if isinstance(kwargs[name], bool)}
 
         def init(key: jax.Array, args: Any, kwargs: Any) -> Any:
@@ -157,14 +96,14 @@ class LinenModel:
         )
 
     def _apply(self, variables, batch, *, train, dropout_key=None, axis_name=None):
-        accepted = _accepted(type(self.module).__call__)
-        args, kwargs = _arguments(batch.views[self.view])
-        kwargs |= _mode(accepted, train=train)
+        names = accepted(type(self.module).__call__)
+        args, kwargs = arguments(batch.views[self.view])
+        kwargs |= mode(names, train=train)
         held = self.unpacked(variables)
         others = [name for name in held if name != "params"]
         if train and others:
             known = {"where": batch.valid, "axis_name": axis_name}
-            kwargs |= {name: value for name, value in known.items() if name in accepted}
+            kwargs |= {name: value for name, value in known.items() if name in names}
         rngs = {"dropout": dropout_key} if dropout_key is not None else None
         applied: Any = self.module.apply(
             held,
@@ -175,7 +114,7 @@ class LinenModel:
             mutable=["intermediates", *(others if train else ())],
         )
         found, changed = applied
-        captured = _by_path(dict(changed.pop("intermediates", {})))
+        captured = by_path(dict(changed.pop("intermediates", {})))
         kept = {name: changed.get(name, held[name]) for name in others}
         output = as_output(found, captured, f"the module {type(self.module).__name__}")
         return output, _packed(kept)
@@ -259,10 +198,10 @@ class NnxModel:
         return output, nnx.to_pure_dict(rest)
 
     def _apply(self, model: nnx.Module, batch: Batch) -> ModelOutput:
-        args, kwargs = _arguments(batch.views[self.view])
+        args, kwargs = arguments(batch.views[self.view])
         call: Any = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)
         found, intermediates = call(*args, **kwargs)
-        captured = _by_path(nnx.to_pure_dict(intermediates))
+        captured = by_path(nnx.to_pure_dict(intermediates))
         return as_output(found, captured, f"the module {type(self.module).__name__}")
 
 
@@ -300,7 +239,7 @@ class FunctionModel:
 
     def __call__(self, _variables: Variables, batch: Batch) -> ModelOutput:
         """Calls the function."""
-        args, kwargs = _arguments(batch.views[self.view])
+        args, kwargs = arguments(batch.views[self.view])
         return as_output(self.function(*args, **kwargs), {}, "the teacher's function")
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from kd_jax.core.pytree import leaves_by_path
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables, View
+from kd_jax.models.calls import accepted, as_output, mode
 
 DTYPES = {
     "float32": jnp.float32,
@@ -86,7 +87,9 @@ def _unmixed(view: View) -> tuple[dict[str, Any], Callable[..., Any] | None]:
 def _conditioned(
     inputs: dict[str, Any], signal: Array | None
 ) -> tuple[dict[str, Any], Callable[..., Any] | None]:
-    """Returns the module's arguments with a signal added to images, or how word embeddings get it."""
+    """Returns the module's arguments with a signal added to images, or how word embeddings
+    get it.
+    """
     if signal is None:
         return inputs, None
     if "images" in inputs:
@@ -101,7 +104,7 @@ class Network:
     """A module, the view it reads and the dtype it computes in: how a model is applied to a batch.
 
     Attributes:
-      module: a Linen module that follows the contract of `kd_jax.models`.
+      module: a Linen module of `kd_jax.models`, or a registered one.
       view: name of the view it reads.
       dtype: it computes in this dtype; parameters are kept in at least float32.
     """
@@ -166,8 +169,9 @@ class Network:
         inputs, mix = _unmixed(batch.views[self.view])
         inputs, add = _conditioned(inputs, signal)
         with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
-            output: Any = self.module.apply(self.frozen(variables), **inputs, train=False)
-        return output
+            options: dict[str, Any] = mode(self._accepted, train=False)
+            found: Any = self.module.apply(self.frozen(variables), **inputs, **options)
+        return as_output(found, {}, self._owner)
 
     def train(
         self,
@@ -188,18 +192,24 @@ class Network:
         Returns:
           The output, and the new BatchNorm statistics (`{}` for a module without any).
         """
-        statistics = (
-            {"where": batch.valid, "axis_name": axis_name} if "batch_stats" in variables else {}
-        )
+        options: dict[str, Any] = mode(self._accepted, train=True)
+        if "batch_stats" in variables:
+            known = {"where": batch.valid, "axis_name": axis_name}
+            options |= {name: value for name, value in known.items() if name in self._accepted}
         inputs, mix = _unmixed(batch.views[self.view])
         inputs, add = _conditioned(inputs, signal)
         with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
-            output, changed = self.module.apply(
-                self.frozen(variables),
-                **inputs,
-                train=True,
-                rngs={"dropout": dropout_key},
-                mutable=["batch_stats"],
-                **statistics,
+            rngs = {"dropout": dropout_key}
+            applied: Any = self.module.apply(
+                self.frozen(variables), **inputs, **options, rngs=rngs, mutable=["batch_stats"]
             )
-        return output, changed.get("batch_stats", {})
+            found, changed = applied
+        return as_output(found, {}, self._owner), changed.get("batch_stats", {})
+
+    @property
+    def _accepted(self) -> set[str]:
+        return accepted(type(self.module).__call__)
+
+    @property
+    def _owner(self) -> str:
+        return f"the module {type(self.module).__name__}"

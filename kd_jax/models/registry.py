@@ -116,14 +116,18 @@ def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """Returns the section that `build` makes this module of: its family's `name` and every option."""
+    """Returns the section that `build` makes this module of: its family's `name` and every
+    option.
+    """
     names = {constructor: name for name, constructor in MODELS.items()}
     fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
     return {"name": names[type(module)]} | {name: getattr(module, name) for name in fields}
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:
-    """Checks `value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive ints."""
+    """Checks `value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive
+    ints.
+    """
     if kind == tuple[int, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")

@@ -121,7 +121,9 @@ class Mixing:
         )
 
     def _soft(self, labels: jax.Array) -> jax.Array:
-        """Turns class numbers [B] or soft labels [B, K] into [B, K]; zeros where there is no label."""
+        """Turns class numbers [B] or soft labels [B, K] into [B, K]; zeros where there is no
+        label.
+        """
         return jax.nn.one_hot(labels, self.num_classes) if labels.ndim == 1 else labels
 
 

@@ -187,7 +187,9 @@ def halve(x: Float[jax.Array, "b h w c"]) -> jax.Array:
 
 
 def flattened(x: Float[jax.Array, "b h w c"]) -> jax.Array:
-    """Maps `[B, H, W, C]` to `[B, C * 7 * 7]`: averaged into 7x7, then by channel, height, width."""
+    """Maps `[B, H, W, C]` to `[B, C * 7 * 7]`: averaged into 7x7, then by channel, height,
+    width.
+    """
     if x.shape[1:3] != (SIDE, SIDE):
         dtype = normalization.at_least_float32(x.dtype)
         rows, columns = (jnp.asarray(_windows(size), dtype) for size in x.shape[1:3])

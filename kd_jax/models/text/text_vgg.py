@@ -162,7 +162,9 @@ class Convolution(nn.Module):
 
 
 def count_under_kernel(mask: Shaped[Array, "b t"]) -> jax.Array:
-    """Counts how many of each position and its two neighbours `mask` has: `[B, T]` int32, 0 to 3."""
+    """Counts how many of each position and its two neighbours `mask` has: `[B, T]` int32, 0
+    to 3.
+    """
     around = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
     return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 

@@ -116,8 +116,8 @@ def load(
 
 def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[str, Any]:
     """Builds the module's variables from the tensors; heads that the source lacks are made anew."""
-    example = _example(module, source.channels)
-    expected: Any = jax.eval_shape(module.init, jax.random.key(0), *example)
+    example = _example(module, source)
+    expected: Any = jax.eval_shape(lambda key: module.init(key, **example), jax.random.key(0))
     leaves: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     tensors, fresh = dict(source.tensors), {}
@@ -133,7 +133,7 @@ def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[
             for name in source.layout.sources(leaf):
                 tensors.pop(name, None)
         # The compiler leaves out what else would be initialised.
-        made = jax.jit(lambda key, head=head: module.init(key, *example)["params"][head])(
+        made = jax.jit(lambda key, head=head: module.init(key, **example)["params"][head])(
             jax.random.key(seed)
         )
         fresh |= {f"params/{head}/{name}": leaf for name, leaf in made.items()}
@@ -151,9 +151,12 @@ def _is_fresh(source: Published, head: str, classes: int) -> bool:
     return head.endswith("classifier") and outputs != (classes,)
 
 
-def _example(module: Any, channels: int) -> tuple[jax.Array, ...]:
-    """Returns the smallest inputs that shapes can be told from."""
+def _example(module: Any, source: Published) -> dict[str, jax.Array]:
+    """Returns the smallest inputs that shapes can be told from, by argument."""
     if hasattr(module, "vocabulary_size"):
-        return (jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32))
+        names = source.inputs or ("input_ids", "attention_mask")
+        return {name: jnp.ones((1, 1), jnp.int32) for name in names}
+    # A module of the user's may fix the size of its images.
     size = getattr(module, "image_size", 32)
-    return (jnp.zeros((1, size, size, channels), jnp.float32),)
+    shape = source.inputs.get("images", (size, size, source.channels))
+    return {"images": jnp.zeros((1, *shape), jnp.float32)}

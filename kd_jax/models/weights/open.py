@@ -2,8 +2,8 @@
 tensors."""
 
 import pathlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.traverse_util
@@ -28,6 +28,7 @@ class Published:
       options: of `models.build`, without `num_classes`.
       tensors: by the layout's names, without prefix.
       num_classes: as many as it has a classifier for or says, None where it says nothing.
+      inputs: argument -> shape of one example, where the folder says it.
       channels: of the images it reads; text models don't ask.
     """
 
@@ -37,6 +38,7 @@ class Published:
     tensors: dict[str, np.ndarray]
     num_classes: int | None
     channels: int = 3
+    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def open_weights(path: pathlib.Path) -> Published:
@@ -83,15 +85,8 @@ def _open_own(folder: pathlib.Path) -> Published:
         flat: Any = flax.traverse_util.flatten_dict(variables, sep="/")
         tensors = flat
         options["scan"] = True
-    images = description.get("inputs", {}).get("images")
-    return Published(
-        str(folder),
-        weight_format.Own(),
-        options,
-        tensors,
-        options.pop("num_classes"),
-        images[-1] if images else 3,
-    )
+    classes, inputs = options.pop("num_classes"), description.get("inputs", {})
+    return Published(str(folder), weight_format.Own(), options, tensors, classes, inputs=inputs)
 
 
 def _open_hugging_face(folder: pathlib.Path) -> Published:

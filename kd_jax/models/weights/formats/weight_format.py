@@ -144,7 +144,9 @@ def write(layout: WeightFormat, variables: Variables) -> dict[str, np.ndarray]:
 
 
 def inwards(tensor: np.ndarray, name: str) -> np.ndarray:
-    """Transposes a tensor of PyTorch's as we keep it: kernels [out, in, ...] become [..., in, out]."""
+    """Transposes a tensor of PyTorch's as we keep it: kernels [out, in, ...] become [..., in,
+    out].
+    """
     if not _is_kernel(tensor, name):
         return tensor
     return np.moveaxis(tensor, (0, 1), (-1, -2))
