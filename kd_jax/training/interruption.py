@@ -2,7 +2,9 @@
 
 import signal
 import threading
+import weakref
 from types import FrameType
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -21,16 +23,24 @@ class Diverged(Exception):
 
 
 class StopSignal:
-    """Remembers that SIGTERM came. In a cluster the processes agree on it, so that all stop at the
-    same step."""
+    """Remembers that SIGTERM came since it was made.
+
+    All that are alive are told, so that a sweep and the run that it has begun both stop. In a
+    cluster the processes agree on it, so that all stop at the same step.
+    """
+
+    _alive: ClassVar[weakref.WeakSet["StopSignal"]] = weakref.WeakSet()
 
     def __init__(self) -> None:
         self._asked = False
+        StopSignal._alive.add(self)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._remember)
+            signal.signal(signal.SIGTERM, StopSignal._remember)
 
-    def _remember(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
+    @staticmethod
+    def _remember(_number: int, _frame: FrameType | None) -> None:
+        for each in tuple(StopSignal._alive):
+            each._asked = True
 
     def asked(self, *, agree: bool) -> bool:
         """Tells whether to stop now.

@@ -34,9 +34,9 @@ from kd_jax.config.load import plain
 from kd_jax.core.json_files import write_json
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run, label, lay_out, read
-from kd_jax.experiments.sweep.workers import Outcomes, over_devices, stop_if_asked
+from kd_jax.experiments.sweep.workers import Outcomes, over_devices, require_going_on
 from kd_jax.experiments.workdir import Workdir
-from kd_jax.training.interruption import Diverged
+from kd_jax.training.interruption import Diverged, StopSignal
 
 log = logging.getLogger("kd_jax")
 
@@ -93,8 +93,9 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
 
 
 def _one_by_one(runs: Sequence[Run], folder: Path) -> Outcomes:
+    stop = StopSignal()
     for number, each in enumerate(runs, start=1):
-        stop_if_asked()
+        require_going_on(stop)
         log.info("run %d of %d: %s", number, len(runs), each.name)
         try:
             outcome = run_experiment(each.config, folder / each.name)

@@ -4,7 +4,6 @@ import ast
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -51,12 +50,12 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
       ValueError: if a run fails.
       Interrupted: after SIGTERM, to this process or to a run's.
     """
-    StopSignal()
+    stop = StopSignal()
     waiting, free, ended = list(runs), list(devices), set()
     running: dict[str, tuple[Run, int, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or running:
-            stop_if_asked()
+            require_going_on(stop)
             for run in [run for run in waiting if run.needs <= ended][: len(free)]:
                 waiting.remove(run)
                 device = free.pop(0)
@@ -75,11 +74,13 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
             process.wait()
 
 
-def stop_if_asked() -> None:
-    """Raises Interrupted if SIGTERM came since the newest `StopSignal` was made, be it the sweep's
-    or a run's."""
-    stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    if isinstance(stop, StopSignal) and stop.asked(agree=True):
+def require_going_on(stop: StopSignal) -> None:
+    """Ends a sweep between two runs.
+
+    Raises:
+      Interrupted: if SIGTERM came since the sweep began.
+    """
+    if stop.asked(agree=True):
         raise Interrupted(
             "the sweep stopped before its last run had ended; the same command resumes it"
         )
