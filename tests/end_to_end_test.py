@@ -132,7 +132,7 @@ def test_a_workdir_of_another_config_is_refused_by_the_keys_that_differ(tmp_path
     with pytest.raises(
         ValueError, match=r"belongs to another config; they differ in .*training\.batch_size"
     ):
-        run_experiment(smoke("digits.py", **{"training.batch_size": 32}), tmp_path)
+        run_experiment(smoke("digits.py", **{"training.batch_size": 16}), tmp_path)
 
 
 TWICE = [False] * 3 + [True] + [False] * 5 + [True]

@@ -90,6 +90,9 @@ def _shrink_training(training: Any, config: Any) -> None:
         training.batch_size = min(training.batch_size, 32)
     if "warmup_steps" in training.get("schedule", {}):
         training.schedule.warmup_steps = 1
+    # Without its long warm-up, a large rate makes some losses overflow within a few steps.
+    if "learning_rate" in training.get("optimizer", {}):
+        training.optimizer.learning_rate = min(training.optimizer.learning_rate, 1e-3)
 
 
 def _shrink_model(section: Any, config: Any, text: bool) -> None:

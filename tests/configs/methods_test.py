@@ -44,7 +44,7 @@ def test_every_method_trains_its_own_terms(part, tmp_path, monkeypatch):
 
 def test_the_variants_are_the_methods_and_the_comparison():
     for method in [*METHODS, "comparison"]:
-        for size in ("", ",quick", ",smoke"):
+        for size in ("", ",quick"):
             assert module.get_config(method + size).name == f"cifar10_resnet56_{method}"
     assert module.get_config() == module.get_config("kd")
 

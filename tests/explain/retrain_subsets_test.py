@@ -93,7 +93,9 @@ def test_an_interrupted_game_goes_on_where_it_was(valued, tmp_path, monkeypatch,
     run = copy(images(), tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(
-        json.dumps(config | {"checkpoint": config["checkpoint"] | {"every_steps": 4}})
+        json.dumps(
+            config | {"checkpoint": config["checkpoint"] | {"every_steps": 4, "use": "latest"}}
+        )
     )
     # Asked before each subset and after each step: once between subsets, once inside the second
     # one.

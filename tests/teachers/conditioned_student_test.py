@@ -203,7 +203,7 @@ def test_a_teacher_that_chooses_by_the_label_is_refused(tmp_path):
         (
             "student",
             dict(drop=1.0),
-            r"student.condition.drop is a probability in \[0, 1\), got 1.0$",
+            r"student.condition.drop must be a number from 0 to below 1, got 1.0$",
         ),
         ("student", dict(drop=-0.1), r"student.*drop .* got -0.1$"),
         ("student", dict(drop=True), r"student.*drop .* got True$"),
