@@ -265,7 +265,10 @@ def reference(case):
 ALL_TERMS = [case for case in CASES if case.startswith("every")]
 WHERE = [(case, layout) for case in CASES for layout in list(LAYOUTS)[1:] if case not in ALL_TERMS]
 WHERE += [
-    (case, layout) for case in ALL_TERMS for layout in ("jit on 8 devices", "pmap on 8 devices")
+    # These compile for minutes.
+    pytest.param(case, layout, marks=pytest.mark.soak)
+    for case in ALL_TERMS
+    for layout in ("jit on 8 devices", "pmap on 8 devices")
 ]
 
 
