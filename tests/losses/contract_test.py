@@ -302,6 +302,7 @@ def test_a_mask_of_nothing_gives_zero_and_a_finite_gradient(case):
     )
 
 
+@pytest.mark.usefixtures("own_refusals")
 @every_masked_loss
 def test_a_where_of_another_shape_is_refused(case):
     arrays = arrays_of(case)
@@ -322,6 +323,7 @@ def test_flow_of_solution_leaves_out_positions(variant):
 # Refusals
 
 
+@pytest.mark.usefixtures("own_refusals")
 @every_loss
 def test_a_shape_that_does_not_fit_is_refused_with_both_shapes(case):
     arrays = arrays_of(case)
@@ -336,6 +338,7 @@ def test_a_shape_that_does_not_fit_is_refused_with_both_shapes(case):
     assert any(str(a.shape) in str(error.value) for n, a in arrays.items() if n != name)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @every_loss
 @pytest.mark.parametrize("owner", ["student", "teacher"])
 def test_integers_are_refused(case, owner):

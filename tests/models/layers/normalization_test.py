@@ -219,6 +219,7 @@ def test_positions_that_do_not_count_change_nothing_even_huge_ones():
     jax.tree.map(np.testing.assert_array_equal, state, want_state)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize("shape", [(), (1,), (32, 1), (3, 32), X.shape])
 def test_refuses_a_mask_of_another_shape(shape):
     message = (

@@ -149,6 +149,7 @@ def test_softmax_and_means_are_summed_in_float32():
     np.testing.assert_allclose(np.float32(output.features["pooled"][0]), want, rtol=0.01)
 
 
+@pytest.mark.usefixtures("own_refusals")
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -163,6 +163,7 @@ def test_training_drops_out_the_input_of_every_layer():
     np.testing.assert_array_equal(first["embeddings"], second["embeddings"])
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_refuses_pairs_and_other_shapes():
     module, variables = make()
     with pytest.raises(ValueError, match="bilstm reads single texts and got token_type_ids"):

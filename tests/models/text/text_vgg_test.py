@@ -259,6 +259,7 @@ def test_training_drops_out_embeddings():
     np.testing.assert_array_equal(first["embeddings"], second["embeddings"])
 
 
+@pytest.mark.usefixtures("own_refusals")
 def test_refuses_pairs_and_other_shapes():
     module, variables = make()
     with pytest.raises(ValueError, match="text_vgg reads single texts and got token_type_ids"):
