@@ -89,6 +89,7 @@ def main() -> None:
     0 when it finished; 75 when it was stopped and the same command resumes it; 1 otherwise, with
     one line on stderr that says what was wrong.
     """
+    # Everything that goes wrong becomes one line; a traceback is for developers.
     arguments = sys.argv[1:]
     try:
         status = _run(arguments)
@@ -140,10 +141,12 @@ def _message(error: BaseException) -> str:
 
 
 def _run(arguments: list[str]) -> int:
+    # absl prints the help of all modules and exits with 1.
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
         print(f"{__doc__}\n{FLAGS.module_help(__name__)}")
         return 0
     overrides, others = split_overrides(arguments)
+    # Overrides were taken out before, since absl knows no flags for a config's keys.
     rest = FLAGS([sys.argv[0], *others])
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
@@ -157,12 +160,14 @@ def _run(arguments: list[str]) -> int:
             return 0
         _prepare_devices(text="tokenizer" in config.get("view", {}))
         return _until_stopped(lambda: _train(config))
+    # The other stages read a finished run and no config.
     if FLAGS.workdir is None:
         raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
     if overrides:
         raise ValueError(
             f"--config.{overrides[0][0]} is for training; --stage={FLAGS.stage} reads the run's own"
         )
+    # Models and terms of the user's own must be known before any of them is opened.
     _register_what_the_run_used(Path(FLAGS.workdir))
     _prepare_devices(text=any(Path(FLAGS.workdir).glob("*/tokenizer.json")))
     return _after_training(Path(FLAGS.workdir))
@@ -259,6 +264,7 @@ def explain_stage(
     """Explains a run, or a model of it, and says where to; returns the exit status."""
     from kd_jax import explain as explanation
 
+    # An option that would be ignored is refused.
     if blocks is not None and by != "features":
         raise ValueError(f"--blocks are of features, with --by=features, not {by}")
     if by == "members":
@@ -294,6 +300,7 @@ def _log_to_stderr(*, debug: bool) -> None:
     if not debug:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         sys.unraisablehook = _log_unraisable
+    # Results and predictions go to stdout, so that they can be piped.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("kd_jax")

@@ -91,6 +91,7 @@ class Distiller:
         view = VIEW if teacher_inputs is None else TEACHER_VIEW
         self._given_teachers = as_teachers(teacher, view)
         self._losses, self._optimizer = dict(losses), optimizer
+        # Batches are read when they come, so these are only remembered here.
         self._where = {"inputs": inputs, "labels": labels, "teacher_inputs": teacher_inputs}
         self._accumulate, self._train_labels = accumulate, train_labels
         self._parallel = parallel
@@ -109,6 +110,7 @@ class Distiller:
           teachers: name -> frozen teacher, its variables on the devices.
           parallel: how the step is spread over devices.
         """
+        # An experiment has checked and built everything already; nothing of `__init__` applies.
         made = cls.__new__(cls)
         made._group, made.teachers, made._parallel = group, dict(teachers), parallel
         made._accumulate, made._compiled = 1, None
@@ -118,6 +120,8 @@ class Distiller:
     def parallel(self) -> Parallel:
         """Returns how the step is spread over devices."""
         if self._parallel is None:
+            # Made late, so that a script may still choose its devices after it has made a
+            # distiller.
             self._parallel = make_parallel(backend="jit", data=-1, fsdp=1, tensor=1)
         return self._parallel
 
@@ -147,7 +151,10 @@ class Distiller:
         """
         batch = self.as_batch(example_batch)
         self.parallel.check_batch(len(batch.valid), self._accumulate)
+        # The same streams as in a config, so that both ways start from the same weights.
         variables = self.network.init(fold_name(stream(seed, "init"), STUDENT), batch)
+        # Teachers are placed once; the step gets them as data and compiles none of their weights
+        # in.
         held = {
             name: Teacher(model.frozen(initial), model)
             for name, (model, initial) in self._given_teachers.items()
@@ -155,9 +162,11 @@ class Distiller:
         self.teachers = self.parallel.place(held)
         spec = self._term_spec(variables, batch)
         objective = make_objective(self._losses, spec)
+        # A mean over no label at all would be 0 in silence.
         labelled = [name for name, term in objective.terms.items() if term.labelled]
         if labelled and not np.any(batch.label_valid):
             raise ValueError(f"losses {labelled[0]!r} learns from labels, and the batch has none")
+        # A memory has one row for each training example, whose number only the user knows.
         remembered = jax.eval_shape(objective.init, jax.random.key(0))[1]
         if remembered and self._train_labels is None and len(spec.labels) == 0:
             names = ", ".join(remembered)
@@ -174,6 +183,7 @@ class Distiller:
         output = jax.eval_shape(self.network, variables, batch)
         taught = {name: jax.eval_shape(each, batch) for name, each in self.teachers.items()}
         classes = output.logits.shape[-1]
+        # With tokens, terms know which features have a vector for each of them.
         tokens = batch.views[VIEW].get("input_ids") if isinstance(batch.views[VIEW], dict) else None
         return TermSpec(
             VIEW,
@@ -199,6 +209,7 @@ class Distiller:
         """
         parts = self._microbatches(self.as_batch(batch))
         state, metrics = self.advance(state, parts)
+        # Sums merge exactly, but users want means.
         named = metrics[STUDENT]
         return state, {k: v.value() if isinstance(v, Mean) else v for k, v in named.items()}
 
@@ -213,6 +224,7 @@ class Distiller:
           The new state, and every model's metrics as sums that merge exactly.
         """
         if self._compiled is None:
+            # Compiled at the first batch, whose shapes are known only then.
             step = partial(train_step, group=self.group)
             self._compiled = self.parallel.compile_train_step(step, state)
         placed = self.parallel.place_batch(batch, axis=1)
@@ -229,6 +241,7 @@ class Distiller:
           "accuracy", "loss" (nats), "ece"; "agreement" and "teacher_kl" by teacher's name.
         """
         compiled = self.parallel.evaluate(partial(eval_step, forward=self.network))
+        # Any number of rows will do: what is added to fill the devices up does not count.
         rows = (self._padded(self.as_batch(batch)) for batch in batches)
         return evaluate(compiled, state.student.variables(), self.teachers, rows)
 
@@ -238,6 +251,7 @@ class Distiller:
         A Linen module applies them; `nnx.update` puts them into an NNX module.
         """
         held = state.student.variables()
+        # Streams of random numbers are no state of training, so they are left out.
         if isinstance(self.network, NnxModel):
             return nnx.state(self.network.merged(held), nnx.Not(nnx.RngState))
         return self.network.unpacked(held)
@@ -255,6 +269,7 @@ class Distiller:
         views = {VIEW: inputs}
         if self._where["teacher_inputs"] is not None:
             views[TEACHER_VIEW] = self._part(batch, "teacher_inputs", 2, required=True)
+        # Inputs and labels of unequal length would be paired wrongly, or fail deep inside jax.
         leaves = jax.tree.leaves((views, labels))
         rows = {int(np.shape(leaf)[0]) if np.ndim(leaf) else -1 for leaf in leaves}
         if len(rows) != 1 or rows == {-1}:
@@ -267,10 +282,12 @@ class Distiller:
             raise ValueError(
                 "losses that remember examples need each example's position as 'index'"
             )
+        # Without labels the batch is still good for every term that only looks at the teacher.
         if labels is None:
             labels, valid = np.zeros(count, np.int32), np.zeros(count, bool)
         else:
             labels = np.asarray(labels)
+            # A class below 0 says that the label is missing; a distribution is never missing.
             valid = everyone if labels.ndim > 1 else labels >= 0
         positions = (
             np.arange(count, dtype=np.int32) if index is None else np.asarray(index, np.int32)
@@ -279,6 +296,7 @@ class Distiller:
 
     def _part(self, batch: Any, name: str, position: int, *, required: bool = False) -> Any:
         where = self._where[name]
+        # A function is asked first, so that it may read batches of any kind.
         if callable(where):
             return where(batch)
         if isinstance(batch, Mapping):
@@ -305,6 +323,7 @@ class Distiller:
         self.parallel.check_batch(len(batch.valid), self._accumulate)
         parts = self._accumulate
 
+        # Microbatches are slices in order, so that accumulation sees the rows that one batch would.
         def cut(leaf: Any) -> Any:
             return np.reshape(leaf, (parts, np.shape(leaf)[0] // parts, *np.shape(leaf)[1:]))
 
@@ -315,6 +334,7 @@ class Distiller:
         missing = -len(batch.valid) % self.parallel.devices
         if not missing:
             return batch
+        # Copies of the last row are finite and of the right kind, whatever the leaves hold.
         padded = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
         return padded.replace(valid=np.append(batch.valid, np.zeros(missing, bool)))
 
@@ -350,6 +370,7 @@ def distill(
       ValueError: as `Distiller` and its `init`; or when the batches end before `steps`.
       FloatingPointError: when the loss is no longer a finite number.
     """
+    # The first batch gives the shapes and is trained on as well.
     distiller = Distiller(student, teacher, losses=losses, optimizer=optimizer, **options)
     state, metrics = None, {}
     for number, batch in enumerate(_first(batches, steps), start=1):
@@ -380,6 +401,8 @@ def _first(batches: Iterable[Any], steps: int | None) -> Iterable[Any]:
                 return
             yield batch
             taken += 1
+        # An iterator that is used up gives nothing the second time; waiting for more would never
+        # end.
         if taken == before:
             raise ValueError(
                 f"the batches ended after {taken} of {steps} steps, and can't be gone through again"

@@ -168,6 +168,7 @@ def register_term(name: str, build: Build | Callable[..., jax.Array]) -> Build:
         raise ValueError(f"a term of your own can't be named {name!r}; kd_jax has {sorted(_OWN)}")
     if not callable(build):
         raise ValueError(f"term {name!r} must be a class or a function, got {build!r}")
+    # A plain loss of logits is the commonest case, and needs no class.
     made: Any = build
     if not isinstance(build, type) and _is_loss(build):
         made = _of_loss(name, build)
@@ -179,6 +180,7 @@ def _is_loss(function: Callable[..., Any]) -> bool:
     """Tells whether a function takes two arrays by position, where a builder takes a spec."""
     import inspect
 
+    # Hyperparameters are keyword-only, so two positional parameters are the two models' logits.
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return sum(parameter.kind in kinds for parameter in parameters) == 2

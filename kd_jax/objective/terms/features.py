@@ -53,8 +53,10 @@ class ProjectedPair:
         self._inner = spec.feature(spec.student, layers[0], "the student")
         outer = spec.feature(spec.teachers[teacher], layers[1], f"teacher {teacher!r}")
         self._network = build_projector(mapping, outer.shape[-1]) if mapping is not None else None
+        # Positions of two tokenizers don't correspond.
         if spec.is_by_token(outer.shape):
             spec.require_one_tokenizer(teacher)
+        # Shapes after projection and pooling are what the loss will see.
         params = jax.eval_shape(self.init, jax.random.key(0))
         self.shapes = jax.eval_shape(
             lambda p, s, t: self._compared(p, s, t, None, None), params, self._inner, outer
@@ -71,6 +73,7 @@ class ProjectedPair:
         )
 
     def _compared(self, params, student, teacher, where, axis_name):
+        # Maps of one resolution are needed; the larger one is averaged down.
         if student.ndim == teacher.ndim == 4:
             student, teacher = to_common_size(student, teacher)
         if self._network is not None:
@@ -315,6 +318,7 @@ class FlowOfSolution(LossTerm):
         """Checks layers and shapes; see `Term.bind`."""
         name, student, teacher = spec.teacher(self.source), self.student, self.teacher
         pairs = project_pairs(spec, name, student, teacher, None)
+        # A flow leads from one layer to the next.
         if isinstance(student, str) or len(pairs) < 2:
             raise ValueError(
                 "the flow of solution needs at least two layers of student and teacher"

@@ -39,10 +39,12 @@ class Settings:
     """
 
     def __init__(self, loss: Callable[..., Any], given: Mapping[str, Any], *shapes: Any):
+        # A power or an order shapes the program, so it can't change from step to step.
         self._structural = {name: given[name] for name in given if name in STRUCTURAL}
         self._scheduled: dict[str, Schedule] = {
             name: make_value(given[name], name) for name in given if name not in STRUCTURAL
         }
+        # A schedule stays between its extremes: what holds at both holds on the way.
         for values in itertools.product(*(extremes(given[name]) for name in self._scheduled)):
             settings = self._structural | dict(zip(self._scheduled, values, strict=True))
             jax.eval_shape(functools.partial(loss, **settings), *shapes)

@@ -38,6 +38,7 @@ def _selected(logits: Any, classes: Classes, owner: str) -> Callable[[jax.Array]
     """
     if classes is None:
         return lambda scores: scores
+    # jax clamps an index that is out of range, so a wrong one would pick another class.
     known = logits.shape[-1]
     if any(not 0 <= index < known for index in classes) or len(set(classes)) < len(classes):
         raise ValueError(
@@ -66,6 +67,7 @@ class _Logits:
         student_classes: Classes = None,
         teacher_classes: Classes = None,
     ):
+        # Shapes are compared when the term is bound; a step must never find out.
         self.teacher, self._layer = spec.teacher(source), layer
         ours = spec.student.logits
         if layer is not None:
@@ -119,6 +121,7 @@ class PredictionTerm(LossTerm):
         logits = _Logits(
             spec, self.source, self.student, self.student_classes, self.teacher_classes
         )
+        # Its predictions are sorted, so any numbers of classes can be compared.
         if type(self) is not UniversalLogitDistance:
             logits.require_equal_classes()
         loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *logits.shapes)
@@ -263,6 +266,7 @@ class DecoupledKD(LossTerm):
         """Checks classes and hyperparameters; see `Term.bind`."""
         logits = _Logits(spec, self.source)
         logits.require_equal_classes()
+        # The loss reads labels too, so its checks need their shape.
         shape = jax.ShapeDtypeStruct(logits.shapes[0].shape[:-1], jnp.int32)
         settings = Settings(self.loss, self.hyperparameters(), *logits.shapes, shape)
 
@@ -295,10 +299,12 @@ class TopKKL(LossTerm):
         logits = _Logits(spec, self.source)
         logits.require_equal_classes()
         k, most = self.k, logits.shapes[1].shape[-1]
+        # `top_k` with a wrong k fails only when the step is compiled.
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
             raise ValueError(f"k must be a whole number from 1 to {most}, got {k!r}")
 
         def loss(student: jax.Array, teacher: jax.Array, *, temperature: Any = 1.0) -> jax.Array:
+            # In bfloat16 many classes would share one logit, and their order would be arbitrary.
             (wide,) = at_least_float32(teacher)
             log_p, indices = jax.lax.top_k(jax.nn.log_softmax(wide / temperature), k)
             return losses.topk_kl(student, log_p, indices, temperature=temperature)

@@ -38,6 +38,7 @@ class RelationTerm(LossTerm):
         """Checks layers, shapes and hyperparameters; see `Term.bind`."""
         layers = (self.student, self.teacher)
         pair = ProjectedPair(spec, spec.teacher(self.source), layers, self.mapping)
+        # Losses that subtract vectors need one width; those of relations don't.
         if self.equal:
             pair.require_equal_shapes()
         loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *pair.shapes)
@@ -45,6 +46,7 @@ class RelationTerm(LossTerm):
         def compute(params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             valid = jnp.asarray(context.batch.valid)
             found = loss(*pair.read(params, context), **settings.at(context.step), where=valid)
+            # A term over the batch counts once, so a loss by example is averaged here.
             return (found if found.ndim == 0 else masked_mean(found, valid)), state
 
         return BoundTerm("batch", compute, spec.view, init=lambda key: (pair.init(key), {}))
@@ -139,12 +141,14 @@ class ContrastiveRepresentation(Term):
         for option, value in (("width", width), ("negatives", self.negatives)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{option} must be a whole number from 1 on, got {value!r}")
+        # These don't follow a schedule: the banks mix embeddings of many steps.
         temperature, momentum = self.temperature, self.momentum
         if not temperature > 0 or not 0 <= momentum < 1:
             raise ValueError(
                 "temperature must be positive and momentum in [0, 1), got"
                 f" {temperature} and {momentum}"
             )
+        # Both sides are embedded by a trained linear map of their own.
         embedding = build_projector("linear", width)
         # Examples sorted by class, so that negatives are drawn without a search.
         order = np.argsort(spec.labels, kind="stable").astype(np.int32)
@@ -152,6 +156,7 @@ class ContrastiveRepresentation(Term):
         starts = np.searchsorted(spec.labels[order], classes).astype(np.int32)
 
         def init(key: jax.Array) -> tuple[Any, Any]:
+            # One key for each embedding, and one for the memory.
             *keys, banks = jax.random.split(key, 3)
             params = {}
             for k, (owner, layer) in zip(keys, layers.items(), strict=True):
@@ -171,6 +176,7 @@ class ContrastiveRepresentation(Term):
                 flat = features[owner].reshape(features[owner].shape[0], -1)
                 return jnp.asarray(embedding.apply({"params": params[owner]}, flat))
 
+            # Negatives are of other classes; of a soft label the largest one counts.
             labels = jnp.asarray(batch.labels)
             labels = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
             drawn = losses.sample_negatives(

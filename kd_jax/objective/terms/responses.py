@@ -35,8 +35,10 @@ class Variational(LayerTerm):
         for pair in pairs:
             pair.require_equal_shapes()
             ours, theirs = pair.shapes
+            # One variance a channel, as in the paper.
             scale = jax.ShapeDtypeStruct(theirs.shape[-1:], jnp.float32)
             settings.append(Settings(self.loss, self.hyperparameters(), ours, scale, theirs))
+        # The variances are trained beside the projectors.
         init_projectors = init_pairs(pairs)
 
         def init(key: jax.Array) -> tuple[Any, Any]:
@@ -79,6 +81,7 @@ class Overhaul(LayerTerm):
         layers = layer_pairs(self.student, self.teacher)
         for pair, (_, layer) in zip(pairs, layers, strict=True):
             pair.require_equal_shapes()
+            # Models of ours give the margin, which they know from their BatchNorm, beside the map.
             margins.append(f"{layer}_margin")
             found = spec.feature(spec.teachers[name], margins[-1], f"teacher {name!r}")
             margin = jax.ShapeDtypeStruct(found.shape[1:], found.dtype)
@@ -128,6 +131,7 @@ class Review(LossTerm):
                 "knowledge review needs at least two layers of student and teacher, all maps"
                 " [B, H, W, C]"
             )
+        # Fused maps take the teacher's widths, so that they can be compared at every scale.
         widths = tuple(x.shape[-1] for x in theirs)
         network = review_and_factors.Review(widths=widths, middle=self.middle)
 

@@ -50,6 +50,7 @@ class TermSpec:
         """
         if not self.teachers:
             raise ValueError("it needs a teacher and the model has none (teachers=())")
+        # With one teacher there is nothing to choose.
         if name is None and len(self.teachers) == 1:
             return next(iter(self.teachers))
         if name is None or name not in self.teachers:
@@ -88,6 +89,7 @@ class TermSpec:
         Raises:
           ValueError: if the teacher reads another view.
         """
+        # Token 5 of another tokenizer is another piece of the text.
         if self.teacher_views.get(teacher) != self.view:
             raise ValueError(
                 f"token by token it can't be compared with {teacher!r}, which reads another view"
@@ -125,6 +127,7 @@ class StepContext:
         """Returns the same with the rows of all devices, in the global batch's order."""
         if self.axis_name is None:
             return self
+        # Rows stay in the order of the devices, which is that of the global batch.
         student, teachers, batch = jax.lax.all_gather(
             (self.student, dict(self.teachers), self.batch), self.axis_name, tiled=True
         )
@@ -160,6 +163,7 @@ class BoundTerm:
 
     def mask(self, batch: Batch) -> jax.Array:
         """Returns what counts, bool with the batch's leading axes; [] for a "batch" term."""
+        # Rows that only fill a batch never count, in any term.
         valid = jnp.asarray(batch.valid)
         if self.labelled:
             valid = valid & batch.label_valid
@@ -177,6 +181,7 @@ class BoundTerm:
     def mean(self, values: jax.Array, batch: Batch) -> Mean:
         """Returns the sum of a microbatch's values over what counts, and how many count."""
         mask = self.mask(batch)
+        # Values of one example are averaged first, so that each example weighs the same.
         if self.kind == "example":
             values = values.reshape(*mask.shape, -1).mean(axis=-1)
         return Mean(jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask))
