@@ -90,8 +90,9 @@ def _shrink_training(training: Any, config: Any) -> None:
         training.batch_size = min(training.batch_size, 32)
     if "warmup_steps" in training.get("schedule", {}):
         training.schedule.warmup_steps = 1
-    # Without its long warm-up, a large rate makes some losses overflow within a few steps.
-    if "learning_rate" in training.get("optimizer", {}):
+    # Without its long warm-up, a large rate makes some losses overflow within a few steps. A
+    # scoring model trains for longer, and must learn something.
+    if "learning_rate" in training.get("optimizer", {}) and not config.get("trusted_sets"):
         training.optimizer.learning_rate = min(training.optimizer.learning_rate, 1e-3)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+from ml_collections import ConfigDict
 
 from kd_jax.core.types import Count
 from kd_jax.models.image import (
@@ -43,7 +44,7 @@ MODELS: dict[str, type[nn.Module]] = {
 """Name -> constructor of a Linen module."""
 
 
-def build(spec: Mapping[str, Any]) -> nn.Module:
+def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
     """Builds a model from a config's section.
 
     Args:

@@ -32,7 +32,12 @@ NORM = normalization.BatchNorm()
 
 def run(variables, x, where=None, axis_name=None):
     return NORM.apply(
-        variables, x, train=True, where=where, axis_name=axis_name, mutable=["batch_stats"]
+        variables,
+        jnp.asarray(x),
+        train=True,
+        where=where,
+        axis_name=axis_name,
+        mutable=["batch_stats"],
     )
 
 
@@ -109,7 +114,7 @@ def test_rows_that_do_not_count_change_nothing_even_huge_ones():
 
 
 def test_evaluation_uses_the_running_averages_and_changes_nothing():
-    y = NORM.apply(VARIABLES, X, train=False, where=WHERE)
+    y = NORM.apply(VARIABLES, jnp.asarray(X), train=False, where=WHERE)
     params, running = VARIABLES["params"], VARIABLES["batch_stats"]
     want = (X - running["mean"]) / np.sqrt(np.float64(running["var"]) + 1e-5) * params[
         "scale"
