@@ -32,7 +32,7 @@ NORM = normalization.BatchNorm()
 
 def run(variables, x, where=None, axis_name=None):
     return NORM.apply(
-        variables,
+        jax.tree.map(jnp.asarray, variables),
         jnp.asarray(x),
         train=True,
         where=where,
@@ -114,7 +114,7 @@ def test_rows_that_do_not_count_change_nothing_even_huge_ones():
 
 
 def test_evaluation_uses_the_running_averages_and_changes_nothing():
-    y = NORM.apply(VARIABLES, jnp.asarray(X), train=False, where=WHERE)
+    y = NORM.apply(jax.tree.map(jnp.asarray, VARIABLES), jnp.asarray(X), train=False, where=WHERE)
     params, running = VARIABLES["params"], VARIABLES["batch_stats"]
     want = (X - running["mean"]) / np.sqrt(np.float64(running["var"]) + 1e-5) * params[
         "scale"
@@ -135,13 +135,13 @@ def test_a_single_value_has_a_finite_running_variance():
 
 def test_variance_survives_a_mean_far_from_zero():
     x = (np.float32(3000) + RNG.normal(0, 0.1, (64, 5))).astype(np.float32)
-    _, var, count = normalization.masked_moments(x, None, None)
+    _, var, count = normalization.masked_moments(jnp.asarray(x), None, None)
     np.testing.assert_allclose(var, np.float64(x).var(0), rtol=1e-2)
     assert count == 64
 
 
 def test_initialization_leaves_the_running_averages_at_zero_and_one():
-    variables = NORM.init(jax.random.key(0), X, train=True)
+    variables = NORM.init(jax.random.key(0), jnp.asarray(X), train=True)
     assert np.array_equal(variables["batch_stats"]["mean"], np.zeros(5))
     assert np.array_equal(variables["batch_stats"]["var"], np.ones(5))
 
@@ -171,7 +171,7 @@ def test_the_margin_is_the_mean_of_the_negative_part_of_a_gaussian():
 
 def test_where_nothing_is_negative_the_margin_is_three_spreads_below_zero():
     np.testing.assert_allclose(
-        normalization.negative_margin(np.array([0.5]), np.array([5.0])), [-1.5], rtol=1e-6
+        normalization.negative_margin(jnp.array([0.5]), jnp.array([5.0])), [-1.5], rtol=1e-6
     )
 
 
