@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def shrink(config: Any) -> ConfigDict:
     """Shrinks a config in place, before its models inherit, and returns it."""
     text = "tokenizer" in config.view
+    # A smaller model may lack options that the real one has, or have other types.
     with config.unlocked(), config.ignore_type():
         _shrink_data(config, text)
         if text:
@@ -99,11 +100,13 @@ def _shrink_training(training: Any, config: Any) -> None:
 def _shrink_model(section: Any, config: Any, text: bool) -> None:
     if section.get("training"):
         _shrink_training(section.training, config)
+    # A second tokenizer stays a second one, so that what depends on it is tried.
     if section.get("view") and "tokenizer" in section.view:
         section.view = ConfigDict(dict(tokenizer="trained", vocabulary_size=300, max_length=24))
     model = section.get("model")
     if not model:
         return
+    # Weights may be absent or need the network; a new tiny model of the kind takes their place.
     if "pretrained" in model:
         tiny = (ENCODER if text else RESNET) | {
             key: model[key] for key in ("pooling",) if text and key in model
@@ -119,6 +122,7 @@ def _shrink_model(section: Any, config: Any, text: bool) -> None:
                 model[key] = value
         if model.get("head"):
             model.head = (16,)
+    # A memory bank of full size would take longer than all the rest.
     for term in (section.get("objective") or {}).values():
         if term.term == "contrastive_representation":
             term.negatives, term.width = 32, 16

@@ -50,6 +50,7 @@ def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables 
     spec, classes = dict(plan.model), context.datasets.num_classes
     try:
         if "pretrained" in spec or FROM_MODEL in spec:
+            # An earlier model of the same run is read from its folder like any published one.
             own = spec.pop(FROM_MODEL, None)
             folder = context.workdir / own if own else load.path_of(spec.pop("pretrained"))
             spec.pop("name", None)
@@ -58,6 +59,7 @@ def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables 
             )
             _check_vocabulary(plan, module, context)
             return module, variables
+        # Only the data know how many classes and tokens there are.
         vocabulary = context.datasets.vocabulary_size(plan.view)
         spec |= {"num_classes": classes} | (
             {} if vocabulary is None else {"vocabulary_size": vocabulary}
@@ -72,6 +74,7 @@ def _check_vocabulary(plan: ModelPlan, module: Any, context: RunContext) -> None
         context.datasets.vocabulary_size(plan.view),
         getattr(module, "vocabulary_size", None),
     )
+    # An index beyond the embedding would be clamped by jax, and no error raised.
     if rows is None and tokens is not None:
         raise ValueError("it reads images and its view gives tokens")
     if rows is not None and (tokens is None or tokens > rows):
@@ -92,6 +95,7 @@ def example(plan: ModelPlan, context: RunContext) -> Batch:
 def input_shapes(plan: ModelPlan, context: RunContext) -> dict[str, list[int]]:
     """Returns the shapes that the model reads of one example, by argument; texts at full length."""
     view = example(plan, context).views[view_name(plan.view)]
+    # A batch of one example is padded to its own bucket, which may be shorter.
     if "max_length" in plan.view:
         return {name: [plan.view["max_length"]] for name in view}
     return {name: list(array.shape[1:]) for name, array in view.items()}
@@ -122,6 +126,7 @@ def make_group(
       ValueError: naming the model and what doesn't fit.
     """
     views = [*(plan.view for plan in plans), *frozen.views]
+    # One real batch in every view that is read gives all shapes.
     batch = next(iter(context.datasets.evaluation_batches(source, views, context.processes)))
     outputs = {name: output_shapes(network, batch) for name, network in networks.items()}
     taught = frozen.shapes(batch)
@@ -131,11 +136,13 @@ def make_group(
     mixing = None
     for plan in plans:
         try:
+            # Each model's terms know its own teachers only.
             spec = _term_spec(
                 plan, networks, outputs, taught, frozen.view_names, batch, source, context, cached
             )
             objective = make_objective(plan.objective, spec)
             mixing = _make_mixing(plan, objective, bool(frozen.teachers), context)
+            # A mean over no label at all would be 0 in silence.
             labelled = [name for name, term in objective.terms.items() if term.labelled]
             if labelled and not (source.labels >= 0).any():
                 raise ValueError(
@@ -176,6 +183,7 @@ def _make_mixing(
     )
     if mixing is None:
         return None
+    # The least certain candidate is found by asking the teachers.
     if mixing.candidates > 1 and not taught:
         raise ValueError(
             "training.mixing.candidates must be 1 without a teacher to choose among them"

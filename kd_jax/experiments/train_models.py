@@ -73,6 +73,7 @@ class ModelTrainer:
         return done if len(done) == len(found) else None
 
     def _find(self, plan: ModelPlan) -> SavedModel | None:
+        # A run that was stopped between two models finds the first one finished.
         done = saved_model.load(self._context.workdir / plan.name)
         if done is not None:
             return done
@@ -80,6 +81,7 @@ class ModelTrainer:
             return self._restore(plan)
         if plan.objective:
             return None
+        # A model without an objective teaches as it is, and is saved like any other.
         initial = self._built[plan.name][1]
         done = SavedModel(initial, self._describe(plan, initial, step=0, seconds=0.0))
         self.save(plan, done)
@@ -89,6 +91,7 @@ class ModelTrainer:
         """Takes a finished model over from another run, if it is what the section describes."""
         done = saved_model.load_required(Path(str(plan.restore)))
         ours = self._describe(plan, done.variables, step=0, seconds=0.0)
+        # Weights that fit by chance would give wrong results in silence.
         for key in ("spec", "view", "class_names"):
             if done.description[key] != ours[key]:
                 raise ValueError(
@@ -97,6 +100,7 @@ class ModelTrainer:
                 )
         conditioned_student.check_restored(plan, done.description, self._teachers)
         network, batch = self._built[plan.name][0], example(plan, self._context)
+        # Shapes alone: nothing is drawn for a comparison.
         expected = jax.eval_shape(network.init, jax.random.key(0), batch)
         found = jax.tree.leaves(done.variables)
         for (path, wanted), leaf in zip(jax.tree.leaves_with_path(expected), found, strict=True):
@@ -129,11 +133,13 @@ class ModelTrainer:
         plans, context = self._plans, self._context
         training, folder = plans[0].training, context.workdir / plans[0].name
         context.parallel.check_batch(training["batch_size"], training["accumulate"])
+        # Peers share their batches, so the first one's data are everybody's.
         source = context.datasets.training_source(plans[0].data)
         cached = [name for plan in plans for name in plan.cached]
         frozen = freeze(self._teachers, cached, source, context, mixed=bool(training.get("mixing")))
         networks = {name: network for name, (network, _) in self._built.items()}
         group = make_group(plans, networks, frozen, source, context, self._conditions)
+        # The same compiled step as in the Python API.
         distiller = Distiller.of_group(group, frozen.teachers, context.parallel)
         state = context.parallel.place(self._initial_state(group))
         views = [*(plan.view for plan in plans), *frozen.views]
@@ -143,6 +149,8 @@ class ModelTrainer:
         keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
         with ExitStack() as stack:
             checkpoints = stack.enter_context(closing(Checkpoints(folder / "checkpoints", **keep)))
+            # The state is donated to the first step; its structure and shardings are still needed
+            # to restore.
             template = state
             state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
             if "position" in meta:
@@ -166,6 +174,7 @@ class ModelTrainer:
                 stop=context.stop,
                 seconds=meta["seconds"],
             )
+            # The last state is not always the best one on the selection split.
             best = context.checkpoint["use"] == "best"
             restore = checkpoints.restore_best if best else checkpoints.restore_latest
             chosen = restore(template)
@@ -218,6 +227,7 @@ class ModelTrainer:
     def _trained(
         self, plan: ModelPlan, state: TrainState, meta: Mapping[str, Any], seconds: float
     ) -> SavedModel:
+        # Optimizer and terms' parameters stay behind: a finished model is its variables.
         own = state.models[plan.name]
         variables = own.variables()
         description = self._describe(plan, variables, step=meta["step"], seconds=round(seconds, 1))
@@ -240,6 +250,8 @@ class ModelTrainer:
         """Returns the group's models, on the devices, ready to teach and to be evaluated."""
         models = {}
         for plan in self._plans:
+            # Outputs of a restored teacher are kept where it was trained, so that many runs share
+            # them.
             home = Path(plan.restore or self._context.workdir / plan.name)
             own = done[plan.name]
             variables, condition_map = self._context.parallel.place(
@@ -262,6 +274,7 @@ class ModelTrainer:
     ) -> dict[str, Any]:
         """Says of a model what `finished.json` records."""
         datasets = self._context.datasets
+        # All that predicting and exporting need is written down here; they never see the config.
         plain = {
             "spec": plan.model,
             "view": plan.view,

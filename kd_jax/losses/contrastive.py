@@ -118,10 +118,12 @@ def sample_negatives(
       `[B, K]` int32 examples. If there is only one class, of that class.
     """
     total = order.shape[0]
+    # An unlabelled example belongs to no class, so every example is a negative for it.
     known = (labels >= 0) & (labels < starts.shape[0] - 1)
     own = jnp.where(known, labels, 0)
     start, stop = jnp.where(known, starts[own], total), jnp.where(known, starts[own + 1], total)
     others = total - (stop - start)
+    # One number for each draw; the others' positions are computed from it without a search.
     drawn = jax.random.uniform(key, (labels.shape[0], count))
     # A draw counts the others only, so it steps over the anchor's own class.
     position = jnp.minimum(

@@ -81,8 +81,11 @@ def decoupled_kd(
             f" {labels.dtype}"
             f" {labels.shape}"
         )
+    # With one class there is no rest whose distribution could be compared.
     if log_q.shape[-1] < 2:
         raise ValueError(f"there must be at least 2 classes, got {log_q.shape[-1]}")
+    # Clipped, since without any target the logarithms below would be of 0; such rows are masked
+    # later.
     target = jax.nn.one_hot(jnp.clip(labels, 0, log_q.shape[-1] - 1), log_q.shape[-1], dtype=bool)
     (two_q, rest_q), (two_p, rest_p) = _split_target(log_q, target), _split_target(log_p, target)
     among_rest = jnp.sum(jnp.where(target, 0, jnp.exp(rest_p) * (rest_p - rest_q)), axis=-1)

@@ -36,6 +36,7 @@ def cross_entropy(
     Raises:
       ValueError: if the logits are not floating point, or the shapes don't fit.
     """
+    # Integer logits are most often labels in the wrong place.
     require_floating(student_logits, "student logits")
     (student_logits,) = at_least_float32(student_logits)
     log_q = jax.nn.log_softmax(student_logits)
@@ -45,6 +46,7 @@ def cross_entropy(
                 f"integer labels must have the logits' leading shape {student_logits.shape[:-1]},"
                 f" got {labels.shape}"
             )
+        # A class outside the range becomes a row of zeros, and so costs 0.
         targets = jax.nn.one_hot(labels, student_logits.shape[-1], dtype=log_q.dtype)
     else:
         if labels.shape != student_logits.shape:
@@ -52,6 +54,7 @@ def cross_entropy(
                 f"soft labels must have the logits' shape {student_logits.shape}, got"
                 f" {labels.shape}"
             )
+        # Soft labels may come from another network, which must not be trained.
         targets = jax.lax.stop_gradient(labels).astype(log_q.dtype)
     # A class of probability 0 adds 0 even where the student's log-probability is -inf.
     return -jnp.sum(jnp.where(targets > 0, targets * log_q, 0.0), axis=-1)
@@ -187,6 +190,7 @@ def jensen_shannon(
       Agarwal et al. `On-Policy Distillation of Language Models (GKD)
       <https://arxiv.org/abs/2306.13649>`_, 2024.
     """
+    # Checked before anything is traced, while the value is still a Python number.
     require_within(beta, 0, 1, "beta")
     log_q, log_p = log_predictions(student_logits, teacher_logits)
     beta = jnp.asarray(beta, log_p.dtype)

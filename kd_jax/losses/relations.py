@@ -52,6 +52,8 @@ def rkd_distance(
 
     def distances(x: jax.Array) -> jax.Array:
         found = jnp.where(pairs, safe_norm(differences(x)), 0)
+        # The paper divides by the mean of the positive distances, so repeated examples don't shrink
+        # it.
         mean = masked_mean(found, found > 0)
         return found / jnp.where(mean > 0, mean, 1)
 
@@ -90,6 +92,7 @@ def rkd_angle(
     student, teacher, rows = prepare_rows(student, teacher, where)
 
     def cosines(x: jax.Array) -> jax.Array:
+        # A zero difference has no direction; it stays zero and so do its cosines.
         directions = normalize(differences(x))
         return einsum("jid,jkd->jik", directions, directions)
 
@@ -124,6 +127,7 @@ def similarity_preserving(
       <https://arxiv.org/abs/1907.09682>`_, 2019.
     """
     student, teacher, rows = prepare_rows(student, teacher, where)
+    # Rows of length 1 make the loss independent of the features' scale.
     grams = (normalize(einsum("id,jd->ij", x, x)) for x in (student, teacher))
     return masked_mean(jnp.square(next(grams) - next(grams)), pairs_of(rows))
 
@@ -163,6 +167,7 @@ def probabilistic_transfer(
     def neighbours(x: jax.Array) -> jax.Array:
         x = normalize(x)
         similarities = jnp.where(pairs, (einsum("id,jd->ij", x, x) + 1) / 2, 0)
+        # Rows that don't count sum to 0, and must not be divided by it.
         total = jnp.sum(similarities, axis=1, keepdims=True)
         return similarities / jnp.where(total > 0, total, 1)
 

@@ -49,6 +49,7 @@ class LinenModel:
             return self.stored(self.initial)
         args, kwargs = arguments(batch.views[self.view])
         kwargs |= mode(accepted(type(self.module).__call__), train=False)
+        # Modes choose a branch in Python, so they must not be traced.
         fixed = {name: kwargs.pop(name) for name in list(kwargs) if isinstance(kwargs[name], bool)}
 
         def init(key: jax.Array, args: Any, kwargs: Any) -> Any:
@@ -62,6 +63,7 @@ class LinenModel:
 
         What isn't `params` is kept as `batch_stats`, also where it is of several collections.
         """
+        # Intermediates are made anew by every call, so they are no state.
         others = {k: v for k, v in variables.items() if k not in ("params", "intermediates") and v}
         packed = {"params": variables.get("params", {})}
         if others:
@@ -101,6 +103,7 @@ class LinenModel:
         kwargs |= mode(names, train=train)
         held = self.unpacked(variables)
         others = [name for name in held if name != "params"]
+        # A module with running statistics may want to know which rows count.
         if train and others:
             known = {"where": batch.valid, "axis_name": axis_name}
             kwargs |= {name: value for name, value in known.items() if name in names}
@@ -122,6 +125,7 @@ class LinenModel:
 
 def _packed(collections: Mapping[str, Any]) -> Any:
     """Packs the collections beside `params` into one tree; BatchNorm's alone is kept as it is."""
+    # The common case keeps the layout that checkpoints of ours have.
     if set(collections) <= {"batch_stats"}:
         return collections.get("batch_stats", {})
     return {COLLECTIONS: dict(collections)}
@@ -164,6 +168,7 @@ class NnxModel:
 
     def merged(self, variables: Variables, *, train: bool = False) -> nnx.Module:
         """Returns a module of this definition that holds the variables."""
+        # The user's own module is never changed.
         model = nnx.clone(self.module)
         _set_state(model, variables["params"], nnx.Param)
         if variables.get("batch_stats"):
@@ -190,6 +195,7 @@ class NnxModel:
         """Applies the model in training mode; returns its output and new statistics."""
         _refuse_signal(signal)
         model = self.merged(variables, train=True)
+        # All that is drawn follows the step's key, so that a resumed run draws the same.
         nnx.reseed(model, default=dropout_key)
         output = self._apply(model, batch)
         if "batch_stats" not in variables:
@@ -199,6 +205,8 @@ class NnxModel:
 
     def _apply(self, model: nnx.Module, batch: Batch) -> ModelOutput:
         args, kwargs = arguments(batch.views[self.view])
+        # Every submodule's output is captured, so features are found by path; unused ones cost
+        # nothing.
         call: Any = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)
         found, intermediates = call(*args, **kwargs)
         captured = by_path(nnx.to_pure_dict(intermediates))

@@ -20,6 +20,7 @@ def as_output(found: Any, captured: Mapping[str, Any], owner: str) -> ModelOutpu
     """
     features: Mapping[str, Any] = {}
     logits: Any = getattr(found, "logits", found)
+    # Four ways that modules in the field return logits and features.
     if isinstance(found, ModelOutput):
         logits, features = found.logits, found.features
     elif isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
@@ -33,6 +34,7 @@ def as_output(found: Any, captured: Mapping[str, Any], owner: str) -> ModelOutpu
             f" got {type(found).__name__}"
             + (f" of shape {tuple(logits.shape)}" if hasattr(logits, "shape") else "")
         )
+    # Transformers' outputs also hold None and tuples; only arrays can be compared.
     arrays = {name: value for name, value in features.items() if hasattr(value, "shape")}
     return ModelOutput(logits, {**captured, **arrays})
 
@@ -51,6 +53,7 @@ def accepted(function: Callable[..., Any]) -> set[str]:
 
 def mode(names: set[str], *, train: bool) -> dict[str, bool]:
     """Says how a call is told that it trains, by whichever parameter it has for it."""
+    # Linen's own layers say `deterministic`, most users' modules `train`.
     switches = {"train": train, "training": train, "is_training": train, "deterministic": not train}
     return {name: value for name, value in switches.items() if name in names}
 

@@ -92,6 +92,7 @@ def _conditioned(
     """
     if signal is None:
         return inputs, None
+    # Images are changed themselves; of texts the word embeddings are, since ids can't be added to.
     if "images" in inputs:
         return inputs | {"images": jnp.asarray(inputs["images"]) + signal}, None
     vector = jnp.asarray(signal)[:, None, :]
@@ -143,6 +144,7 @@ class Network:
         view = batch.views[self.view]
         if "images" in view:
             return tuple(view["images"].shape[1:])
+        # A signal for texts has the width of the word embeddings.
         table = f"{WORDS}/embedding"
         found = [
             leaf
@@ -192,7 +194,9 @@ class Network:
         Returns:
           The output, and the new BatchNorm statistics (`{}` for a module without any).
         """
+        # A registered module may know neither a mode nor what counts.
         options: dict[str, Any] = mode(self._accepted, train=True)
+        # Only BatchNorm asks which rows count and which devices share the batch.
         if "batch_stats" in variables:
             known = {"where": batch.valid, "axis_name": axis_name}
             options |= {name: value for name, value in known.items() if name in self._accepted}

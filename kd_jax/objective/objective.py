@@ -29,6 +29,7 @@ class Objective:
 
     def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
         """Returns trained parameters and state of the terms that have any, by term."""
+        # A key by the term's name: adding a term changes no other's first parameters.
         both = {name: term.init(fold_name(key, name)) for name, term in self.terms.items()}
 
         def present(part: int) -> dict[str, PyTree]:
@@ -98,6 +99,7 @@ def make_objective(section: Mapping[str, Any], spec: TermSpec) -> Objective:
     """
     if not section:
         raise ValueError("an objective needs at least one term")
+    # Everything is checked here, before a step is compiled.
     terms, weights = {}, {}
     for name, given in section.items():
         weight = _weight(name, given)
@@ -136,6 +138,7 @@ def bind_term(given: Mapping[str, Any], spec: TermSpec) -> BoundTerm:
         named = {"term": given["term"], **options}
         return call_with_options(build, named, "term", spec, key="term")
     fields = [field for field in dataclasses.fields(build) if field.name != "weight"]
+    # A field without a default is an option that must be given.
     known = {
         field.name: field.default is dataclasses.MISSING
         and field.default_factory is dataclasses.MISSING

@@ -38,6 +38,7 @@ class Window:
         Raises:
           Diverged: naming the model, the step and the term.
         """
+        # One transfer for all metrics of a step; float64, so that long windows don't lose digits.
         numbers: Any = jax.tree.map(
             lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics))
         )
@@ -56,6 +57,7 @@ class Window:
 
     def close(self) -> dict[str, dict[str, float]]:
         """Returns model -> metric -> mean over the window, which then begins anew."""
+        # Sums and counts were kept apart, so the mean weighs every example alike.
         means = {
             name: {
                 term: float(value.value()) if isinstance(value, Mean) else float(value) / self.steps
@@ -82,6 +84,7 @@ class Intervals:
     log: int
 
     def __post_init__(self) -> None:
+        # An interval of 0 would divide by zero only at the first step.
         for name, value in (("save", self.save), ("log", self.log)):
             if value < 1:
                 raise ValueError(f"{name} interval must be at least 1 step, got {value}")
@@ -142,6 +145,7 @@ def train(
         checkpoints.save(step, state, meta, scores and _means(scores))
 
     while step < intervals.total:
+        # Dispatch returns at once; the metrics of the step before are looked at meanwhile.
         state, metrics = advance(state, next(batches))
         settle()
         step, pending = step + 1, (step + 1, metrics)
@@ -151,15 +155,18 @@ def train(
             at_interval(step, intervals.log, intervals.total),
         )
         ending = step < intervals.total and stop.asked(agree=log_due)
+        # What is logged or saved must include this step, so its metrics are waited for.
         if due or log_due or ending:
             settle()
             pending = None
         if log_due:
             values = window.close()
             for name, rate in learning_rates.items():
+                # The rate of the step that was just taken; the schedule counts from 0.
                 values[name]["learning_rate"] = float(rate(step - 1))
             report(step, values, writers, progress)
         if due:
+            # Checkpoints are ranked by the selection split, never by what is reported.
             scores = evaluate(state)
             selection = {
                 name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()
@@ -198,6 +205,7 @@ def report(
     progress: StepProgress | None,
 ) -> None:
     """Writes values by model, and shows them; those of several models under the models' names."""
+    # Several models share one line, so their values are told apart by name.
     shown = {}
     for name, record in writers.items():
         finite = {key: value for key, value in values[name].items() if math.isfinite(value)}

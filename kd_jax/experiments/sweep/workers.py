@@ -56,6 +56,7 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
     try:
         while waiting or running:
             require_going_on(stop)
+            # A run begins when the teachers that it restores are finished and a device is free.
             for run in [run for run in waiting if run.needs <= ended][: len(free)]:
                 waiting.remove(run)
                 device = free.pop(0)
@@ -88,6 +89,7 @@ def require_going_on(stop: StopSignal) -> None:
 
 def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
     log.info("%s begins on device %s", run.name, device)
+    # A process of its own reads jax's settings from the environment only.
     settings = {name.upper(): getattr(jax.config, name) for name in INHERITED}
     environment = os.environ | {
         name: str(value) for name, value in settings.items() if value is not None
@@ -101,6 +103,7 @@ def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
         str(folder / run.name),
     ]
     with (folder / f"{run.name}.log").open("a") as output:
+        # The process sees one device, and calls it number 0.
         environment["CUDA_VISIBLE_DEVICES"] = str(device)
         return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
@@ -110,6 +113,7 @@ def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverge
     if status == 0:
         log.info("%s is finished", run.name)
         return json.loads((folder / run.name / "results.json").read_text())
+    # The last line is the error that the run's command prints.
     output = folder / f"{run.name}.log"
     last = (output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
     if status == DIVERGED:
@@ -123,6 +127,7 @@ def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverge
 
 def _main(config: str, workdir: str) -> int:
     """Runs in a run's own process."""
+    # Other libraries' messages would bury the run's own in its log.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("kd_jax").setLevel(logging.INFO)
     try:

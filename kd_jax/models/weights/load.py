@@ -47,6 +47,7 @@ def path_of(name: str) -> pathlib.Path:
             f" nor {hub.PREFIX}OWNER/MODEL"
         )
     package, folder, install = PACKAGES[name]
+    # Located without importing it: the package may need libraries that aren't here.
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise ValueError(f"pretrained model {name!r} is not installed; install it with: {install}")
@@ -102,8 +103,10 @@ def load(
         raise ValueError(
             f"{source.owner} has neither a classifier nor id2label in config.json; say num_classes"
         )
+    # What the caller says wins over what the folder says.
     options = source.options | overrides
     scan = options.pop("scan", False)
+    # Scanned blocks are stacked after loading, since published weights come block by block.
     module = registry.build(options | {"num_classes": classes})
     variables = _variables(source, module, classes, seed)
     if keep_layers is not None:
@@ -119,6 +122,7 @@ def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[
     example = _example(module, source)
     expected: Any = jax.eval_shape(lambda key: module.init(key, **example), jax.random.key(0))
     leaves: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
+    # Every leaf of ours must be found, with its shape, and every tensor must be used.
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     tensors, fresh = dict(source.tensors), {}
     for head in source.layout.heads:
