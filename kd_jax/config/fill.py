@@ -23,10 +23,13 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     filled = {key: copy.deepcopy(DEFAULTS[key]) for key in ("seed", "dtype", "evaluations")}
     filled |= copy.deepcopy(dict(config))
+    # The shortest config names a dataset and nothing else of it.
     if isinstance(filled.get("data"), str):
         filled["data"] = {"name": filled["data"]}
+    # These sections are filled level by level.
     for section in SECTIONS:
         filled[section] = merge(DEFAULTS[section], filled.get(section, {}))
+    # Only the first level: the options of an optimizer belong to its name.
     filled["training"] = fill_training(merge(DEFAULTS["training"], filled.get("training", {}), 1))
     for section in (filled, *sections_of(filled.get("models"))):
         if "view" in section:
@@ -66,6 +69,7 @@ def _fill_models(config: dict[str, Any]) -> dict[str, Any]:
 def to_dict(value: Any) -> Any:
     """Returns nested dicts with tuples for the lists of JSON; references are resolved."""
     if isinstance(value, ConfigDict):
+        # References must become values first, since a dict holds none.
         resolved: Any = value.copy_and_resolve_references()
         return to_dict(ConfigDict(resolved).to_dict())
     if isinstance(value, Mapping):
@@ -86,6 +90,7 @@ def fill_training(training: Any) -> Any:
     for key, common in FREE_OF_NAME.items():
         given, known = training.get(key), DEFAULTS["training"][key]
         if isinstance(given, Mapping):
+            # Another optimizer has other options, so it takes over what all of them have.
             if given.get("name", known["name"]) != known["name"]:
                 known = {name: known[name] for name in common}
             filled[key] = {**known, **given}
@@ -99,6 +104,7 @@ def fill_view(view: Any) -> Any:
     if "tokenizer" in view:
         return {"max_length": TEXT_VIEW["max_length"], **view}
     size = view.get("size")
+    # In Python True is an int.
     square = isinstance(size, int) and not isinstance(size, bool)
     return {**IMAGE_VIEW, **view} | ({"size": (size, size)} if square else {})
 

@@ -46,6 +46,7 @@ def difference(ours: Any, theirs: Any) -> str:
     """Returns the paths at which two sections differ, or two values themselves, for a message."""
     if not isinstance(ours, Mapping):
         return f"{ours!r} and {theirs!r}"
+    # By path, so that a message can name the very key.
     left, right = flatten(ours), flatten(theirs)
     return ", ".join(
         sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
@@ -58,6 +59,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       config: resolved; a key that is absent counts as its default.
     """
+    # A config saved before a key existed must hash as it did.
     resolved = fill_resolved(config) if "models" in config else config
     flat = flatten(resolved)
     return {
@@ -70,6 +72,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_absent(path: str, value: Any, config: Mapping[str, Any]) -> bool:
     """Tells whether a key has a value that its absence means as well."""
+    # Keys of a model are listed in `ABSENT` without the model's name.
     kind, *rest = path.split(".")
     if kind == "models" and len(rest) > 1:
         if "like" in config["models"][rest[0]]:

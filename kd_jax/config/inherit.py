@@ -107,10 +107,12 @@ def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) ->
         other = section["like"]
         if not isinstance(other, str) or other not in models:
             raise ValueError(f"models.{name}.like names {other!r}; there are {', '.join(models)}")
+        # The chain is remembered, so that a circle is named whole.
         if other in (*asked_by, name):
             raise ValueError(
                 f"models.{name}.like goes in a circle: {' -> '.join((*asked_by, name, other))}"
             )
+        # The other model is completed first: it may be `like` a third.
         _complete(models, other, config, (*asked_by, name))
         for key in models[other]:
             if key not in ("like", "restore"):
@@ -130,6 +132,7 @@ def _take_over(section: Any, source: Any, key: str, *, deep: bool) -> None:
     if is_section(value):
         if key not in section:
             section[key] = {}
+        # A section of the model's own stands as it is, save inside `training`, where keys merge.
         elif not is_section(section[key]) or not deep or _is_another(section, key, value):
             return  # None takes over nothing: `mixing=None` where the others mix.
         for inner in value:

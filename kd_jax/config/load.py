@@ -27,8 +27,10 @@ def find_config(name: str) -> Path:
     Raises:
       ValueError: naming what exists.
     """
+    # A file of the user's wins over a shipped config of the same name.
     if Path(name).is_file() and name.endswith(".py"):
         return Path(name)
+    # The same commands work in a checkout and with an installed wheel.
     stem = Path(name).name.removesuffix(".py")
     shipped = {file.stem: file for folder in SHIPPED for file in sorted(folder.glob("*.py"))}
     if name in (stem, f"{stem}.py", f"configs/{stem}.py") and stem in shipped:
@@ -55,12 +57,14 @@ def load_config(argument: str, *, smoke: bool = False) -> ConfigDict:
     """
     name, _, variant = argument.partition(":")
     file = find_config(name)
+    # "smoke" is a variant that we add; the file sees the rest.
     words = [word for word in variant.split(",") if word]
     if words and words[-1] == SMOKE:
         words, smoke = words[:-1], True
     config = call_config(file, ",".join(words))
     if not isinstance(config, ConfigDict):
         config = ConfigDict(dict(config))
+    # Filled before models inherit, so that they inherit the defaults too.
     config = ConfigDict(fill(config.to_dict()))
     if smoke:
         shrink(config)
@@ -73,6 +77,7 @@ def call_config(file: Path, variant: str) -> Any:
     Raises:
       ValueError: if the file has no such function, or no such variant.
     """
+    # By path, so that the file needs no package and may lie anywhere.
     spec = importlib.util.spec_from_file_location("kd_jax_config", file)
     assert spec is not None, "a Python file has a spec"
     assert spec.loader is not None, "a Python file has a loader"
@@ -80,6 +85,7 @@ def call_config(file: Path, variant: str) -> Any:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{file} has no function get_config")
+    # A get_config without parameters has no variants to choose from.
     takes_variant = bool(inspect.signature(module.get_config).parameters)
     if variant and not takes_variant:
         raise ValueError(f"unknown variant {variant!r} of {file}; there is {SMOKE!r}")

@@ -23,7 +23,9 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], li
     waiting = list(arguments)
     while waiting:
         argument = waiting.pop(0)
+        # One or two hyphens, as absl accepts them.
         name, equals, value = argument.lstrip("-").partition("=")
+        # What isn't for the config goes on to the parser of flags.
         if not (argument.startswith("-") and name.startswith("config.")):
             rest.append(argument)
             continue
@@ -51,12 +53,14 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     *sections, key = path.split(".")
     section: Any = config
     for number, name in enumerate(sections):
+        # A key that doesn't exist would otherwise be added, and never read.
         if not isinstance(section, ConfigDict) or name not in section:
             _refuse(section, ".".join(sections[:number]), name)
         section = section[name]
     if not isinstance(section, ConfigDict) or key not in section:
         _refuse(section, ".".join(sections), key)
     value = _converted(path, text, section[key])
+    # Types were compared above, with a message that names the key.
     with section.unlocked(), section.ignore_type():
         section[key] = value
 
@@ -71,6 +75,7 @@ def _converted(path: str, text: str, current: Any) -> Any:
     """Converts a text to the type that the key's present value suggests."""
     key = path.rpartition(".")[2]
     if isinstance(current, str):
+        # A column's name is a text; several of them are a tuple.
         if key in TUPLES and "," in text:
             return tuple(part.strip() for part in text.split(","))
         return None if text in ("None", "none") and key == "dir" else text
@@ -82,6 +87,7 @@ def _converted(path: str, text: str, current: Any) -> Any:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not number and not isinstance(value, tuple):
             raise ValueError(f"{path} must be a number, got {text!r}")
+        # Hashes and checks tell 3 from 3.0, so numbers keep the kind of the default.
         if isinstance(current, float) and isinstance(value, int) and number:
             value = float(value)
         elif isinstance(value, float) and value.is_integer() and number:
@@ -97,12 +103,14 @@ def _converted(path: str, text: str, current: Any) -> Any:
 def parse(text: str) -> Any:
     """Reads a value: a Python literal, a word of `WORDS`, values between commas, or a text."""
     stripped = text.strip()
+    # Shells and JSON users write `true` and `null`, Python users `True` and `None`.
     if stripped.lower() in WORDS:
         return WORDS[stripped.lower()]
     try:
         return ast.literal_eval(stripped)
     except (ValueError, SyntaxError):
         pass
+    # Brackets need quoting in a shell; commas alone don't.
     if "," in stripped and not stripped.startswith(("(", "[", "{")):
         return tuple(parse(part) for part in stripped.split(",") if part.strip())
     return text

@@ -65,6 +65,7 @@ class Section:
         for key, rule in rules.items():  # What others inherit comes first, and is blamed.
             if key in value:
                 rule.check(value[key], f"{path}.{key}" if path else key)
+        # Only when every key is right by itself can they be compared.
         together = getattr(self.schema, "check_together", None)
         if together is not None:
             together(value, path)
@@ -84,6 +85,7 @@ class Each:
         """Raises a ValueError if it is no section, or for the first value that isn't allowed."""
         _require_section(value, path)
         for name, inner in value.items():
+            # Names become folders and keys of JSON.
             if not isinstance(name, str):
                 raise ValueError(f"{path} must have names as keys, got {name!r}")
             self.rule.check(inner, f"{path}.{name}")
@@ -105,6 +107,7 @@ class Named:
         if "name" not in value:
             raise ValueError(f"{path} needs option 'name'; there are {', '.join(self.schemas)}")
         one_of(*self.schemas).check(value["name"], f"{path}.name")
+        # The name decides which options exist, so it is checked first.
         options = {key: inner for key, inner in value.items() if key != "name"}
         Section(self.schemas[value["name"]]).check(options, path)
 
@@ -122,6 +125,7 @@ class Options:
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError if it is no section, names nothing or holds NaN or infinity."""
         _require_section(value, path)
+        # Without one of these the other room could only say that everything is unknown.
         if not any(key in value for key in self.needs):
             raise ValueError(f"{path} needs option {' or '.join(map(repr, self.needs))}")
         for key in self.needs:
@@ -213,6 +217,7 @@ MAPPING = Value("a section", lambda value: isinstance(value, Mapping))
 @functools.cache
 def _fields(schema: type) -> tuple[dict[str, bool], dict[str, Rule]]:
     """Returns a schema's keys: whether each is required, and its rule."""
+    # Rules are metadata of the annotations, which are dropped by default.
     hints = typing.get_type_hints(schema, include_extras=True)
     fields = [field for field in dataclasses.fields(schema) if field.name in hints]
     required = {
@@ -227,6 +232,7 @@ def _rule(hint: Any) -> Rule:
     """Returns the rule of an annotation: a dataclass is a section, else it is annotated with its
     rule.
     """
+    # A dataclass in place of a rule nests one section in another.
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return Section(hint)
     annotated: Any = hint

@@ -51,6 +51,7 @@ def output_rows(
 ) -> dict[str, jax.Array]:
     """Computes what one batch adds to the table: vectors by example, their `index` and `valid`."""
     output = network(variables, batch)
+    # One vector an example is small; a feature map a token or pixel is not.
     rows = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
     rows |= {
         "logits": output.logits,
@@ -67,6 +68,7 @@ def outputs(
 
     By `network` in place of its own if given.
     """
+    # A batch that all devices can share, and large enough to be fast.
     size = int(np.lcm(64, context.parallel.devices))
     batches = context.datasets.evaluation_batches(source, list(model.views), size)
     compiled = context.parallel.evaluate(partial(output_rows, network=network or model.network))
@@ -102,6 +104,7 @@ def compute(
     for number, batch in enumerate(batches, start=1):
         rows = {key: np.asarray(value) for key, value in compiled(variables, {}, batch).items()}
         index, valid = rows.pop("index"), rows.pop("valid")
+        # Only the first batch tells which outputs there are and how wide.
         if progress is None:
             size = len(valid)
             progress = StepProgress(
@@ -112,6 +115,7 @@ def compute(
                 for key, value in rows.items()
             }
         for key, value in rows.items():
+            # By position, so that the order of the batches doesn't matter.
             table[key][index[valid]] = value[valid]
         progress.advance(number)
         if stop.asked(agree=number % 100 == 0):
@@ -148,6 +152,7 @@ def load(path: Path, examples: int) -> Table | None:
     except (OSError, SafetensorError) as error:
         log.warning("%s can't be read (%s); it is computed again", path, error)
         return None
+    # Wrong outputs would teach wrongly, and nobody would notice.
     if stored != _checksum(table) or any(len(column) != examples for column in table.values()):
         log.warning("%s is damaged; it is computed again", path)
         return None

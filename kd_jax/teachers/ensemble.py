@@ -54,6 +54,7 @@ class Ensemble:
         `NAME/FEATURE` of each member, and `pooled`, all members' side by side.
         """
         outputs = {name: member(variables[name], batch) for name, member in self.members.items()}
+        # Members may name their features alike, so each gets its member's name.
         features = {
             f"{name}/{key}": value
             for name, out in outputs.items()
@@ -64,6 +65,7 @@ class Ensemble:
             pooled = [out.features["pooled"] for out in outputs.values()]
             dtype = jnp.result_type(*pooled)
             features["pooled"] = jnp.concatenate([x.astype(dtype) for x in pooled], axis=-1)
+        # Members may compute in different dtypes.
         logits = at_least_float32(*(output.logits for output in outputs.values()))
         scaled = jnp.stack(
             [z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)]
@@ -73,11 +75,14 @@ class Ensemble:
     def combined(self, scaled: jax.Array, batch: Batch) -> jax.Array:
         """Combines `[M, B, K]` to `[B, K]`."""
         weights = jnp.asarray(self.weights, scaled.dtype)[:, None, None]
+        # Cheapest, and right only where the members' logits have one scale.
         if self.combine == "mean_logits":
             return jnp.sum(weights * scaled, axis=0)
         log_p = jax.nn.log_softmax(scaled)
         if self.combine == "mean_probabilities":
+            # The logarithm of the mean probability, without leaving logarithms.
             return jax.nn.logsumexp(log_p + jnp.log(weights), axis=0)
+        # The member that is surest of its class answers.
         merit = jnp.max(log_p, axis=-1)
         if self.combine == "least_loss":
             loss = jnp.stack([losses.cross_entropy(z, jnp.asarray(batch.labels)) for z in scaled])
@@ -95,8 +100,5 @@ def knows_labels(network: Any) -> bool:
 
 
 def without_labels(network: Any) -> Any:
-    """Returns the same for who must not know the label: routed by confidence instead.
-
-    No member that is an ensemble knows it either.
-    """
+    """Returns a network as it may be evaluated: one that doesn't know the labels."""
     return network.without_labels() if isinstance(network, Ensemble) else network

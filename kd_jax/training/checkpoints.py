@@ -91,6 +91,7 @@ class Checkpoints:
             )
         self.directory = directory.resolve()
         self._policy = KeepLatestAndBest(keep_latest, keep_best)
+        # The policy is asked by Orbax after each save; it never looks at Orbax's own metrics.
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
         self._remove_leftovers()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -100,6 +101,7 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """Removes what a kill inside a save left, before Orbax reads anything."""
         if jax.process_index() == 0:
+            # Half a checkpoint is of no use, and Orbax would list it.
             for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         if jax.process_count() > 1:
@@ -132,6 +134,7 @@ class Checkpoints:
         Raises:
           CheckpointError: if the one before could not be written (a full disk, say).
         """
+        # Description and checksums are sealed by a checksum of their own.
         body = json.dumps(
             {
                 **meta,
@@ -149,6 +152,8 @@ class Checkpoints:
         if metrics:
             self._policy.metrics[step] = {**metrics, "step": step}
         try:
+            # An error of the save before this one comes out here, since writing goes on in the
+            # background.
             begun = self._manager.save(step, args=args)
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
@@ -193,11 +198,14 @@ class Checkpoints:
           CheckpointError: if a checkpoint belongs to another model or config, or if all are
             damaged.
         """
+        # The newest first: each step back costs training time.
         found = self.steps()
         for step in reversed(found):
             try:
                 restored = self.restore(step, template)
             except DamagedCheckpoint as error:
+                # The list is read anew, since a damaged checkpoint may have been discarded
+                # meanwhile.
                 older = [s for s in self.steps() if s < step]
                 following = (
                     f"falling back to step {older[-1]}" if older else "there is no older one"
@@ -245,6 +253,7 @@ class Checkpoints:
         """
         where = f"checkpoint {self.directory / str(step)}"
         meta = self._meta(step, where)
+        # Another model's checkpoint isn't damaged, and must not be stepped over in silence.
         self._check_structure(meta["leaves"], describe(template), where)
         abstract = jax.tree.map(_abstract, template)
         try:
@@ -252,6 +261,7 @@ class Checkpoints:
             state = self._manager.restore(step, args=args)["state"]
         except DAMAGE as error:
             raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
+        # What was read is compared with what was in memory when it was saved.
         for path, checksum in checksums(state).items():
             if checksum != meta["checksums"][path]:
                 raise DamagedCheckpoint(f"{where} is damaged: the checksum of {path} differs")

@@ -19,9 +19,11 @@ def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
     """Returns [bins, 3]: examples, sum of confidences and number right, by bin of confidence."""
     probabilities = jax.nn.softmax(logits)
     confidence = jnp.max(probabilities, axis=-1)
+    # Of a soft label the largest class is the right one.
     labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
     counted = (batch.valid & batch.label_valid).astype(logits.dtype)
     right = (jnp.argmax(logits, axis=-1) == labels) * counted
+    # Bins are open on the left, so a confidence of exactly 1 falls into the last one.
     bins = jnp.clip(
         jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1
     )
@@ -61,6 +63,7 @@ def eval_step(
     """
     logits = forward(variables, batch).logits
     labelled = batch.valid & batch.label_valid
+    # Rows that only fill the batch may hold anything, also what gives infinity.
     nats = jnp.where(labelled, losses.cross_entropy(logits, jnp.asarray(batch.labels)), 0)
     sums: dict[str, Any] = {
         "accuracy": accuracy(logits, batch),
@@ -69,6 +72,7 @@ def eval_step(
     }
     for name, teacher in teachers.items():
         teacher_logits = teacher(batch).logits
+        # Agreement with a teacher needs no label.
         count = jnp.sum(batch.valid)
         same = (jnp.argmax(logits, axis=-1) == jnp.argmax(teacher_logits, axis=-1)) & batch.valid
         kl = losses.soft_target_kl(logits, teacher_logits, temperature=1.0)

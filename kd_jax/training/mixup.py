@@ -100,6 +100,7 @@ class Mixing:
         """
         rows = len(batch.valid)
         together = batch if axis_name is None else jax.lax.all_gather(batch, axis_name, tiled=True)
+        # Every device draws for the whole microbatch, so that layouts agree.
         mix = self.draw(key, len(together.valid))
         if axis_name is not None:
             first = jax.lax.axis_index(axis_name) * rows
@@ -108,6 +109,7 @@ class Mixing:
         labels = _weighted(
             mix.weight, *(self._soft(jnp.asarray(x.labels)) for x in (batch, partner))
         )
+        # A row that kept itself whole needs nothing of its partner.
         pure = mix.weight == 1
         return Batch(
             index=batch.index,
@@ -145,6 +147,7 @@ def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Arra
         return _weighted(mix.weight, jnp.asarray(images), jnp.asarray(others))
     _, height, width, _ = images.shape
     top, bottom, left, right = (mix.box[:, i, None] for i in range(4))
+    # Pixels' centers, in shares of the side.
     y, x = ((jnp.arange(size)[None] + 0.5) / size for size in (height, width))
     inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
     return jnp.where(inside[..., None], others, images)
