@@ -112,6 +112,7 @@ class Vgg(nn.Module):
         x = flattened(x) if flat else jnp.mean(x, axis=(1, 2))
         drop = Dropout(self.dropout, deterministic=not train)
         for i, width in enumerate(self.head):
+            # The published network drops after each hidden layer, and never the flattened map.
             inputs = x if flat and i == 0 else drop(x)
             x = nn.relu(
                 nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(inputs)
@@ -124,6 +125,7 @@ class Vgg(nn.Module):
         self, x: Float[jax.Array, "b h w c"], i: int, features: dict[str, jax.Array], **options
     ) -> jax.Array:
         """Applies stage `i`, and enters its features: `[B, H, W, C]` -> `[B, H / 2, W / 2, C']`."""
+        # BatchNorm makes a bias superfluous, but published weights have one.
         bias = self.keep_bias or not self.batch_norm
         before, margin = x, None
         for j in range(CONVOLUTIONS[self.depth][i]):
@@ -131,6 +133,7 @@ class Vgg(nn.Module):
             layer = Convolution(channels, self.batch_norm, bias, name=f"conv_{i}_{j}")
             before, margin = layer(x, **options)
             x = nn.relu(before)
+        # Losses on responses read the map before the ReLU, and its margin.
         features[f"block_{i}_preact"] = before
         if margin is not None:
             features[f"block_{i}_preact_margin"] = margin
@@ -190,6 +193,7 @@ def flattened(x: Float[jax.Array, "b h w c"]) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, C * 7 * 7]`: averaged into 7x7, then by channel, height,
     width.
     """
+    # The published head flattens 7x7 positions, whatever the size of the pictures.
     if x.shape[1:3] != (SIDE, SIDE):
         dtype = normalization.at_least_float32(x.dtype)
         rows, columns = (jnp.asarray(_windows(size), dtype) for size in x.shape[1:3])
@@ -205,6 +209,7 @@ def _windows(size: int) -> np.ndarray:
     """
     windows = np.zeros((SIDE, size))
     for i in range(SIDE):
+        # Windows as in PyTorch's adaptive pooling: they overlap where 7 doesn't divide the side.
         first, end = i * size // SIDE, -(-(i + 1) * size // SIDE)
         windows[i, first:end] = 1 / (end - first)
     return windows

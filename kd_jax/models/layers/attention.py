@@ -28,6 +28,7 @@ def attend(
     size = triple // 3 // heads
     parts = qkv.reshape(batch, length, 3, heads, size)
     query, key, value = parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
+    # Scores are summed in float32: in bfloat16 softmax would confuse close ones.
     dtype = normalization.at_least_float32(qkv.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=dtype) * size**-0.5
     # The smallest finite number, not -inf: softmax over a row without any valid token would be NaN.
@@ -42,6 +43,7 @@ def attend(
     )
     context = (context / jnp.sum(powers, axis=-1, keepdims=True)).astype(qkv.dtype)
     context = jnp.swapaxes(context, 1, 2).reshape(batch, length, heads * size)
+    # Losses on relations read these; without such a loss they cost nothing.
     by_head = {"query": query, "key": key, "value": value}
     return context, {"attention": scores} | {
         name: jnp.swapaxes(x, 1, 2) for name, x in by_head.items()

@@ -51,6 +51,7 @@ class Block(nn.Module):
         """
         width = x.shape[-1]
         drop = Dropout(self.dropout, deterministic=not self.train)
+        # BERT normalizes after each sum, ViT before each layer.
         before, after = self._norms("attention_norm")
         # One matmul for queries, keys and values saves about an eighth of the forward pass.
         context, features = attention.attend(
@@ -85,6 +86,7 @@ def run_blocks(
     Returns:
       The last block's `[B, T, D]`, and each block's features, `attention_0` and so on.
     """
+    # Inside a scan nothing can be shared anyway, so XLA need not be kept from it.
     block: Any = nn.remat(Block, prevent_cse=not scan) if remat else Block
     if scan:
         lifting: dict[str, Any] = {
@@ -92,6 +94,7 @@ def run_blocks(
             "split_rngs": {"params": True, "dropout": True},
             "in_axes": nn.broadcast,
         }
+        # One block is compiled for all layers; compile time no longer grows with depth.
         stack = nn.scan(block, length=layers, **lifting)
         x, stacked = stack(name=STACK, **options)(x, mask)
         return x, {
@@ -107,6 +110,7 @@ def run_blocks(
 def stack_blocks(params: PyTree) -> PyTree:
     """Parameters with `block_0`, ... as a scanned stack keeps them."""
     blocks = [params[f"block_{i}"] for i in range(count_blocks(params))]
+    # Embeddings and heads stay as they are.
     others = {name: leaf for name, leaf in params.items() if not name.startswith("block_")}
     return others | {STACK: jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)}
 
@@ -137,6 +141,7 @@ def select_blocks(
     """
     params = variables["params"]
     count = count_blocks(params) if hasattr(module, "layers") else 0
+    # Blocks in another order than they were trained in are no smaller teacher.
     if not keep or list(keep) != sorted(set(keep)) or not all(0 <= i < count for i in keep):
         raise ValueError(
             f"keep_layers must be rising numbers of the {count} transformer blocks, got"

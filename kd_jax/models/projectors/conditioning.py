@@ -52,6 +52,7 @@ class Condition:
 
     def init(self, key: jax.Array) -> PyTree:
         """Returns the map's parameters, with which every signal is 0."""
+        # At zero the student starts as if it had no condition.
         example = jnp.zeros((1, self.width), self.dtype)
         return cast(starting_at_zero(self.mapping.init(key, example)["params"]), self.dtype)
 
@@ -70,6 +71,8 @@ class Condition:
           rows: B; under pmap the device's.
           axis_name: pmap's axis, None under jit.
         """
+        # Drawn for the whole microbatch, so that one device and eight withhold from the same
+        # examples.
         everyone = rows if axis_name is None else rows * jax.lax.axis_size(axis_name)
         drawn = jax.random.bernoulli(fold_name(key, CONDITION), 1 - self.drop, (everyone,))
         if axis_name is None:
@@ -136,6 +139,7 @@ def make_condition(
         doesn't exist or normalizes by the batch, or a term by the name that the map has in a
         checkpoint.
     """
+    # Everything that could be meant, so that the message can list it.
     shapes = dict.fromkeys((LOGITS, PROBABILITIES), taught.logits.shape)
     shapes |= {name: feature.shape for name, feature in taught.features.items()}
     vectors = ", ".join(sorted(name for name, found in shapes.items() if len(found) == 2))
@@ -151,6 +155,7 @@ def make_condition(
             f" of {teacher!r} has shape"
         )
         raise ValueError(f"{wanted} {shapes[output]}; there are {vectors}")
+    # One number for each pixel, or for each dimension of the word embeddings.
     mapping = build_projector(spec["map"], math.prod(shape))
     if mapping.normalizes:  # pyright: ignore[reportAttributeAccessIssue]
         fitting = ", ".join(
@@ -160,6 +165,7 @@ def make_condition(
             f"condition.map {spec['map']!r} normalizes by the batch, so only in training; use"
             f" {fitting}"
         )
+    # The map's parameters lie beside those of the terms, under this name.
     if CONDITION in terms:
         raise ValueError(f"a term of its objective can't be named {CONDITION!r} beside a condition")
     return Condition(

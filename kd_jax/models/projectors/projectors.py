@@ -103,6 +103,7 @@ class Connector(nn.Module):
         """Maps `[B, ..., D]` to `[B, ..., width]`; the keywords are those of
         `normalization.BatchNorm`.
         """
+        # BatchNorm adds a bias of its own.
         x = nn.Dense(self.width, use_bias=False, name="dense")(_cast(self, features))
         x = normalization.BatchNorm(name="norm")(x, train=True, where=where, axis_name=axis_name)
         return nn.relu(x) if self.rectified else x
@@ -136,6 +137,7 @@ def build_projector(name: str, width: int) -> nn.Module:
     Raises:
       ValueError: if there is no such mapping, or the width is not a positive whole number.
     """
+    # Refused by name here; a constructor would say less.
     if name not in PROJECTORS:
         raise ValueError(f"no mapping {name!r}; there are {sorted(PROJECTORS)}")
     if not isinstance(width, numbers.Integral) or isinstance(width, bool) or width < 1:

@@ -151,8 +151,10 @@ class Encoder(nn.Module):
             norm_first=False,
             train=train,
         )
+        # Sentence encoders average their tokens; classifiers read the first one.
         pooled = self._pool(x, drop) if self.pooling == "cls" else masked_mean(x, mask)
         features |= {"embeddings": embeddings, "pooled": pooled}
+        # The tied head is large, and only language modelling reads it.
         if self.language_head:
             features["vocabulary_logits"] = self._predict_tokens(x, words)
         logits = transformer.dense(self.num_classes, "classifier")(drop(pooled))
@@ -167,6 +169,7 @@ class Encoder(nn.Module):
     ) -> jax.Array:
         """Computes the normalized sum of word, position and type embeddings, `[B, T, width]`."""
         length = input_ids.shape[1]
+        # jax would clamp the index and give late tokens one position.
         if length > self.max_positions:
             raise ValueError(
                 f"the encoder has {self.max_positions} positions, got texts of {length} tokens"
@@ -179,6 +182,7 @@ class Encoder(nn.Module):
         first = FAMILIES[self.family].first_position
         x = words(input_ids)
         if self.type_vocabulary:
+            # A single text is all of type 0; RoBERTa has a table of one row.
             unread = token_type_ids is None or self.type_vocabulary == 1
             types = jnp.zeros_like(input_ids) if unread else token_type_ids
             x = x + self._table(self.type_vocabulary, "type_embeddings")(types)
@@ -202,12 +206,14 @@ class Encoder(nn.Module):
 
     def _pool(self, x: Float[jax.Array, "b t d"], drop: Dropout) -> jax.Array:
         family = FAMILIES[self.family]
+        # The families differ only here and in the pooler's activation.
         first = drop(x[:, 0]) if family.drops_before_pooler else x[:, 0]
         return family.pooler(transformer.dense(self.width, "pooler")(first))
 
     def _predict_tokens(self, x: Float[jax.Array, "b t d"], words: nn.Embed) -> jax.Array:
         x = transformer.gelu(transformer.dense(words.features, "language_dense")(x))
         x = transformer.layer_norm(self.layer_norm_epsilon, "language_norm")(x)
+        # The projection is the word embedding itself; only the bias is of its own.
         bias = self.param("language_bias", nn.initializers.zeros, (self.vocabulary_size,))
         logits = words.attend(x) + bias[None, None]
         return logits.astype(normalization.at_least_float32(logits.dtype))
@@ -220,6 +226,7 @@ def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
     """
     if not first:
         return jnp.arange(input_ids.shape[1])[None]
+    # RoBERTa counts positions from its padding token on, and padding has none.
     counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
     return jnp.cumsum(counts, axis=1) * counts + first - 1
 
@@ -238,6 +245,7 @@ def masked_mean(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> jax
     """Averages `x` `[B, T, D]` over the tokens where `mask` is true: `[B, D]`; 0 where there is
     none.
     """
+    # Sums of hundreds of tokens lose digits in bfloat16.
     dtype = normalization.at_least_float32(x.dtype)
     total = jnp.sum(jnp.where(mask[:, :, None], x.astype(dtype), 0), axis=1)
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=dtype)

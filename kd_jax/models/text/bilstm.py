@@ -72,6 +72,7 @@ class BiLstm(nn.Module):
           ValueError: if shapes differ or `token_type_ids` are given.
         """
         bag_of_embeddings.refuse_pairs("bilstm", token_type_ids)
+        # The backward pass must start at a text's last token, not in its padding.
         lengths = jnp.sum(bert.as_mask(input_ids, attention_mask), axis=1, dtype=jnp.int32)
         drop = Dropout(self.dropout, deterministic=not train)
         x = nn.Embed(self.vocabulary_size, self.width, name="word_embeddings")(input_ids)
@@ -80,6 +81,7 @@ class BiLstm(nn.Module):
         for i in range(self.layers):
             last, x = self._read_both_ways(drop(x), lengths, f"{i}")
             features[f"block_{i}"] = x
+        # An empty text has read nothing; its state would be that of a padding token.
         x = features["last_states"] = jnp.where(lengths[:, None] > 0, last, 0)
         for i, width in enumerate(self.head):
             x = nn.relu(

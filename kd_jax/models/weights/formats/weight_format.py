@@ -98,6 +98,7 @@ def read(
     Raises:
       ValueError: naming what is missing, misshapen or left over.
     """
+    # Every tensor is accounted for, so that no part of a network is left random in silence.
     used = {name for leaf in shapes for name in layout.sources(leaf)}
     if missing := sorted(used - set(tensors)):
         hint = (
@@ -107,6 +108,7 @@ def read(
         )
         raise ValueError(f"{owner} lacks the tensors {missing}{hint}")
     left = sorted(set(tensors) - used)
+    # A language model's head, for example, is no part of a classifier.
     harmless = [name for name in left if name.startswith(layout.unused)] if layout.unused else []
     if extra := sorted(set(left) - set(harmless)):
         raise ValueError(f"{owner} has tensors that belong to nothing in the module: {extra}")
@@ -121,6 +123,7 @@ def read(
 def _assemble(
     names: list[str], tensors: Mapping[str, np.ndarray], shape: tuple[int, ...], owner: str
 ) -> jax.Array:
+    # Our leaf may join several tensors, such as query, key and value.
     part = (*shape[:-1], shape[-1] // len(names))
     for name in names:
         want, tensor = outwards(np.broadcast_to(0.0, part), name).shape, tensors[name]
@@ -137,6 +140,7 @@ def write(layout: WeightFormat, variables: Variables) -> dict[str, np.ndarray]:
     """Turns our variables into a file's tensors, by their full names; the inverse of `read`."""
     tensors = {}
     for leaf, value in flax.traverse_util.flatten_dict(dict(variables), sep="/").items():
+        # Names as the format's own library writes them.
         names = layout.sources(leaf, prefixed=True)
         for name, part in zip(names, np.split(np.asarray(value), len(names), axis=-1), strict=True):
             tensors[name] = np.ascontiguousarray(outwards(part, name))
