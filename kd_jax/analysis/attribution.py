@@ -15,8 +15,8 @@ import numpy as np
 from jax.core import Tracer
 
 from kd_jax.analysis.masking import Masking
+from kd_jax.core import checks
 from kd_jax.core.types import Array, Batch, View
-from kd_jax.losses import checks
 
 LogitsOf = Callable[[Any], jax.Array]
 """A network's logits `[N, K]` of a view, or a `Batch`, of `N` rows, each row by itself."""

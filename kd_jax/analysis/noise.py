@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from kd_jax.core import checks
 from kd_jax.core.types import Array
-from kd_jax.losses import checks
 
 FeaturesOf = Callable[[jax.Array], jax.Array]
 """A network's features `[N, D]` of inputs `[N, ...]`, each row by itself."""

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
-from kd_jax.core.types import Array
-from kd_jax.losses.checks import (
+from kd_jax.core.checks import (
     at_least_float32,
     masked_mean,
     masked_sum,
@@ -14,6 +13,7 @@ from kd_jax.losses.checks import (
     require_equal_shapes,
     require_rank,
 )
+from kd_jax.core.types import Array
 
 
 def _prepare_scores(student_scores: Array, teacher_scores: Array, mask: Array):

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Shaped
 
-from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.checks import (
+from kd_jax.core.checks import (
     as_where,
     at_least_float32,
     einsum,
@@ -22,6 +21,7 @@ from kd_jax.losses.checks import (
     require_rank,
     require_within,
 )
+from kd_jax.core.types import Array, Scalar
 
 
 def info_nce(

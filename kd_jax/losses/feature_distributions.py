@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
-from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.checks import (
+from kd_jax.core.checks import (
     at_least_float32,
     masked_mean,
     masked_sum,
     require_equal_shapes,
     require_positive,
 )
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.pooling import prepare_maps
 
 POSITIONS, ALL = (1, 2), (1, 2, 3)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
+from kd_jax.core.checks import einsum, masked_mean, normalize, require_equal_shapes
 from kd_jax.core.types import Array
-from kd_jax.losses.checks import einsum, masked_mean, normalize, require_equal_shapes
 from kd_jax.losses.pooling import average_pool, prepare_maps
 
 POSITIONS = (1, 2)

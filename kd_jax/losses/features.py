@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from kd_jax.core.checks import normalize, prepare, require_equal_shapes
 from kd_jax.core.types import Array
-from kd_jax.losses.checks import normalize, prepare, require_equal_shapes
 
 
 def hidden_mse(

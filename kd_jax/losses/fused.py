@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
-from kd_jax.core.types import Array, Scalar
-from kd_jax.losses import fused_gradients
-from kd_jax.losses.checks import (
+from kd_jax.core.checks import (
     at_least_float32,
     require_floating,
     require_positive,
     require_within,
 )
+from kd_jax.core.types import Array, Scalar
+from kd_jax.losses import fused_gradients
 
 CHUNK = 128
 """Tokens whose logits are held at a time, at most, unless told otherwise."""

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Shaped
 
-from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.checks import (
+from kd_jax.core.checks import (
     as_where,
     einsum,
     masked_mean,
@@ -19,6 +18,7 @@ from kd_jax.losses.checks import (
     safe_norm,
     safe_sqrt,
 )
+from kd_jax.core.types import Array, Scalar
 from kd_jax.losses.logits import divergence, log_predictions
 
 EPSILON = 1e-8

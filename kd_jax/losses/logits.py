@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.checks import (
+from kd_jax.core.checks import (
     at_least_float32,
     prepare,
     require_equal_shapes,
@@ -16,6 +15,7 @@ from kd_jax.losses.checks import (
     require_positive,
     require_within,
 )
+from kd_jax.core.types import Array, Scalar
 
 
 def cross_entropy(
@@ -245,7 +245,7 @@ def skew_reverse_kl(
 ) -> Float[jax.Array, "*b"]:
     """Computes the skewed reverse KL, `KL(q || (1 - a) p + a q)`.
 
-    Arguments, result, errors and source as in `skew_kl`.
+    Arguments, result, errors and source as `skew_kl`.
     """
     require_within(alpha, 0, 1, "alpha")
     log_q, log_p = log_predictions(student_logits, teacher_logits)

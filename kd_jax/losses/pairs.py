@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Shaped
 
+from kd_jax.core.checks import as_where, prepare
 from kd_jax.core.types import Array
-from kd_jax.losses.checks import as_where, prepare
 
 ROUNDING = 16
 """Two examples closer than so many of the dtype's epsilons, relative to the longer, are one."""

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from kd_jax.core.checks import as_where, einsum, prepare, require_rank
 from kd_jax.core.types import Array
-from kd_jax.losses.checks import as_where, einsum, prepare, require_rank
 
 
 def _bins(size: int, target: int) -> np.ndarray:

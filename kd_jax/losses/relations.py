@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
+from kd_jax.core.checks import einsum, huber, masked_mean, normalize, safe_norm
 from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.checks import einsum, huber, masked_mean, normalize, safe_norm
 from kd_jax.losses.pairs import differences, pairs_of, prepare_rows
 
 EPSILON = 1e-7

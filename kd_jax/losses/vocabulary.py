@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from kd_jax.core.checks import at_least_float32, prepare, require_floating, require_positive
 from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.checks import at_least_float32, prepare, require_floating, require_positive
 
 
 def _log_complement(log_probability: jax.Array) -> jax.Array:

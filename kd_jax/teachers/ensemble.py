@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core.checks import at_least_float32
 from kd_jax.core.types import Batch, ModelOutput, Variables
-from kd_jax.losses.checks import at_least_float32
 
 AVERAGES = ("mean_probabilities", "mean_logits")
 ROUTES = ("most_confident", "least_loss")

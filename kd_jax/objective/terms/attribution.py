@@ -18,8 +18,8 @@ from kd_jax.analysis.masking import (
     replace_patches,
     replace_tokens,
 )
+from kd_jax.core.checks import masked_mean
 from kd_jax.core.types import Batch, PyTree
-from kd_jax.losses.checks import masked_mean
 from kd_jax.objective.terms.term import BoundTerm, LogitsOf, StepContext, Term, TermSpec, TermValues
 
 TOKENS = "tokens"

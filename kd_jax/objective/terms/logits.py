@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core.checks import at_least_float32
 from kd_jax.core.types import PyTree
-from kd_jax.losses.checks import at_least_float32
 from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
 from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec, TermValues
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
+from kd_jax.core.checks import masked_mean
 from kd_jax.core.types import PyTree
-from kd_jax.losses.checks import masked_mean
 from kd_jax.models.network import cast
 from kd_jax.models.projectors.projectors import build_projector
 from kd_jax.objective.terms.features import ProjectedPair

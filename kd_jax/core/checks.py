@@ -1,4 +1,4 @@
-"""What every loss checks and how precisely it computes."""
+"""What losses and analyses check of arrays, and how precisely they compute."""
 
 from collections.abc import Sequence
 

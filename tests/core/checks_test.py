@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kd_jax.losses import checks
+from kd_jax.core import checks
 
 
 @pytest.mark.parametrize(("student", "teacher"), [((3,), (3, 1)), ((2, 3), (3, 2)), ((3,), ())])
