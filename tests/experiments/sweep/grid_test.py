@@ -58,7 +58,7 @@ def test_an_override_reaches_all_that_inherit_it_and_nothing_else(config, tmp_pa
         models = run.config["models"]
         assert {model["training"]["epochs"] for model in models.values()} == {7.0}
         assert models["baseline"]["training"]["optimizer"]["learning_rate"] == wanted
-        assert models["teacher"]["training"]["optimizer"]["learning_rate"] == 2e-3
+        assert models["teacher"]["training"]["optimizer"]["learning_rate"] == 1e-3
     assert plain(config) == before
 
 
