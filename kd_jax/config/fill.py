@@ -21,13 +21,17 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
       config: plain mappings; it isn't changed. What isn't a mapping where one belongs stays, for
         the schema to refuse. `data` may be a dataset's name.
     """
+    # Copies throughout: a default that is changed in one config must not change in all.
     filled = {key: copy.deepcopy(DEFAULTS[key]) for key in ("seed", "dtype", "evaluations")}
     filled |= copy.deepcopy(dict(config))
+    # A name alone stands for the section, so the section has to exist before it is filled.
     if isinstance(filled.get("data"), str):
         filled["data"] = {"name": filled["data"]}
     for section in SECTIONS:
         filled[section] = merge(DEFAULTS[section], filled.get(section, {}))
+    # One level only: the options of an optimizer depend on its name, and are filled in by it.
     filled["training"] = fill_training(merge(DEFAULTS["training"], filled.get("training", {}), 1))
+    # Models with a view of their own have gaps in it as well.
     for section in (filled, *sections_of(filled.get("models"))):
         if "view" in section:
             section["view"] = fill_view(section["view"])
@@ -65,6 +69,7 @@ def _fill_models(config: dict[str, Any]) -> dict[str, Any]:
 
 def to_dict(value: Any) -> Any:
     """Returns nested dicts with tuples for the lists of JSON; references are resolved."""
+    # References must become values first; else the copy would still follow the original.
     if isinstance(value, ConfigDict):
         resolved: Any = value.copy_and_resolve_references()
         return to_dict(ConfigDict(resolved).to_dict())
@@ -86,6 +91,7 @@ def fill_training(training: Any) -> Any:
     for key, common in FREE_OF_NAME.items():
         given, known = training.get(key), DEFAULTS["training"][key]
         if isinstance(given, Mapping):
+            # AdamW's weight decay, say, means nothing to Adam and would be refused there.
             if given.get("name", known["name"]) != known["name"]:
                 known = {name: known[name] for name in common}
             filled[key] = {**known, **given}
@@ -99,12 +105,14 @@ def fill_view(view: Any) -> Any:
     if "tokenizer" in view:
         return {"max_length": TEXT_VIEW["max_length"], **view}
     size = view.get("size")
+    # In Python a bool is an int, so True would pass as a size of 1.
     square = isinstance(size, int) and not isinstance(size, bool)
     return {**IMAGE_VIEW, **view} | ({"size": (size, size)} if square else {})
 
 
 def merge(defaults: Any, given: Any, depth: int | None = None) -> Any:
     """Returns `given` with what it lacks of `defaults`, section by section, or `depth` levels."""
+    # What is given always wins; only sections are looked into.
     if not isinstance(given, Mapping) or not isinstance(defaults, Mapping) or depth == 0:
         return copy.deepcopy(given)
     inner = None if depth is None else depth - 1

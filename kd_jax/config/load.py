@@ -27,10 +27,12 @@ def find_config(name: str) -> Path:
     Raises:
       ValueError: naming what exists.
     """
+    # A file of the user's own goes before a shipped config of the same name.
     if Path(name).is_file() and name.endswith(".py"):
         return Path(name)
     stem = Path(name).name.removesuffix(".py")
     shipped = {file.stem: file for folder in SHIPPED for file in sorted(folder.glob("*.py"))}
+    # A path into another folder that doesn't exist is an error, and no shipped config.
     if name in (stem, f"{stem}.py", f"configs/{stem}.py") and stem in shipped:
         return shipped[stem]
     raise ValueError(
@@ -56,12 +58,15 @@ def load_config(argument: str, *, smoke: bool = False) -> ConfigDict:
     name, _, variant = argument.partition(":")
     file = find_config(name)
     words = [word for word in variant.split(",") if word]
+    # The file's own function knows nothing of this variant, so it is taken off first.
     if words and words[-1] == SMOKE:
         words, smoke = words[:-1], True
     config = call_config(file, ",".join(words))
+    # A file may return plain dicts, which need no import at all.
     if not isinstance(config, ConfigDict):
         config = ConfigDict(dict(config))
     config = ConfigDict(fill(config.to_dict()))
+    # Shrunk before the models inherit, so that they inherit the small values.
     if smoke:
         shrink(config)
     return inherit(config).lock()
@@ -73,6 +78,7 @@ def call_config(file: Path, variant: str) -> Any:
     Raises:
       ValueError: if the file has no such function, or no such variant.
     """
+    # A config file belongs to no package, so it can't be imported by name.
     spec = importlib.util.spec_from_file_location("kd_jax_config", file)
     assert spec is not None, "a Python file has a spec"
     assert spec.loader is not None, "a Python file has a loader"
@@ -80,6 +86,7 @@ def call_config(file: Path, variant: str) -> Any:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{file} has no function get_config")
+    # Most files have no variants, and their functions take no argument.
     takes_variant = bool(inspect.signature(module.get_config).parameters)
     if variant and not takes_variant:
         raise ValueError(f"unknown variant {variant!r} of {file}; there is {SMOKE!r}")

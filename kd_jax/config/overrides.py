@@ -27,6 +27,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], li
         if not (argument.startswith("-") and name.startswith("config.")):
             rest.append(argument)
             continue
+        # Both `--KEY=VALUE` and `--KEY VALUE` are common, so both are understood.
         if not equals:
             if not waiting:
                 raise ValueError(f"--{name} needs a value: --{name}=VALUE")
@@ -50,6 +51,7 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     """
     *sections, key = path.split(".")
     section: Any = config
+    # Step by step, so that the message can name the first part of the path that is wrong.
     for number, name in enumerate(sections):
         if not isinstance(section, ConfigDict) or name not in section:
             _refuse(section, ".".join(sections[:number]), name)
@@ -57,6 +59,7 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     if not isinstance(section, ConfigDict) or key not in section:
         _refuse(section, ".".join(sections), key)
     value = _converted(path, text, section[key])
+    # The value was converted by our own rules, which allow more than ConfigDict's types.
     with section.unlocked(), section.ignore_type():
         section[key] = value
 
@@ -70,11 +73,13 @@ def _refuse(section: Any, where: str, name: str) -> None:
 def _converted(path: str, text: str, current: Any) -> Any:
     """Converts a text to the type that the key's present value suggests."""
     key = path.rpartition(".")[2]
+    # A text stays as it is typed: a dataset may be called "1" or "true".
     if isinstance(current, str):
         if key in TUPLES and "," in text:
             return tuple(part.strip() for part in text.split(","))
         return None if text in ("None", "none") and key == "dir" else text
     value = parse(text)
+    # Asked before numbers, because in Python a bool is an int as well.
     if isinstance(current, bool):
         if not isinstance(value, bool):
             raise ValueError(f"{path} must be true or false, got {text!r}")
@@ -82,11 +87,13 @@ def _converted(path: str, text: str, current: Any) -> Any:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not number and not isinstance(value, tuple):
             raise ValueError(f"{path} must be a number, got {text!r}")
+        # People write 3 for 3.0 and 1e3 for 1000; the key's own type is kept.
         if isinstance(current, float) and isinstance(value, int) and number:
             value = float(value)
         elif isinstance(value, float) and value.is_integer() and number:
             value = int(value)
     elif isinstance(current, tuple):
+        # One value without a comma is meant as a tuple of one.
         if value is not None and not isinstance(value, tuple):
             value = (value,)
     elif isinstance(current, ConfigDict) and value is not None:
@@ -96,6 +103,7 @@ def _converted(path: str, text: str, current: Any) -> Any:
 
 def parse(text: str) -> Any:
     """Reads a value: a Python literal, a word of `WORDS`, values between commas, or a text."""
+    # Words come first, because Python itself reads only `None` and `True` with capitals.
     stripped = text.strip()
     if stripped.lower() in WORDS:
         return WORDS[stripped.lower()]
@@ -103,6 +111,7 @@ def parse(text: str) -> Any:
         return ast.literal_eval(stripped)
     except (ValueError, SyntaxError):
         pass
+    # Texts between commas have no quotes on a command line, so Python can't read them.
     if "," in stripped and not stripped.startswith(("(", "[", "{")):
         return tuple(parse(part) for part in stripped.split(",") if part.strip())
     return text

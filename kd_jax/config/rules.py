@@ -59,12 +59,14 @@ class Section:
 
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError for a missing key, one that doesn't exist, or a wrong value."""
+        # Keys go before values: a key with a typing error is the likelier mistake.
         known, rules = _fields(self.schema)
         _require_section(value, path)
         check_keys(value, known, path or "the config")
         for key, rule in rules.items():  # What others inherit comes first, and is blamed.
             if key in value:
                 rule.check(value[key], f"{path}.{key}" if path else key)
+        # Comes last, since it may rely on each value being right by itself.
         together = getattr(self.schema, "check_together", None)
         if together is not None:
             together(value, path)
@@ -84,6 +86,7 @@ class Each:
         """Raises a ValueError if it is no section, or for the first value that isn't allowed."""
         _require_section(value, path)
         for name, inner in value.items():
+            # Names become folders and parts of paths, so a number would only fail later.
             if not isinstance(name, str):
                 raise ValueError(f"{path} must have names as keys, got {name!r}")
             self.rule.check(inner, f"{path}.{name}")
@@ -104,6 +107,7 @@ class Named:
         _require_section(value, path)
         if "name" not in value:
             raise ValueError(f"{path} needs option 'name'; there are {', '.join(self.schemas)}")
+        # The name decides which other keys there are, so it is checked before them.
         one_of(*self.schemas).check(value["name"], f"{path}.name")
         options = {key: inner for key, inner in value.items() if key != "name"}
         Section(self.schemas[value["name"]]).check(options, path)
@@ -122,6 +126,7 @@ class Options:
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError if it is no section, names nothing or holds NaN or infinity."""
         _require_section(value, path)
+        # What else a section may hold depends on models and terms, which aren't known here.
         if not any(key in value for key in self.needs):
             raise ValueError(f"{path} needs option {' or '.join(map(repr, self.needs))}")
         for key in self.needs:
@@ -142,6 +147,7 @@ class Maybe:
 
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError if it is neither None nor what the rule allows."""
+        # An empty section asks for nothing, so it means the same as None.
         if value is not None and value != {}:
             self.rule.check(value, path)
 
@@ -157,6 +163,7 @@ def whole(least: int) -> Value:
     """Returns the rule of whole numbers from `least` on."""
     return Value(
         f"a whole number from {least} on",
+        # The bound keeps numbers out that no 64-bit integer can hold.
         lambda value: is_whole(value, least) and value < LARGEST,
     )
 
@@ -178,6 +185,7 @@ def numbers(meaning: str, fits: Callable[[float], bool]) -> Value:
 
 def is_finite(value: Any) -> bool:
     """Tells whether a value is a number, and neither NaN nor infinite."""
+    # A comparison with NaN is false, so this one line refuses NaN and infinity.
     return is_number(value) and abs(value) < LARGEST
 
 
@@ -213,6 +221,7 @@ MAPPING = Value("a section", lambda value: isinstance(value, Mapping))
 @functools.cache
 def _fields(schema: type) -> tuple[dict[str, bool], dict[str, Rule]]:
     """Returns a schema's keys: whether each is required, and its rule."""
+    # Without `include_extras` Python would drop the rules from the annotations.
     hints = typing.get_type_hints(schema, include_extras=True)
     fields = [field for field in dataclasses.fields(schema) if field.name in hints]
     required = {
@@ -227,6 +236,7 @@ def _rule(hint: Any) -> Rule:
     """Returns the rule of an annotation: a dataclass is a section, else it is annotated with its
     rule.
     """
+    # A nested dataclass needs no annotation: it is its own rule.
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return Section(hint)
     annotated: Any = hint
@@ -239,6 +249,7 @@ def _require_section(value: Any, path: str) -> None:
 
 
 def _check_finite(value: Any, path: str) -> None:
+    # Every number is looked at, since one NaN deep inside would only show in the loss.
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_finite(inner, f"{path}.{key}")

@@ -37,6 +37,7 @@ class CachedTeacher:
 
     def __call__(self, table: Mapping[str, jax.Array], batch: Batch) -> ModelOutput:
         """Looks up row `batch.index` of everything in the table."""
+        # Rows are found by the example's index, so the table works for any order of the batches.
         rows = {name: jnp.asarray(column)[batch.index] for name, column in table.items()}
         return ModelOutput(rows.pop("logits"), rows)
 
@@ -51,12 +52,14 @@ def output_rows(
 ) -> dict[str, jax.Array]:
     """Computes what one batch adds to the table: vectors by example, their `index` and `valid`."""
     output = network(variables, batch)
+    # Features with more axes (tokens, feature maps) would make the table too large to keep.
     rows = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
     rows |= {
         "logits": output.logits,
         "index": jnp.asarray(batch.index),
         "valid": jnp.asarray(batch.valid),
     }
+    # Under pmap every device has only its rows; gathered, the host gets all of them.
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
@@ -67,6 +70,7 @@ def outputs(
 
     By `network` in place of its own if given.
     """
+    # A multiple of the devices, so that every batch can be cut evenly.
     size = int(np.lcm(64, context.parallel.devices))
     batches = context.datasets.evaluation_batches(source, list(model.views), size)
     compiled = context.parallel.evaluate(partial(output_rows, network=network or model.network))
@@ -100,6 +104,7 @@ def compute(
     table: Table = {}
     progress, size = None, 0
     for number, batch in enumerate(batches, start=1):
+        # Moved to the host at once: the whole table may not fit beside the teacher on a device.
         rows = {key: np.asarray(value) for key, value in compiled(variables, {}, batch).items()}
         index, valid = rows.pop("index"), rows.pop("valid")
         if progress is None:
@@ -107,13 +112,16 @@ def compute(
             progress = StepProgress(
                 f"{name}'s outputs", total_steps=len(batches), start=0, batch_size=size
             )
+            # Widths are known only after the first batch; then the table gets its full size.
             table = {
                 key: np.zeros((examples, value.shape[-1]), value.dtype)
                 for key, value in rows.items()
             }
+        # The last batch is padded, and its surplus rows must not overwrite real ones.
         for key, value in rows.items():
             table[key][index[valid]] = value[valid]
         progress.advance(number)
+        # In a cluster an agreement costs a collective, so it is sought every 100 batches only.
         if stop.asked(agree=number % 100 == 0):
             raise Interrupted(
                 f"stopped while {name}'s outputs were computed; the same command goes on"
@@ -142,12 +150,14 @@ def load(path: Path, examples: int) -> Table | None:
     if not path.exists():
         return None
     try:
+        # `load_file` returns arrays only, so the checksum is read from the header first.
         with safe_open(path, framework="numpy") as file:
             stored = (file.metadata() or {}).get("checksum")
         table = load_file(path)
     except (OSError, SafetensorError) as error:
         log.warning("%s can't be read (%s); it is computed again", path, error)
         return None
+    # A wrong row would teach a wrong lesson without an error, so doubt means computing again.
     if stored != _checksum(table) or any(len(column) != examples for column in table.values()):
         log.warning("%s is damaged; it is computed again", path)
         return None
@@ -164,7 +174,9 @@ def save(path: Path, table: Table) -> None:
 
 def _checksum(table: Table) -> str:
     digest = hashlib.sha256()
+    # Sorted, since a file may give its columns in another order than they were saved in.
     for name in sorted(table):
         digest.update(f"{name} {table[name].shape} {table[name].dtype}".encode())
+        # As plain bytes, because NumPy can't hand a bfloat16 array to hashlib directly.
         digest.update(np.ascontiguousarray(table[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

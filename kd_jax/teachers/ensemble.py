@@ -53,6 +53,7 @@ class Ensemble:
 
         `NAME/FEATURE` of each member, and `pooled`, all members' side by side.
         """
+        # Every member keeps its features under its name, so that terms can point at one.
         outputs = {name: member(variables[name], batch) for name, member in self.members.items()}
         features = {
             f"{name}/{key}": value
@@ -64,6 +65,7 @@ class Ensemble:
             pooled = [out.features["pooled"] for out in outputs.values()]
             dtype = jnp.result_type(*pooled)
             features["pooled"] = jnp.concatenate([x.astype(dtype) for x in pooled], axis=-1)
+        # Members may differ in dtype, and the sums below lose too much in half precision.
         logits = at_least_float32(*(output.logits for output in outputs.values()))
         scaled = jnp.stack(
             [z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)]
@@ -77,7 +79,9 @@ class Ensemble:
             return jnp.sum(weights * scaled, axis=0)
         log_p = jax.nn.log_softmax(scaled)
         if self.combine == "mean_probabilities":
+            # In log space, because small probabilities would underflow to 0.
             return jax.nn.logsumexp(log_p + jnp.log(weights), axis=0)
+        # Computed for every member, since under jit the route can't decide who runs.
         merit = jnp.max(log_p, axis=-1)
         if self.combine == "least_loss":
             loss = jnp.stack([losses.cross_entropy(z, jnp.asarray(batch.labels)) for z in scaled])
@@ -89,6 +93,7 @@ def knows_labels(network: Any) -> bool:
     """Tells whether what a teacher says of an example may depend on the example's label."""
     if not isinstance(network, Ensemble):
         return False
+    # One such member deep inside is enough to let the label through.
     return network.combine == "least_loss" or any(
         knows_labels(member) for member in network.members.values()
     )

@@ -38,6 +38,7 @@ class Window:
         Raises:
           Diverged: naming the model, the step and the term.
         """
+        # In float64, since float32 sums over a long window lose digits.
         numbers: Any = jax.tree.map(
             lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics))
         )
@@ -56,6 +57,7 @@ class Window:
 
     def close(self) -> dict[str, dict[str, float]]:
         """Returns model -> metric -> mean over the window, which then begins anew."""
+        # A `Mean` knows its count, which differs by step; all else is averaged over the steps.
         means = {
             name: {
                 term: float(value.value()) if isinstance(value, Mean) else float(value) / self.steps
@@ -82,6 +84,7 @@ class Intervals:
     log: int
 
     def __post_init__(self) -> None:
+        # A zero would fail later in a modulo, with a message that names no option.
         for name, value in (("save", self.save), ("log", self.log)):
             if value < 1:
                 raise ValueError(f"{name} interval must be at least 1 step, got {value}")
@@ -125,6 +128,7 @@ def train(
       Interrupted: after SIGTERM, with the state saved.
       Diverged: on a loss or gradient that isn't finite; that state is never saved.
     """
+    # Earlier seconds are subtracted from the start, so every difference below includes them.
     step, began, window, pending = int(state.step), time.perf_counter() - seconds, Window(), None
 
     def settle():
@@ -134,6 +138,7 @@ def train(
             window.add(*pending, checkpoints.last_good())
 
     def save(scores):
+        # The data's position is saved with the state, so a resumed run reads the very next batch.
         meta = {
             "position": batches.get_state(),
             "seconds": time.perf_counter() - began,
@@ -146,20 +151,25 @@ def train(
         settle()
         step, pending = step + 1, (step + 1, metrics)
         progress.advance(step)
+        # The last step is always due, so that no run ends without a checkpoint of it.
         due, log_due = (
             at_interval(step, intervals.save, intervals.total),
             at_interval(step, intervals.log, intervals.total),
         )
+        # Processes may agree at log steps only: the agreement is a collective that all must reach.
         ending = step < intervals.total and stop.asked(agree=log_due)
+        # The newest step is checked as well, so that a state with NaN never reaches a checkpoint.
         if due or log_due or ending:
             settle()
             pending = None
         if log_due:
             values = window.close()
+            # Schedules count from 0: the step that was just taken used the rate of the one before.
             for name, rate in learning_rates.items():
                 values[name]["learning_rate"] = float(rate(step - 1))
             report(step, values, writers, progress)
         if due:
+            # Evaluated before it is saved, because the scores rank the checkpoint.
             scores = evaluate(state)
             selection = {
                 name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()
@@ -171,6 +181,7 @@ def train(
             # be stopped.
             save(None)
         if ending:
+            # Saving goes on in the background; the process may only end when all is on disk.
             checkpoints.wait()
             raise Interrupted(
                 f"stopped at step {step} of {intervals.total}; the same command resumes it"
@@ -200,6 +211,7 @@ def report(
     """Writes values by model, and shows them; those of several models under the models' names."""
     shown = {}
     for name, record in writers.items():
+        # JSON has no NaN or infinity, and a plot can't show them.
         finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
         record.write(step, finite)
         shown |= (

@@ -50,24 +50,29 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
       ValueError: if a run fails.
       Interrupted: after SIGTERM, to this process or to a run's.
     """
+    # Made first, so that a signal during the first start isn't lost.
     stop = StopSignal()
     waiting, free, ended = list(runs), list(devices), set()
     running: dict[str, tuple[Run, int, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or running:
             require_going_on(stop)
+            # Only as many as devices are free, and none before the runs whose teachers it needs.
             for run in [run for run in waiting if run.needs <= ended][: len(free)]:
                 waiting.remove(run)
                 device = free.pop(0)
                 running[run.name] = run, device, _start(run, folder, device)
+            # Processes are asked now and then, because no single call waits for any of several.
             time.sleep(0.1)
             for run, device, process in list(running.values()):
+                # The device is free before the caller gets the run, so no time is lost on it.
                 if process.poll() is not None:
                     del running[run.name]
                     free.append(device)
                     ended.add(run.name)
                     yield run, _outcome(run, folder, process.returncode)
     finally:
+        # All are told first and then waited for, so that they save their states side by side.
         for _, _, process in running.values():
             process.terminate()
         for _, _, process in running.values():
@@ -88,6 +93,7 @@ def require_going_on(stop: StopSignal) -> None:
 
 def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
     log.info("%s begins on device %s", run.name, device)
+    # What Python code set in this process doesn't reach a child; environment variables do.
     settings = {name.upper(): getattr(jax.config, name) for name in INHERITED}
     environment = os.environ | {
         name: str(value) for name, value in settings.items() if value is not None
@@ -100,7 +106,9 @@ def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
         repr(run.config),
         str(folder / run.name),
     ]
+    # Appended, so that a resumed run keeps what it printed before.
     with (folder / f"{run.name}.log").open("a") as output:
+        # JAX takes every GPU that it sees, so each process may see only its own.
         environment["CUDA_VISIBLE_DEVICES"] = str(device)
         return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
@@ -110,6 +118,7 @@ def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverge
     if status == 0:
         log.info("%s is finished", run.name)
         return json.loads((folder / run.name / "results.json").read_text())
+    # The last line says why it ended; all of it stays in the file.
     output = folder / f"{run.name}.log"
     last = (output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
     if status == DIVERGED:
@@ -126,7 +135,9 @@ def _main(config: str, workdir: str) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("kd_jax").setLevel(logging.INFO)
     try:
+        # `literal_eval` reads plain values only, and so never runs what a text may contain.
         run_experiment(ast.literal_eval(config), Path(workdir))
+    # The exit status is all that the parent sees, so each end has a number of its own.
     except (Diverged, Interrupted) as error:
         print(error, file=sys.stderr)
         return DIVERGED if isinstance(error, Diverged) else RESUMABLE
