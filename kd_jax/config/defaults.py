@@ -68,15 +68,18 @@ OWN_SPLITS = dict(train="train[:80%]", selection="train[80%:90%]", evaluation="t
 NAMED_SPLITS = dict(train="train[:90%]", selection="train[90%:]", evaluation="test")
 """Splits of a dataset that isn't one of `DATASETS`."""
 
+# What models see where a config says nothing: a tokenizer trained on the data itself.
 TEXT_VIEW = dict(tokenizer="trained", vocabulary_size=8_000, max_length=64)
 IMAGE_VIEW = dict(size=None, channels=None, mean=(0.5,), std=(0.5,))
 
+# These datasets have no validation split, so a part of the training split selects.
 _LAST_20TH = dict(train="train[:95%]", selection="train[95%:]", evaluation="test", inputs="image")
 _AS_GIVEN = dict(train="train", selection="validation", evaluation="test", inputs="text")
 
 DATASETS: dict[str, dict[str, Any]] = {
     "cifar10": dict(
         data=_LAST_20TH,
+        # ImageNet's statistics, which pretrained networks for colour images expect.
         view=dict(size=None, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     ),
     "digits": dict(
@@ -112,6 +115,7 @@ def soft_targets(*, temperature: float = 4.0, hard: float = 0.1) -> dict[str, An
       hard: weight of the cross-entropy with the labels; the soft targets weigh the rest of 1. At 0
         there is no such term.
     """
+    # Rounded, because 1 - 0.9 is 0.09999999999999998, which nobody wants to read in a config.
     soft = dict(term="soft_target_kl", weight=float(round(1 - hard, 12)), temperature=temperature)
     labels = dict(hard=dict(term="cross_entropy", weight=hard)) if hard else {}
     return labels | dict(soft=soft)

@@ -65,19 +65,23 @@ def experiment(
         data = begun["data"] if data is None else data
         view = begun["view"] if view is None else view
         training = begun["training"] if training is None else training
+        # A copy, as the other config's sections are changed below.
         student = dict(begun["models"]["student"] if student is None else student)
         named = {*student.get("teachers", ("teacher",))}
         named |= {name for each in (models or {}).values() for name in each.get("teachers", ())}
+        # The other config's teacher comes along only where somebody learns from it.
         if teacher is None and "teacher" in named and "teacher" not in (models or {}):
             teacher = begun["models"].get("teacher")
         more = {key: begun[key] for key in ("evaluations", "checkpoint")} | more
     if data is None:
         raise ValueError("an experiment needs data: a dataset's name, a file or a folder")
     described = _data(data)
+    # A known dataset has a view of its own; for others the kind of data decides.
     if view is None:
         known = DATASETS.get(described["name"], {})
         usual = TEXT_VIEW if _is_table(described["name"]) else IMAGE_VIEW
         view = dict(known.get("view", usual))
+    # A view with a tokenizer reads texts, so it tells the kind of data.
     described.setdefault("inputs", "text" if "tokenizer" in view else "image")
     all_models = _models(teacher, student, models)
     config = fill(
@@ -95,6 +99,7 @@ def experiment(
 
 def _begin(start: str) -> dict[str, Any]:
     """Reads another config as its file gives it, before its models inherit."""
+    # Imported here, since only a config with `start` has to read another one.
     from kd_jax.config.load import call_config, find_config
 
     return call_config(find_config(start), "").to_dict()
@@ -103,9 +108,11 @@ def _begin(start: str) -> dict[str, Any]:
 def _data(data: str | Mapping[str, Any]) -> dict[str, Any]:
     described = {"name": data} if isinstance(data, str) else dict(data)
     name = str(described.get("name", ""))
+    # Whatever looks like a path is meant as one, even where no such file exists.
     own = _is_table(name) or name.startswith((".", "/", "~")) or Path(name).is_dir()
     if name in DATASETS:
         return DATASETS[name]["data"] | described
+    # Splits that the user gives are not completed by ours, which could overlap with them.
     if not described.keys() & OWN_SPLITS.keys():
         described |= OWN_SPLITS if own else NAMED_SPLITS
     elif not own:
@@ -122,10 +129,12 @@ def _models(
     student: Mapping[str, Any] | None,
     models: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    # Copied deeply, because users often share one dict between several models.
     found: dict[str, Any] = copy.deepcopy(dict(models or {}))
     if teacher is not None:
         found["teacher"] = copy.deepcopy(dict(teacher))
         model = found["teacher"].get("model", {})
+        # A model with weights is used as it is; all others have to learn from something.
         if not ({"pretrained", "members"} & model.keys() or found["teacher"].get("restore")):
             found["teacher"].setdefault("objective", copy.deepcopy(HARD))
     if student is not None:
@@ -135,6 +144,7 @@ def _models(
         found["student"].setdefault("objective", soft_targets() if taught else copy.deepcopy(HARD))
     if "student" not in found:
         raise ValueError("an experiment needs a student: student=dict(model=dict(name=...), ...)")
+    # Without a baseline nobody could tell what the teacher's part in the accuracy is.
     if "baseline" not in found:
         found["baseline"] = baseline(found["student"])
     return found

@@ -21,6 +21,7 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
       config: plain mappings; it isn't changed. What isn't a mapping where one belongs stays, for
         the schema to refuse. `data` may be a dataset's name.
     """
+    # Copies throughout: a default that is changed in one config must not change in all.
     filled = {key: copy.deepcopy(DEFAULTS[key]) for key in ("seed", "dtype", "evaluations")}
     filled |= copy.deepcopy(dict(config))
     # The shortest config names a dataset and nothing else of it.
@@ -31,6 +32,7 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
         filled[section] = merge(DEFAULTS[section], filled.get(section, {}))
     # Only the first level: the options of an optimizer belong to its name.
     filled["training"] = fill_training(merge(DEFAULTS["training"], filled.get("training", {}), 1))
+    # Models with a view of their own have gaps in it as well.
     for section in (filled, *sections_of(filled.get("models"))):
         if "view" in section:
             section["view"] = fill_view(section["view"])
@@ -68,6 +70,7 @@ def _fill_models(config: dict[str, Any]) -> dict[str, Any]:
 
 def to_dict(value: Any) -> Any:
     """Returns nested dicts with tuples for the lists of JSON; references are resolved."""
+    # References must become values first; else the copy would still follow the original.
     if isinstance(value, ConfigDict):
         # References must become values first, since a dict holds none.
         resolved: Any = value.copy_and_resolve_references()
@@ -111,6 +114,7 @@ def fill_view(view: Any) -> Any:
 
 def merge(defaults: Any, given: Any, depth: int | None = None) -> Any:
     """Returns `given` with what it lacks of `defaults`, section by section, or `depth` levels."""
+    # What is given always wins; only sections are looked into.
     if not isinstance(given, Mapping) or not isinstance(defaults, Mapping) or depth == 0:
         return copy.deepcopy(given)
     inner = None if depth is None else depth - 1

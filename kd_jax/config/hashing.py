@@ -33,6 +33,7 @@ stay."""
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
+    # An empty section is kept as a leaf, so that a config with it differs from one without.
     if isinstance(value, Mapping) and (value or not prefix):
         return {
             path: leaf
@@ -62,9 +63,11 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     # A config saved before a key existed must hash as it did.
     resolved = fill_resolved(config) if "models" in config else config
     flat = flatten(resolved)
+    # Sorted, because the order in which keys were written means nothing.
     return {
         path: flat[path]
         for path in sorted(flat)
+        # The dots at the end keep a key like `parallel_x` from matching `parallel`.
         if not any(f"{path}.".startswith(f"{free}.") for free in FREE)
         and not _is_absent(path, flat[path], resolved)
     }
@@ -74,6 +77,7 @@ def _is_absent(path: str, value: Any, config: Mapping[str, Any]) -> bool:
     """Tells whether a key has a value that its absence means as well."""
     # Keys of a model are listed in `ABSENT` without the model's name.
     kind, *rest = path.split(".")
+    # Below a model the same keys are known by their names within its section.
     if kind == "models" and len(rest) > 1:
         if "like" in config["models"][rest[0]]:
             return False  # There it takes the place of the other model's value.
@@ -83,4 +87,5 @@ def _is_absent(path: str, value: Any, config: Mapping[str, Any]) -> bool:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Returns eight hexadecimal digits that name a config in a default workdir."""
+    # Eight digits keep folder names short and are enough to tell a user's configs apart.
     return hashlib.sha256(json.dumps(identity(config)).encode()).hexdigest()[:8]

@@ -34,6 +34,7 @@ def inherit(config: Config) -> Config:
     """
     if not is_section(config.get("models")):
         raise ValueError(f"models must be a section of models, got {config.get('models')!r}")
+    # A locked ConfigDict takes no new keys, and inheriting adds many.
     if isinstance(config, ConfigDict):
         with config.unlocked():
             _open_nones(config)
@@ -51,6 +52,7 @@ def inherit_from_experiment(config: dict[str, Any]) -> dict[str, Any]:
     """
     for section in sections_of(config.get("models")):
         _take_over_from_experiment(section, config)
+        # Older configs have no such key; None means that the model isn't restored.
         section.setdefault("restore", None)
     return config
 
@@ -67,6 +69,7 @@ def sections_of(value: Any) -> list[Any]:
 
 def _complete_all(config: Any) -> None:
     models: Any = config["models"]
+    # All are checked before any is completed, as one model's mistake would show in another.
     for name in models:
         if not is_section(models[name]):
             raise ValueError(f"models.{name} must be a section of options, got {models[name]!r}")
@@ -81,6 +84,7 @@ def _complete_all(config: Any) -> None:
 def _open_nones(section: ConfigDict) -> None:
     """Lets every None become a value of any type; else no flag could set it and no reference could
     stand for it."""
+    # A ConfigDict fixes the type of each key, and for None that would be the type of None.
     for key in section:
         value = section[key]
         if isinstance(value, ConfigDict):
@@ -114,6 +118,7 @@ def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) ->
             )
         # The other model is completed first: it may be `like` a third.
         _complete(models, other, config, (*asked_by, name))
+        # A restored folder holds one model, so `restore` never passes to another.
         for key in models[other]:
             if key not in ("like", "restore"):
                 _take_over(section, models[other], key, deep=key == "training")
@@ -122,6 +127,7 @@ def _complete(models: Any, name: str, config: Any, asked_by: tuple[str, ...]) ->
 
 
 def _take_over_from_experiment(section: Any, config: Any) -> None:
+    # Only `training` is merged key by key; half of another view would make no sense.
     for key in FROM_EXPERIMENT:
         if key in config:
             _take_over(section, config, key, deep=key == "training")
@@ -138,6 +144,7 @@ def _take_over(section: Any, source: Any, key: str, *, deep: bool) -> None:
         for inner in value:
             _take_over(section[key], value, inner, deep=deep)
     elif key not in section:
+        # A reference follows later changes of its source; a plain dict has none, so it copies.
         plain = isinstance(section, dict)
         section[key] = copy.deepcopy(value) if plain else source.get_oneway_ref(key)
 

@@ -33,6 +33,7 @@ def find_config(name: str) -> Path:
     # The same commands work in a checkout and with an installed wheel.
     stem = Path(name).name.removesuffix(".py")
     shipped = {file.stem: file for folder in SHIPPED for file in sorted(folder.glob("*.py"))}
+    # A path into another folder that doesn't exist is an error, and no shipped config.
     if name in (stem, f"{stem}.py", f"configs/{stem}.py") and stem in shipped:
         return shipped[stem]
     raise ValueError(
@@ -59,13 +60,16 @@ def load_config(argument: str, *, smoke: bool = False) -> ConfigDict:
     file = find_config(name)
     # "smoke" is a variant that we add; the file sees the rest.
     words = [word for word in variant.split(",") if word]
+    # The file's own function knows nothing of this variant, so it is taken off first.
     if words and words[-1] == SMOKE:
         words, smoke = words[:-1], True
     config = call_config(file, ",".join(words))
+    # A file may return plain dicts, which need no import at all.
     if not isinstance(config, ConfigDict):
         config = ConfigDict(dict(config))
     # Filled before models inherit, so that they inherit the defaults too.
     config = ConfigDict(fill(config.to_dict()))
+    # Shrunk before the models inherit, so that they inherit the small values.
     if smoke:
         shrink(config)
     return inherit(config).lock()

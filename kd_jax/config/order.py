@@ -19,13 +19,16 @@ def groups_in_order(
     Raises:
       ValueError: if models need each other, or their own peers, to be finished first.
     """
+    # Every member of a group leads to the same tuple, and as a key it is there only once.
     waiting = {tuple(_reached(name, peers)): None for name in sorted(needed)}
     ordered: list[list[str]] = []
     finished: set[str] = set()
     while waiting:
+        # The first that is ready, so that the order depends on names alone and never changes.
         ready = next(
             (group for group in waiting if finished.issuperset(_needs(group, needed))), None
         )
+        # Something waits and nothing is ready: whoever is left waits for itself.
         if ready is None:
             stuck = ", ".join(sorted(needed.keys() - finished))
             raise ValueError(
@@ -44,6 +47,7 @@ def _needs(group: Collection[str], needed: Mapping[str, Collection[str]]) -> set
 def _reached(name: str, peers: Mapping[str, Collection[str]]) -> list[str]:
     """Collects a model, its peers, theirs, and so on, by name."""
     found, new = set(), {name}
+    # A peer's peers share the same steps too, so they belong to the group.
     while new:
         found |= new
         new = {peer for member in new for peer in peers[member]} - found

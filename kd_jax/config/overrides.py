@@ -29,6 +29,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], li
         if not (argument.startswith("-") and name.startswith("config.")):
             rest.append(argument)
             continue
+        # Both `--KEY=VALUE` and `--KEY VALUE` are common, so both are understood.
         if not equals:
             if not waiting:
                 raise ValueError(f"--{name} needs a value: --{name}=VALUE")
@@ -52,6 +53,7 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     """
     *sections, key = path.split(".")
     section: Any = config
+    # Step by step, so that the message can name the first part of the path that is wrong.
     for number, name in enumerate(sections):
         # A key that doesn't exist would otherwise be added, and never read.
         if not isinstance(section, ConfigDict) or name not in section:
@@ -74,12 +76,14 @@ def _refuse(section: Any, where: str, name: str) -> None:
 def _converted(path: str, text: str, current: Any) -> Any:
     """Converts a text to the type that the key's present value suggests."""
     key = path.rpartition(".")[2]
+    # A text stays as it is typed: a dataset may be called "1" or "true".
     if isinstance(current, str):
         # A column's name is a text; several of them are a tuple.
         if key in TUPLES and "," in text:
             return tuple(part.strip() for part in text.split(","))
         return None if text in ("None", "none") and key == "dir" else text
     value = parse(text)
+    # Asked before numbers, because in Python a bool is an int as well.
     if isinstance(current, bool):
         if not isinstance(value, bool):
             raise ValueError(f"{path} must be true or false, got {text!r}")
@@ -93,6 +97,7 @@ def _converted(path: str, text: str, current: Any) -> Any:
         elif isinstance(value, float) and value.is_integer() and number:
             value = int(value)
     elif isinstance(current, tuple):
+        # One value without a comma is meant as a tuple of one.
         if value is not None and not isinstance(value, tuple):
             value = (value,)
     elif isinstance(current, ConfigDict) and value is not None:
@@ -102,6 +107,7 @@ def _converted(path: str, text: str, current: Any) -> Any:
 
 def parse(text: str) -> Any:
     """Reads a value: a Python literal, a word of `WORDS`, values between commas, or a text."""
+    # Words come first, because Python itself reads only `None` and `True` with capitals.
     stripped = text.strip()
     # Shells and JSON users write `true` and `null`, Python users `True` and `None`.
     if stripped.lower() in WORDS:

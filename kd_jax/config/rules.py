@@ -59,6 +59,7 @@ class Section:
 
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError for a missing key, one that doesn't exist, or a wrong value."""
+        # Keys go before values: a key with a typing error is the likelier mistake.
         known, rules = _fields(self.schema)
         _require_section(value, path)
         check_keys(value, known, path or "the config")
@@ -106,6 +107,7 @@ class Named:
         _require_section(value, path)
         if "name" not in value:
             raise ValueError(f"{path} needs option 'name'; there are {', '.join(self.schemas)}")
+        # The name decides which other keys there are, so it is checked before them.
         one_of(*self.schemas).check(value["name"], f"{path}.name")
         # The name decides which options exist, so it is checked first.
         options = {key: inner for key, inner in value.items() if key != "name"}
@@ -146,6 +148,7 @@ class Maybe:
 
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError if it is neither None nor what the rule allows."""
+        # An empty section asks for nothing, so it means the same as None.
         if value is not None and value != {}:
             self.rule.check(value, path)
 
@@ -161,6 +164,7 @@ def whole(least: int) -> Value:
     """Returns the rule of whole numbers from `least` on."""
     return Value(
         f"a whole number from {least} on",
+        # The bound keeps numbers out that no 64-bit integer can hold.
         lambda value: is_whole(value, least) and value < LARGEST,
     )
 
@@ -182,6 +186,7 @@ def numbers(meaning: str, fits: Callable[[float], bool]) -> Value:
 
 def is_finite(value: Any) -> bool:
     """Tells whether a value is a number, and neither NaN nor infinite."""
+    # A comparison with NaN is false, so this one line refuses NaN and infinity.
     return is_number(value) and abs(value) < LARGEST
 
 
@@ -245,6 +250,7 @@ def _require_section(value: Any, path: str) -> None:
 
 
 def _check_finite(value: Any, path: str) -> None:
+    # Every number is looked at, since one NaN deep inside would only show in the loss.
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_finite(inner, f"{path}.{key}")

@@ -64,6 +64,7 @@ class Cleaning:
 
 
 def _are_inputs(value: Any) -> bool:
+    # A single column is the usual case and needs no tuple around it.
     parts = [value] if isinstance(value, str) else value
     return isinstance(parts, list | tuple) and len(parts) in (1, 2) and NAMES.fits(parts)
 
@@ -98,6 +99,7 @@ class ImageView:
     """`view` of images: how one is resized, converted and normalized."""
 
     size: Annotated[Any, Value("a height and a width in pixels", _is_size).or_none()]
+    # Images are grey or have three colours; a fourth channel would be transparency.
     channels: Annotated[
         int | None, Value("1 or 3", lambda x: is_whole(x, 1) and x in (1, 3)).or_none()
     ]
@@ -111,11 +113,13 @@ class TextView:
 
     tokenizer: Annotated[str, TEXT]
     max_length: Annotated[int, whole(1)]
+    # A tokenizer that comes from a file brings its own vocabulary.
     vocabulary_size: Annotated[int | None, whole(1).or_none()] = None
 
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:
         """Raises a ValueError for a tokenizer to be trained to no size."""
+        # Only a tokenizer that is still to be trained needs a size.
         if section["tokenizer"] == "trained" and section.get("vocabulary_size") is None:
             raise ValueError(
                 f"{path}.vocabulary_size must be given: the tokenizer is to be trained"
@@ -127,6 +131,7 @@ class _View:
 
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError if it is neither."""
+        # Only texts have tokenizers, so that key tells which of the two is meant.
         text = isinstance(value, Mapping) and "tokenizer" in value
         Section(TextView if text else ImageView).check(value, path)
 
@@ -140,6 +145,7 @@ class Adam:
 
     learning_rate: Annotated[float, POSITIVE]
     clip_norm: Annotated[float | None, POSITIVE.or_none()]
+    # Published values, which an experiment rarely changes, so they may be left out.
     b1: Annotated[float, BELOW_ONE] = 0.9
     b2: Annotated[float, BELOW_ONE] = 0.999
     eps: Annotated[float, POSITIVE] = 1e-8
@@ -149,6 +155,7 @@ class Adam:
 class AdamW(Adam):
     """`training.optimizer` by the name adamw."""
 
+    # Keyword-only, as a field without default can't follow the ones that are inherited.
     weight_decay: Annotated[float, NOT_NEGATIVE] = field(kw_only=True)
 
 
@@ -216,6 +223,7 @@ class Training:
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:
         """Raises a ValueError for a batch that doesn't divide into microbatches."""
+        # Unequal microbatches would need another compiled step for the last one.
         size, parts = section["batch_size"], section["accumulate"]
         if size % parts:
             raise ValueError(
@@ -229,7 +237,9 @@ class Term:
 
     def check(self, value: Any, path: str) -> None:
         """Raises a ValueError if it names no term, or weighs it by no number."""
+        # A term's own hyperparameters are checked by the term, when it is built.
         Options(("term",)).check(value, path)
+        # Whether a weight has to be given is the objective's to say.
         if "weight" in value:
             WEIGHT.check(value["weight"], f"{path}.weight")
 
@@ -255,6 +265,7 @@ class Condition:
 class Model:
     """`models.*`: what a model is, reads and learns from."""
 
+    # One of three keys says where the model comes from; the rest are its own options.
     model: Annotated[Any, Options(("name", "pretrained", FROM_MODEL))]
     view: Annotated[Any, VIEW]
     dtype: Annotated[str, one_of(*DTYPES)]
@@ -278,6 +289,7 @@ class Models:
         Those that are `like` another come last: what they took over is the other's to mend.
         """
         MAPPING.check(value, path)
+        # A stable sort: models of the same kind keep the order of the config.
         by_origin = sorted(value, key=lambda name: "like" in value[name])
         Each(Section(Model)).check({name: value[name] for name in by_origin}, path)
 
@@ -306,6 +318,7 @@ RANGE = Value("a pair of lowest and highest number, None for no bound", _is_rang
 class Evaluation:
     """`evaluations.*`: a further dataset; what it doesn't say is taken from `data`."""
 
+    # None everywhere, because what isn't said here is as in `data`.
     name: Annotated[str | None, TEXT.or_none()] = None
     dir: Annotated[str | None, TEXT.or_none()] = None
     evaluation: Annotated[str | None, TEXT.or_none()] = None
@@ -323,6 +336,7 @@ class Parallel:
 
     backend: Annotated[str, one_of("jit", "pmap")]
     data: Annotated[
+        # -1 takes all devices that are left, and no device at all makes no sense.
         int, Value("-1 or a whole number from 1 on", lambda x: is_whole(x, -1) and x != 0)
     ]
     fsdp: Annotated[int, whole(1)]
@@ -364,6 +378,7 @@ class TransferSet:
     per_class: Annotated[int | None, whole(1).or_none()]
     near_duplicate: Annotated[float, SHARE]
     max_overlap: Annotated[float, SHARE]
+    # New inputs may also grow from a filtered set, to keep bad rows from multiplying.
     base: Annotated[str, TEXT] = TRAIN
 
 
@@ -382,6 +397,7 @@ class TrustedSet:
     label_errors: Annotated[bool, BOOL]
     label_share: Annotated[float | None, INSIDE.or_none()]
     folds: Annotated[
+        # One fold would leave no rows to learn from.
         int, Value("0 or a whole number from 2 on", lambda x: is_whole(x, 0) and x != 1)
     ]
     poison: Annotated[float | None, INSIDE.or_none()]
@@ -390,6 +406,7 @@ class TrustedSet:
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:
         """Raises a ValueError where nothing is suspect."""
+        # A search for label errors already gives the set something to do.
         if section["label_errors"]:
             return
         if section["label_share"] is not None:
@@ -406,6 +423,7 @@ class Experiment:
     """A whole config."""
 
     name: Annotated[
+        # The name becomes part of a folder's name, where a slash would open another folder.
         str, Value("a text without /", lambda value: TEXT.fits(value) and "/" not in value)
     ]
     seed: Annotated[int, whole(0)]
@@ -419,6 +437,7 @@ class Experiment:
     checkpoint: Checkpoint
     logging: Logging
     models: Annotated[Any, Models()]
+    # Most experiments have no sets, and older configs have no such keys.
     transfer_sets: Annotated[Any, Maybe(Each(Section(TransferSet)))] = None
     trusted_sets: Annotated[Any, Maybe(Each(Section(TrustedSet)))] = None
 
@@ -433,6 +452,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: in one line, naming the key's full path, what is wrong and what would be right.
     """
+    # The empty path stands for the config itself, so messages begin with a key's name.
     Section(Experiment).check(config, "")
 
 

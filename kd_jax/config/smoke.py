@@ -53,12 +53,15 @@ def shrink(config: Any) -> ConfigDict:
         _shrink_data(config, text)
         if text:
             config.view = ConfigDict(dict(tokenizer="trained", vocabulary_size=500, max_length=32))
+        # The experiment's section goes first, since models inherit from it afterwards.
         _shrink_training(config.training, config)
         for model in config.models.values():
             _shrink_model(model, config, text)
+        # One round of new inputs shows that the source works; more only take longer.
         for section in (config.get("transfer_sets") or {}).values():
             if "rounds" in section.get("source", {}):
                 section.source.rounds = 1
+        # Every fold is a whole training; two are the fewest, and 0 stays 0.
         for section in (config.get("trusted_sets") or {}).values():
             section.folds = min(section.folds, 2)
     return config
@@ -86,6 +89,7 @@ def _shrink_data(config: Any, text: bool) -> None:
 
 def _shrink_training(training: Any, config: Any) -> None:
     if "epochs" in training:
+        # A model that has hardly begun to learn would doubt nearly every row.
         training.epochs = 2.0 if config.get("trusted_sets") else 0.5
     if "batch_size" in training:
         training.batch_size = min(training.batch_size, 32)
@@ -112,11 +116,14 @@ def _shrink_model(section: Any, config: Any, text: bool) -> None:
             key: model[key] for key in ("pooling",) if text and key in model
         }
         section.model = ConfigDict(tiny)
+        # Weights that are random now have to be trained, where the others were used as they are.
         if not section.get("objective"):
             section.objective = ConfigDict(HARD)
+            # Mixing may ask for a teacher to choose among mixes, and this model has none.
             if "mixing" in config.training:
                 section.training = ConfigDict(dict(mixing=None))
     elif model.get("name") in SMALL:
+        # Only options that the section gives are replaced: the others' defaults may depend on them.
         for key, value in SMALL[model.name].items():
             if key in model:
                 model[key] = value

@@ -30,10 +30,12 @@ def check_average(name: str, section: Mapping[str, Any]) -> float | None:
     """
     ema, own = section.get("ema"), f"{EMA}{name}"
     averages = [teacher for teacher in section.get("teachers", ()) if teacher.startswith(EMA)]
+    # Another model's average changes with that model, so it could not be read at a fixed state.
     if others := [average for average in averages if average != own]:
         raise ValueError(
             f"models.{name}.teachers names {others[0]!r}; of the moving averages there is {own!r}"
         )
+    # An average that nobody learns from would only cost memory and time.
     if bool(ema) != bool(averages):
         raise ValueError(f"models.{name}: ema=dict(decay=...) and the teacher {own!r} go together")
     return float(ema["decay"]) if ema else None
@@ -56,6 +58,7 @@ def check_condition(
     if not condition:
         return None
     owner = f"models.{name}.condition"
+    # The map is fitted to a fixed output, which only a frozen teacher has.
     if condition["on"] not in teachers:
         listed = ", ".join(teachers) or "none (condition=None takes none over)"
         raise ValueError(f"{owner}.on names {condition['on']!r}; its frozen teachers are {listed}")
@@ -78,6 +81,7 @@ def check_peers(
         f"models.{name}",
     )
     peers = tuple(teacher.removeprefix(PEER) for teacher in named)
+    # A table is computed once, and a peer's outputs are others in every step.
     if changing := sorted({*named} & {*section.get("cached", ())}):
         raise ValueError(
             f"{owner}.cached names {changing[0]!r}, whose outputs change in every step"
@@ -86,15 +90,18 @@ def check_peers(
         if peer not in sections or peer == name:
             others = ", ".join(sorted(sections.keys() - {name}))
             raise ValueError(f"{owner}.teachers names {PEER + peer!r}; there are {others}")
+        # Both must name each other; else it would depend on the model whether they share steps.
         if PEER + name not in sections[peer].get("teachers", ()):
             raise ValueError(
                 f"{owner}.teachers names {PEER + peer!r}; models.{peer}.teachers must name"
                 f" {PEER + name!r}"
             )
+        # A model that isn't trained here takes no steps that could be shared.
         if sections[peer].get("restore") or not sections[peer].get("objective"):
             raise ValueError(
                 f"models.{peer} has a peer, {name!r}: it needs an objective and can't be restored"
             )
+        # One loop drives both, so everything that shapes a batch or a step has to agree.
         ours, theirs = (each.get("training", {}) for each in (section, sections[peer]))
         if differing := [key for key in SHARED if ours.get(key) != theirs.get(key)]:
             raise ValueError(
@@ -113,11 +120,13 @@ def check_members(
     Raises:
       ValueError: for fewer than two, unknown or repeated members, or a section that trains.
     """
+    # Only an ensemble has members; for every other model the key is its own business.
     if section["model"].get("name") != ENSEMBLE:
         return ()
     members = section["model"].get("members")
     others = ", ".join(sorted(sections.keys() - {name}))
     listed = isinstance(members, list | tuple) and all(isinstance(each, str) for each in members)
+    # A member that is named twice would count twice, which weights say more clearly.
     if not listed or len(set(members)) < max(2, len(members)):
         raise ValueError(
             f"models.{name}.model.members must name two or more different models, got {members!r};"
@@ -126,6 +135,7 @@ def check_members(
     for member in members:
         if member not in sections or member == name:
             raise ValueError(f"models.{name}.model.members names {member!r}; there are {others}")
+    # An ensemble has no parameters of its own that could be trained or restored.
     if section.get("objective") or section.get("teachers") or section.get("restore"):
         raise ValueError(
             f"models.{name} is an ensemble: it has no objective, no teachers and nothing to restore"

@@ -34,6 +34,7 @@ def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
         # Models that are `like` one another start alike: the fair baseline depends on it.
         key = fold_name(stream(context.seed, "init"), plan.seed_group)
         variables = network.init(key, example(plan, context))
+    # Trained parameters are kept wide, even where the network computes in bfloat16.
     return network, network.stored(variables)
 
 
@@ -42,6 +43,7 @@ def build_shapes(plan: ModelPlan, context: RunContext) -> tuple[Network, Variabl
     module, variables = _module(plan, context)
     network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
     if variables is None:
+        # Any key will do, since shapes don't depend on it.
         return network, jax.eval_shape(network.init, jax.random.key(0), example(plan, context))
     return network, jax.eval_shape(network.stored, variables)
 
@@ -53,7 +55,9 @@ def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables 
             # An earlier model of the same run is read from its folder like any published one.
             own = spec.pop(FROM_MODEL, None)
             folder = context.workdir / own if own else load.path_of(spec.pop("pretrained"))
+            # The stored description says which architecture it is, so a name would say it twice.
             spec.pop("name", None)
+            # The new head is random too, and models that are `like` one another get the same one.
             module, variables = load.load(
                 folder, classes, seed=derived_seed(context.seed, "head", plan.seed_group), **spec
             )
@@ -77,6 +81,7 @@ def _check_vocabulary(plan: ModelPlan, module: Any, context: RunContext) -> None
     # An index beyond the embedding would be clamped by jax, and no error raised.
     if rows is None and tokens is not None:
         raise ValueError("it reads images and its view gives tokens")
+    # JAX raises no error for an index beyond the embedding, so it is checked here.
     if rows is not None and (tokens is None or tokens > rows):
         raise ValueError(f"its view has {tokens} tokens and its embedding {rows} rows")
 
@@ -125,6 +130,7 @@ def make_group(
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
+    # One batch holds the views of all students and teachers, which read the same examples.
     views = [*(plan.view for plan in plans), *frozen.views]
     # One real batch in every view that is read gives all shapes.
     batch = next(iter(context.datasets.evaluation_batches(source, views, context.processes)))
@@ -148,6 +154,7 @@ def make_group(
                 raise ValueError(
                     f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none"
                 )
+            # Steps are counted on the training split, as in the training itself.
             optimizer, learning_rate = make_optimizer(
                 plan.training["optimizer"],
                 plan.training["schedule"],
@@ -188,6 +195,7 @@ def _make_mixing(
         raise ValueError(
             "training.mixing.candidates must be 1 without a teacher to choose among them"
         )
+    # A term with state keeps something for each example, which a mix of two doesn't have.
     if remembered := jax.eval_shape(objective.init, jax.random.key(0))[1]:
         names = ", ".join(remembered)
         raise ValueError(f"{names} remembers each example as it is: training.mixing must be None")
@@ -209,11 +217,13 @@ def _term_spec(
     view, classes = networks[plan.name].view, context.datasets.num_classes
     teachers = {name: taught[name] for name in plan.teachers}
     views = {name: view_names[name] for name in plan.teachers}
+    # Peers and averages are networks in training, so their shapes are the students' own.
     live = {f"{PEER}{peer}": peer for peer in plan.peers}
     live |= {f"{EMA}{plan.name}": plan.name} if plan.decay is not None else {}
     for name, model in live.items():
         teachers[name], views[name] = outputs[model], networks[model].view
     for name, output in teachers.items():
+        # A teacher of other classes would only fail in a broadcast, or worse, not at all.
         if (found := output.logits.shape[-1]) != classes:
             raise ValueError(f"teacher {name!r} has {found} classes, the data has {classes}")
     tokens = batch.views[view].get("input_ids")
@@ -232,4 +242,5 @@ def _term_spec(
 
 def total_steps(examples: int, training: Mapping[str, Any]) -> int:
     """Returns the optimizer steps in `epochs` passes over the examples; at least one."""
+    # A fraction of an epoch over few examples still takes one step.
     return max(1, math.ceil(examples * training["epochs"] / training["batch_size"]))

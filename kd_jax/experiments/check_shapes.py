@@ -32,6 +32,7 @@ def check_shapes(plan: Plan, context: RunContext) -> None:
     """
     models: dict[str, TrainedModel] = {}
     for group in plan.groups:
+        # Without its teacher's shapes a model can't be checked yet, nor can those that wait for it.
         needed = [name for model in group for name in (*model.teachers, *model.members)]
         if any(name not in models for name in needed) or any(model.start for model in group):
             continue
@@ -44,17 +45,21 @@ def check_shapes(plan: Plan, context: RunContext) -> None:
 def _group(
     plans: Sequence[ModelPlan], models: Mapping[str, TrainedModel], context: RunContext
 ) -> dict[str, TrainedModel]:
+    # Models that start at random are built as shapes only, so even a large one takes no memory.
     built = {plan.name: build_shapes(plan, context) for plan in plans}
     conditions = {
         plan.name: build_condition(plan, *built[plan.name], models, context) for plan in plans
     }
+    # A restored model is not trained here, so its objective is never built.
     if plans[0].objective and not plans[0].restore:
         training = plans[0].training
         context.parallel.check_batch(training["batch_size"], training["accumulate"])
         source = _source(plans[0], context)
         frozen = _frozen(plans, models, source, context)
         networks = {name: network for name, (network, _) in built.items()}
+        # The group itself isn't needed; building it checks every option.
         make_group(plans, networks, frozen, source, context, conditions)
+    # They have no description or folder yet, as shapes are all that later checks ask for.
     return {
         plan.name: TrainedModel(plan, *built[plan.name], {}, Path(), (plan.view,)) for plan in plans
     }
@@ -87,6 +92,7 @@ def _frozen(
     context: RunContext,
 ) -> FrozenTeachers:
     """Returns the teachers of a group, with shapes in place of their variables."""
+    # A dict in place of a set, because it keeps the order.
     names = {name: None for plan in plans for name in plan.teachers}
     cached = {name for plan in plans for name in plan.cached}
     mixed = bool(plans[0].training.get("mixing"))
@@ -95,6 +101,7 @@ def _frozen(
     views: list[Mapping[str, Any]] = []
     for name in names:
         model = models[name]
+        # Casting to the teacher's dtype is part of the shapes: it decides the terms' dtypes.
         variables = jax.eval_shape(model.network.frozen, model.variables)
         live = Teacher(variables, model.network)
         if name not in cached:

@@ -34,6 +34,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
       ValueError: in one line, for a key or value that the schema doesn't have, unknown or circular
         teachers, sets that can't be made, or an unfair comparison.
     """
+    # The order matters: the schema checks filled configs, and all below trusts the schema.
     config = fill_resolved(config)
     check_config(config)
     expand(config["evaluations"])
@@ -42,11 +43,13 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         for name, section in config["models"].items()
     }
     transfer, trusted = dict(config.get(TRANSFER) or {}), dict(config.get(TRUSTED) or {})
+    # Names come before the order, which would fail on an unknown one without a clear message.
     _check_sets(transfer, trusted, models)
     _check_comparison(config["compare"], models)
     makers = _makers(transfer, trusted)
     needed = {name: _needed(model, makers) for name, model in models.items()}
     order = groups_in_order(needed, {name: model.peers for name, model in models.items()})
+    # Who is in a group is known only now.
     for group in order:
         _check_starts([models[name] for name in group])
     groups = tuple(tuple(models[name] for name in group) for group in order)
@@ -56,20 +59,24 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
     decay, peers = check_average(name, section), check_peers(name, section, sections)
     objective = dict(section.get("objective") or {})
+    # Averages and peers live in the same training, so they aren't earlier models.
     teachers = tuple(
         teacher for teacher in section.get("teachers", ()) if not teacher.startswith((EMA, PEER))
     )
     for teacher in teachers:
         _check_named(f"models.{name}.teachers", teacher, sections)
     cached = tuple(section.get("cached", ()))
+    # A table of outputs without a student that reads it would be computed for nothing.
     if strangers := sorted(set(cached) - set(teachers)):
         raise ValueError(
             f"models.{name}.cached names {', '.join(strangers)}; its teachers are"
             f" {', '.join(teachers)}"
         )
+    # A model can't start from itself, so its own name isn't among the known ones.
     if (start := section["model"].get(FROM_MODEL)) is not None:
         _check_named(f"models.{name}.model.{FROM_MODEL}", start, sections.keys() - {name})
     members = check_members(name, section, sections)
+    # Only a model that comes with weights can do without an objective.
     used_as_is = "pretrained" in section["model"] or section.get("restore") or members
     if not objective and not used_as_is:
         raise ValueError(
@@ -101,6 +108,7 @@ def _check_named(path: str, name: str, known: Collection[str]) -> None:
 
 def _check_starts(group: Sequence[ModelPlan]) -> None:
     """Refuses peers that would begin as copies and, on the same batches, stay copies."""
+    # The same seed and architecture give the same weights, and the same batches keep them equal.
     for one, other in combinations(group, 2):
         if (one.seed_group, one.model) == (other.seed_group, other.model):
             raise ValueError(
@@ -120,6 +128,7 @@ def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[st
         *model.teachers,
         *model.members,
         *start,
+        # Whoever learns from a set waits for the model that labels or filters it.
         *(maker for name in model.data for maker in makers.get(name, ())),
     )
 
@@ -128,6 +137,7 @@ def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan
     for role, name in compare.items():
         _check_named(f"compare.{role}", name, models)
     student, baseline = models[compare["student"]], models[compare["baseline"]]
+    # Only what teaches the student may differ, or the gain would have a second cause.
     for aspect in ("model", "view", "dtype", "training"):
         ours, theirs = getattr(student, aspect), getattr(baseline, aspect)
         if ours != theirs and difference(ours, theirs):
@@ -141,12 +151,14 @@ def _check_sets(
     transfer: Mapping[str, Any], trusted: Mapping[str, Any], models: Mapping[str, ModelPlan]
 ) -> None:
     """Checks what sets name of the models, and models of the sets."""
+    # Models name sets of both kinds in one list, so a name may mean one of them only.
     if both := sorted(transfer.keys() & trusted.keys()):
         raise ValueError(
             f"{TRANSFER} and {TRUSTED} both have a set {both[0]!r}; give each its own name"
         )
     for kind, sets in ((TRANSFER, transfer), (TRUSTED, trusted)):
         for name in sets:
+            # The name becomes that of a folder and of a TFDS dataset, which allow little else.
             if not (name.isascii() and name.isidentifier() and name.islower()) or name == TRAIN:
                 raise ValueError(
                     f"{kind}.{name}: a set's name is made of small letters, digits and _, and isn't"
@@ -162,6 +174,7 @@ def _check_sets(
         _check_named(f"{owner}.base", spec.get("base", TRAIN), {TRAIN, *trusted})
     for name, spec in trusted.items():
         _check_named(f"{TRUSTED}.{name}.judge", spec["judge"], models)
+        # Folds only serve the search for label errors.
         if spec["label_errors"] and spec["folds"]:
             _check_folds(f"{TRUSTED}.{name}.folds", models[spec["judge"]])
     for model in models.values():
@@ -170,6 +183,7 @@ def _check_sets(
 
 def _makers(transfer: Mapping[str, Any], trusted: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Returns set's name -> models that must be finished before it is made."""
+    # A transfer set that grows from a filtered set waits for that one's judge too.
     makers = {name: (spec["judge"],) for name, spec in trusted.items()}
     return makers | {
         name: (spec["teacher"], *makers.get(spec.get("base", TRAIN), ()))
@@ -183,6 +197,7 @@ def _check_folds(owner: str, judge: ModelPlan) -> None:
         raise ValueError(
             f"{owner} must be 0: the judge {judge.name!r} has no objective to learn by"
         )
+    # Weights in our own format come from an earlier run, which may have seen these labels.
     folder = Path(str(judge.model.get("pretrained", ""))).expanduser()
     if "pretrained" in judge.model and any((folder / name).is_file() for name in OWN):
         raise ValueError(
@@ -206,6 +221,7 @@ def _check_data(
     known = (TRAIN, *sorted(transfer.keys() | trusted.keys()))
     if unknown := [name for name in data if name not in known]:
         raise ValueError(f"{owner} names {unknown[0]!r}; there are {', '.join(known)}")
+    # A filtered set is a part of the training split, so both together would repeat rows.
     overlapping = [name for name in data if name == TRAIN or name in trusted]
     if len(overlapping) > 1:
         raise ValueError(

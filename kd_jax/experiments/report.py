@@ -37,6 +37,7 @@ def compare(
         student["accuracy"] - baseline["accuracy"],
         teacher["accuracy"] - baseline["accuracy"],
     )
+    # Over a teacher that is no better than the baseline there is no gap, and a share of it is none.
     return {
         "gain": gain,
         "gap_closed": gain / gap if gap > 0 else None,
@@ -47,14 +48,18 @@ def compare(
 def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> float:
     """Measures the median seconds of one compiled forward pass on the first device."""
     device = jax.local_devices()[0]
+    # On one device, because collectives between devices would be timed as well.
     variables, batch = jax.device_put((jax.tree.map(np.asarray, model.variables), batch), device)
     forward = jax.jit(lambda variables, batch: model.network(variables, batch).logits)
+    # The first call compiles, so it stays outside the timing.
     jax.block_until_ready(forward(variables, batch))
     seconds = []
     for _ in range(repetitions):
         began = time.perf_counter()
+        # JAX returns before the device is done; without waiting only the dispatch would be timed.
         jax.block_until_ready(forward(variables, batch))
         seconds.append(time.perf_counter() - began)
+    # The median, since a single slow repetition would pull a mean up.
     return float(np.median(seconds))
 
 
@@ -73,7 +78,9 @@ def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[st
 
 def _commit() -> str:
     """Returns the commit of the code that runs; "" where it isn't a git checkout."""
+    # The commit of the code that runs, and not of the folder that the user stands in.
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    # A run must not fail for want of git, and an installed package is no checkout.
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=True
@@ -86,6 +93,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     """Prints the table of a finished run."""
     if jax.process_index() != 0:
         return
+    # Where the output is a file, rich would break the table at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{results['experiment']}, seed {results['seed']}")
     for column in (
@@ -103,6 +111,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         model = results["models"][name]
         agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
         learned_from = ", ".join(model["teachers"] or model.get("members", ())) or "labels"
+        # Sets are named beside the teachers, since they change what a model learned as well.
         if sets := [part for part in model.get("data", ()) if part != "train"]:
             learned_from += f"; {', '.join(sets)}"
         table.add_row(
@@ -118,6 +127,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     console.print(table)
     if results["evaluations"]:
         _show_evaluations(results, console)
+    # What only some models have is told below the table, which would get too wide.
     for name, model in results["models"].items():
         if "with_teacher" in model:
             _show_with_teacher(name, model["with_teacher"], console)
@@ -133,6 +143,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
             )
     closed = results["gap_closed"]
     gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
+    # Speeds are given by batch size, as a GPU may gain much at one and nothing at the other.
     speed = ", ".join(
         f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items()
     )
@@ -163,6 +174,7 @@ def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
 
     table.add_row("in domain", "", "", *percent("in_domain"), end_section=True)
     for dataset, scores in results["evaluations"].items():
+        # The counts are those of the dataset, so any model's entry has them.
         counts = [f"{scores[order[0]][key]:,}" for key in ("rows", "left_out")]
         table.add_row(
             dataset, *counts, *(f"{100 * scores[name]['accuracy']:.2f}" for name in order)

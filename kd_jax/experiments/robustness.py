@@ -29,6 +29,7 @@ def evaluate_all(
         for name, model in models.items()
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
+    # One dataset at a time, so that only one has to be in memory.
     for dataset, evaluation, source in context.datasets.open_evaluations():
         counts: dict[str, float] = {"rows": len(source), "left_out": evaluation.left_out}
         found[dataset] = {}
@@ -55,6 +56,7 @@ def summarize(
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, accuracy in in_domain.items() if evaluations else ():
+        # Each dataset counts once, whatever its size; else the largest would decide alone.
         others = {dataset: scores[name]["accuracy"] for dataset, scores in evaluations.items()}
         worst, mean = min(others, key=others.__getitem__), statistics.fmean(others.values())
         summary[name] = {

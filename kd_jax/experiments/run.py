@@ -47,15 +47,19 @@ def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, 
       ValueError: for a config that can't be run, in one line, before anything is trained.
       Interrupted: after SIGTERM; the same call resumes.
     """
+    # Made before anything else, so that a signal while the data is opened isn't lost.
     stop = StopSignal()
     plan = make_plan(config)
+    # Before the first array is made, since jax would make it float32.
     set_precision([model.dtype for model in plan.models])
     parallel = make_parallel(**plan.config["parallel"])
+    # The folder is claimed before the data is read: a second process shall fail at once.
     folder = Workdir(Path(workdir), plan.config)
     if (found := _finished(folder, plan)) is not None:
         report.show(found, folder.path)
         return found
     context = _open(plan, folder, parallel, stop)
+    # Whatever can be checked is checked before the first training, which may take hours.
     check_shapes(plan, context)
     models: dict[str, TrainedModel] = {}
     sets = TrainingSets(plan, context)
@@ -71,9 +75,11 @@ def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, 
             continue
         teachers = {name: models[name] for model in group for name in model.teachers}
         trainer = ModelTrainer(group, teachers, context)
+        # A finished or restored model is found before anything is trained again.
         models |= trainer.ready(trainer.find() or trainer.fit())
     sets.make_the_rest(models)
     results = _report(plan, models, context) | sets.facts
+    # Written last: its presence says that the run is finished.
     write_json(folder.path / "results.json", results)
     report.show(results, folder.path)
     return results
@@ -101,6 +107,7 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
     """Opens the data, and writes down what of it was left out."""
     config = plan.config
     datasets = Datasets(config["data"], config["evaluations"])
+    # What so few rows rule out is refused before anything is trained.
     check_sizes(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
@@ -108,6 +115,7 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
         "cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s",
         datasets.cleaning,
     )
+    # On other data the models that are finished already would not be comparable.
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
     return RunContext(
         folder.path,
@@ -132,6 +140,7 @@ def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
 
 def _evaluated_on(plan: Plan) -> dict[str, Any]:
     """Returns the sections of the further datasets, as JSON has them."""
+    # Through JSON and back, because the stored side has lists where configs have tuples.
     return json.loads(json.dumps(expand(plan.config["evaluations"])))
 
 
@@ -144,6 +153,7 @@ def _teacher_names(model: ModelPlan) -> list[str]:
 def _teachers(model: ModelPlan, models: Mapping[str, TrainedModel]) -> dict[str, TrainedModel]:
     """Returns the finished models that a model learned from."""
     return {
+        # A moving average is no model of its own when training has ended.
         name: models[name.removeprefix(PEER)]
         for name in _teacher_names(model)
         if not name.startswith(EMA)
@@ -152,8 +162,10 @@ def _teachers(model: ModelPlan, models: Mapping[str, TrainedModel]) -> dict[str,
 
 def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext) -> dict[str, Any]:
     """Evaluates every model and sets the compared ones side by side."""
+    # Rounded down to what the devices divide, but never to 0.
     batch_size = max(plan.config["training"]["batch_size"], context.parallel.devices)
     batch_size -= batch_size % context.parallel.devices
+    # Only now do models see the evaluation split; nothing was chosen by it.
     evaluation = context.datasets.splits["evaluation"]
     entries = {}
     for model in plan.models:
@@ -170,6 +182,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
                 models[model.name], members, evaluation, context
             )
     roles = plan.config["compare"]
+    # Further datasets come after all models are there, as each one is opened once for all.
     elsewhere = robustness.evaluate_all(models, context, batch_size)
     return {
         "experiment": plan.config["name"],
@@ -209,6 +222,7 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry |= {
         key: model.description[key] for key in ("members", "weights") if key in model.description
     }
+    # A model without teachers has no agreement to report.
     return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
 
 
@@ -218,6 +232,7 @@ def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) 
     """
     speedups = {}
     for name, (examples, repetitions) in SPEED_BATCHES.items():
+        # Both are timed on the same examples, each in its own view.
         views = [*teacher.views, *student.views]
         source = context.datasets.splits["evaluation"]
         batch = next(

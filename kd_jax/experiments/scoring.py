@@ -20,6 +20,7 @@ class Selection:
     """Evaluates variables on the selection split; compiled once."""
 
     def __init__(self, network: Network, plan: ModelPlan, context: RunContext):
+        # Evaluated many times while one model trains, so it is compiled here and not in each call.
         self._compiled = context.parallel.evaluate(partial(eval_step, forward=network))
         source = context.datasets.splits["selection"]
         self._batches = context.datasets.evaluation_batches(
@@ -28,6 +29,7 @@ class Selection:
 
     def __call__(self, variables: Variables) -> dict[str, float]:
         """Computes "accuracy", "loss" and "ece"."""
+        # No teachers: checkpoints are chosen by what the model alone can do.
         metrics = evaluate(self._compiled, variables, {}, self._batches)
         return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
 
@@ -40,6 +42,7 @@ def score(
     batch_size: int,
 ) -> dict[str, Any]:
     """Computes a model's metrics on a whole split, and how far it agrees with its teachers."""
+    # Nothing is cached, as an evaluation reads each example only once.
     frozen = freeze(teachers, (), source, context, mixed=False)
     # Nobody may know the label of an example that is evaluated.
     asked = {

@@ -55,6 +55,7 @@ class ModelTrainer:
         context: RunContext,
     ):
         self._plans, self._teachers, self._context = plans, teachers, context
+        # Everything is built here, so that what doesn't fit is refused before training.
         self._built = {plan.name: build(plan, context) for plan in plans}
         self._conditions = {
             plan.name: conditioned_student.build_condition(
@@ -69,6 +70,7 @@ class ModelTrainer:
         They are in the run's folder, or restored from another run, or used as they are.
         """
         found = {plan.name: self._find(plan) for plan in self._plans}
+        # Peers are trained together, so one that is missing brings back the whole group.
         done = {name: each for name, each in found.items() if each is not None}
         return done if len(done) == len(found) else None
 
@@ -99,6 +101,7 @@ class ModelTrainer:
                     f" config {ours[key]}"
                 )
         conditioned_student.check_restored(plan, done.description, self._teachers)
+        # Equal sections can still give other shapes, with another vocabulary for example.
         network, batch = self._built[plan.name][0], example(plan, self._context)
         # Shapes alone: nothing is drawn for a comparison.
         expected = jax.eval_shape(network.init, jax.random.key(0), batch)
@@ -112,6 +115,7 @@ class ModelTrainer:
         log.info(
             "%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"]
         )
+        # What the earlier run wrote down stays; ours only fills in what it didn't know yet.
         done = replace(done, description=ours | dict(done.description))
         self.save(plan, done)
         return done
@@ -131,6 +135,7 @@ class ModelTrainer:
           Diverged: on a loss or gradient that isn't finite.
         """
         plans, context = self._plans, self._context
+        # Peers agree in all that is shared, so the first one speaks for the group.
         training, folder = plans[0].training, context.workdir / plans[0].name
         context.parallel.check_batch(training["batch_size"], training["accumulate"])
         # Peers share their batches, so the first one's data are everybody's.
@@ -141,6 +146,7 @@ class ModelTrainer:
         group = make_group(plans, networks, frozen, source, context, self._conditions)
         # The same compiled step as in the Python API.
         distiller = Distiller.of_group(group, frozen.teachers, context.parallel)
+        # Placed before anything is restored, as the template's shardings say where to restore to.
         state = context.parallel.place(self._initial_state(group))
         views = [*(plan.view for plan in plans), *frozen.views]
         batches = context.datasets.training_batches(source, views, training, group.seed)
@@ -153,6 +159,7 @@ class ModelTrainer:
             # to restore.
             template = state
             state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
+            # The batches go on exactly where the saved state stopped.
             if "position" in meta:
                 batches.set_state(meta["position"])
                 log.info(
@@ -192,6 +199,7 @@ class ModelTrainer:
         for plan in self._plans:
             variables = self._built[plan.name][1]
             model = group.models[plan.name]
+            # Terms of models that are `like` one another start alike as well.
             models[plan.name] = model.init(variables, fold_name(key, plan.seed_group))
         return TrainState(jax.numpy.zeros((), "int32"), models)
 
@@ -205,12 +213,14 @@ class ModelTrainer:
         progress = StepProgress(
             ", ".join(names), total_steps=steps, start=step, batch_size=batch_size
         )
+        # On the stack, so that files and terminal are left in order after an error too.
         for each in (*writers.values(), progress):
             stack.enter_context(closing(each))
         return writers, progress
 
     def _selection(self, group: PeerGroup) -> Callable[[TrainState], dict[str, dict[str, float]]]:
         """Evaluates every model of a state on the selection split."""
+        # Made once for the whole training, because each of them compiles.
         selections = {
             plan.name: Selection(group.models[plan.name].network, plan, self._context)
             for plan in self._plans
@@ -232,7 +242,9 @@ class ModelTrainer:
         variables = own.variables()
         description = self._describe(plan, variables, step=meta["step"], seconds=round(seconds, 1))
         selection = meta["selection"]
+        # A checkpoint of a stopped run has no scores.
         description["selection_accuracy"] = selection[plan.name]["accuracy"] if selection else None
+        # The map is trained among the terms, and leaves them here for a file of its own.
         condition_map = own.term_params.get(CONDITION, {})
         description |= conditioned_student.described(plan, condition_map, self._teachers)
         return SavedModel(variables, description, condition_map)
@@ -240,6 +252,7 @@ class ModelTrainer:
     def save(self, plan: ModelPlan, done: SavedModel) -> None:
         """Saves a model in the run's folder, and with it the tokenizer that it needs."""
         folder = self._context.workdir / plan.name
+        # The model means nothing without the tokenizer, so both lie in one folder.
         if "tokenizer" in plan.view and jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             tokenizer = self._context.datasets.tokenizer(plan.view)
@@ -283,6 +296,7 @@ class ModelTrainer:
             "inputs": input_shapes(plan, self._context),
             "columns": datasets.columns,
         }
+        # As JSON has them, so that a comparison with a stored description sees no tuples.
         return {key: as_json(value) for key, value in plain.items()} | {
             "class_names": list(datasets.splits["train"].class_names),
             "parameters": count_parameters(variables["params"]),
@@ -297,6 +311,7 @@ def obtain(
 ) -> dict[str, TrainedModel]:
     """Finds, restores or trains the models of one group; see `ModelTrainer`."""
     trainer = ModelTrainer(plans, teachers, context)
+    # What is finished is found first, and only the rest is trained.
     return trainer.ready(trainer.find() or trainer.fit())
 
 

@@ -33,6 +33,7 @@ class TrainingSets:
     def make(self, names: Iterable[str], models: Mapping[str, TrainedModel]) -> None:
         """Makes those that aren't there yet, of finished `models`; names of nothing that is made
         are passed over."""
+        # The facts tell what is made already, so a set that several models name is made once.
         for name in names:
             if name in self._plan.transfer_sets and name not in self.facts[TRANSFER]:
                 self._make_transfer_set(name, models)
@@ -42,13 +43,16 @@ class TrainingSets:
     def make_the_rest(self, models: Mapping[str, TrainedModel]) -> None:
         """Judges the rows of trusted sets that no model learns from; says which transfer sets
         nobody asked for."""
+        # A set that only reports is often named by no model, and its report is still wanted.
         self.make(self._plan.trusted_sets, models)
         for name in sorted(self._plan.transfer_sets.keys() - self.facts[TRANSFER].keys()):
             log.warning("%s.%s is named by no model's data, and isn't made", TRANSFER, name)
 
     def _make_transfer_set(self, name: str, models: Mapping[str, TrainedModel]) -> None:
         spec, context = self._plan.transfer_sets[name], self._context
+        # The base comes first, as the new inputs grow from its rows.
         self.make((spec.get("base", TRAIN),), models)
+        # Outputs are kept only where a student reads them from a table; features can be large.
         cached = any(
             name in model.data and spec["teacher"] in model.cached for model in self._plan.models
         )
@@ -60,6 +64,7 @@ class TrainingSets:
         spec, context = self._plan.trusted_sets[name], self._context
         made = trusted.make(name, spec, models[spec["judge"]], context)
         context.datasets.add_set(name, made.source, made.quarantined)
+        # Rows that the judge doubts join those that cleaning has set aside.
         write_rows(context.workdir / "quarantine.jsonl", context.datasets.quarantined())
         self.facts[TRUSTED][name] = made.facts
 
@@ -71,6 +76,7 @@ def check_sizes(plan: Plan, datasets: Datasets) -> None:
       ValueError: naming the set.
     """
     rows = len(datasets.splits["train"])
+    # Known as soon as the data is open, but needed only after the judge has trained.
     for name, spec in plan.trusted_sets.items():
         if spec["folds"] > rows:
             raise ValueError(

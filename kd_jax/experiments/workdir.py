@@ -36,6 +36,7 @@ class Workdir:
             raise ValueError(
                 f"the workdir {path} can't be written: {error.strerror or error}"
             ) from None
+        # Claimed under the lock, so that no two processes write the file together.
         self._claim(self.path / "config.json", config)
 
     def _locked(self) -> TextIO | None:
@@ -45,19 +46,23 @@ class Workdir:
             return None
         lock = (self.path / ".lock").open("a")
         try:
+            # The kernel frees this lock when the process ends, also after a kill.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another process is at work in {self.path}") from None
         weakref.finalize(self, lock.close)
+        # A full or read-only disk shows here, and not at the first checkpoint.
         probe = self.path / f".probe-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
         return lock
 
     def _claim(self, file: Path, config: Mapping[str, Any]) -> None:
+        # Through JSON, so that tuples compare equal to the lists of the stored config.
         wanted = json.loads(json.dumps(identity(config)))
         if file.exists():
             there = identity(json.loads(file.read_text()))
+            # The ellipsis stands for an absent key, because None is a value that a key may have.
             differing = sorted(
                 k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
             )
@@ -66,6 +71,7 @@ class Workdir:
                     f"the workdir {self.path} belongs to another config; they differ in"
                     f" {', '.join(differing)}"
                 )
+        # Written again at each start, as keys that may change could have changed.
         write_json(file, config)
 
     def require_same(self, what: str, value: Any, explanation: str) -> None:
@@ -80,6 +86,7 @@ class Workdir:
                 f"{explanation}: {file} says {file.read_text().strip()}, now it is"
                 f" {json.dumps(value)}"
             )
+        # The first start decides, and later ones must not overwrite what they are compared with.
         if not file.exists():
             write_json(file, value)
 

@@ -42,7 +42,9 @@ def explain_members(
     Raises:
       ValueError: in one line, if the run isn't finished, or something asked for doesn't exist.
     """
+    # Asking needs one device only, also where the run was trained on many.
     run = open_run(workdir, ONE_DEVICE)
+    # The run has valued the members of its ensembles already; here they are only shown.
     ensembles = {
         name: entry["shapley"]
         for name, entry in run.results["models"].items()
@@ -106,6 +108,7 @@ def explain_training(workdir: Path, model: str | None, kind: str, permutations: 
       ValueError: in one line, if the run isn't finished, or something asked for doesn't exist.
       Interrupted: after SIGTERM; the same call goes on.
     """
+    # Subsets are trained on the devices that the config names, as the whole was.
     run = open_run(workdir)
     name = run.choose(model)
     found = value_training(run, name, PIECES[kind](run.plan.config, name), permutations)
@@ -116,6 +119,7 @@ def explain_training(workdir: Path, model: str | None, kind: str, permutations: 
 
 def _keep(run: Run, sections: Mapping[str, Any], plots: list[str]) -> Path:
     """Sets sections of explain.json; those of other calls stay."""
+    # Sections of earlier calls are read first, because the file is written as a whole.
     file = run.folder / "explain.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
     write_json(file, {"experiment": run.results["experiment"], **before, **sections})

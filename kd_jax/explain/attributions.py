@@ -53,6 +53,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
         only one model.
     """
     teacher, source = run.results["compare"]["teacher"], run.context.datasets.splits["evaluation"]
+    # Compared with itself a model gives a cosine of 1, which tells nothing.
     if name == teacher:
         raise ValueError(
             f"{name!r} is the compared teacher itself; --model names whom to set beside it"
@@ -61,6 +62,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
         raise ValueError(
             f"--examples must be from 1 to {len(source)}, the evaluation split's, got {examples}"
         )
+    # Permutations come in pairs with their reverses, which lowers the variance.
     if permutations < 4 or permutations % 2:
         raise ValueError(
             f"--permutations come in pairs, of which an error needs two: got {permutations}"
@@ -82,6 +84,7 @@ def attribute_examples(run: Run, name: str, examples: int, permutations: int) ->
         a: {b: _mean(each["cosine"][a][b] for each in found) for b in others}
         for a, others in pairs.items()
     }
+    # A missing cosine needs an explanation beside it, else it looks like a mistake.
     apart = any(not _alike(a, b) for a in sides[0].values() for b in sides[1].values())
     return {
         "teacher": teacher,
@@ -103,9 +106,11 @@ def _pieces(
     if datasets.modality == "text" and len(views_of(model)) > 1:
         inner = [_pieces(models[member], models, datasets) for member in model.plan.members]
         return {name: piece for pieces in inner for name, piece in pieces.items()}
+    # Patches of all models share one grid, so they can be compared; tokens are each model's own.
     views = views_of(*models.values()) if datasets.modality == "image" else views_of(model)
     parts, network = split(views, datasets), without_labels(model.network)
 
+    # Compiled by model, and not by example: only a text of another length compiles again.
     @jax.jit
     def ask(batch: Batch, classes: Array, permutations: Array) -> Attribution:
         def logits_of(shown):
@@ -130,6 +135,7 @@ def _example(
     datasets, names = run.context.datasets, run.class_names
     label = int(datasets.splits["evaluation"].labels[index])
     predicted = {model.plan.name: _predict(model, datasets, index) for model in pair}
+    # Both are asked about the teacher's class, else the two attributions had different meanings.
     classes = np.array([predicted[pair[0].plan.name]])
     values: dict[str, Any] = {}
     for name, piece in {**sides[0], **sides[1]}.items():
@@ -138,6 +144,7 @@ def _example(
         drawn = draw_permutations(
             stream(run.context.seed, "explain", index), piece.parts.count(batch), permutations // 2
         )
+        # Padding tokens get values as well, which are cut off before anybody sees them.
         tokens = piece.parts.tokens(datasets, batch)
         shown = slice(None) if tokens is None else slice(len(tokens))
         found = jax.tree.map(
@@ -168,10 +175,12 @@ def _predict(model: TrainedModel, datasets: Datasets, index: int) -> int:
 
 def _cosine(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
     ours, theirs = np.array(one["values"]), np.array(other["values"])
+    # A vector of zeros has no direction, and the division would give NaN.
     length = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
     return float(ours @ theirs) / length if length else None
 
 
 def _mean(values: Any) -> float | None:
+    # An example without a cosine says nothing, so it must not pull the mean towards 0.
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -44,6 +44,7 @@ def value_features(
       ValueError: for more blocks than dimensions, too many for exact values, or a model whose
         logits aren't what its classifier makes of `pooled`.
     """
+    # The student may be a member of the teacher too; each model is valued once.
     names = list(dict.fromkeys(_singles(run, (run.results["compare"]["teacher"], name))))
     models = run.models(names)
     return {each: _value(models[each], run, blocks, permutations) for each in names}
@@ -62,6 +63,7 @@ def _value(
     model: TrainedModel, run: Run, blocks: int | None, permutations: int | None
 ) -> dict[str, Any]:
     source = run.context.datasets.splits["evaluation"]
+    # The value of a subset is an accuracy, so rows without a label can't take part.
     rows = np.flatnonzero(source.labels >= 0)
     table = cache.outputs(model, source, replace(run.context, workdir=run.folder))
     pooled, weights, base = _linear(model, {key: column[rows] for key, column in table.items()})
@@ -76,6 +78,7 @@ def _value(
             f"exact values are limited to {EXACT_PLAYERS} blocks, got {blocks}; sample them with"
             f" --permutations=N"
         )
+    # `array_split` also takes a number of blocks that doesn't divide the dimensions.
     parts = np.array_split(np.arange(pooled.shape[1]), blocks)
     players = [str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts]
     mean = pooled.mean(axis=0)
@@ -84,6 +87,7 @@ def _value(
         player: (pooled[:, part] - mean[part]) @ weights[part]
         for player, part in zip(players, parts, strict=True)
     }
+    # With every dimension at its mean the classifier says the same of all examples.
     silent, labels = (
         np.broadcast_to(mean @ weights + base, (len(rows), len(base))),
         source.labels[rows],
@@ -93,6 +97,7 @@ def _value(
         logits = sum((says[player] for player in players if player in subset), start=silent)
         return float(np.mean(logits.argmax(axis=1) == labels))
 
+    # The game needs only sums of arrays; the network ran once, for all subsets.
     values, errors = shapley_values(
         value, players, permutations=permutations, seed=run.context.seed
     )
@@ -113,6 +118,7 @@ def _linear(
     """Returns `pooled` [N, D], and kernel [D, K] and bias [K] that make logits of it, in
     float64.
     """
+    # A module of the user's own may have no layer of that name.
     held = model.variables["params"].get("classifier", {})
     if "kernel" in held and "pooled" in table:
         pooled, kernel = (
@@ -120,11 +126,13 @@ def _linear(
             np.asarray(held["kernel"], np.float64),
         )
         bias = np.asarray(held.get("bias", np.zeros(kernel.shape[1])), np.float64)
+        # Coarse dtypes round their logits, so how near is near enough depends on the dtype.
         logits, allowed = (
             np.asarray(table["logits"], np.float64),
             TOLERANCE.get(model.plan.dtype, 0.05),
         )
         if pooled.shape[1] == kernel.shape[0] and logits.shape[1] == kernel.shape[1]:
+            # A head with hidden layers has a classifier too; only the numbers tell it apart.
             gap = np.abs(pooled @ kernel + bias - logits).max(initial=0)
             if gap <= allowed * max(1.0, np.abs(logits).max(initial=0)):
                 return pooled, kernel, bias

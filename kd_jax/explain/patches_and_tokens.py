@@ -54,6 +54,7 @@ class PatchesAndTokens:
         """Returns the tokens of an example without those that only fill; None for pictures."""
         if self.grid is not None:
             return None
+        # Texts are explained in one view at a time, as each tokenizer makes its own parts.
         ((name, spec),) = self.views.items()
         view, tokenizer = batch.views[name], datasets.tokenizer(spec)
         ids = np.asarray(view["input_ids"])[0][np.asarray(view["attention_mask"])[0]]
@@ -65,6 +66,7 @@ def one_example(datasets: Datasets, views: Mapping[str, Any], index: int) -> Bat
     source, seen = datasets.splits["evaluation"], {}
     for name, spec in views.items():
         prepared, length = datasets.prepared(source, spec), None
+        # The same few lengths as in evaluation, so that few programs are compiled.
         if "max_length" in spec:
             length = next(
                 step
@@ -95,6 +97,7 @@ def split(views: dict[str, Any], datasets: Datasets) -> PatchesAndTokens:
         return PatchesAndTokens(grid, mask_batch(maskings), views)
     ((name, spec),) = views.items()
     tokenizer = datasets.tokenizer(spec)
+    # What the tokenizer gives for an empty text are its special tokens; these never disappear.
     always = tuple(dict.fromkeys(tokenizer.encode("").ids))
     # A text needs something that stays; one without special tokens keeps its length instead.
     masking = (
@@ -108,6 +111,7 @@ def split(views: dict[str, Any], datasets: Datasets) -> PatchesAndTokens:
 def _grid(prepared: Iterable[Any]) -> tuple[int, int]:
     """Rows and columns that divide the pictures of all views."""
     sizes = np.array([each.gather(np.array([0]), None)["images"].shape[1:3] for each in prepared])
+    # A grid that divides the side of every view makes a patch show the same part in all of them.
     return _patches(math.gcd(*sizes[:, 0].tolist())), _patches(math.gcd(*sizes[:, 1].tolist()))
 
 

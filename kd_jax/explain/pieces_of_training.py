@@ -51,6 +51,7 @@ def sources_of(config: Config, model: str) -> Pieces:
       ValueError: if its section names none, or one.
     """
     sources: tuple[str, ...] = tuple(config["models"][model].get("data", ()))
+    # One source alone has nobody to share its value with.
     if len(sources) < 2:
         raise ValueError(
             f"models.{model}.data names {len(sources) or 'no'} source(s) of training data; values"
@@ -69,7 +70,9 @@ PIECES: dict[str, Callable[[Config, str], Pieces]] = {"sources": sources_of, "te
 
 def _with(config: Config, model: str, key: str, value: Any) -> dict[str, Any]:
     """Replaces one key of one model's section, and compares that model with itself."""
+    # Only one key of one model changes, so that a difference in accuracy comes from that key.
     models = {**config["models"], model: {**config["models"][model], key: value}}
+    # Nothing else is trained for a subset, so no other model is compared or evaluated.
     return {
         **config,
         "models": models,

@@ -17,6 +17,7 @@ UNIT = "share of the accuracy"
 
 
 def _console() -> Console:
+    # Where the output is a file, rich would break tables at 80 columns.
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
@@ -58,6 +59,7 @@ def show_attributions(found: Mapping[str, Any]) -> None:
             *predictions,
             *(_words(each["cosine"][a][b]) for a, b in pairs),
         )
+    # A line above the mean keeps it apart from the examples.
     table.add_section()
     table.add_row("mean", "", "", "", *(_words(found["cosine"][a][b]) for a, b in pairs))
     _console().print(table)
@@ -77,6 +79,7 @@ def _plot_example(
     each: Mapping[str, Any], grid: tuple[int, int] | None, source: Source, path: Path
 ) -> None:
     title, values = f"example {each['example']}: logit of {each['class']!r}", each["attributions"]
+    # Tokens may differ by model, so each model brings its own; patches are the same for all.
     if grid is None:
         plots.plot_tokens(
             {name: (of["tokens"], of["values"]) for name, of in values.items()}, path, title=title

@@ -55,10 +55,12 @@ def value_training(
       Interrupted: after SIGTERM; the same call goes on.
     """
     plan, count = run.plan[model], len(players.names)
+    # A model that wasn't trained here leaves no training whose pieces could be valued.
     if plan.restore or not plan.objective:
         raise ValueError(
             f"models.{model} wasn't trained in this run: explain the one that trained it"
         )
+    # Without a term the peers would change as well, so no piece's value would be its own.
     if plan.peers:
         raise ValueError(
             f"models.{model} was trained together with {', '.join(plan.peers)}, not by itself"
@@ -69,13 +71,16 @@ def value_training(
             f" limited to"
             f" {EXACT_PLAYERS} {players.kind}; sample them with --permutations=N"
         )
+    # Claimed like a run's folder, so that two calls never train in it at the same time.
     home = Workdir(run.folder / players.kind, run.plan.config)
     accuracy, everything = _Accuracy(run, model, players, home.path), frozenset(players.names)
+    # The two ends of the game cost no training: a guess, and the run's own model.
     known = {
         frozenset(): 1 / len(run.class_names),
         everything: run.results["models"][model]["accuracy"],
     }
 
+    # Many permutations pass through the same subset, which must be trained once only.
     def value(subset: frozenset) -> float:
         if subset not in known:
             known[subset] = accuracy(subset)
@@ -111,9 +116,11 @@ class _Accuracy:
     def __call__(self, subset: frozenset) -> float:
         self._asked += 1
         names = [name for name in self._players.names if name in subset]
+        # One file for each subset, so that a stopped call goes on where it was.
         kept = self._home / folder_of(names) / self._model / "accuracy.json"
         if kept.is_file():
             return json.loads(kept.read_text())
+        # Asked before a training begins, as the training itself only asks between its steps.
         if self._run.context.stop.asked(agree=True):
             raise Interrupted("stopped before the next subset; the same command resumes it")
         log.info(
@@ -128,8 +135,10 @@ class _Accuracy:
 
     def _trained(self, subset: frozenset, folder: Path) -> float:
         run, plan = self._run, make_plan(self._players.config_of(subset))[self._model]
+        # A folder for each subset keeps its checkpoints apart from all others'.
         context = replace(run.context, workdir=folder)
         folder.mkdir(parents=True, exist_ok=True)
+        # Teachers are the run's own for every subset, so they are loaded once.
         self._teachers = self._teachers or run.models(plan.teachers)
         teachers = {name: self._teachers[name] for name in plan.teachers}
         model = obtain([_from_here(plan, run.path)], teachers, context)[plan.name]
@@ -141,11 +150,13 @@ def _from_here(plan: ModelPlan, run: Path) -> ModelPlan:
     """Returns the plan, which starts from an earlier model of the run if it did so there."""
     if FROM_MODEL not in plan.model:
         return plan
+    # The earlier model lies in the run's folder and not in the subset's, so its path is given.
     others = {key: value for key, value in plan.model.items() if key != FROM_MODEL}
     return replace(plan, model=others | {"pretrained": str(run / plan.model[FROM_MODEL])})
 
 
 def folder_of(names: list[str]) -> str:
     """Names a subset's folder, another for every other one."""
+    # Quoted, since a name with a slash or a plus sign could mean another subset's folder.
     joined = "+".join(quote(name, safe="") for name in names)
     return joined if len(joined) <= LONGEST else hashlib.sha256(joined.encode()).hexdigest()[:16]

@@ -70,9 +70,11 @@ class Run:
           ValueError: if one is damaged.
         """
         wanted = set(names)
+        # From last to first: an ensemble stands behind its members, which may be ensembles.
         for plan in reversed(self.plan.models):
             wanted |= set(plan.members) if plan.name in wanted else set()
         found: dict[str, TrainedModel] = {}
+        # In the order of training, so that members are there before their ensemble.
         for plan in self.plan.models:
             if plan.name in wanted and plan.members:
                 # What an ensemble notes of itself goes beside the explanation: the run stays as it
@@ -82,6 +84,7 @@ class Run:
                     plan, {member: found[member] for member in plan.members}, elsewhere
                 )
             elif plan.name in wanted:
+                # Looked at first, because a damaged model would silently be trained anew.
                 if saved_model.load(self.path / plan.name) is None:
                     raise ValueError(
                         f"{plan.name!r} in {self.path} is damaged; start the run again and it is"
@@ -109,12 +112,16 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     if not (workdir / "results.json").is_file():
         raise ValueError(f"the run in {workdir} is not finished; start it again and it goes on")
     workdir = workdir.resolve()
+    # JSON knows only lists, and some rules and comparisons of configs expect tuples.
     plan = make_plan(with_tuples(_read(workdir / "config.json")))
+    # Before the first array: later the setting would not change what is already float32.
     set_precision([model.dtype for model in plan.models])
     config = plan.config
+    # Further datasets aren't explained, so they need not be there any more.
     datasets = Datasets(config["data"], {})
     if _read(workdir / "data.json") != datasets.fingerprint():
         raise ValueError(f"the data changed since the run in {workdir}")
+    # Models may have learned from sets, which a training of a subset reads again.
     reopen(plan, datasets, workdir)
     context = RunContext(
         workdir,

@@ -43,6 +43,7 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
       ValueError: if there is no such model or format, a format that was asked for can't hold it, or
         what was written doesn't compute what the student computes.
     """
+    # Refused before anything is deleted or written.
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise ValueError(
             f"unknown format {', '.join(map(repr, unknown))}; there are {', '.join(FORMATS)}"
@@ -56,6 +57,7 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
     for format_name, write in FORMATS.items():
         if formats and format_name not in formats and format_name != "kd_jax":
             continue
+        # Only a format that the user asked for by name may stop the export.
         try:
             run = write(student, folder)
         except Unsupported as reason:
@@ -63,6 +65,7 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
                 raise
             log.info("%s: left out: %s", format_name, reason)
             continue
+        # What was written is read back: files that open without an error can still be wrong.
         try:
             _verify(student, format_name, run)
         except ValueError:
@@ -73,6 +76,7 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
 
 def _verify(student: Student, format_name: str, run: Any) -> None:
     worst = max(largest_difference(student, run, size) for size in BATCH_SIZES)
+    # Written with `not`, so that NaN counts as a difference.
     if not worst <= TOLERANCE:
         raise ValueError(
             f"{format_name}: what was written differs from the live model by {worst:.2g}, more than"

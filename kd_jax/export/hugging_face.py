@@ -41,6 +41,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
       Unsupported: if transformers has no such architecture, or not with these options.
     """
     options = registry.describe(student.module)
+    # An architecture that transformers doesn't have is no error: other formats can hold it.
     try:
         kind = formats.model_type_of(options)
         found = formats.FORMATS[kind]
@@ -52,6 +53,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     target.mkdir(exist_ok=True)
     tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
     _write_config(student, target, kind, found.architecture, config, tokenizer)
+    # Always float32, which transformers' classes load by default.
     tensors = {
         name: tensor.astype(np.float32)
         for name, tensor in weight_format.write(found, student.variables).items()
@@ -62,6 +64,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         for name in tensors
         if name.endswith("running_mean")
     }
+    # transformers looks for this entry to learn how the tensors were written.
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     if tokenizer is not None:
         _write_tokenizer(
@@ -79,6 +82,7 @@ def _auto_class(kind: str) -> str:
     """Returns what people open such a folder with; the automatic class knows no DeiT of two
     heads.
     """
+    # The class is named in full here, as the automatic one would build a model with one head.
     if kind == "deit":
         return formats.FORMATS[kind].architecture
     return (
@@ -96,8 +100,10 @@ def _write_config(
     config: Mapping[str, Any],
     tokenizer: Any,
 ) -> None:
+    # Imported late, because it takes seconds and only this format needs it.
     from transformers import AutoConfig
 
+    # With names of the classes, transformers' pipelines print words instead of LABEL_0.
     labels = dict(enumerate(student.class_names))
     if tokenizer is not None:
         config = {"pad_token_id": padding_id(tokenizer), **config}
@@ -117,12 +123,14 @@ def _write_config(
 def _write_tokenizer(student: Student, target: Path, tokenizer: Tokenizer, *, types: bool) -> None:
     from transformers import PreTrainedTokenizerFast
 
+    # Only tokens that the tokenizer has: transformers would add missing ones as new tokens.
     roles = {
         role: name
         for role, names in SPECIAL.items()
         for name in names
         if tokenizer.token_to_id(name) is not None
     }
+    # A model without token types would fail on an argument that it doesn't know.
     inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -139,10 +147,12 @@ def _write_processor(student: Student, target: Path) -> None:
         student.description["view"],
         student.description["inputs"]["images"],
     )
+    # One value stands for all channels in a view; transformers wants one for each channel.
     mean, std = (
         list(values) * (channels if len(values) == 1 else 1)
         for values in (view["mean"], view["std"])
     )
+    # Written by hand, so that no vision package has to be installed; resample 2 is bilinear.
     content = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
@@ -158,6 +168,7 @@ def _write_processor(student: Student, target: Path) -> None:
 
 
 def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    # PyTorch is large and optional, so its absence must not stop the export.
     if importlib.util.find_spec("torch") is None:
         log.info("huggingface: PyTorch is not installed; read back by our own reader")
         module, variables = (
@@ -173,10 +184,12 @@ def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarra
     )
 
     def run_torch(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        # PyTorch has channels first; the copy makes the moved axes contiguous.
         if "images" in inputs:
             given = {"pixel_values": torch.tensor(np.moveaxis(inputs["images"], -1, 1).copy())}
         else:
             given = {name: torch.tensor(array.astype(np.int64)) for name, array in inputs.items()}
+        # Without this PyTorch keeps what a backward pass would need.
         with torch.no_grad():
             return model(**given).logits.numpy()
 

@@ -26,6 +26,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     if student.tokenizer is not None:
         shutil.copyfile(student.tokenizer, folder / "tokenizer.json")
     (folder / "README.md").write_text(model_card.make(student), encoding="utf-8")
+    # All that a prediction needs to know, so that the folder works without its run.
     kept = {
         key: student.description[key]
         for key in ("inputs", "view", "columns", "class_names", "dtype")
@@ -34,7 +35,9 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         "architecture": registry.describe(student.module),
         "fingerprint": fingerprint(student.variables),
     }
+    # Written last, since its presence says that the other files are whole.
     write_json(folder / DESCRIPTION, architecture | kept)
+    # Loaded from the folder, so that the comparison tests the files and not what is in memory.
     module, variables = load.load(folder)
     run = jax.jit(lambda inputs: apply(module, variables, inputs))
     return lambda inputs: np.asarray(run(dict(inputs)))

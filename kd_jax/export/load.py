@@ -34,7 +34,9 @@ class LoadedModel(Predictor):
         Returns:
           `[N, K]` float, in the order of `class_names`.
         """
+        # A single text is a sequence of characters too, and would become many inputs.
         values = [inputs] if isinstance(inputs, str) else list(inputs)
+        # Each chunk has the size of one compiled batch, however many inputs there are.
         chunks = [values[i : i + BATCH_SIZE] for i in range(0, len(values), BATCH_SIZE)]
         if not chunks:
             raise ValueError("there are no inputs")
@@ -56,6 +58,7 @@ class LoadedModels(Mapping[str, LoadedModel]):
     def __getitem__(self, name: str) -> LoadedModel:
         if name not in self._names:
             raise KeyError(f"there is no model {name!r}; there are {', '.join(self._names)}")
+        # Opened on demand: whoever wants the student need not load a large teacher.
         if name not in self._opened:
             self._opened[name] = LoadedModel(self._folder / name)
         return self._opened[name]
@@ -81,6 +84,7 @@ class Run:
         self.path = path
         self.results: dict[str, Any] = files.read_json(path / "results.json")
         self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        # An ensemble has no variables of its own, and so no finished.json.
         trained = [
             name for name in self.results["order"] if (path / name / "finished.json").is_file()
         ]
@@ -109,6 +113,7 @@ def load(workdir: str | Path) -> Run:
     Raises:
       ValueError: if it is no run's folder, or the run isn't finished.
     """
+    # Both files are asked for by name, since each missing one needs another remedy.
     path = Path(workdir)
     if not (path / "config.json").is_file():
         raise ValueError(f"{str(workdir)!r} is no run's folder: it has no config.json")

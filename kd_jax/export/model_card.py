@@ -17,6 +17,7 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
       transformers_class: what opens the folder that the card is for; None:
         `kd_jax.models.weights.load.load`.
     """
+    # The Hub reads these first lines as YAML, so they have to come before the title.
     head = (
         "---\nlibrary_name: " + ("transformers" if transformers_class else "kd_jax") + "\ntags:\n"
     )
@@ -39,6 +40,7 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
 
 def _results(student: Student) -> list[str]:
     results = student.results
+    # A finished model of an unfinished run can be exported before anything was measured.
     if student.name not in results.get("models", {}):
         return ["The run that this comes from was not finished; nothing was measured.", ""]
     lines = ["| model | learned from | accuracy % | loss | parameters |", "|---|---|---|---|---|"]
@@ -60,6 +62,7 @@ def _row(name: str, entry: Mapping[str, Any], *, own: bool) -> str:
 
 
 def _usage(student: Student, transformers_class: str | None) -> list[str]:
+    # The tokenizer is a file beside the card, and its name in the run means nothing there.
     view = {key: value for key, value in student.description["view"].items() if key != "tokenizer"}
     inputs = f"It reads what this view gives: `{view}`."
     if transformers_class:

@@ -23,11 +23,13 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
       Unsupported: if jax2onnx or ONNX Runtime is not installed, or the model has an operation that
         it can't convert.
     """
+    # Both are optional, so they are imported only when this format is written.
     try:
         import jax2onnx
         import onnxruntime
     except ImportError as error:
         raise Unsupported(f"{error.name} is not installed; install it with: {INSTALL}") from None
+    # A symbol instead of a number lets the file take batches of any size.
     shapes = student.shapes(export.symbolic_shape("B")[0])
     logging.getLogger("onnx_ir").setLevel(
         logging.ERROR
@@ -43,6 +45,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
                 input_names=list(shapes),
                 output_names=["logits"],
             )
+    # The converter raises errors of many types for an operation that it doesn't know.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Unsupported(
@@ -51,6 +54,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     (folder / FILE).write_bytes(model.SerializeToString())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # It warns of shapes that it merges.
+    # Opened from the file on the CPU, which every machine has.
     session = onnxruntime.InferenceSession(
         str(folder / FILE), options, providers=["CPUExecutionProvider"]
     )

@@ -38,6 +38,7 @@ class Predictor:
     DESCRIPTION = DESCRIPTION
 
     def __init__(self, folder: Path):
+        # The description comes first: its absence means that the export isn't whole.
         self.description = files.read_json(folder / self.DESCRIPTION)
         module, variables = load.load(folder)
         self._run = jax.jit(lambda inputs: apply(module, variables, inputs))
@@ -78,10 +79,12 @@ class Predictor:
           `[N, K]`.
         """
         names = tuple(self.description["class_names"])
+        # Rows to predict have no label, which -1 says; the same views as in training prepare them.
         source = Source(
             "input", self.modality, values, np.full(len(values), -1, np.int32), names, ""
         )
         prepared, length = self._view.prepare(source), None
+        # Lengths come in a few steps, each of which is compiled once.
         if isinstance(prepared, PreparedText):
             longest = int(prepared.lengths.max())
             length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
@@ -93,8 +96,10 @@ class Predictor:
         """Yields one JSON object a row, in order: its place, and label and probabilities, or its
         error.
         """
+        # Read in chunks, because the input may be larger than the memory.
         iterator = iter(rows)
         while chunk := list(islice(iterator, BATCH_SIZE)):
+            # Unreadable rows keep their place in the output but never reach the network.
             good = [row.value for row in chunk if row.error is None]
             found = iter(self.probabilities(good) if good else ())
             for row in chunk:
@@ -104,6 +109,7 @@ class Predictor:
 
     def _answer(self, probabilities: np.ndarray) -> dict[str, Any]:
         names = self.description["class_names"]
+        # Rounded for readers; the label comes from the exact values.
         shown = {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}
         return {"label": names[int(np.argmax(probabilities))], "probabilities": shown}
 
@@ -116,6 +122,7 @@ def find_export(workdir: Path, name: str | None = None) -> Path:
     """
     if (workdir / DESCRIPTION).is_file():
         return workdir
+    # Only folders with the description count, as an interrupted export has none.
     found = sorted(path.parent for path in (workdir / "export").glob(f"*/{DESCRIPTION}"))
     chosen = [folder for folder in found if name in (None, folder.name)]
     if len(chosen) == 1:
@@ -151,6 +158,7 @@ def predict(
         predictor.description["inputs"]["images"][-1] if predictor.modality == "image" else None
     )
     rows = unlabelled.read(path, predictor.modality, predictor.columns, channels)
+    # One line at a time, so that whoever reads the stream can begin at once.
     for answer in predictor.answers(unlabelled.show_progress(rows)):
         counts["unreadable" if "error" in answer else "predicted"] += 1
         output.write(json.dumps(answer, ensure_ascii=False) + "\n")

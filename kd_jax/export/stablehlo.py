@@ -20,12 +20,16 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     Raises:
       Unsupported: if flatbuffers, which serialises it, is not installed.
     """
+    # `jax.export` needs it only to serialise, and would fail after the model was traced.
     try:
         import flatbuffers  # noqa: F401
     except ImportError:
         raise Unsupported("flatbuffers is not installed") from None
+    # A symbol instead of a number lets the program take batches of any size.
     shapes = student.shapes(export.symbolic_shape("B")[0])
+    # Lowered for all platforms, so a file made on a CPU also runs on a GPU or TPU.
     program = export.export(jax.jit(student.logits), platforms=PLATFORMS)(*shapes.values())
     (folder / FILE).write_bytes(program.serialize())
+    # Read back from the file, as whoever deploys it will do.
     again = export.deserialize(bytearray((folder / FILE).read_bytes()))
     return lambda inputs: np.asarray(again.call(*inputs.values()))

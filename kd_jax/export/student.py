@@ -62,6 +62,7 @@ class Student:
         symbol.
         """
         found = self.description["inputs"]
+        # In the fixed order of the arguments, since exported programs take inputs by position.
         return {
             name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name])
             for name in ARGUMENTS
@@ -92,6 +93,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     """
     if not (workdir / "config.json").is_file():
         raise ValueError(f"{workdir} is no run's folder: it has no config.json")
+    # The config and not results.json, so that models of an unfinished run can be exported.
     config = json.loads((workdir / "config.json").read_text())
     name = str(name or config["compare"]["student"])
     if name not in config["models"]:
@@ -99,6 +101,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
             f"the run in {workdir} has no model {name!r}; it has"
             f" {', '.join(sorted(config['models']))}"
         )
+    # Damaged files count as unfinished here too: nothing wrong may be deployed.
     found = saved_model.load(workdir / name)
     if found is None:
         raise ValueError(
@@ -109,6 +112,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
             f"{name!r} in {workdir} was finished by an older version, which did not keep what"
             f" export needs"
         )
+    # Results only serve the model card, so the export works without them.
     results = workdir / "results.json"
     tokenizer = workdir / name / "tokenizer.json"
     module, variables = _unscanned(found)
@@ -124,6 +128,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
 
 def _unscanned(found: saved_model.SavedModel) -> tuple[nn.Module, Variables]:
     architecture, variables = dict(found.description["architecture"]), found.variables
+    # A scan stacks all blocks in one tensor; the formats that people deploy want one for each.
     if architecture.get("scan"):
         architecture["scan"] = False
         variables = {**variables, "params": transformer.unstack_blocks(variables["params"])}

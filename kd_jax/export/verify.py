@@ -18,15 +18,18 @@ TOLERANCE = 1e-4
 def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
     """Inputs of the student's own shapes, the same every time: noise for images, texts of all
     lengths."""
+    # The number of rows is the seed: the same sample every time, another for each size.
     rng, inputs = np.random.default_rng(rows), {}
     for name, shape in student.shapes(rows).items():
         if name == "images":
             inputs[name] = rng.normal(size=shape.shape).astype(shape.dtype)
         elif name == "input_ids":
+            # Ids of the whole vocabulary, so that a wrong row of the embedding shows.
             inputs[name] = rng.integers(
                 0, student.description["architecture"]["vocabulary_size"], shape.shape
             )
         elif name == "attention_mask":
+            # At least one token, since attention over none has no meaning.
             lengths = rng.integers(1, shape.shape[1] + 1, rows)
             inputs[name] = np.arange(shape.shape[1])[None] < lengths[:, None]
         else:
@@ -42,9 +45,11 @@ def largest_difference(
 
     Absolute, or relative to the largest logit where that is above 1; inf for another shape.
     """
+    # Other logits for the same input would be the exporter's fault, so both get the same sample.
     inputs = sample(student, rows)
     want = np.asarray(jax.jit(student.logits)(*inputs.values()))
     found = np.asarray(run(inputs))
+    # A wrong shape counts as an infinite difference, so that it fails like a wrong number.
     return (
         float(np.abs(found - want).max() / max(1.0, np.abs(want).max()))
         if found.shape == want.shape

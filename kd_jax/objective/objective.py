@@ -32,6 +32,7 @@ class Objective:
         # A key by the term's name: adding a term changes no other's first parameters.
         both = {name: term.init(fold_name(key, name)) for name, term in self.terms.items()}
 
+        # Most terms have neither; left out, they leave no empty entries in the training state.
         def present(part: int) -> dict[str, PyTree]:
             return {name: pair[part] for name, pair in both.items() if jax.tree.leaves(pair[part])}
 
@@ -78,6 +79,7 @@ class Objective:
         With the normalizers of the global batch this is a microbatch's share of the loss, so shares
         and their gradients simply add up over microbatches and devices.
         """
+        # Weights are asked for at every step, so a schedule works inside the compiled step.
         shares = (
             self.weights[name](step) * each.total / jnp.maximum(normalizers[name], 1)
             for name, each in sums.items()
@@ -104,6 +106,7 @@ def make_objective(section: Mapping[str, Any], spec: TermSpec) -> Objective:
     for name, given in section.items():
         weight = _weight(name, given)
         weights[name] = make_value(weight, f"weight of objective {name!r}")
+        # Schedules stay between their two ends, so checking the ends checks every step.
         if any(bound < 0 for bound in extremes(weight)):
             raise ValueError(f"weight of objective {name!r} must not be negative, got {weight}")
         try:
@@ -116,6 +119,7 @@ def make_objective(section: Mapping[str, Any], spec: TermSpec) -> Objective:
 def _weight(name: str, given: Any) -> Any:
     if isinstance(given, Term):
         return given.weight
+    # A term object carries its own weight; what remains has to be a section of a config.
     if not isinstance(given, Mapping):
         raise ValueError(
             f"objective {name!r} must be a term or dict(term=..., weight=...), got {given!r}"
@@ -133,10 +137,12 @@ def bind_term(given: Mapping[str, Any], spec: TermSpec) -> BoundTerm:
       ValueError: for an unknown term or option, or anything that doesn't fit.
     """
     build = choose(TERMS, given, "term", key="term")
+    # The weight belongs to the objective: a term never scales itself.
     options = {key: value for key, value in given.items() if key not in ("term", "weight")}
     if not isinstance(build, type):
         named = {"term": given["term"], **options}
         return call_with_options(build, named, "term", spec, key="term")
+    # Dataclasses of terms are checked by their fields, so a wrong option is named as in a config.
     fields = [field for field in dataclasses.fields(build) if field.name != "weight"]
     # A field without a default is an option that must be given.
     known = {

@@ -17,6 +17,7 @@ def linear(*, start: float, stop: float, steps: int) -> Schedule:
 
 def cosine(*, start: float, stop: float, steps: int) -> Schedule:
     """Goes from `start` to `stop` along half a cosine over `steps` training steps, then stays."""
+    # Optax's cosine only falls to 0; stretched like this, the value may also rise.
     shape = optax.cosine_decay_schedule(1.0, steps)
     return lambda step: stop + (start - stop) * shape(step)
 
@@ -46,8 +47,10 @@ def make_value(value: float | Mapping[str, Any], owner: str) -> Schedule:
     Raises:
       ValueError: for anything else, an unknown name or an unknown option.
     """
+    # In Python a bool is an int, so True would pass as the number 1.
     if isinstance(value, bool) or not isinstance(value, (int, float, Mapping)):
         raise ValueError(f"{owner} must be a number or a schedule, got {value!r}")
+    # A constant becomes a function as well, so that callers never ask which kind they have.
     if not isinstance(value, Mapping):
         return optax.constant_schedule(float(value))
     return call_with_options(

@@ -40,17 +40,20 @@ def assemble(
     Raises:
       ValueError: for an option that doesn't fit, or members that disagree on the classes.
     """
+    # The members are already looked up; what remains are the ensemble's own options.
     options = {key: value for key, value in plan.model.items() if key != "members"}
     try:
         network = call_with_options(_make, options, "model", members, context)
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
+    # An ensemble has no weights of its own; these facts decide its outputs and stand for them.
     facts = {
         "members": {name: member.description["fingerprint"] for name, member in members.items()},
         "combine": network.combine,
         "weights": list(network.weights),
         "temperatures": list(network.temperatures),
     }
+    # Sorted keys make the digest depend on the facts alone, not on their order.
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     description = facts | {
         "fingerprint": f"sha256:{digest}",
@@ -62,6 +65,7 @@ def assemble(
     if jax.process_index() == 0:
         home.mkdir(parents=True, exist_ok=True)
         write_json(home / "ensemble.json", description)
+    # Members often read the same view; by its name it is loaded once.
     views = {view_name(view): view for member in members.values() for view in member.views}
     variables = {name: member.variables for name, member in members.items()}
     return TrainedModel(plan, network, variables, description, home, tuple(views.values()))
@@ -76,6 +80,7 @@ def equal_ensemble(
       ValueError: as `assemble`, but without the model's name.
     """
     options = {key: value for key, value in plan.model.items() if key != "members"}
+    # Learning would need the members' outputs, and no shape depends on the weights.
     if options.get("weights") == LEARNED and options.get("combine") == "mean_probabilities":
         options["weights"] = None
     return call_with_options(_make, options, "model", members, context)
@@ -95,6 +100,7 @@ def _make(
         )
     names = {member.network.view for member in members.values()}
     networks = {name: member.network for name, member in members.items()}
+    # Before any weights are learned: members with classes in another order can't be averaged.
     _check_classes(members, context)
     count = len(members)
     ones = (1.0,) * count
@@ -105,6 +111,7 @@ def _make(
         _numbers(temperatures, count, "temperatures", ones),
         names.pop() if len(names) == 1 else "",
     )
+    # Refused rather than ignored, since the user would believe that the weights count.
     if weights is not None and combine in ROUTES:
         raise ValueError(
             f"weights belong to a mean, and {combine!r} takes one member's logits: they must be"
@@ -116,6 +123,7 @@ def _make(
         found = _learned(members, equal.temperatures, context)
     else:
         found = _numbers(weights, count, "weights", ones)
+    # Scaled to sum to 1, so that the mean of probabilities is a distribution again.
     return replace(equal, weights=tuple(float(w) for w in np.asarray(found) / np.sum(found)))
 
 
@@ -133,6 +141,7 @@ def _numbers(given: Any, count: int, name: str, default: tuple[float, ...]) -> t
 
 
 def _check_classes(members: Mapping[str, TrainedModel], context: RunContext) -> None:
+    # An ensemble among the members has no class names; its own members were checked before.
     known = {
         name: list(m.description["class_names"])
         for name, m in members.items()
@@ -149,8 +158,10 @@ def _learned(
 ) -> np.ndarray:
     """Learns [M] the mixture's weights by greatest likelihood of the selection split's labels."""
     source = context.datasets.splits["selection"]
+    # The likelihood needs labels, so examples without one are left out.
     labelled = source.labels >= 0
     logits = unlabelled_logits(members, source, context)[:, labelled].astype(np.float64)
+    # The temperatures come first here as in the ensemble, else other weights would be learned.
     probabilities = softmax(logits / np.reshape(temperatures, (-1, 1, 1)), axis=-1)
     return mixture_weights(probabilities, source.labels[labelled])
 
@@ -159,6 +170,7 @@ def unlabelled_logits(
     members: Mapping[str, TrainedModel], source: Source, context: RunContext
 ) -> np.ndarray:
     """Computes `[M, N, K]`, what each member says of a whole split without knowing its labels."""
+    # A member that chooses by the label would look better than it is where labels are unknown.
     tables = (
         cache.outputs(x, source, context, network=without_labels(x.network))
         for x in members.values()
@@ -179,12 +191,15 @@ def mixture_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     Returns:
       `[M]`, at least 0, summing to 1.
     """
+    # A floor, since an example that every member excludes would give 0 / 0.
     likelihood = np.maximum(probabilities[:, np.arange(len(labels)), labels], 1e-300)
     weights = np.full(len(likelihood), 1 / len(likelihood))
+    # Each round never lowers the likelihood; the limit only guards against slow last digits.
     for _ in range(10_000):
         shares = weights[:, None] * likelihood
         new = np.mean(shares / shares.sum(axis=0), axis=1)
         if np.abs(new - weights).max() < 1e-10:
             break
         weights = new
+    # The mixture takes logarithms of the weights, so none may be exactly 0.
     return np.maximum(weights, 1e-12)

@@ -37,6 +37,7 @@ class CachedTeacher:
 
     def __call__(self, table: Mapping[str, jax.Array], batch: Batch) -> ModelOutput:
         """Looks up row `batch.index` of everything in the table."""
+        # Rows are found by the example's index, so the table works for any order of the batches.
         rows = {name: jnp.asarray(column)[batch.index] for name, column in table.items()}
         return ModelOutput(rows.pop("logits"), rows)
 
@@ -58,6 +59,7 @@ def output_rows(
         "index": jnp.asarray(batch.index),
         "valid": jnp.asarray(batch.valid),
     }
+    # Under pmap every device has only its rows; gathered, the host gets all of them.
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
@@ -102,6 +104,7 @@ def compute(
     table: Table = {}
     progress, size = None, 0
     for number, batch in enumerate(batches, start=1):
+        # Moved to the host at once: the whole table may not fit beside the teacher on a device.
         rows = {key: np.asarray(value) for key, value in compiled(variables, {}, batch).items()}
         index, valid = rows.pop("index"), rows.pop("valid")
         # Only the first batch tells which outputs there are and how wide.
@@ -110,14 +113,17 @@ def compute(
             progress = StepProgress(
                 f"{name}'s outputs", total_steps=len(batches), start=0, batch_size=size
             )
+            # Widths are known only after the first batch; then the table gets its full size.
             table = {
                 key: np.zeros((examples, value.shape[-1]), value.dtype)
                 for key, value in rows.items()
             }
+        # The last batch is padded, and its surplus rows must not overwrite real ones.
         for key, value in rows.items():
             # By position, so that the order of the batches doesn't matter.
             table[key][index[valid]] = value[valid]
         progress.advance(number)
+        # In a cluster an agreement costs a collective, so it is sought every 100 batches only.
         if stop.asked(agree=number % 100 == 0):
             raise Interrupted(
                 f"stopped while {name}'s outputs were computed; the same command goes on"
@@ -146,6 +152,7 @@ def load(path: Path, examples: int) -> Table | None:
     if not path.exists():
         return None
     try:
+        # `load_file` returns arrays only, so the checksum is read from the header first.
         with safe_open(path, framework="numpy") as file:
             stored = (file.metadata() or {}).get("checksum")
         table = load_file(path)
@@ -169,7 +176,9 @@ def save(path: Path, table: Table) -> None:
 
 def _checksum(table: Table) -> str:
     digest = hashlib.sha256()
+    # Sorted, since a file may give its columns in another order than they were saved in.
     for name in sorted(table):
         digest.update(f"{name} {table[name].shape} {table[name].dtype}".encode())
+        # As plain bytes, because NumPy can't hand a bfloat16 array to hashlib directly.
         digest.update(np.ascontiguousarray(table[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -40,6 +40,7 @@ class ConditionedStudent:
 
         `variables` are those of "student", "map" and "teacher".
         """
+        # The teacher runs first, as its output is part of the student's input.
         taught = self.teacher(variables["teacher"], batch)
         return self.student(
             variables["student"], batch, self.condition.signal(variables["map"], taught)
@@ -60,16 +61,20 @@ def build_condition(
     """
     if plan.condition is None:
         return None
+    # One batch is enough, since only the shapes of the teacher's output matter here.
     on = teachers[plan.condition["on"]]
     source = context.datasets.splits["train"]
     batch = next(
         iter(context.datasets.evaluation_batches(source, [plan.view, *on.views], context.processes))
     )
+    # `eval_shape` traces the teacher without computing anything.
     taught = jax.eval_shape(
         lambda held, seen: on.network(on.network.frozen(held), seen), on.variables, batch
     )
+    # The map is trained, and trained parameters need at least float32.
     dtype = jnp.promote_types(jnp.float32, network.dtype)
     try:
+        # Such a teacher would pass the label on to the student through its input.
         if knows_labels(on.network):
             raise ValueError(
                 f"condition.on names {on.plan.name!r}, which chooses by the label; no input may"
@@ -90,6 +95,7 @@ def described(
     """
     if plan.condition is None:
         return {}
+    # Parameters are counted apart: the student is deployed without the map.
     facts = {
         "parameters": count_parameters(condition_map),
         "fingerprint": fingerprint(condition_map),
@@ -112,6 +118,7 @@ def check_restored(
     if plan.condition is None:
         return
     found = description.get("condition", {})
+    # The map was fitted to one teacher's output, so another teacher's numbers mean nothing to it.
     wanted = plan.condition | {"teacher": _teacher(plan.condition, teachers)}
     for key in ("output", "map", "teacher"):
         if found.get(key) != wanted[key]:
@@ -141,12 +148,14 @@ def score_with_teacher(
         return {}
     on = teachers[model.condition.teacher]
     network = ConditionedStudent(model.network, model.condition, on.network)
+    # Teachers are cast to the dtype that they are computed in, as in the student's training.
     held = {
         "student": model.variables,
         "map": model.condition_map,
         "teacher": on.network.frozen(on.variables),
     }
     compiled = context.parallel.evaluate(partial(eval_step, forward=network))
+    # Student and teacher may read different views of the same example.
     batches = context.datasets.evaluation_batches(source, [*model.views, *on.views], batch_size)
     scores = evaluate(compiled, held, {}, batches)
     facts = {

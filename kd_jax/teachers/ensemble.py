@@ -53,6 +53,7 @@ class Ensemble:
 
         `NAME/FEATURE` of each member, and `pooled`, all members' side by side.
         """
+        # Every member keeps its features under its name, so that terms can point at one.
         outputs = {name: member(variables[name], batch) for name, member in self.members.items()}
         # Members may name their features alike, so each gets its member's name.
         features = {
@@ -94,6 +95,7 @@ def knows_labels(network: Any) -> bool:
     """Tells whether what a teacher says of an example may depend on the example's label."""
     if not isinstance(network, Ensemble):
         return False
+    # One such member deep inside is enough to let the label through.
     return network.combine == "least_loss" or any(
         knows_labels(member) for member in network.members.values()
     )

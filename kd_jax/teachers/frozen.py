@@ -62,14 +62,18 @@ def freeze(
     Raises:
       ValueError: if one is to be cached and the data looks different each time.
     """
+    # Checked before any table is computed, as that can take long.
     check_cacheable(cached, augmented=context.datasets.augmented, mixed=mixed)
     teachers: dict[str, Teacher] = {}
     for name, model in models.items():
         if name in cached:
+            # The table lives on the devices, so a look-up in the step needs no transfer.
             table = context.parallel.place(_table(name, model, source, context))
             teachers[name] = Teacher(table, cache.CachedTeacher())
         else:
+            # Cast once here and not in every step.
             teachers[name] = Teacher(model.network.frozen(model.variables), model.network)
+    # A cached teacher reads no input any more, so its views needn't be loaded.
     views = [view for name, model in models.items() if name not in cached for view in model.views]
     return FrozenTeachers(
         teachers, views, {name: model.network.view for name, model in models.items()}
@@ -91,9 +95,11 @@ def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> N
 
 def _table(name: str, model: TrainedModel, source: Source, context: RunContext) -> cache.Table:
     """Reads the model's outputs on what a student learns from, or computes and keeps them."""
+    # Each part keeps a table of its own, so the same data in another mixture is found again.
     if source.parts:
         tables = [_table(name, model, part, context) for part in source.parts]
         return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+    # The path follows from teacher, data and view: another teacher's table is never taken.
     path = cache.path_of(model.home, *cache.facts(model, source))
     table = cache.load(path, len(source))
     if table is None:

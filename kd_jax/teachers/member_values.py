@@ -44,11 +44,13 @@ def shapley_of_members(
     """
     names, labelled = list(ensemble.members), labels >= 0
     logits, labels = logits[:, labelled], labels[labelled]
+    # Combining needs only labels of a batch; the logits are already there, so no views are.
     batch = Batch(
         np.arange(len(labels)), {}, labels, np.ones(len(labels), bool), np.ones(len(labels), bool)
     )
 
     def accuracy(subset: frozenset) -> float:
+        # No member says anything, so what remains is a uniform guess.
         if not subset:
             return 1 / logits.shape[-1]
         rows = [i for i, name in enumerate(names) if name in subset]
@@ -58,6 +60,7 @@ def shapley_of_members(
         predicted = np.argmax(np.asarray(part.combined(scaled, batch)), axis=-1)
         return float(np.mean(predicted == labels))
 
+    # Exact values need all 2^M subsets, which soon are too many.
     sampled = None if len(names) <= EXACT_PLAYERS else PERMUTATIONS
     values, errors = shapley_values(accuracy, names, permutations=sampled)
     whole, empty = accuracy(frozenset(names)), accuracy(frozenset())

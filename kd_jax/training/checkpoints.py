@@ -67,6 +67,7 @@ class KeepLatestAndBest:
         """Says of each checkpoint, oldest first, whether it stays; Orbax calls this."""
         del context  # Orbax's own clock and process, which nothing here depends on.
         steps = [checkpoint.step for checkpoint in checkpoints]
+        # The newest stays for resuming and the best for the result; they are often not the same.
         kept = {*steps[-self.latest :], *self.order(steps)[-self.best :]}
         return [step in kept for step in steps]
 
@@ -89,12 +90,15 @@ class Checkpoints:
                 "checkpoint.keep_latest and keep_best must be at least 1, got"
                 f" {keep_latest}, {keep_best}"
             )
+        # Orbax takes absolute paths only.
         self.directory = directory.resolve()
         self._policy = KeepLatestAndBest(keep_latest, keep_best)
         # The policy is asked by Orbax after each save; it never looks at Orbax's own metrics.
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
+        # The order matters: Orbax lists the folder when its manager is made.
         self._remove_leftovers()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        # The policy's ranks live in memory, so after a restart they are read from the checkpoints.
         for step in self.steps():
             self._rank(step)
 
@@ -104,6 +108,7 @@ class Checkpoints:
             # Half a checkpoint is of no use, and Orbax would list it.
             for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+        # No process may open the folder while the first one still deletes in it.
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("leftovers of checkpoints removed")
 
@@ -112,6 +117,7 @@ class Checkpoints:
             meta = self._meta(step, f"checkpoint {self.directory / str(step)}")
         except DamagedCheckpoint:
             return  # Whoever restores it will say so; until then it isn't ranked.
+        # A checkpoint from a stopped run has no metrics and stays unranked.
         if meta.get("metrics"):
             self._policy.metrics[step] = {**meta["metrics"], "step": step}
 
@@ -149,6 +155,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed)
         )
+        # Entered first, since Orbax may ask the policy while it saves.
         if metrics:
             self._policy.metrics[step] = {**metrics, "step": step}
         try:
@@ -157,6 +164,7 @@ class Checkpoints:
             begun = self._manager.save(step, args=args)
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
+        # Orbax doesn't raise when it skips a step that isn't newer than the last; it returns False.
         if not begun:
             raise self._not_written(ValueError(f"step {step} is there already, or a later one"))
 
@@ -166,6 +174,7 @@ class Checkpoints:
         Raises:
           CheckpointError: if it could not be written.
         """
+        # Writing is asynchronous, so a full disk often shows only here.
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
@@ -225,6 +234,7 @@ class Checkpoints:
     def _discard(self, step: int) -> None:
         if jax.process_index() == 0:
             shutil.rmtree(self.directory / str(step), ignore_errors=True)
+        # Orbax keeps its own list of steps, which has to be read again after the deletion.
         self._policy.metrics.pop(step, None)
         self._manager.reload()
 
@@ -236,6 +246,7 @@ class Checkpoints:
         Raises:
           CheckpointError: as in `restore_latest`, and when there is none.
         """
+        # Only ranked checkpoints are tried, so one of a stopped run is never taken as the best.
         order = self._policy.order(self.steps())
         for step in reversed(order):
             try:
@@ -252,9 +263,11 @@ class Checkpoints:
           CheckpointError: if its leaves are not the template's, naming the first that differs.
         """
         where = f"checkpoint {self.directory / str(step)}"
+        # The small description first: it names a wrong model before any array is read.
         meta = self._meta(step, where)
         # Another model's checkpoint isn't damaged, and must not be stepped over in silence.
         self._check_structure(meta["leaves"], describe(template), where)
+        # Shapes with shardings let Orbax read each array straight to the devices where it lives.
         abstract = jax.tree.map(_abstract, template)
         try:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -277,6 +290,7 @@ class Checkpoints:
             raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
 
     def _check_structure(self, stored: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
+        # Sorted, so that every process names the same leaf.
         for path in sorted(stored.keys() | wanted.keys()):
             if stored.get(path) != wanted.get(path):
                 raise CheckpointError(
@@ -292,6 +306,7 @@ class Checkpoints:
 
 
 def _unsealed(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    # The description decides which checkpoint is best, so it has a checksum of its own.
     if zlib.crc32(sealed["body"].encode()) != sealed["checksum"]:
         raise ValueError("the checksum of its description differs")
     return json.loads(sealed["body"])
@@ -303,6 +318,7 @@ def _writable(leaf: Any) -> Any:
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    # NumPy leaves have no sharding, so none is asked for.
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
 
 

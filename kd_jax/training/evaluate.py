@@ -17,6 +17,7 @@ CALIBRATION_BINS = 15
 
 def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
     """Returns [bins, 3]: examples, sum of confidences and number right, by bin of confidence."""
+    # Padding and examples without a label have no right answer, so they count in no bin.
     probabilities = jax.nn.softmax(logits)
     confidence = jnp.max(probabilities, axis=-1)
     # Of a soft label the largest class is the right one.
@@ -61,6 +62,7 @@ def eval_step(
       ("agreement/<teacher>", "teacher_kl/<teacher>" in nats at temperature 1), and "calibration"
       sums [bins, 3].
     """
+    # Shapes are fixed under jit: rows that don't count are computed too and set to 0.
     logits = forward(variables, batch).logits
     labelled = batch.valid & batch.label_valid
     # Rows that only fill the batch may hold anything, also what gives infinity.
@@ -70,6 +72,7 @@ def eval_step(
         "loss": Mean(jnp.sum(nats), jnp.sum(labelled)),
         "calibration": calibration_sums(logits, batch),
     }
+    # A comparison with a teacher needs no label, so every valid example counts.
     for name, teacher in teachers.items():
         teacher_logits = teacher(batch).logits
         # Agreement with a teacher needs no label.
@@ -105,9 +108,11 @@ def evaluate(
             lambda leaf: np.asarray(leaf, np.float64), compiled_step(variables, teachers, batch)
         )
         sums = parts if not sums else jax.tree.map(np.add, sums, parts)
+    # The bins are no mean; they are reduced to one number at the very end.
     bins = sums.pop("calibration")
     metrics: dict[str, Any] = {"agreement": {}, "teacher_kl": {}}
     for name, mean in sums.items():
+        # A split without labels gives 0 here instead of a division by zero.
         value = float(mean.total / max(mean.count, 1))
         kind, _, teacher = name.partition("/")
         if teacher:

@@ -34,11 +34,13 @@ class StopSignal:
     def __init__(self) -> None:
         self._asked = False
         StopSignal._alive.add(self)
+        # Python lets only the main thread set a handler; other threads share the one that it set.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, StopSignal._remember)
 
     @staticmethod
     def _remember(_number: int, _frame: FrameType | None) -> None:
+        # A copy, since the garbage collector may take entries out of a weak set at any time.
         for each in tuple(StopSignal._alive):
             each._asked = True
 
@@ -47,6 +49,7 @@ class StopSignal:
 
         Alone at once, in a cluster only at the steps where all processes `agree` on it.
         """
+        # The gathering blocks until every process calls it, so it must happen at agreed steps only.
         if jax.process_count() == 1:
             return self._asked
         return agree and bool(np.any(multihost_utils.process_allgather(np.asarray(self._asked))))

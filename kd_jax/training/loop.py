@@ -128,6 +128,7 @@ def train(
       Interrupted: after SIGTERM, with the state saved.
       Diverged: on a loss or gradient that isn't finite; that state is never saved.
     """
+    # Earlier seconds are subtracted from the start, so every difference below includes them.
     step, began, window, pending = int(state.step), time.perf_counter() - seconds, Window(), None
 
     def settle():
@@ -137,6 +138,7 @@ def train(
             window.add(*pending, checkpoints.last_good())
 
     def save(scores):
+        # The data's position is saved with the state, so a resumed run reads the very next batch.
         meta = {
             "position": batches.get_state(),
             "seconds": time.perf_counter() - began,
@@ -150,10 +152,12 @@ def train(
         settle()
         step, pending = step + 1, (step + 1, metrics)
         progress.advance(step)
+        # The last step is always due, so that no run ends without a checkpoint of it.
         due, log_due = (
             at_interval(step, intervals.save, intervals.total),
             at_interval(step, intervals.log, intervals.total),
         )
+        # Processes may agree at log steps only: the agreement is a collective that all must reach.
         ending = step < intervals.total and stop.asked(agree=log_due)
         # What is logged or saved must include this step, so its metrics are waited for.
         if due or log_due or ending:
@@ -161,6 +165,7 @@ def train(
             pending = None
         if log_due:
             values = window.close()
+            # Schedules count from 0: the step that was just taken used the rate of the one before.
             for name, rate in learning_rates.items():
                 # The rate of the step that was just taken; the schedule counts from 0.
                 values[name]["learning_rate"] = float(rate(step - 1))
@@ -178,6 +183,7 @@ def train(
             # be stopped.
             save(None)
         if ending:
+            # Saving goes on in the background; the process may only end when all is on disk.
             checkpoints.wait()
             raise Interrupted(
                 f"stopped at step {step} of {intervals.total}; the same command resumes it"
@@ -208,6 +214,7 @@ def report(
     # Several models share one line, so their values are told apart by name.
     shown = {}
     for name, record in writers.items():
+        # JSON has no NaN or infinity, and a plot can't show them.
         finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
         record.write(step, finite)
         shown |= (

@@ -25,8 +25,10 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, model: str, *, resumed_at: int):
         self._model, self._path, self._events = model, workdir / "metrics.jsonl", None
+        # All processes have the same metrics; a second writer would double every line.
         if jax.process_index() == 0:
             _forget_after(self._path, model, resumed_at)
+            # TensorBoard never rewrites its files; purge_step makes it ignore what will come again.
             self._events = SummaryWriter(str(workdir / model / "events"), purge_step=resumed_at + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -55,8 +57,10 @@ def _forget_after(path: Path, model: str, step: int) -> None:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
+        # Other models write to the same file, and may be at quite another step.
         if entry["model"] != model or entry["step"] <= step:
             kept.append(line)
+    # Written aside and renamed, so a kill here loses none of the older lines.
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(f"{line}\n" for line in kept))
     temporary.replace(path)

@@ -64,16 +64,20 @@ class Mixing:
 
     def draw(self, key: jax.Array, rows: int) -> Mix:
         """Draws for a global microbatch of `rows` examples."""
+        # Each quantity has its own stream, so a change in how one is drawn leaves the others alone.
         keys = {
             name: fold_name(key, name)
             for name in ("partner", "weight", "box", "share", "probability")
         }
+        # A permutation, not free draws: every example is somebody's partner exactly once.
         partner = jax.random.permutation(keys["partner"], rows)
         weight = jax.random.beta(
             keys["weight"], self.concentration, self.concentration, (rows,), jnp.float32
         )
+        # Two draws: one for each example, and one that decides for the whole microbatch.
         mixed = jax.random.bernoulli(keys["share"], self.share, (rows,))
         mixed &= jax.random.bernoulli(keys["probability"], self.probability)
+        # A weight of 1 leaves an example pure, while all shapes stay the same for jit.
         weight = jnp.where(mixed, weight, 1)
         if self.kind == "mixup":
             return Mix(partner, weight, jnp.zeros((rows, 4), jnp.float32))
@@ -83,6 +87,7 @@ class Mixing:
         center = jax.random.uniform(keys["box"], (rows, 2))
         low, high = jnp.maximum(center - half, 0), jnp.minimum(center + half, 1)
         box = jnp.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=-1)
+        # Clipping made some rectangles smaller, so the labels get the share that is left.
         return Mix(partner, 1 - jnp.prod(high - low, axis=-1), box)
 
     def __call__(self, batch: Batch, key: jax.Array, axis_name: str | None = None) -> Batch:
@@ -99,6 +104,7 @@ class Mixing:
           mask. A mix of an example without label has none.
         """
         rows = len(batch.valid)
+        # Partners may lie on other devices, so under pmap all rows are gathered first.
         together = batch if axis_name is None else jax.lax.all_gather(batch, axis_name, tiled=True)
         # Every device draws for the whole microbatch, so that layouts agree.
         mix = self.draw(key, len(together.valid))
@@ -132,6 +138,7 @@ class Mixing:
 def _mixed_view(view: View, partner: View, mix: Mix, kind: str) -> View:
     if "images" in view:
         return {"images": _mixed_images(view["images"], partner["images"], mix, kind)}
+    # A pure text must not attend to its partner's tokens, so those are masked out for it.
     mask, other = jnp.asarray(view["attention_mask"]), jnp.asarray(partner["attention_mask"])
     both = mask | (other & (mix.weight < 1)[:, None])
     return view | {
@@ -146,6 +153,7 @@ def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Arra
     if kind == "mixup":
         return _weighted(mix.weight, jnp.asarray(images), jnp.asarray(others))
     _, height, width, _ = images.shape
+    # Fractions of the side, so views of different sizes get the same rectangle.
     top, bottom, left, right = (mix.box[:, i, None] for i in range(4))
     # Pixels' centers, in shares of the side.
     y, x = ((jnp.arange(size)[None] + 0.5) / size for size in (height, width))
@@ -155,6 +163,7 @@ def _mixed_images(images: Array, others: Array, mix: Mix, kind: str) -> jax.Arra
 
 def _weighted(weight: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
     """Mixes `weight` [B] of `one` and the rest of `other`, both [B, ...]."""
+    # Cast, because float32 weights would promote half-precision images to float32.
     weight = weight.reshape(-1, *[1] * (one.ndim - 1)).astype(one.dtype)
     return weight * one + (1 - weight) * other
 
@@ -192,6 +201,7 @@ def _make(
             f" {kind!r}"
         )
     for name, value in (("probability", probability), ("share", share)):
+        # Zero is refused as well: it would be no mixing, which has its own spelling, None.
         if not 0 < value <= 1:
             raise ValueError(f"training.mixing.{name} must be in (0, 1], got {value}")
     if not concentration > 0:

@@ -22,6 +22,7 @@ def warm_up(schedule: Schedule, peak: float, warmup_steps: int) -> Schedule:
         raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
     if warmup_steps == 0:
         return schedule
+    # After the boundary optax counts the second schedule's steps from 0 again.
     return optax.join_schedules(
         [optax.linear_schedule(0.0, peak, warmup_steps), schedule], [warmup_steps]
     )
@@ -41,6 +42,7 @@ def cosine(
     learning_rate: float, total_steps: int, *, warmup_steps: int, final_fraction: float = 0.0
 ) -> Schedule:
     """Follows half a cosine down to `final_fraction` (https://arxiv.org/abs/1608.03983)."""
+    # The decay gets what the warm-up leaves; optax refuses a decay over zero steps.
     decay = optax.cosine_decay_schedule(
         learning_rate, max(1, total_steps - warmup_steps), alpha=final_fraction
     )
@@ -51,6 +53,7 @@ def linear(
     learning_rate: float, total_steps: int, *, warmup_steps: int, final_fraction: float = 0.0
 ) -> Schedule:
     """Follows a straight line down to `final_fraction` of the learning rate: BERT's schedule."""
+    # It ends with the training, so the warm-up's steps are taken from its length.
     decay = optax.linear_schedule(
         learning_rate, final_fraction * learning_rate, max(1, total_steps - warmup_steps)
     )
@@ -72,6 +75,7 @@ def step(
         )
     drops: dict[int, float] = {}
     for boundary in boundaries:
+        # Boundaries count from the training's start, the joined schedule from the warm-up's end.
         at = max(1, round(boundary * total_steps) - warmup_steps)
         # In a short training two boundaries may fall on one step; both count.
         drops[at] = drops.get(at, 1.0) * factor
@@ -114,7 +118,9 @@ def adam(learning_rate: Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: fl
 
 def sgd(learning_rate: Schedule, *, weight_decay: float, momentum: float, nesterov: bool = False):
     """Builds stochastic gradient descent; weight decay enters the gradient, as in PyTorch."""
+    # Decay stands before momentum, so that momentum collects it as it collects the gradient.
     decay = optax.add_decayed_weights(weight_decay, mask=weight_decay_mask)
+    # With momentum 0 optax would still store a trace of the gradients; None stores nothing.
     return optax.chain(decay, optax.sgd(learning_rate, momentum or None, nesterov))
 
 
@@ -163,15 +169,18 @@ def make_optimizer(
         if required not in optimizer:
             raise ValueError(f"optimizer {optimizer['name']!r} needs {required!r}")
     rate, clip_norm = optimizer["learning_rate"], optimizer["clip_norm"]
+    # Written with `not`, so that NaN is refused too.
     if not rate > 0:
         raise ValueError(f"learning_rate must be positive, got {rate}")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, or None for no clipping, got {clip_norm}")
+    # The schedule becomes part of the optimizer, whose own step counter is in every checkpoint.
     rates = make_schedule(schedule, rate, total_steps)
     options = {
         key: value for key, value in optimizer.items() if key not in ("learning_rate", "clip_norm")
     }
     update = call_with_options(build, options, "optimizer", rates)
+    # Clipping stands first: it has to see the raw gradients, before the optimizer rescales them.
     return (
         update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
     ), rates

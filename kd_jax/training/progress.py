@@ -24,6 +24,7 @@ class StepProgress:
         self._name, self._total, self._batch_size = name, total_steps, batch_size
         self._first, self._began = start, time.perf_counter()
         self._bar = None
+        # A bar redraws its line, which would fill a log file with rubbish, so it needs a terminal.
         if jax.process_index() == 0 and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
@@ -46,6 +47,7 @@ class StepProgress:
         """Shows the newest values."""
         if jax.process_index() != 0:
             return
+        # Only steps since this start count: earlier ones of a resumed run took no time here.
         seconds = time.perf_counter() - self._began
         rate = (step - self._first) * self._batch_size / max(seconds, 1e-9)
         left = (self._total - step) * self._batch_size / max(rate, 1e-9)

@@ -54,6 +54,7 @@ def write_variables(path: Path, variables: Variables) -> None:
     flat = _flat(variables)  # Every process takes part in gathering what is spread over them.
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A rename replaces the file at once, so a kill never leaves half a file under its name.
         temporary = path.with_name(path.name + ".tmp")
         save_file(flat, temporary)
         temporary.replace(path)
@@ -69,6 +70,7 @@ def load(folder: Path) -> SavedModel | None:
         return None
     try:
         description = json.loads((folder / "finished.json").read_text())
+        # The safetensors format has no checksum; only the fingerprint shows a flipped bit.
         variables, condition_map = _read(folder / "model.safetensors"), {}
         whole = fingerprint(variables) == description["fingerprint"]
         if "condition" in description:
@@ -77,6 +79,7 @@ def load(folder: Path) -> SavedModel | None:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         log.warning("the finished model in %s can't be read (%s); it is made again", folder, error)
         return None
+    # Readable but altered weights are the worse case: they would teach without any error.
     if not whole:
         log.warning(
             "the finished model in %s differs from its fingerprint; it is made again", folder
@@ -104,5 +107,6 @@ def _read(path: Path) -> PyTree:
 
 
 def _flat(variables: PyTree) -> dict[str, np.ndarray]:
+    # A safetensors file is one flat dictionary, so nested names are joined to paths.
     flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
     return {path: np.ascontiguousarray(on_host(leaf)) for path, leaf in flat.items()}

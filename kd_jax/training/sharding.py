@@ -22,6 +22,7 @@ BACKENDS = ("jit", "pmap")
 
 def _sharded_dimension(shape: tuple[int, ...], parts: int) -> int | None:
     """Returns the largest dimension that `parts` divides; None where there is none."""
+    # Zero is divisible by every number, so an empty dimension has to be left out by itself.
     fitting = [dimension for dimension, size in enumerate(shape) if size % parts == 0 and size > 0]
     return max(fitting, key=lambda dimension: shape[dimension], default=None)
 
@@ -64,6 +65,7 @@ class Parallel:
         if self.backend == "pmap":
             # As pmap leaves its results; placed otherwise, the second step would be compiled anew.
             return NamedSharding(Mesh(self.mesh.devices.reshape(-1), (AXIS,)), PartitionSpec())
+        # A leaf that can't be cut evenly (a scalar, an odd bias) is small and lives everywhere.
         parts = self.mesh.shape["fsdp"]
         dimension = _sharded_dimension(leaf.shape, parts) if parts > 1 else None
         if dimension is None:
@@ -83,8 +85,10 @@ class Parallel:
         """Puts this process's rows of a batch on its devices; `axis` is the one that counts
         examples."""
         if self.backend == "pmap":
+            # In a cluster each process holds its own rows only and feeds its own devices with them.
             local = jax.local_device_count() if jax.process_count() > 1 else self.devices
             return jax.tree.map(lambda x: _split_axis(np.asarray(x), axis, local), batch)
+        # The batch is cut along fsdp too: those devices share parameters but not rows.
         spec = PartitionSpec(*[None] * axis, ("data", "fsdp"))
         put = functools.partial(
             jax.make_array_from_process_local_data, NamedSharding(self.mesh, spec)
@@ -104,7 +108,9 @@ class Parallel:
           The compiled step; it takes batches that `place_batch` has placed along axis 1.
         """
         if self.backend == "pmap":
+            # Axis 0 of the leaves counts microbatches there, so the devices are along axis 1.
             return self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 1))
+        # The state has to come back placed as it went in; else the next call compiles again.
         out = (self.shardings(state), NamedSharding(self.mesh, PartitionSpec()))
         return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0, out_shardings=out)
 
@@ -118,6 +124,7 @@ class Parallel:
           The compiled step; it takes batches in the memory of the host.
         """
         if self.backend == "pmap":
+            # The results are reduced over the axis inside the step, so one copy of them is enough.
             mapped = self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 0))
         else:
             out = NamedSharding(self.mesh, PartitionSpec())
@@ -127,6 +134,7 @@ class Parallel:
         )
 
     def _pmap(self, step, in_axes):
+        # In a cluster pmap has to use every device of every process, and takes no list of some.
         devices = None if jax.process_count() > 1 else list(self.mesh.devices.flat)
         return jax.pmap(step, axis_name=AXIS, in_axes=in_axes, out_axes=None, devices=devices)
 
@@ -169,8 +177,10 @@ def make_parallel(*, backend: str, data: int, fsdp: int, tensor: int) -> Paralle
     if fsdp < 1 or (backend == "pmap" and fsdp != 1):
         raise ValueError(f"parallel.fsdp must be at least 1, and 1 under pmap, got {fsdp}")
     available = jax.device_count()
+    # Whatever fsdp leaves over goes to the batch, so one config fits machines of any size.
     data = available // fsdp if data == -1 else data
     used = data * fsdp
+    # In a cluster no device may stand idle: its process would wait for collectives forever.
     if not 0 < used <= available or (jax.process_count() > 1 and used != available):
         raise ValueError(
             f"parallel asks for data={data} x fsdp={fsdp} devices and there are {available}"
@@ -181,6 +191,7 @@ def make_parallel(*, backend: str, data: int, fsdp: int, tensor: int) -> Paralle
 
 def set_precision(dtypes: Collection[str]) -> None:
     """Lets arrays be float64 if any of the dtypes is; otherwise jax makes float32 of them."""
+    # Without this flag jax turns float64 into float32 without an error.
     jax.config.update("jax_enable_x64", "float64" in dtypes)
 
 
@@ -190,6 +201,7 @@ def start_process(
     """Joins the cluster when flags or the environment (a TPU pod, SLURM, ...) say that there is
     one."""
     if coordinator is not None or num_processes is not None or process_id is not None:
+        # A process with only some of them would wait for the others without end.
         if None in (coordinator, num_processes, process_id):
             raise ValueError("--coordinator, --num_processes and --process_id go together")
         jax.distributed.initialize(coordinator, num_processes, process_id)
@@ -201,6 +213,7 @@ def _cluster_in_environment() -> bool:
     """Tells whether jax itself recognises a cluster of more than one process."""
     import os
 
+    # A single host sets the variable too, with one name; only a list means a cluster.
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     return (
         "," in hosts

@@ -26,6 +26,7 @@ class ModelState:
     term_params: PyTree
     term_state: PyTree
     opt_state: PyTree
+    # An empty dict has no leaves, so models without an average save nothing for it.
     ema: PyTree = flax.struct.field(default_factory=dict)
 
     def variables(self) -> dict[str, PyTree]:

@@ -71,12 +71,14 @@ class ModelTraining:
         state = ModelState(params, batch_stats, term_params, term_state, opt_state)
         if self.decay is None:
             return state
+        # A copy, because a step donates its state, and no buffer can be donated twice.
         return replace(state, ema=jax.tree.map(jnp.copy, state.variables()))
 
     def averaged(self, old: ModelState, new: ModelState, step: Array) -> ModelState:
         """Returns the new state with its moving average: a plain mean until `decay` is reached."""
         if self.decay is None:
             return new
+        # At step 0 nothing is kept, so the random initial weights never enter the average.
         keep = jnp.minimum(self.decay, step / (step + 1))
 
         def follow(mean: jax.Array, now: jax.Array) -> jax.Array:
@@ -112,6 +114,7 @@ def accuracy(logits: jax.Array, batch: Batch) -> Mean:
       logits: `[B, K]`.
       batch: its labels are classes [B], or distributions [B, K] whose largest class counts.
     """
+    # Mixed examples have soft labels; their largest class stands for the label.
     labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
     counted = batch.valid & batch.label_valid
     return Mean(jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted), jnp.sum(counted))
@@ -138,6 +141,7 @@ def train_step(
     Returns:
       The new state, and the metrics of each model.
     """
+    # Keys depend on the seed and the step alone, so a resumed run draws what the first would have.
     keys = jax.random.split(stream(group.seed, "step", state.step), batch.valid.shape[0])
     if group.mixing is not None:
         batch = _mix(
@@ -149,11 +153,13 @@ def train_step(
         {name: model.objective.normalizers(batch) for name, model in group.models.items()},
         axis_name,
     )
+    # A moving average teaches as it was before this step, like a frozen teacher.
     averages = {
         f"{EMA}{name}": Teacher(state.models[name].ema, model.network)
         for name, model in group.models.items()
         if model.decay is not None
     }
+    # Terms can have parameters too (projectors), so these are trained with the model's.
     trainable = {
         name: {"model": model.params, "objective": model.term_params}
         for name, model in state.models.items()
@@ -166,6 +172,7 @@ def train_step(
         "step": state.step,
         "axis_name": axis_name,
     }
+    # One microbatch needs no scan, and no extra memory for the sums.
     if len(keys) == 1:
         microbatch, key = jax.tree.map(lambda leaf: leaf[0], (batch, keys))
         grads, (metrics, aux) = jax.grad(loss_fn, has_aux=True)(
@@ -173,6 +180,7 @@ def train_step(
         )
     else:
         (grads, metrics), aux = _accumulate(trainable, aux, batch, keys, fixed)
+    # Reduced once after all microbatches; a reduction inside the scan would cost one for each.
     grads, metrics = all_reduce_sum((grads, metrics), axis_name)
     return _apply_gradients(state, grads, metrics, aux, normalizers, group)
 
@@ -232,11 +240,13 @@ def loss_fn(
             axis_name=axis_name,
             signal=conditioning,
         )
+        # Terms may ask a peer about other examples, so its weights of this step are at hand.
         live = Teacher(variables[name], model.network)
         forward_fns[f"{PEER}{name}"] = live.logits
     # 3. Each student's objective; peers are teachers of the same step.
     loss, metrics, new_aux = jnp.zeros(()), {}, {}
     for name, model in group.models.items():
+        # Without stop_gradient the loss of one model would change its peer through these outputs.
         peers = {f"{PEER}{peer}": jax.lax.stop_gradient(outputs[peer]) for peer in model.peers}
         context = StepContext(
             outputs[name],
@@ -252,6 +262,7 @@ def loss_fn(
             trainable[name]["objective"], aux[name].term_state, context
         )
         loss += model.objective.weighted_sum(sums, normalizers[name], step)
+        # Sums are reported instead of means, because only sums can be added over devices and steps.
         metrics[name] = sums | {"accuracy": accuracy(outputs[name].logits, batch)}
         new_aux[name] = Auxiliary(batch_stats[name], term_state)
     return loss, (metrics, new_aux)
@@ -271,12 +282,14 @@ def _accumulate(
 ) -> tuple[tuple[PyTree, Metrics], dict[str, Auxiliary]]:
     """Sums gradients and metrics over the microbatches; the last one's `aux` is kept."""
 
+    # A function of its own, so that both the shapes below and the scan come from the same code.
     def one(aux, microbatch):
         grads, (metrics, aux) = jax.grad(loss_fn, has_aux=True)(
             trainable, aux, *microbatch, **fixed
         )
         return (grads, metrics), aux
 
+    # BatchNorm's statistics go on from one microbatch to the next; gradients are added up.
     def add(carry, microbatch):
         sums, aux = carry
         parts, aux = one(aux, microbatch)
@@ -301,6 +314,7 @@ def _apply_gradients(
     models, reported = {}, {}
     for name, model in group.models.items():
         old = state.models[name]
+        # Weight decay reads the parameters, so optax is given them beside the gradients.
         trainable: Any = {"model": old.params, "objective": old.term_params}
         updates, opt_state = model.optimizer.update(grads[name], old.opt_state, trainable)
         trainable = optax.apply_updates(trainable, updates)
@@ -311,7 +325,9 @@ def _apply_gradients(
             aux[name].term_state,
             opt_state,
         )
+        # The average comes last, because it has to follow the weights after the update.
         models[name] = model.averaged(old, new, state.step)
+        # The loss is computed again from the reduced sums, as one device knew only its own share.
         sums = {term: metrics[name][term] for term in model.objective.terms}
         loss = model.objective.weighted_sum(sums, normalizers[name], state.step)
         reported[name] = metrics[name] | {
@@ -331,6 +347,7 @@ def _mix(
     axis_name: str | None,
 ) -> Batch:
     """Mixes every microbatch, before any model reads it."""
+    # A stream of its own: switching the mixing on leaves dropout's draws as they were.
     keys = jax.random.split(stream(seed, "mixing", step), batch.valid.shape[0])
 
     def mix(microbatch_and_key: tuple[Batch, jax.Array]) -> Batch:
@@ -356,10 +373,12 @@ def mix_microbatch(
 
     def uncertainty(mix: Batch) -> jax.Array:
         """Returns [B] nats, the mean over the teachers."""
+        # `entr` gives 0 for a probability of 0, where p * log(p) would be NaN.
         logits = jnp.stack([teacher(mix).logits for teacher in teachers.values()])
         probabilities = jax.nn.softmax(logits)
         return jnp.mean(jnp.sum(jax.scipy.special.entr(probabilities), axis=-1), axis=0)
 
+    # Each example chooses by itself, so rows of different candidates end up in one batch.
     mixes = [mixing(batch, k, axis_name) for k in jax.random.split(key, mixing.candidates)]
     best = jnp.argmax(jnp.stack([uncertainty(mix) for mix in mixes]), axis=0)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best, jnp.arange(best.size)], *mixes)

@@ -25,6 +25,7 @@ def prepare(*, text: bool) -> None:
     Args:
       text: whether the process's networks read text, not images.
     """
+    # XLA reads the variable once, so what the user has set stays and ours is added behind it.
     given = os.environ.get("XLA_FLAGS", "")
     if is_known() and OPTION not in given:
         os.environ["XLA_FLAGS"] = f"{given} --{OPTION}={FOR_TEXT if text else FOR_IMAGES}".strip()

@@ -22,6 +22,7 @@ log = logging.getLogger("kd_jax")
 
 def ask(judge: TrainedModel, context: RunContext) -> cache.Table:
     """Asks the scoring model for `logits` [N, K], and its other vectors, on the training split."""
+    # A judge that chooses by the label would agree with every wrong one.
     return cache.outputs(
         judge, context.datasets.splits["train"], context, network=without_labels(judge.network)
     )
@@ -46,21 +47,25 @@ def ask_held_out(
       Interrupted: after SIGTERM; the same call goes on.
     """
     train = context.datasets.splits["train"]
+    # The remainder of a permutation gives folds of equal size, give or take one row.
     fold_of = np.random.default_rng(seed).permutation(len(train)) % folds
     logits = np.zeros((len(train), len(train.class_names)), np.float32)
     for fold in range(folds):
         held_out = fold_of == fold
         label = f"fold {fold + 1} of {folds}"
+        # A folder for each fold, so that a stopped call finds those that are finished.
         elsewhere = replace(context, workdir=folder / label.replace(" ", "_"))
         elsewhere.workdir.mkdir(parents=True, exist_ok=True)
         log.info(
             "%s, trained anew to judge the rows that it isn't given: %s", judge.plan.name, label
         )
         with _added(_part(train, ~held_out, f"without {label}"), context) as name:
+            # Only the data differs from the judge's own training.
             plan = replace(judge.plan, restore=None, data=(name,))
             model = obtain([plan], {}, elsewhere)[plan.name]
         part = _part(train, held_out, label)
         logits[held_out] = cache.outputs(model, part, elsewhere)["logits"]
+        # The prepared rows of a fold would otherwise stay in memory until the run ends.
         context.datasets.forget(part)
     return logits
 
@@ -69,6 +74,7 @@ def ask_held_out(
 def _added(source: Source, context: RunContext) -> Iterator[str]:
     """Makes a source known to the datasets for a while, under the name that is given back."""
     context.datasets.add_set(source.name, source)
+    # Taken out after an interruption too, as the same name is added again later.
     try:
         yield source.name
     finally:

@@ -50,6 +50,7 @@ def load(name: str, spec: Mapping[str, Any], workdir: Path, train: Source) -> Tr
       ValueError: if it isn't there.
     """
     found = _read(workdir / FOLDER / name)
+    # Doubts are positions of rows, so on other training data they would name wrong ones.
     if found is None or found["training_data"] != train.fingerprint:
         raise ValueError(f"the run in {workdir} has no whole trusted set {name!r}")
     return _sift(name, spec["mode"], found, train)
@@ -72,6 +73,7 @@ def make(
       Interrupted: after SIGTERM; the same call goes on.
     """
     train, folder = context.datasets.splits["train"], context.workdir / FOLDER / name
+    # All that the doubts depend on; the mode only says what is done with them.
     facts = {
         "judge": spec["judge"],
         "judge_fingerprint": judge.description["fingerprint"],
@@ -82,9 +84,11 @@ def make(
         ),
     }
     found = _read(folder)
+    # Asking the judge can take whole trainings, so kept doubts are used where nothing changed.
     if found is None or {key: found.get(key) for key in facts} != facts:
         if found is not None:
             log.warning("trusted_sets.%s was made from something else; it is made again", name)
+        # The user knows the set by its name, so errors from below get it.
         try:
             found = facts | {"doubted": _doubt(spec, judge, facts["seed"], folder, context)}
         except ValueError as error:
@@ -106,7 +110,9 @@ def _doubt(
 ) -> dict[str, list[int]]:
     """Returns reason -> positions of the training rows that it speaks against, ascending."""
     labels = context.datasets.splits["train"].labels
+    # The judge as it is has a say only about poison, and about labels without folds.
     said = ask(judge, context) if spec["poison"] is not None or not spec["folds"] else {}
+    # Checked before the folds, whose trainings would be lost otherwise.
     if spec["poison"] is not None and "pooled" not in said:
         raise ValueError(
             f"the judge {judge.plan.name!r} has no feature 'pooled'; it has"
@@ -114,6 +120,7 @@ def _doubt(
         )
     doubts = {}
     if spec["label_errors"]:
+        # A model fits the labels that it learned, wrong ones too, so it finds few of them.
         if not spec["folds"] and judge.plan.objective and not judge.plan.restore:
             log.warning(
                 "%s judges labels that it learned from, and will doubt few: give it folds",
@@ -125,6 +132,7 @@ def _doubt(
             else said["logits"]
         )
         scores, suspects = find_label_errors(np.asarray(jax.nn.softmax(logits)), labels)
+        # A share is of all labelled rows together, so class limits don't count here.
         if spec["label_share"] is not None:
             labelled = np.minimum(labels, 0)  # All classes as one.
             suspects = highest_in_class(scores, labelled, spec["label_share"])
@@ -138,17 +146,20 @@ def _doubt(
 
 def _sift(name: str, mode: str, found: Mapping[str, Any], train: Source) -> TrustedSet:
     """Returns the set without the suspects in mode "drop"; reports them in both modes."""
+    # A row can be doubted for several reasons, and is reported once with all of them.
     reasons: dict[int, list[str]] = {}
     for reason, rows in found["doubted"].items():
         for row in rows:
             reasons.setdefault(row, []).append(reason)
     bad = sorted(reasons)
+    # Users look for a row by its number in their own file, which cleaning may have shifted.
     numbers = train.rows if len(train.rows) else range(1, len(train) + 1)
     entries = [{"set": name} | entry(row, train.inputs[row], reasons[row], numbers) for row in bad]
     doubted = {reason: len(rows) for reason, rows in found["doubted"].items()}
     source = train
     if mode == "drop" and bad:
         advice = "the judge, or at the shares that are doubted"
+        # Too many doubts speak against the judge rather than the data, so nothing is dropped then.
         check_left(len(bad), len(train) - len(bad), doubted, f"trusted_sets.{name}", advice)
         kept = np.delete(np.arange(len(train)), bad)
         source = replace(
@@ -163,10 +174,12 @@ def _sift(name: str, mode: str, found: Mapping[str, Any], train: Source) -> Trus
 
 def _keep(found: Mapping[str, Any], folder: Path) -> None:
     """Keeps the doubts; the models that were trained for them have had their say."""
+    # Written before the folds go: a kill in between costs only disk space.
     write_json(folder / DOUBTS, found)
     if jax.process_index() == 0:
         for each in folder.glob("fold_*"):
             shutil.rmtree(each)
+    # Another process may read the doubts as soon as this returns.
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{folder.name} written")
 

@@ -54,6 +54,7 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(f"the sweep file {file} can't be read: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"the sweep file {file} is not JSON: {error}") from None
+    # The shape first, because the checks below look into it.
     if not isinstance(spec, dict) or not isinstance(spec.get("grid", {}), dict):
         raise ValueError(
             f'the sweep file {file} must look like {{"seeds": [0, 1], "grid": {{"PATH": [VALUE,'
@@ -61,10 +62,12 @@ def read(file: Path) -> dict[str, Any]:
         )
     check_keys(spec, KEYS, f"the sweep file {file}")
     for name, values in {key: spec[key] for key in KEYS if key != "grid" and key in spec}.items():
+        # The exact type, because in Python True is an integer too.
         if not _is_list(values) or any(type(value) is not int or value < 0 for value in values):
             raise ValueError(
                 f"{name} in {file} must be a list of integers from 0 on, got {json.dumps(values)}"
             )
+        # The same seed twice would count as two samples in the standard deviation.
         if len(set(values)) != len(values):
             raise ValueError(
                 f"{name} in {file} must differ from one another, got {json.dumps(values)}"
@@ -92,6 +95,7 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
         one line.
     """
     grid: Mapping[str, list[Any]] = spec.get("grid", {})
+    # A dict keeps the order of the runs, in which teachers come before those who restore them.
     runs: dict[str, Run] = {}
     trained: dict[str, str] = {}
     for *values, seed in itertools.product(*grid.values(), spec["seeds"]):
@@ -108,6 +112,7 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
             name += f"-{config_hash(setting)}"
         if name in runs:
             raise ValueError(f"the sweep has two runs {name!r}; give each value of the grid once")
+        # Every run is planned now, so that the last one can't fail after hours.
         try:
             needs = _share_teachers(version, name, workdir, trained)
         except (ValueError, TypeError, KeyError) as error:
@@ -122,16 +127,19 @@ def _is_list(values: Any) -> bool:
 
 def _override(config: ConfigDict, path: str, value: Any) -> Any:
     """Sets one value in place and returns it as the config took it: its type is the config's."""
+    # Flat paths make a section's name differ from the name of a value.
     known = flatten(plain(config))
     if path == "seed":
         raise ValueError("grid 'seed': seeds are listed under \"seeds\"")
     if any(other.startswith(f"{path}.") for other in known) or isinstance(value, dict):
         raise ValueError(f"grid {path!r}: only single values can be overridden, not whole sections")
     if path not in known:
+        # A cutoff of 0 always finds something, as any hint is better than none.
         close = difflib.get_close_matches(path, known, 1, 0.0)[0]
         raise ValueError(f"grid {path!r}: the config has no such path; did you mean {close!r}?")
     section, _, key = path.rpartition(".")
     owner: Any = config[section] if section else config
+    # ConfigDict would take True for a number, since a bool is an int in Python.
     if (
         isinstance(value, bool)
         and isinstance(owner[key], (int, float))
@@ -154,6 +162,7 @@ def label(setting: Mapping[str, Any]) -> str:
 
 def _name(setting: Mapping[str, Any], seed: int) -> str:
     short = label(setting)
+    # The hash keeps two settings apart whose names begin alike.
     if len(short) > LONGEST_LABEL:
         short = f"{short[:LONGEST_LABEL]}-{config_hash(setting)}"
     return f"{short}-seed{seed}" if setting else f"seed{seed}"
@@ -161,6 +170,7 @@ def _name(setting: Mapping[str, Any], seed: int) -> str:
 
 def _end(path: str, paths: Mapping[str, Any]) -> str:
     parts = path.split(".")
+    # From the shortest end on, so that the table stays narrow.
     ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
     return next(
         end
@@ -170,6 +180,7 @@ def _end(path: str, paths: Mapping[str, Any]) -> str:
 
 
 def _as_word(value: Any) -> str:
+    # Other characters could mean something to a file system or a shell.
     return re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
 
 
@@ -178,6 +189,7 @@ def _share_teachers(
 ) -> frozenset[str]:
     """Lets a run restore the teachers that an earlier one trains, and notes in `trained` those that
     it trains."""
+    # Whoever labels a set or judges rows teaches too, and can be shared just as well.
     plan, needs = make_plan(plain(config)), set()
     teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
     teaching |= {section["teacher"] for section in plan.transfer_sets.values()}
@@ -185,6 +197,7 @@ def _share_teachers(
     # What the seeds compare is made anew for each of them, also where it teaches somebody.
     teaching -= {plan.config["compare"][role] for role in ("student", "baseline")}
     for model in plan.models:
+        # Only a model that depends on no other one is the same in every run.
         alone = not (model.teachers or model.peers or model.restore) and model.data == (TRAIN,)
         if model.name in teaching and model.objective and alone:
             # All that a teacher depends on but the seed.
@@ -192,6 +205,7 @@ def _share_teachers(
             owner = trained.setdefault(json.dumps(facts, sort_keys=True), name)
             if owner != name:
                 needs.add(owner)
+                # The later run finds the teacher in the earlier one's folder and doesn't train it.
                 with config.unlocked():
                     models: Any = config.models
                     models[model.name].restore = str(workdir / owner / model.name)

@@ -68,6 +68,7 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
       Interrupted: after SIGTERM; the same call goes on.
     """
     spec = read(file)
+    # Taken out before the folder is claimed: the next start may use other devices.
     devices = spec.pop("devices", None)
     if devices is not None:
         if jax.distributed.is_initialized():
@@ -77,16 +78,20 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
         jax.config.update(
             "jax_platforms", "cpu"
         )  # The GPUs are the runs', so this process must not take them.
+    # All runs are checked here, before the first of them begins.
     runs = lay_out(config, spec, workdir.resolve())
     folder = Workdir(workdir, plain(config) | {"sweep": spec})
+    # Runs of an earlier start keep their entries until they are done again.
     done = _earlier(folder.path / "sweep.json")
     found: dict[str, Any] = {}
+    # Closing the generator stops the processes that it has started, also after an error.
     with closing(
         over_devices(runs, folder.path, devices) if devices else _one_by_one(runs, folder.path)
     ) as outcomes:
         for ended, outcome in outcomes:
             done[ended.name] = _entry(ended, outcome, folder.path)
             found = _summary([done[each.name] for each in runs if each.name in done], len(runs))
+            # Written after every run, so that a stopped sweep can be read as far as it got.
             write_json(folder.path / "sweep.json", found)
     _show(found, plain(config), folder.path)
     return found
@@ -99,6 +104,7 @@ def _one_by_one(runs: Sequence[Run], folder: Path) -> Outcomes:
         log.info("run %d of %d: %s", number, len(runs), each.name)
         try:
             outcome = run_experiment(each.config, folder / each.name)
+        # Numbers that explode are a result of a setting, and no reason to end the sweep.
         except Diverged as error:
             outcome = error
         yield each, outcome
@@ -115,6 +121,7 @@ def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> d
     if isinstance(outcome, Diverged):
         log.warning("%s diverged: %s", ended.name, outcome)
         return entry | {"diverged": str(outcome)}
+    # The fingerprint tells later whether several runs share one teacher.
     models = {
         name: {key: outcome["models"][name].get(key) for key in (*METRICS, "fingerprint")}
         for name in outcome["order"]
@@ -129,6 +136,7 @@ def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> d
 def _summary(entries: Sequence[Mapping[str, Any]], runs: int) -> dict[str, Any]:
     settings: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
+        # A dict is no key of another one, so the setting is grouped by its JSON.
         settings.setdefault(json.dumps(entry["setting"]), []).append(entry)
     return {
         "finished": len(entries) == runs,
@@ -139,6 +147,7 @@ def _summary(entries: Sequence[Mapping[str, Any]], runs: int) -> dict[str, Any]:
 
 def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     finished = [entry for entry in entries if "models" in entry]
+    # A setting may have only runs that diverged, and then there is nothing to average.
     names = finished[0]["models"] if finished else ()
     models = {name: _spreads([entry["models"][name] for entry in finished]) for name in names}
     return {
@@ -168,6 +177,7 @@ def _spread(values: Iterable[float | None]) -> dict[str, Any] | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
+    # The sample's deviation divides by n - 1, so one value has none.
     std = statistics.stdev(known) if len(known) > 1 else None
     return {"mean": statistics.fmean(known), "std": std, "n": len(known)}
 
@@ -188,6 +198,7 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         about = [label(setting["setting"]) or "the config", f"seeds: {len(setting['seeds'])}"]
         about += [f"seed {seed} diverged" for seed in setting["diverged"]]
         models = setting["models"]
+        # Both are shown, as tuning by the evaluation split would make it a second selection split.
         accuracies, selections = (
             [_words(model[key]) for model in models.values()]
             for key in ("accuracy", "selection_accuracy")
@@ -208,6 +219,7 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
 def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
     """Prints one setting's models on each further dataset, in domain first, if there are any."""
     models = setting["models"]
+    # All models of a setting see the same datasets, so the first one names them.
     datasets = next(iter(models.values()), {}).get("evaluations", {})
     if not datasets:
         return

@@ -50,6 +50,7 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
       ValueError: if a run fails.
       Interrupted: after SIGTERM, to this process or to a run's.
     """
+    # Made first, so that a signal during the first start isn't lost.
     stop = StopSignal()
     waiting, free, ended = list(runs), list(devices), set()
     running: dict[str, tuple[Run, int, subprocess.Popen[bytes]]] = {}
@@ -61,14 +62,17 @@ def over_devices(runs: Sequence[Run], folder: Path, devices: Sequence[int]) -> O
                 waiting.remove(run)
                 device = free.pop(0)
                 running[run.name] = run, device, _start(run, folder, device)
+            # Processes are asked now and then, because no single call waits for any of several.
             time.sleep(0.1)
             for run, device, process in list(running.values()):
+                # The device is free before the caller gets the run, so no time is lost on it.
                 if process.poll() is not None:
                     del running[run.name]
                     free.append(device)
                     ended.add(run.name)
                     yield run, _outcome(run, folder, process.returncode)
     finally:
+        # All are told first and then waited for, so that they save their states side by side.
         for _, _, process in running.values():
             process.terminate()
         for _, _, process in running.values():
@@ -102,6 +106,7 @@ def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:
         repr(run.config),
         str(folder / run.name),
     ]
+    # Appended, so that a resumed run keeps what it printed before.
     with (folder / f"{run.name}.log").open("a") as output:
         # The process sees one device, and calls it number 0.
         environment["CUDA_VISIBLE_DEVICES"] = str(device)
@@ -131,7 +136,9 @@ def _main(config: str, workdir: str) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("kd_jax").setLevel(logging.INFO)
     try:
+        # `literal_eval` reads plain values only, and so never runs what a text may contain.
         run_experiment(ast.literal_eval(config), Path(workdir))
+    # The exit status is all that the parent sees, so each end has a number of its own.
     except (Diverged, Interrupted) as error:
         print(error, file=sys.stderr)
         return DIVERGED if isinstance(error, Diverged) else RESUMABLE

@@ -54,12 +54,16 @@ def sift(
       ValueError: if more repeat it, or nothing is left.
     """
     unlabelled = np.full(len(candidates), -1)
+    # Only reported, because which rows go is decided below, by rules of its own.
     report = clean(
         candidates, unlabelled, modality=modality, mode="report", limits=limits, held_out=held_out
     )
+    # Reports count rows from 1, as people do.
     found = {entry["row"] - 1: entry for entry in report.quarantined}
+    # A set of keys makes each look-up cheap, however many training rows there are.
     known = {_key(value, modality) for value in training}
     reasons: dict[int, str] = {}
+    # In order, because a near duplicate asks what became of an earlier row.
     for row in range(len(candidates)):
         reason = _reason(row, found, reasons)
         if reason is None and _key(candidates[row], modality) in known:
@@ -68,6 +72,7 @@ def sift(
             reasons[row] = reason
     dropped = Counter(reasons.values())
     overlap = sum(dropped[reason] for reason in OF_EVALUATION)
+    # A few repeats are chance; many mean that the source holds the evaluation data.
     if overlap > max_overlap * len(candidates):
         row = next(row for row, reason in reasons.items() if reason in OF_EVALUATION)
         raise ValueError(
@@ -89,6 +94,7 @@ def _reason(row: int, found: dict[int, dict], earlier: dict[int, str]) -> str | 
     """
     if row not in found:
         return None
+    # Each row counts for one reason only, so that the counts add up.
     reason = found[row]["reasons"][0]
     if reason != "near_duplicate":
         return reason
@@ -124,8 +130,10 @@ def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | Non
         )
     if per_class is None:
         return sure
+    # A stable sort keeps the choice among equal confidences the same every time.
     order = sure[np.argsort(-likeliest[sure], kind="stable")]
     first = [
         order[predicted[order] == label][:per_class] for label in range(probabilities.shape[1])
     ]
+    # Ascending, so that chosen rows keep the order in which they were made.
     return np.sort(np.concatenate(first))

@@ -56,6 +56,7 @@ def _augmented(
     _require("text", train, "augmented")
     _check_rounds(rounds)
     _check_shares(mask=mask, swap=swap, ngram=ngram)
+    # One draw decides between the two, so their shares must fit into 1 together.
     if mask + swap > 1:
         raise ValueError(
             f"mask and swap are shares of the words and sum to at most 1, got {mask} and {swap}"
@@ -81,6 +82,7 @@ def _masked_words(
     _require("text", train, "masked_words")
     _check_rounds(rounds)
     _check_shares(replace=replace)
+    # Loaded after the cheap checks, since a model takes time and memory.
     language = MaskedWords.load(model, candidates=candidates, max_length=max_length)
     return _by_part(
         list(train.inputs), rounds, lambda texts: language.augment(texts, replace=replace, rng=rng)
@@ -95,6 +97,7 @@ def _mixes(
     _check_rounds(rounds)
     if not (is_number(concentration) and concentration > 0):
         raise ValueError(f"concentration must be positive, got {concentration}")
+    # The generator goes on from round to round, so every round gives other mixes.
     mixed = [
         mix_images(train.inputs, kind=kind, concentration=concentration, rng=rng)
         for _ in range(rounds)
@@ -118,7 +121,9 @@ def _unlabelled(
     """
     columns = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
     path = Path(dataset).expanduser()
+    # A file goes before a TFDS dataset of the same name.
     if path.exists():
+        # New images get the channels of the training data, or no model could read them.
         channels = train.inputs[0].shape[-1] if train.modality == "image" else None
         rows = unlabelled.read(path, train.modality, columns, channels)
         found = [row.value for row in rows if row.error is None]
@@ -129,6 +134,7 @@ def _unlabelled(
         raise ValueError(
             f"there is no file or folder {dataset!r}; a TFDS dataset needs split and label"
         )
+    # TFDS datasets are read by their label column, but nobody uses the labels.
     source = open_source(dataset, split, dir=dir, inputs=inputs, label=label, max_rejected=0)
     _require(train.modality, source, "unlabelled")
     return source.inputs
@@ -146,6 +152,7 @@ SOURCES: dict[str, Callable[..., Any]] = {
 def _by_part(inputs: Sequence, rounds: int, augment: Callable[[Sequence[str]], list[str]]) -> list:
     """Texts, or pairs of which both parts are changed."""
     if not isinstance(inputs[0], tuple):
+        # Each round draws anew, so one text gives several different ones.
         return [text for _ in range(rounds) for text in augment(inputs)]
     firsts, seconds = zip(*inputs, strict=True)
     return [

@@ -31,12 +31,14 @@ def mix_images(
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r} of mixes; there are {', '.join(KINDS)}")
+    # Images of several sizes come as a list, and two of them can't be laid over each other.
     if not isinstance(images, np.ndarray):
         raise ValueError("only images of one size, which fit in memory, are mixed")
     partners = images[rng.permutation(len(images))]
     shares = rng.beta(concentration, concentration, len(images))
     if kind == "mixup":
         weights = shares[:, None, None, None]
+        # Rounded first, since the cast to uint8 only cuts digits off and would darken the image.
         return np.round(weights * images + (1 - weights) * partners).astype(np.uint8)
     inside = _rectangles(images.shape[1:3], 1 - shares, rng)
     return np.where(inside[..., None], partners, images)
@@ -49,6 +51,7 @@ def _rectangles(size: tuple[int, int], areas: np.ndarray, rng: np.random.Generat
     """
     spans = []
     for length in size:
+        # The square root turns a share of the area into a share of each side.
         centres, halves = rng.integers(0, length, len(areas)), np.sqrt(areas) * length / 2
         distances = np.abs(np.arange(length) - centres[:, None])
         spans.append(distances < halves[:, None])

@@ -58,6 +58,7 @@ def load(name: str, workdir: Path, train: Source) -> Source:
     """
     if storage.provenance(workdir / FOLDER, name) is None:
         raise ValueError(f"the run in {workdir} has no whole transfer set {name!r}")
+    # A stored set looks like the training split, so that one's inputs tell whether texts are pairs.
     pairs = isinstance(train.inputs[0], tuple)
     return storage.read(workdir / FOLDER, name, train.modality, pairs, train.class_names)
 
@@ -84,6 +85,7 @@ def make(
       ValueError: if nothing is left of its source, or too much of it repeats the evaluation data.
     """
     root, train = context.workdir / FOLDER, context.datasets.splits["train"]
+    # All that the set depends on; only a set with equal facts is used again.
     facts = {
         "teacher": spec["teacher"],
         "teacher_fingerprint": teacher.description["fingerprint"],
@@ -92,6 +94,7 @@ def make(
         "options": as_json({key: value for key, value in spec.items() if key != "teacher"}),
     }
     found = storage.provenance(root, name)
+    # Labelling can take long, so a set is made again only where something changed.
     if found is None or {key: found.get(key) for key in facts} != facts:
         if found is not None:
             log.warning("transfer_sets.%s was made from something else; it is made again", name)
@@ -112,10 +115,12 @@ def _make(
 ) -> TransferSet:
     train = context.datasets.splits["train"]
     candidates = find_candidates(spec["source"], _base(spec, context), facts["seed"])
+    # Sifted before the teacher is asked, whose time would be wasted on what is dropped.
     sound = _sift(candidates, spec, context)
     inputs = _pick(candidates, sound.rows)
     outputs = _outputs(teacher, name, inputs, context, features=keep_outputs)
     logits = outputs["logits"]
+    # The soft labels have the section's temperature, the choice below the teacher's own confidence.
     probabilities = np.asarray(jax.nn.softmax(logits / spec["temperature"]), np.float32)
     rows = choose(
         np.asarray(jax.nn.softmax(logits)),
@@ -123,6 +128,7 @@ def _make(
         per_class=spec["per_class"],
     )
     soft = probabilities[rows]
+    # One-hot rows keep one format for both kinds of labels.
     if spec["labels"] == "hard":
         soft = np.eye(soft.shape[1], dtype=np.float32)[soft.argmax(axis=1)]
     counts = {
@@ -141,6 +147,7 @@ def _make(
         len(candidates),
         sound.dropped,
     )
+    # All processes have the same rows, and two writers would disturb each other.
     if jax.process_index() == 0:
         labelled = storage.Labelled(_pick(inputs, rows), soft)
         storage.write(
@@ -153,9 +160,11 @@ def _make(
         )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"transfer set {name} written")
+    # Read back from disk, so that a first and a resumed start learn from the same source.
     source = load(name, context.workdir, train)
     # What an ensemble says may depend on the label, which its students are taught with.
     if keep_outputs and isinstance(teacher.network, Network):
+        # The teacher was asked on these rows already, so a student that caches it can skip that.
         kept = {key: column[rows] for key, column in outputs.items()}
         cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), kept)
     return TransferSet(source, facts | counts)
@@ -168,6 +177,7 @@ def _base(spec: Mapping[str, Any], context: RunContext) -> Source:
 
 def _sift(candidates: Any, spec: Mapping[str, Any], context: RunContext) -> Sound:
     datasets = context.datasets
+    # The selection split counts as held out too: what repeats it would spoil the choice.
     held_out = [
         value for role in ("selection", "evaluation") for value in datasets.splits[role].inputs
     ]
@@ -190,11 +200,13 @@ def _outputs(
 ) -> cache.Table:
     """Returns the teacher's logits [N, K], and what else of one vector an example it gives."""
     train = context.datasets.splits["train"]
+    # The fingerprint is of the contents, so two sets of inputs are never taken for each other.
     contents = (
         text_contents(inputs)
         if train.modality == "text"
         else (np.asarray(image).tobytes() for image in inputs)
     )
+    # The inputs are new, so nobody knows their labels; the teacher gives them.
     labels = np.full(len(inputs), -1, np.int32)
     source = Source(
         f"transfer set {name}",
@@ -208,6 +220,7 @@ def _outputs(
     table = cache.outputs(
         teacher, source, context, network=network if features else partial(_logits_only, network)
     )
+    # These candidates are read once, and their prepared form would stay in memory.
     context.datasets.forget(source)
     return table
 

@@ -57,18 +57,21 @@ class MaskedWords:
         """
         folder = weights.path_of(model)
         tokenizer = load_tokenizer(str(folder))
+        # The two spellings are BERT's and RoBERTa's.
         mask_id = next(
             (i for i in map(tokenizer.token_to_id, ("[MASK]", "<mask>")) if i is not None), None
         )
         if mask_id is None:
             raise ValueError(f"the tokenizer of {model!r} has neither [MASK] nor <mask>")
         module, variables = _language_model(folder)
+        # Sorted, because the order of a vocabulary's dict may differ between two loads.
         words = np.array(sorted(_whole_words(tokenizer)), np.int32)
         if not 1 <= candidates <= len(words):
             raise ValueError(
                 f"candidates must be from 1 to the {len(words)} words of {model!r}, got"
                 f" {candidates}"
             )
+        # Variables are an argument; closed over, they would be compiled in as constants.
         find = jax.jit(partial(_likeliest, module, words, candidates))
         return cls(partial(find, variables), tokenizer, mask_id, max_length)
 
@@ -80,6 +83,7 @@ class MaskedWords:
         Each replaced word is predicted from the text as it was, itself masked, and becomes any of
         the likeliest ones."""
         encodings = self._encode(texts)
+        # All places are drawn before any word, so the batch size changes no draw of a place.
         places = [
             (text, token)
             for text, encoding in enumerate(encodings)
@@ -87,6 +91,7 @@ class MaskedWords:
             if rng.random() < replace
         ]
         spans: dict[int, list[tuple[int, int, str]]] = {}
+        # Places of many texts share a batch, as each masked word is an input of its own.
         batches = [places[start : start + _ROWS] for start in range(0, len(places), _ROWS)]
         for batch in show_progress(batches, len(batches), "predicting masked words"):
             for (text, token), ids in zip(batch, self._predict(batch, encodings), strict=True):
@@ -98,6 +103,7 @@ class MaskedWords:
         return [_replaced(text, spans.get(number, [])) for number, text in enumerate(texts)]
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
+        # A copy, because these settings would change the tokenizer for everyone who holds it.
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
@@ -106,13 +112,16 @@ class MaskedWords:
     def _predict(self, batch: Sequence[tuple[int, int]], encodings: Sequence[Any]) -> np.ndarray:
         """Predicts [b, k] the likeliest words at each place of a batch."""
         longest = max(len(encodings[text].ids) for text, _ in batch)
+        # Rounded up, so that few lengths are compiled.
         length = -(-longest // _STEP) * _STEP
         ids, mask = np.zeros((_ROWS, length), np.int32), np.zeros((_ROWS, length), bool)
         tokens = np.zeros(_ROWS, np.int32)
+        # Rows that only fill the batch get one token, so that they have something to attend to.
         mask[:, 0] = True
         for row, (text, token) in enumerate(batch):
             count = len(encodings[text].ids)
             ids[row, :count], mask[row, :count], tokens[row] = encodings[text].ids, True, token
+            # The word itself is hidden, or the model would mostly predict the same word again.
             ids[row, token] = self.mask_id
         return np.asarray(self.likeliest(ids, mask, tokens))[: len(batch)]
 
@@ -129,6 +138,7 @@ def _likeliest(
     module: Any, words: np.ndarray, count: int, variables: Any, ids: Any, mask: Any, tokens: Any
 ) -> Any:
     scores = module.apply(variables, ids, mask).features["vocabulary_logits"]
+    # Only whole words at the masked place compete; the rest of the vocabulary is cut away.
     scores = jnp.take_along_axis(scores, jnp.asarray(tokens)[:, None, None], axis=1)[:, 0, words]
     return jnp.asarray(words)[jax.lax.top_k(scores, count)[1]]
 
@@ -136,6 +146,7 @@ def _likeliest(
 def _whole_words(tokenizer: Tokenizer) -> list[int]:
     """Returns the ids of tokens that are words of letters by themselves."""
     vocabulary = tokenizer.get_vocab()
+    # In byte-level vocabularies a token without this mark is only a part of a word.
     if any(token.startswith(_SPACE) for token in vocabulary):
         return [
             i for token, i in vocabulary.items() if token.startswith(_SPACE) and token[1:].isalpha()
@@ -145,6 +156,7 @@ def _whole_words(tokenizer: Tokenizer) -> list[int]:
 
 def _single_piece_words(encoding: Any) -> list[int]:
     """Positions of the tokens that are a word of letters by themselves."""
+    # A word of several pieces can't be predicted by one mask, so it is left alone.
     owners = encoding.word_ids
     counts: dict[int, int] = {}
     for owner in owners:
@@ -158,6 +170,7 @@ def _single_piece_words(encoding: Any) -> list[int]:
 
 
 def _replaced(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
+    # From the end to the front, so that earlier positions stay right.
     for start, end, word in sorted(spans, reverse=True):
         text = text[:start] + word + text[end:]
     return text

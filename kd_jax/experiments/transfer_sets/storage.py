@@ -55,6 +55,7 @@ def write(
       classes: [K].
       facts: JSON, written beside the records as provenance.json.
     """
+    # An older set of the same name may be of another teacher, and TFDS would not replace it.
     shutil.rmtree(root / name / VERSION, ignore_errors=True)
     prepare_whole(
         root,
@@ -81,6 +82,7 @@ def read(root: Path, name: str, modality: str, pairs: bool, classes: Sequence[st
         "train",
         dir=str(root),
         inputs=names,
+        # The class of each row; the soft labels are read beside it.
         label="label",
         max_rejected=0,
         class_names=tuple(classes),
@@ -103,12 +105,14 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {name: self._feature() for name in self._columns}
+        # Other tools know hard labels only, so the likeliest class is stored too.
         features["label"] = tfds.features.ClassLabel(names=self._classes)
         features[SOFT_LABELS] = tfds.features.Tensor(shape=(len(self._classes),), dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
             description="Labelled by a teacher.",
             features=tfds.features.FeaturesDict(features),
+            # The order must stay, because outputs that are kept beside the set are found by row.
             disable_shuffling=True,
         )
 
@@ -116,6 +120,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._modality == "text":
             return tfds.features.Text()
         shape = (None, None, self._labelled.inputs[0].shape[-1])
+        # PNG loses nothing; JPEG would change the pixels that the teacher labelled.
         return tfds.features.Image(shape=shape, encoding_format="png")
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
@@ -142,4 +147,5 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _picture(image: np.ndarray) -> Image.Image:
     """Encodes a picture as TFDS does, without TensorFlow."""
+    # Pillow takes grey images without the axis of channels.
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

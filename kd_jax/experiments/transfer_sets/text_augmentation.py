@@ -42,10 +42,12 @@ def augment_sentences(
     """
     split = [sentence.split() for sentence in sentences]
     lengths = np.array([len(words) for words in split], np.int64)
+    # Words become numbers, so that all sentences are changed at once by array operations.
     vocabulary, words = np.unique(
         np.array([word for each in split for word in each], object), return_inverse=True
     )
     masked, exchanged = len(vocabulary), _exchange(words, lengths, rng)
+    # One draw decides between mask, exchange and neither, so both never meet in a word.
     draws = rng.random(len(words))
     words = np.where(draws < mask, masked, np.where(draws < mask + swap, exchanged, words))
     names = np.append(vocabulary, mask_token)
@@ -58,17 +60,21 @@ def augment_sentences(
 
 def _exchange(words: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draws [W] for each word one of those between the same two neighbours."""
+    # A number that no word has stands for the end of a sentence.
     outside = (
         words.max(initial=-1) + 1
     )  # Stands before the first word of a sentence, and after the last.
     before = np.append(outside, words[:-1])[: len(words)]
     after = np.append(words[1:], outside)[: len(words)]
+    # All sentences lie in one row, so the words at their ends must not see a neighbour sentence.
     ends = np.cumsum(lengths)
     filled = lengths > 0
     before[(ends - lengths)[filled]], after[ends[filled] - 1] = outside, outside
+    # A pair of neighbours as one number, so that equal places can be found by sorting.
     places = before * (outside + 1) + after
     order = np.argsort(places, kind="stable")
     sorted_places = places[order]
+    # An index drawn evenly among equal places gives each word in proportion to its count.
     first = np.searchsorted(sorted_places, places, side="left")
     count = np.searchsorted(sorted_places, places, side="right") - first
     return words[order[first + (rng.random(len(words)) * count).astype(np.int64)]]
@@ -79,8 +85,10 @@ def _spans(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns [N] start and end of what is kept of each sentence, in the row of all words."""
     starts = np.cumsum(lengths) - lengths
+    # A sentence shorter than the drawn n-gram is kept whole.
     sizes = np.minimum(rng.integers(1, LONGEST_NGRAM + 1, len(lengths)), lengths)
     offsets = (rng.random(len(lengths)) * (lengths - sizes + 1)).astype(np.int64)
+    # Spans are drawn for all sentences, as array operations need; an uncut one ignores its own.
     cut = rng.random(len(lengths)) < ngram
     starts, sizes = np.where(cut, starts + offsets, starts), np.where(cut, sizes, lengths)
     return starts, starts + sizes
