@@ -83,18 +83,24 @@ def attribute(
     _require_permutations(permutations)
     examples = count_examples(view)
     wanted = np.full(examples, classes) if isinstance(classes, (int, np.integer)) else classes
+    # The inverse of a permutation says for each player at which place it joins.
     forward = jnp.argsort(jnp.asarray(permutations), axis=1)
     pairs, players = forward.shape
     # When each player joins, in every permutation and then in every reverse.
     ranks = jnp.concatenate([forward, players - 1 - forward])
     worths = value_coalitions(logits_of, mask, view, wanted, _coalitions(ranks), rows=rows)
+    # These two are the same in every permutation and are valued only once.
     nobody, everybody = (
         jnp.broadcast_to(worths[:, i, None, None], (examples, 2 * pairs, 1)) for i in range(2)
     )
     between = worths[:, 2:].reshape(examples, 2 * pairs, players - 1)
+    # What the player who joins at each place adds.
     gains = jnp.diff(jnp.concatenate([nobody, between, everybody], axis=2), axis=2)
+    # From places back to players.
     marginals = jnp.take_along_axis(gains, jnp.broadcast_to(ranks[None], gains.shape), axis=2)
+    # An order and its reverse depend on each other, so their mean is one draw.
     draws = (marginals[:, :pairs] + marginals[:, pairs:]) / 2
+    # A player that never changes the logit has variance 0, where a root has no gradient.
     errors = checks.safe_sqrt(jnp.var(draws, axis=1, ddof=1) / pairs)
     return Attribution(jnp.mean(draws, axis=1), errors)
 
@@ -104,6 +110,7 @@ def _coalitions(ranks: jax.Array) -> jax.Array:
     join.
     """
     players = ranks.shape[1]
+    # A player is in the coalition of size s if its place is below s.
     between = ranks[:, None, :] < jnp.arange(1, players)[None, :, None]
     ends = jnp.array([False, True])[:, None]
     return jnp.concatenate([jnp.broadcast_to(ends, (2, players)), between.reshape(-1, players)])
@@ -144,10 +151,12 @@ def value_coalitions(
         raise ValueError(f"a forward pass needs at least one row, got rows = {rows}")
     if classes.shape != (examples,):
         raise ValueError(f"classes must be one int or [B], {(examples,)}, got {classes.shape}")
+    # A pass larger than all there is would only repeat rows.
     rows = min(rows, examples * count)
     passes = math.ceil(examples * count / rows)
 
     def run(row: jax.Array) -> jax.Array:
+        # Rows are numbered example by example, and coalition by coalition within one.
         example = row // count
         shown = mask(
             jax.tree.map(lambda leaf: jnp.asarray(leaf)[example], view), coalitions[row % count]
@@ -157,8 +166,10 @@ def value_coalitions(
         (logits,) = checks.at_least_float32(logits)
         return jnp.take_along_axis(logits, jnp.asarray(classes)[example][:, None], axis=1)[:, 0]
 
+    # The last pass repeats the last row, since every pass has the same shape.
     every = jnp.minimum(jnp.arange(passes * rows), examples * count - 1)
     return (
+        # A loop and not a vmap: all coalitions at once would not fit the memory.
         jax.lax.map(run, every.reshape(passes, rows))
         .reshape(-1)[: examples * count]
         .reshape(examples, count)
@@ -171,6 +182,7 @@ def _require_permutations(permutations: Array) -> None:
             f"permutations must be [P, M], at least 2 of at least 1 player, got"
             f" {permutations.shape}"
         )
+    # Traced values are unknown here; only their shapes can be checked.
     if not isinstance(permutations, Tracer):
         players = np.arange(permutations.shape[1])
         for row in np.asarray(permutations):
@@ -219,5 +231,6 @@ def attribution_matching(
     student, teacher = checks.prepare(student, teacher, "attributions")
     checks.require_equal_shapes(student, teacher, "attributions")
     counts = checks.as_where(where, student.shape, "player")
+    # Zeros first, so that players which don't count stay out of the length too.
     student, teacher = (checks.normalize(jnp.where(counts, x, 0)) for x in (student, teacher))
     return checks.masked_mean(jnp.square(student - teacher), counts, -1)

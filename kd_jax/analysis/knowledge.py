@@ -67,13 +67,16 @@ def knowledge_points(entropy: Array, foreground: Array, *, threshold: float) -> 
         raise ValueError(
             f"entropy of example {np.argwhere(~np.isfinite(entropy))[0, 0]} isn't finite"
         )
+    # Points are counted against the background, so each example must have some.
     background = _count(~mask)
     if not background.all():
         raise ValueError(f"example {np.argmin(background)} has no background to compare with")
     units = tuple(range(1, entropy.ndim))
+    # A sum over the background divided by its size, since each example has another size.
     mean = np.where(mask, 0, entropy).sum(axis=units, keepdims=True) / background.reshape(
         -1, *[1] * len(units)
     )
+    # Low entropy: the network must know this unit well to compute its feature.
     return mean - entropy > threshold
 
 
@@ -115,6 +118,7 @@ def weight_distances(weights: Sequence[PyTree]) -> np.ndarray:
         raise ValueError(
             f"a distance needs the initial weights and a checkpoint, got {len(weights)}"
         )
+    # A distance between trees of different shapes would broadcast into a wrong number.
     structures = [
         (jax.tree.structure(each), [np.shape(leaf) for leaf in jax.tree.leaves(each)])
         for each in weights
@@ -123,13 +127,16 @@ def weight_distances(weights: Sequence[PyTree]) -> np.ndarray:
         if structure != structures[0]:
             raise ValueError(f"checkpoint {number} has other parameters than the initial weights")
     start = _norm(weights[0])
+    # Distances are counted in this length.
     if not start > 0:
         raise ValueError(f"the initial weights must have a length, got {start}")
     pairs = zip(weights[1:], weights[:-1], strict=True)
     steps = [
+        # In float64 before the difference: two checkpoints may be almost the same.
         _norm(jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), new, old))
         for new, old in pairs
     ]
+    # The length of the way, and not the distance from where it began.
     return np.cumsum(steps) / start
 
 
@@ -152,6 +159,7 @@ def learning_speed(foreground: Array, distances: Array) -> LearningSpeed:
         raise ValueError(
             f"foreground must be [M, N] and distances [M], got {counts.shape} and {travelled.shape}"
         )
+    # `argmax` takes the first of equal ones, which is when the points were reached.
     best = travelled[np.argmax(counts, axis=0)]
     return LearningSpeed(float(best.mean()), float(best.var()))
 
@@ -175,11 +183,13 @@ def stability(points: Array) -> np.ndarray:
     found = _as_mask(points, "points")
     if found.ndim < 3 or not found.shape[0]:
         raise ValueError(f"points must be [M, N, U], at least one checkpoint, got {found.shape}")
+    # The last one's points are part of the union, so they are the intersection themselves.
     return _share(_count(found[-1]), _count(np.logical_or.reduce(found)))
 
 
 def _as_mask(array: Array, what: str) -> np.ndarray:
     mask = np.asarray(array)
+    # Numbers would pass as masks, and `~` of an integer is not its negation.
     if mask.dtype != bool:
         raise ValueError(f"{what} must be bool, got {mask.dtype}")
     return mask
@@ -191,6 +201,7 @@ def _count(mask: np.ndarray) -> np.ndarray:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    # The maximum avoids a warning where NaN is taken anyway.
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 

@@ -47,6 +47,7 @@ def hide_tokens(*, fixed_ids: tuple[int, ...]) -> Masking:
 
     def mask(view: View, kept: jax.Array) -> View:
         hidden = _hidden_tokens(view, kept, fixed_ids)
+        # Its own dtype is kept, so that the network is not compiled a second time.
         attention_mask = jnp.asarray(view["attention_mask"])
         return view | {
             "attention_mask": jnp.where(hidden, jnp.zeros((), attention_mask.dtype), attention_mask)
@@ -70,6 +71,7 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
         _require_views(view, "images")
         images = jnp.asarray(view["images"])
         count, height, width, channels = images.shape
+        # A border that belongs to no patch could never be hidden.
         if height % grid[0] or width % grid[1]:
             raise ValueError(
                 f"a grid of {grid} patches doesn't divide images of {height} x {width}"
@@ -79,6 +81,7 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
                 f"a grid of {grid} has {grid[0] * grid[1]} players, got permutations of"
                 f" {kept.shape[1]}"
             )
+        # The images' dtype, so that the masked view has the type the network was compiled for.
         value = jnp.asarray(baseline, images.dtype)
         if value.shape not in ((), (channels,), (height, width, channels)):
             raise ValueError(
@@ -86,6 +89,7 @@ def replace_patches(*, grid: tuple[int, int], baseline: Array | float) -> Maskin
                 f" {value.shape}"
             )
         patches = kept.reshape(count, *grid)
+        # Every patch's decision is spread over its pixels.
         shown = jnp.repeat(jnp.repeat(patches, height // grid[0], axis=1), width // grid[1], axis=2)
         return view | {
             "images": jnp.where(shown[..., None], images, jnp.broadcast_to(value, images.shape))
@@ -119,7 +123,9 @@ def _hidden_tokens(view: View, kept: jax.Array, fixed_ids: tuple[int, ...]) -> j
         raise ValueError(
             f"texts of {input_ids.shape[1]} tokens have as many players, got {kept.shape[1]}"
         )
+    # Tokens that begin and end a text are in each text that the network has seen.
     fixed = jnp.isin(input_ids, jnp.array(fixed_ids, input_ids.dtype))
+    # Padding is never hidden: it says nothing already.
     return jnp.asarray(view["attention_mask"]).astype(bool) & ~fixed & ~kept
 
 

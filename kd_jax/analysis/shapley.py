@@ -65,8 +65,10 @@ def shapley_values(
         return _exact(
             valued,
             order,
+            # |S|! (n - |S| - 1)! / n!, written with a binomial so that no factorial grows large.
             [1 / (len(order) * math.comb(len(order) - 1, s)) for s in range(len(order))],
         )
+    # A pair is one draw, and a spread needs two draws.
     if permutations < 4 or permutations % 2:
         raise ValueError(
             f"permutations come in pairs, of which an error needs two: got {permutations}"
@@ -75,6 +77,7 @@ def shapley_values(
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     generator = np.random.default_rng(seed)
     draws = (
+        # Drawn one by one, so that a tolerance may end the sampling early.
         _marginals_of_pair(valued, order, generator.permutation(len(order)))
         for _ in range(permutations // 2)
     )
@@ -119,6 +122,7 @@ def banzhaf_values(
         raise ValueError(f"a standard error needs at least 2 samples, got {samples}")
     generator = np.random.default_rng(seed)
     draws = (
+        # A fair coin for each player gives every subset the same probability.
         _marginals_of_coins(valued, order, generator.random(len(order)) < 0.5)
         for _ in range(samples)
     )
@@ -130,6 +134,7 @@ def _distinct(players: Iterable[Player]) -> list[Player]:
     if not order:
         raise ValueError("a game needs at least one player, got none")
     for player in order:
+        # A set is looked up by hash, and an unhashable player gives a TypeError of no help.
         try:
             repeated = player in seen
         except TypeError:
@@ -144,11 +149,13 @@ def _valued_once(
     value: Callable[[frozenset], float], order: list[Player]
 ) -> Callable[[frozenset], float]:
     """Wraps `value`: each subset is valued once, and a value that isn't finite is refused."""
+    # A value may be the training of a model, so none is asked for twice.
     kept: dict[frozenset, float] = {}
 
     def valued(subset: frozenset) -> float:
         if subset not in kept:
             worth = float(value(subset))
+            # One NaN would spread into the values of all players.
             if not math.isfinite(worth):
                 members = ", ".join(repr(player) for player in order if player in subset)
                 raise ValueError(f"the value of {{{members}}} is {worth}")
@@ -165,6 +172,7 @@ def _exact(
     `weights[s]`.
     """
     count = len(order)
+    # The number of subsets doubles with each player.
     if count > EXACT_PLAYERS:
         raise ValueError(
             f"exact values need all subsets and are limited to {EXACT_PLAYERS} players, got"
@@ -172,6 +180,7 @@ def _exact(
             "permutations for Shapley values, subsets for Banzhaf values"
         )
     subsets = np.arange(2**count)
+    # A subset is a number whose bit i says whether player i is in it.
     present = (subsets[:, None] >> np.arange(count)) & 1 == 1
     table = np.array([valued(frozenset(order[i] for i in np.flatnonzero(row))) for row in present])
     sizes = present.sum(axis=1)
@@ -179,6 +188,7 @@ def _exact(
     for i, player in enumerate(order):
         without = subsets[~present[:, i]]
         values[player] = float(
+            # Setting bit i is adding player i.
             np.asarray(weights)[sizes[without]] @ (table[without | 1 << i] - table[without])
         )
     return values, dict.fromkeys(order, 0.0)
@@ -191,6 +201,7 @@ def _marginals_of_pair(
     reverse.
     """
     marginals = np.zeros(len(order))
+    # Who joins late in an order joins early in its reverse, so much of the noise cancels.
     for permutation in (drawn, drawn[::-1]):
         joined: frozenset = frozenset()
         for i in permutation:
@@ -204,6 +215,7 @@ def _marginals_of_coins(
 ) -> np.ndarray:
     """Computes `[n]`, what each player adds to the others that are present."""
     subset = frozenset(player for player, here in zip(order, present, strict=True) if here)
+    # One of the two is the drawn subset itself, which is valued only once.
     return np.array([valued(subset | {player}) - valued(subset - {player}) for player in order])
 
 
@@ -231,4 +243,5 @@ def _averaged(draws: Iterator[np.ndarray], order: list[Player], tolerance: float
 
 
 def _standard_error(squares: np.ndarray, count: int) -> np.ndarray:
+    # The unbiased variance of one draw, divided by the number of draws in the mean.
     return np.sqrt(squares / (count - 1) / count)

@@ -63,6 +63,7 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
     options = dict(spec)
     name = options.pop("name", None)
     if isinstance(name, str) and name in PRESETS:
+        # What is given replaces the preset's value, as in `dict(name="resnet18", num_classes=2)`.
         options = PRESETS[name] | options
         name = options.pop("name")
     if not isinstance(name, str) or name not in MODELS:
@@ -70,13 +71,17 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
             f"no model {name!r}; there are {sorted(MODELS)}, and as published {sorted(PRESETS)}"
         )
     fields = {
-        f.name: f for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")
+        # Linen adds these two fields to every module; they are no options.
+        f.name: f
+        for f in dataclasses.fields(MODELS[name])
+        if f.name not in ("parent", "name")
     }
     if unknown := sorted(set(options) - set(fields)):
         raise ValueError(
             f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are"
             f" {sorted(fields)}"
         )
+    # A field without a default must be given, so that no size is chosen in silence.
     required = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(options)):
         raise ValueError(
@@ -87,6 +92,7 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
     )
 
 
+# Taken before anybody registers: only names of ours are protected.
 _OWN = frozenset(MODELS)
 
 
@@ -106,6 +112,7 @@ def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
     Raises:
       ValueError: if the name is that of a model of kd_jax, or `cls` is no Linen module.
     """
+    # Replacing one of ours would change what older configs mean.
     if name in _OWN or name in PRESETS or not name.isidentifier():
         raise ValueError(
             f"a model of your own can't be named {name!r}; kd_jax has one of that name"
@@ -139,6 +146,7 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
             raise ValueError(f"{option} must be one of {list(choices)}, got {value!r}")
         return value
     if kind is bool:
+        # 1 and 0 are refused, so that a number given to the wrong option is found.
         if not isinstance(value, bool):
             raise ValueError(f"{option} must be True or False, got {value!r}")
         return value
@@ -147,6 +155,7 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
 
 def _checked_number(option: str, kind: Any, value: Any) -> int | float:
     """Checks a positive int, a count, a positive float, or a dropout rate."""
+    # These checks are by type, so a new model's options are checked without a line of its own.
     if kind == Count:
         kind, meaning, number, inside = (
             int,
@@ -164,6 +173,7 @@ def _checked_number(option: str, kind: Any, value: Any) -> int | float:
         meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
     else:
         meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf
+    # bool is an int in Python, and True would pass as 1.
     fits: bool = isinstance(value, number) and not isinstance(value, bool) and inside(value)
     if not fits:
         raise ValueError(f"{option} must be {meaning}, got {value!r}")

@@ -49,6 +49,7 @@ class CifarResNet(nn.Module):
     shortcut: Literal["pad", "projection"]
 
     def __post_init__(self) -> None:
+        # Three stages of n blocks of two convolutions, the first convolution and the classifier.
         if self.depth < 8 or self.depth % 6 != 2 or len(self.widths) != 3:
             raise ValueError(
                 f"depth must be 6 n + 2 from 8 on, and widths three, got {self.depth} and"
@@ -85,8 +86,13 @@ class CifarResNet(nn.Module):
         for stage, width in enumerate(self.widths):
             for i in range((self.depth - 2) // 6):
                 block = BasicBlock(
-                    width, 2 if stage and not i else 1, self.shortcut, name=f"stage_{stage}_{i}"
+                    # Only the first block of the second and third stage halves the size.
+                    width,
+                    2 if stage and not i else 1,
+                    self.shortcut,
+                    name=f"stage_{stage}_{i}",
                 )
+                # The block stops before its ReLU, as several losses compare that map.
                 before, margin = block(x, **options)
                 x = nn.relu(before)
             features |= {
@@ -96,6 +102,7 @@ class CifarResNet(nn.Module):
             }
         pooled = features["pooled"] = jnp.mean(x, axis=(1, 2))
         logits = nn.Dense(self.num_classes, name="classifier")(pooled)
+        # Losses of bfloat16 logits would lose most of their digits.
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
 
@@ -130,11 +137,13 @@ def shortcut(
     """Computes what a block adds to its result, `[B, H', W', width]`; called within a compact
     method.
     """
+    # The identity costs nothing and is what makes depth trainable.
     if stride == 1 and x.shape[-1] == width:
         return x
     if kind == "projection":
         x = convolution(width, 1, stride, "conv_shortcut")(x)
         return normalization.BatchNorm(name="norm_shortcut")(x, **options)
+    # Option A of the paper has no parameters: new channels are zeros on both sides.
     missing = width - x.shape[-1]
     before = missing // 2
     return jnp.pad(x[:, ::stride, ::stride], [(0, 0)] * 3 + [(before, missing - before)])
@@ -149,6 +158,7 @@ def convolution(
     initializer: nn.initializers.Initializer = FAN_OUT,
 ) -> nn.Conv:
     """Builds a convolution without bias, padded alike on both sides as PyTorch does it."""
+    # "SAME" pads unevenly at stride 2, which would shift published weights by a pixel.
     pad = [(kernel // 2, kernel // 2)] * 2
     return nn.Conv(
         width,

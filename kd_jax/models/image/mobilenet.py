@@ -85,6 +85,7 @@ class MobileNetV2(nn.Module):
         features = {"stem": x}
         for stage in range(len(STAGES)):
             x = self._stage(x, stage, features, **options)
+        # A narrow network keeps the wide last layer, as the paper does.
         x = cifar_resnet.convolution(max(LAST, self._channels(LAST)), 1, 1, "conv_last")(x)
         x = nn.relu(normalization.BatchNorm(name="norm_last")(x, **options))
         pooled = features["pooled"] = jnp.mean(x, axis=(1, 2))

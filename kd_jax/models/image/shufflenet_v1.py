@@ -49,6 +49,7 @@ class ShuffleNetV1(nn.Module):
             raise ValueError(
                 f"blocks and widths must be three each, got {self.blocks} and {self.widths}"
             )
+        # A block that halves the size appends its result, so it makes only the surplus.
         steps = [
             after - before
             for before, after in zip((self.stem, *self.widths), self.widths, strict=False)
@@ -89,6 +90,7 @@ class ShuffleNetV1(nn.Module):
         for stage, width in enumerate(self.widths):
             before = x
             for i in range(self.blocks[stage]):
+                # The stem has too few channels to be divided into groups (the paper's section 3.2).
                 entry = 1 if stage == i == 0 else self.groups
                 block = GroupedBottleneck(
                     width, entry, self.groups, downsample=not i, name=f"stage_{stage}_{i}"
@@ -122,10 +124,18 @@ class GroupedBottleneck(nn.Module):
     def __call__(self, x: Float[jax.Array, "b h w c"], **options) -> jax.Array:
         """Maps `[B, H, W, C]` to before the ReLU, `[B, H', W', width]`."""
         channels, stride = (self.width - x.shape[-1], 2) if self.downsample else (self.width, 1)
+        # The 3x3 convolution works on a quarter of the channels, as in a bottleneck.
         inner = channels // 4
         y = nn.relu(normalized(x, inner, "_0", groups=self.entry, **options))
         y = normalized(
-            shuffle(y, self.entry), inner, "_1", kernel=3, stride=stride, groups=inner, **options
+            # Without a shuffle, a group would only ever see its own channels.
+            shuffle(y, self.entry),
+            inner,
+            "_1",
+            kernel=3,
+            stride=stride,
+            groups=inner,
+            **options,
         )
         y = normalized(nn.relu(y), channels, "_2", groups=self.groups, **options)
         if not self.downsample:
@@ -162,4 +172,5 @@ def normalized(
 def shuffle(x: Float[jax.Array, "b h w c"], groups: int) -> jax.Array:
     """Takes the channels of `[B, H, W, C]` from each group in turn: the first of every group, then
     the second, ..."""
+    # Transposing (group, channel) puts channels of all groups next to each other.
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)

@@ -109,14 +109,17 @@ class ShuffleBlock(nn.Module):
         """Maps `[B, H, W, C]` to before the ReLU, `[B, H', W', width]`."""
         half = self.width // 2
         if self.downsample:
+            # Where the size changes, nothing can be passed on as it is: both branches compute.
             channels = x.shape[-1]
             other = normalized(x, channels, "_0", kernel=3, stride=2, groups=channels, **options)
             other = normalized(other, half, "_1", **options)
             first, stride = 2, 2
         else:
+            # One half passes by untouched, which saves the memory traffic of a sum.
             other, x = x[..., :half], x[..., half:]
             first, stride = 0, 1
         y = nn.relu(normalized(x, half, f"_{first}", **options))
         y = normalized(y, half, f"_{first + 1}", kernel=3, stride=stride, groups=half, **options)
         y = normalized(y, half, f"_{first + 2}", **options)
+        # In the next block each branch gets channels of both halves.
         return shuffle(jnp.concatenate([other, y], axis=-1), 2)

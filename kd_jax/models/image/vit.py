@@ -95,6 +95,7 @@ class VisionTransformer(nn.Module):
         )
         x = transformer.layer_norm(self.layer_norm_epsilon, "norm")(x)
         features |= {"embeddings": embeddings, "pooled": x[:, 0]}
+        # The class token is first, the distillation token second, as in the published weights.
         logits = self._classify(x[:, 0], "classifier")
         if self.distillation:
             taught = self._classify(x[:, 1], "distillation_classifier")
@@ -103,12 +104,14 @@ class VisionTransformer(nn.Module):
                 "class_logits": logits,
                 "distillation_logits": taught,
             }
+            # The mean of both classifiers is what DeiT predicts with.
             logits = (logits + taught) / 2
         return ModelOutput(logits, features)
 
     def _embed(self, images: Real[Array, "b h w c"]) -> jax.Array:
         """Tokens and patches with their positions, `[B, T, width]`."""
         x = vgg.as_images(self, images)
+        # The table of positions has one row for each patch of this size.
         if x.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(
                 f"the model reads images of {self.image_size} x {self.image_size}, got {x.shape[1]}"
@@ -116,15 +119,18 @@ class VisionTransformer(nn.Module):
                 " give its view that size"
             )
         side = (self.patch, self.patch)
+        # A convolution whose stride is its kernel is one linear map for each patch.
         x = nn.Conv(
             self.width, side, side, "VALID", kernel_init=transformer.INITIALIZER, name="patches"
         )(x)
         x = x.reshape(x.shape[0], -1, self.width)
         names = ("class_token", "distillation_token") if self.distillation else ("class_token",)
+        # Tokens are parameters, equal for every image until attention has mixed them.
         tokens = [self.param(name, transformer.INITIALIZER, (1, 1, self.width)) for name in names]
         x = jnp.concatenate(
             [jnp.broadcast_to(token, (x.shape[0], 1, self.width)) for token in tokens] + [x], axis=1
         )
+        # Learned positions, tokens included; attention alone does not see the order.
         return x + self.param("positions", transformer.INITIALIZER, (1, *x.shape[1:]))
 
     def _classify(self, x: Array, name: str) -> jax.Array:

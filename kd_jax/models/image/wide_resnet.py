@@ -41,6 +41,7 @@ class WideResNet(nn.Module):
     widen: int
 
     def __post_init__(self) -> None:
+        # Three stages of n blocks of two convolutions, and four more layers.
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(f"depth must be 6 n + 4 from 10 on, got {self.depth}")
         super().__post_init__()
@@ -73,9 +74,12 @@ class WideResNet(nn.Module):
                 stride, name = 2 if stage and not i else 1, f"stage_{stage}_{i}"
                 block = PreactivationBlock(channels * self.widen, stride, name=name)
                 x, *normalized = block(x, **options)
+                # A stage's map is normalized only by the block that follows, the next stage's
+                # first.
                 if stage and not i:
                     self._enter(features, stage - 1, *normalized)
             features[f"block_{stage}"] = x
+        # After the last stage no block follows, so the network normalizes its map itself.
         norm = normalization.BatchNorm(name="norm")
         before = norm(x, **options)
         self._enter(features, 2, before, norm.margin(before))
@@ -110,6 +114,7 @@ class PreactivationBlock(nn.Module):
         first = normalization.BatchNorm(name="norm_0")
         before = first(x, **options)
         y = nn.relu(before)
+        # The shortcut reads the raw input where it is the identity, else the normalized one.
         same = x.shape[-1] == self.width
         shortcut = (
             x if same else cifar_resnet.convolution(self.width, 1, self.stride, "conv_shortcut")(y)

@@ -48,6 +48,7 @@ def open_weights(path: pathlib.Path) -> Published:
     Raises:
       ValueError: if it is absent, damaged or a pickle, or the network is not supported.
     """
+    # First, since these two files say exactly what the tensors are.
     if any((path / name).is_file() for name in OWN):
         return _open_own(path)
     if path.is_file():
@@ -80,6 +81,7 @@ def _open_own(folder: pathlib.Path) -> Published:
             f"{folder}: the weights differ from their fingerprint; they are damaged or not these"
         )
     options = dict(description["architecture"])
+    # Others read one tensor a block; a scanned model stacks all blocks in one.
     if options.pop("scan", False):
         variables["params"] = transformer.unstack_blocks(variables["params"])
         flat: Any = flax.traverse_util.flatten_dict(variables, sep="/")
@@ -97,17 +99,20 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
             f"{folder}: model_type {kind!r} is not supported; supported: {sorted(FORMATS)}"
         )
     found = FORMATS[kind]
+    # Only single files lack it, and no folder has their format.
     assert found.options is not None
     try:
         options = found.options(config)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+    # sentence-transformers keeps the pooling apart from config.json.
     if options["name"] == "encoder":
         pooling = folder / "1_Pooling" / "config.json"
         mean = pooling.exists() and files.read_json(pooling).get("pooling_mode_mean_tokens") is True
         options["pooling"] = "mean" if mean else "cls"
     tensors = _normalised(folder, found, files.read_folder(folder))
     classifier, labels = found.sources("params/classifier/kernel")[0], config.get("id2label")
+    # id2label is there without a classifier too; the classifier's own size is surer.
     classes = len(labels) if isinstance(labels, dict) and labels else None
     if classifier in tensors and tensors[classifier].ndim == 2:
         classes = tensors[classifier].shape[0]

@@ -107,6 +107,7 @@ def make(family: str) -> WeightFormat:
     outer, block = EMBEDDINGS | HEADS[family], DISTILBERT_BLOCK if distilled else BLOCK
     stack = "transformer.layer" if distilled else "encoder.layer"
 
+    # Published blocks keep query, key and value apart; ours is one product of all three.
     def names(layer: str) -> tuple[str, ...]:
         if "/" not in layer:
             return (outer[layer],)
@@ -116,6 +117,7 @@ def make(family: str) -> WeightFormat:
     # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and
     # comes with the task.
     heads = ("classifier",) if family == "bert" else ("classifier", "pooler")
+    # Heads stand beside the network, so their names have no prefix.
     outside = tuple(
         layer for layer in HEADS[family] if layer in heads or layer.startswith("language")
     )
@@ -134,6 +136,7 @@ def make(family: str) -> WeightFormat:
 
 def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Turns config.json into options; refuses a network that the encoder isn't."""
+    # Without a check another activation would load and give other logits without an error.
     only = {
         "hidden_act": "gelu",
         "activation": "gelu",
@@ -146,14 +149,18 @@ def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if config.get(key, value) != value:
             raise ValueError(f"config.json has {key} {config[key]!r}; only {value!r} is supported")
     keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
+    # A default for a missing size would build a network that the tensors don't fit.
     if missing := sorted(key for key in keys.values() if key not in config):
         raise ValueError(f"config.json lacks {missing}")
     options: dict[str, Any] = {option: config[key] for option, key in keys.items()}
     if family == "distilbert":
+        # DistilBERT dropped the token types.
         options["type_vocabulary"] = 0
     if family == "roberta":
+        # RoBERTa's table of positions begins at 2; the first rows belong to padding.
         options["max_positions"] -= 2
     if family == "electra":
+        # Small ELECTRAs have narrow embeddings and a projection to the blocks' width.
         width = config.get("embedding_size", options["width"])
         options["embedding_width"] = 0 if width == options["width"] else width
     return {"name": "encoder", "family": family} | options
@@ -161,6 +168,7 @@ def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options -> config.json; ValueError where the published architecture has no such option."""
+    # What the architecture can't say would be lost in the folder, and its logits wrong.
     if options["pooling"] != "cls":
         raise ValueError(
             f"pooling {options['pooling']!r} has no counterpart in {ARCHITECTURES[family]}, only"
@@ -195,4 +203,5 @@ def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
         }
     if family == "electra":
         config["embedding_size"] = options["embedding_width"] or options["width"]
+    # Two keys there for the one rate that our encoder has.
     return config | {"attention_probs_dropout_prob": options["dropout"]}

@@ -41,6 +41,7 @@ BLOCK = {
 def make_transformer(kind: str) -> WeightFormat:
     """Makes the layout of "vit", or of "deit", with a distillation token and two classifiers."""
     distilled = kind == "deit"
+    # With two classifiers the published name says which token each one reads.
     outer = OUTER | ({"classifier": "cls_classifier"} if distilled else {})
 
     def names(layer: str) -> tuple[str, ...]:
@@ -55,6 +56,7 @@ def make_transformer(kind: str) -> WeightFormat:
         heads,
         prefix=f"{kind}.",
         outside=heads,
+        # They serve pretraining, and no classifier reads them.
         unused=("pooler.", "embeddings.mask_token"),
         alone=("class_token", "distillation_token", "positions"),
         options=lambda config: _transformer_options(config, distillation=distilled),
@@ -66,6 +68,7 @@ def make_transformer(kind: str) -> WeightFormat:
 
 
 def _transformer_options(config: Mapping[str, Any], *, distillation: bool) -> dict[str, Any]:
+    # Other values would load and give other logits without an error.
     _require(config, {"hidden_act": "gelu", "qkv_bias": True})
     if missing := sorted(key for key in KEYS.values() if key not in config):
         raise ValueError(f"config.json lacks {missing}")
@@ -96,6 +99,7 @@ def make_resnet() -> WeightFormat:
         if layer in outer:
             return (outer[layer],)
         block, _, inner = layer.partition("/")
+        # Our blocks are named "stage_STAGE_NUMBER", and in them "conv_INDEX" or "norm_INDEX".
         _, stage, number = block.split("_")
         kind, index = inner.split("_")
         place = "shortcut" if index == "shortcut" else f"layer.{index}"
@@ -126,6 +130,7 @@ def _resnet_options(config: Mapping[str, Any]) -> dict[str, Any]:
     if missing := sorted(key for key in keys if key not in config):
         raise ValueError(f"config.json lacks {missing}")
     bottleneck = config["layer_type"] == "bottleneck"
+    # Published sizes are those of a block's result; ours are those of its 3x3 convolution.
     widths = tuple(size // EXPANSION if bottleneck else size for size in config["hidden_sizes"])
     return {
         "name": "resnet",
@@ -137,6 +142,7 @@ def _resnet_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resnet_config(options: Mapping[str, Any]) -> dict[str, Any]:
+    # The published class always has the 7x7 convolution and the pool.
     if options["entry"] != "imagenet":
         raise ValueError(
             f"entry {options['entry']!r} has no counterpart in ResNetForImageClassification"
