@@ -136,6 +136,7 @@ def _message(error: BaseException) -> str:
         and isinstance(error.args[0], BaseException)
     ):
         error = error.args[0]
+    # A KeyError prints its message in quotes.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return " ".join(str(text).split())
 
@@ -179,6 +180,7 @@ def _train(config: ConfigDict) -> int:
     from kd_jax.experiments.run import run_experiment
     from kd_jax.training.sharding import start_process
 
+    # Inherited keys are completed only here, after the command line's overrides.
     resolved = plain(config)
     make_plan(resolved)  # Refused before a device is taken or a folder made.
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
@@ -189,6 +191,7 @@ def _train(config: ConfigDict) -> int:
         return 0
     workdir = _workdir(resolved, sweep=False)
     results = run_experiment(resolved, workdir)
+    # Other stages load the file again, for what it registers.
     if results:
         write_json(workdir / CONFIG_FILE, {"config": _absolute(FLAGS.config)})
     return 0
@@ -202,6 +205,7 @@ def _absolute(argument: str) -> str:
 
 def _register_what_the_run_used(workdir: Path) -> None:
     """Loads the run's config file again: what it registers is needed to open its models."""
+    # A file that was moved can be named anew on the command line.
     explicit = FLAGS["config"].present
     noted = workdir / CONFIG_FILE
     if explicit:
@@ -327,6 +331,7 @@ def _prepare_devices(*, text: bool) -> None:
     if FLAGS.simulate_devices:
         # XLA's CPU collectives starve unless its thread pool is larger than the number of devices.
         os.environ.setdefault("NPROC", "32")
+        # Simulated devices exist on the CPU only, whatever else the machine has.
         os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
@@ -335,6 +340,7 @@ def _prepare_devices(*, text: bool) -> None:
     xla_flags.prepare(text=text)
     if FLAGS.simulate_devices:
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
+    # A run that is resumed, or tried with other data, needs no second compilation.
     if FLAGS.compilation_cache:
         jax.config.update(
             "jax_compilation_cache_dir", str(Path(FLAGS.compilation_cache).expanduser())

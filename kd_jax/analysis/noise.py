@@ -22,6 +22,7 @@ def entropy(sigma: Array) -> jax.Array:
 
     It is what is no longer known of the unit.
     """
+    # The differential entropy of a normal distribution, in nats.
     return jnp.log(jnp.asarray(sigma)) + 0.5 * math.log(2 * math.pi * math.e)
 
 
@@ -108,19 +109,23 @@ def learn_noise(
     )
     inputs = _as_inputs(inputs, units)
     clean = _features(features_of, inputs)
+    # Logarithms are learned, so that no sigma can become negative.
     start = jnp.full(units, math.log(initial_sigma), inputs.dtype)
 
     def learn(key: jax.Array, example: jax.Array, feature: jax.Array) -> jax.Array:
         def loss(log_sigma: jax.Array, key: jax.Array) -> jax.Array:
             noise = jax.random.normal(key, (samples, *example.shape), example.dtype)
+            # Noise scaled by sigma, and not drawn with it, so that sigma has a gradient.
             noisy = example[None] + _spread(jnp.exp(log_sigma), example.shape)[None] * noise
             change = jnp.sum(jnp.square(_features(features_of, noisy) - feature[None]), axis=1)
+            # Much noise is rewarded, and a changed feature costs: what may be noisy is unknown.
             return jnp.mean(change) / feature_variance - entropy_weight * jnp.sum(log_sigma)
 
         return jnp.exp(
             _descend(loss, start, jax.random.split(key, steps), learning_rate, math.log(max_sigma))
         )
 
+    # Examples are independent, so all of them are learned in one program.
     sigma = jax.vmap(learn)(jax.random.split(key, inputs.shape[0]), inputs, clean)
     _require_finite(sigma, "the features of noisy inputs, hence sigma,")
     return sigma

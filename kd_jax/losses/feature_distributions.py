@@ -60,7 +60,9 @@ def overhaul(
             f"margin must have one value a channel, {student.shape[-1:]}, got {margin.shape}"
         )
     (lowest,) = at_least_float32(jax.lax.stop_gradient(margin))
+    # Below zero a ReLU hides the value, so the target stops at the margin.
     target = jnp.maximum(teacher, lowest[None, None, None])
+    # A student below a negative target is right: both are zero after the ReLU.
     wrong = ((student > target) | (target > 0)) & counts[..., None]
     return masked_sum(jnp.square(student - target), wrong, ALL)
 
@@ -99,6 +101,7 @@ def activation_boundary(
     require_positive(margin, "margin")
     require_equal_shapes(student_map, teacher_map, "map")
     student, teacher, counts = prepare_maps(student_map, teacher_map, where, equal_channels=True)
+    # Only the side of the boundary is learned, and each by a margin, as in a hinge loss.
     short = jax.nn.relu(jnp.where(teacher > 0, margin - student, student + margin))
     return masked_sum(jnp.square(short), jnp.broadcast_to(counts[..., None], short.shape), ALL)
 
@@ -140,6 +143,7 @@ def variational(
             f"log_scale must have one value a channel, {student.shape[-1:]}, got {log_scale.shape}"
         )
     (log_scale,) = at_least_float32(log_scale)
+    # The constant keeps the logarithm and the division finite.
     variance = (jax.nn.softplus(log_scale) + 1e-5)[None, None, None]
     nats = 0.5 * jnp.mean(jnp.square(student - teacher) / variance + jnp.log(variance), axis=-1)
     return masked_mean(nats, counts, POSITIONS)

@@ -121,14 +121,18 @@ def _fused(
         student.hidden.shape[0],
         jnp.result_type(jnp.float32, student.hidden, student.kernel),
     )
+    # One code path: without weights every token counts once.
     rows = jnp.ones(tokens, dtype) if weights is None else jnp.asarray(weights).astype(dtype)
     # What doesn't count may hold anything; it is replaced before it is computed with.
     student, teacher = (
         head._replace(hidden=jnp.where(rows[:, None] != 0, head.hidden, 0))
         for head in (student, teacher)
     )
+    # Teacher, weights and temperature get no gradient, so none of theirs is kept.
     given = jax.lax.stop_gradient((teacher, rows, jnp.asarray(setting, dtype)))
+    # Chunks of equal size, so that the last one isn't mostly padding.
     parts = max(1, -(-tokens // chunk))
+    # `-(-a // b)` is a / b rounded up.
     return _total(loss, -(-tokens // parts), student, given)
 
 
@@ -159,6 +163,7 @@ def _check(student: Head, teacher: Head, weights: Array | None, chunk: int) -> N
 
 
 def _logits(head: Head) -> jax.Array:
+    # A softmax over a large vocabulary in bfloat16 would lose small probabilities.
     hidden, kernel = at_least_float32(head.hidden, head.kernel)
     product = jnp.matmul(hidden, kernel)
     return product if head.bias is None else product + head.bias[None].astype(product.dtype)
@@ -166,6 +171,7 @@ def _logits(head: Head) -> jax.Array:
 
 def _in_chunks(head: Head, chunk: int) -> jax.Array:
     """Splits the hidden states `[N, D]` into `[chunks, chunk, D]`, filled up with zeros."""
+    # A scan needs chunks of one shape; rows that fill up have the weight 0.
     missing = -head.hidden.shape[0] % chunk
     return jnp.pad(head.hidden, ((0, missing), (0, 0))).reshape(-1, chunk, head.hidden.shape[1])
 
@@ -176,6 +182,7 @@ def _total(loss, chunk, student: Head, given) -> jax.Array:
 
     def add(total, rows):
         ours, theirs, weight = rows
+        # Without a gradient asked for, the slope is dropped and XLA never computes it.
         values, _ = loss(
             _logits(student._replace(hidden=ours)),
             _logits(teacher._replace(hidden=theirs)),
@@ -201,23 +208,27 @@ def _forward(loss, chunk, student: Head, given):
     def add(carry, rows):
         total, to_kernel, to_bias = carry
         ours, theirs, weight = rows
+        # The slope is taken while the chunk's logits exist, so the backward pass needs none.
         values, slope = loss(
             _logits(student._replace(hidden=ours)),
             _logits(teacher._replace(hidden=theirs)),
             setting,
         )
         slope = weight[:, None] * slope
+        # By the chain rule through logits = hidden @ kernel + bias.
         to_hidden = jnp.matmul(slope, kernel.astype(wide).T)
         to_kernel = to_kernel + jnp.matmul(ours.astype(wide).T, slope)
         to_bias = to_bias + jnp.sum(slope, axis=0) if with_bias else to_bias
         return (total + jnp.sum(weight * values), to_kernel, to_bias), to_hidden
 
+    # Sums over many chunks are kept in at least float32, whatever dtype the head has.
     start = (
         jnp.zeros((), wide),
         jnp.zeros(kernel.shape, wide),
         jnp.zeros(kernel.shape[1:] if with_bias else (), wide),
     )
     (total, to_kernel, to_bias), to_hidden = jax.lax.scan(add, start, _rows(chunk, student, given))
+    # Rows that filled up the last chunk are no tokens of the caller's.
     to_hidden = to_hidden.reshape(-1, student.hidden.shape[1])[: student.hidden.shape[0]]
     gradient = Head(to_hidden, to_kernel, to_bias if with_bias else None)
     return total, jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), gradient, student)

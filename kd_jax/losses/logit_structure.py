@@ -34,6 +34,7 @@ def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.
     Stays in log space: where the target is nearly certain, `1 - p` would round to 0 and its
     logarithm be infinite."""
     of_target = jnp.sum(jnp.where(target, log_probabilities, 0), axis=-1)
+    # Added up as logarithms: 1 - p would lose all digits of a confident prediction.
     others = jnp.where(target, -jnp.inf, log_probabilities)
     of_rest = jax.nn.logsumexp(others, axis=-1)
     within = jnp.where(target, 0, log_probabilities - of_rest[..., None])
@@ -132,6 +133,7 @@ def standardized_kl(
 
 
 def _standardize(logits: Float[jax.Array, "*b k"]) -> Float[jax.Array, "*b k"]:
+    # A student then needs the teacher's order and ratios, not its range of logits.
     centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
     variance = jnp.sum(jnp.square(centered), axis=-1, keepdims=True) / (logits.shape[-1] - 1)
     return centered / (safe_sqrt(variance) + 1e-7)
@@ -183,6 +185,7 @@ def dist(
     """
     q, p, rows = _probabilities(student_logits, teacher_logits, temperature, where)
     mask = jnp.broadcast_to(rows[:, None], q.shape)
+    # Classes of one example; below, examples of one class.
     between_classes = masked_mean(_correlation(q, p, jnp.ones_like(mask), axis=1), rows)
     between_examples = jnp.mean(_correlation(q, p, mask, axis=0))
     loss = inter_weight * (1 - between_classes) + intra_weight * (1 - between_examples)

@@ -15,6 +15,7 @@ def _bins(size: int, target: int) -> np.ndarray:
 
     As its adaptive pooling has them.
     """
+    # Bins may overlap where sizes don't divide, as in PyTorch's adaptive pooling.
     covered = np.zeros((target, size))
     for bin_ in range(target):
         covered[bin_, bin_ * size // target : -(-(bin_ + 1) * size // target)] = 1
@@ -41,8 +42,10 @@ def average_pool(
     rows, columns = (
         jnp.asarray(_bins(*sizes), x.dtype) for sizes in ((x.shape[1], height), (x.shape[2], width))
     )
+    # Two small products of matrices; a loop over bins would be unrolled by XLA.
     counts = einsum("ih,bhw,jw->bij", rows, where.astype(x.dtype), columns)
     sums = einsum("ih,bhwc,jw->bijc", rows, x, columns)
+    # A bin in which no position counts gives 0 and doesn't count itself.
     return sums / jnp.maximum(counts, 1)[..., None], counts > 0
 
 
@@ -88,6 +91,7 @@ def prepare_maps(
     student, teacher = prepare(student_map, teacher_map, "map")
     for array, owner in ((student, "student"), (teacher, "teacher")):
         require_rank(array, 4, f"{owner} map", "[B, H, W, C]")
+    # Axes 0 and 3 are batch and channels; heights and widths are pooled to the smaller.
     same = slice(0, 4, 3) if equal_channels else slice(0, 1)
     if student.shape[same] != teacher.shape[same]:
         what = "batch and channels" if equal_channels else "batch"
@@ -100,6 +104,7 @@ def prepare_maps(
     pooled = []
     for x in (student, teacher):
         mask = _at_size(where, x.shape[:3], (height, width))
+        # Positions that don't count may hold NaN, and 0 times NaN is NaN.
         pooled.append(average_pool(jnp.where(mask[..., None], x, 0), mask, height, width))
     return pooled[0][0], pooled[1][0], pooled[0][1] & pooled[1][1]
 

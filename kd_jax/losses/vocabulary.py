@@ -11,6 +11,7 @@ from kd_jax.core.types import Array, Scalar
 
 def _log_complement(log_probability: jax.Array) -> jax.Array:
     """Computes `log(1 - exp(x))` of `x <= 0` without cancellation; -inf at 0."""
+    # Each of the two formulas loses its digits in the other's half.
     near_one = log_probability > -jnp.log(2.0)
     return jnp.where(
         near_one, jnp.log(-jnp.expm1(log_probability)), jnp.log1p(-jnp.exp(log_probability))
@@ -64,15 +65,20 @@ def topk_kl(
             f" {student_logits.shape}"
         )
     student, log_p = at_least_float32(student_logits, jax.lax.stop_gradient(teacher_log_probs))
+    # Over the whole vocabulary, so that the student's share of the tail is known.
     log_q = jax.nn.log_softmax(student / temperature)
     p, log_q_kept = jnp.exp(log_p), jnp.take_along_axis(log_q, teacher_indices, axis=-1)
+    # 0 log 0 is 0 in a divergence, and NaN in floating point.
     loss = jnp.sum(jnp.where(p > 0, p * (log_p - log_q_kept), 0), axis=-1)
+    # What the teacher did not store is one more outcome, the tail, so nothing is renormalized.
     if kept < classes:
         others = jnp.put_along_axis(log_q, teacher_indices, -jnp.inf, axis=-1, inplace=False)
         log_q_tail = jax.nn.logsumexp(others, axis=-1)
+        # Rounding may lift the sum of stored probabilities above 1.
         log_p_tail = _log_complement(jnp.minimum(jax.nn.logsumexp(log_p, axis=-1), 0))
         tail = jnp.exp(log_p_tail)
         loss += jnp.where(tail > 0, tail * (log_p_tail - log_q_tail), 0)
+    # Gradients shrink with the square of the temperature; this keeps the term's share.
     return loss * temperature**2
 
 
@@ -105,6 +111,7 @@ def universal_logit_distance(
             f" and"
             f" {teacher.shape}"
         )
+    # Two vocabularies have no common order, so ranks are compared, and zeros fill up.
     size = max(student.shape[-1], teacher.shape[-1])
     q, p = (_sorted_probabilities(logits, size) for logits in (student, teacher))
     return jnp.sum(jnp.abs(q - p), axis=-1)

@@ -58,13 +58,16 @@ class Review(nn.Module):
             {"where": where, "axis_name": axis_name},
         )
         fused, deeper = [], None
+        # From the deepest map to the first: knowledge of deep layers reviews shallow ones.
         for i in reversed(range(len(maps))):
             x = Convolution(self.middle, 1, name=f"reduce_{i}")(
                 jnp.asarray(maps[i]).astype(dtype), **options
             )
             if deeper is not None:
+                # Nearest as in the paper's code: deeper maps are smaller.
                 deeper = jax.image.resize(deeper, (*x.shape[:3], self.middle), "nearest")
                 both = jnp.concatenate([x, deeper], axis=-1)
+                # Two weights a position decide how much of each map goes on.
                 attention = nn.sigmoid(nn.Conv(2, (1, 1), name=f"attention_{i}")(both))
                 x = x * attention[..., :1] + deeper * attention[..., 1:]
             deeper = x
@@ -98,6 +101,7 @@ class Paraphraser(nn.Module):
         factors = _rectified_stack(
             x, (self.width, self.factors, self.factors), "encode", where, axis_name
         )
+        # The decoder mirrors the encoder, and is needed only while the paraphraser learns.
         widths = (self.factors, self.width, self.width)
         return factors, _rectified_stack(factors, widths, "decode", where, axis_name)
 

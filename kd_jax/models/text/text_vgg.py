@@ -96,6 +96,7 @@ class TextVgg(nn.Module):
         drop = Dropout(self.dropout, deterministic=not train)
         x = nn.Embed(self.vocabulary_size, self.embedding, name="word_embeddings")(input_ids)
         features = {"embeddings": x}
+        # A convolution reads over the end of a text, and padding must be nothing there.
         x = zero_outside(drop(x), mask)
         for i, (channels, count) in enumerate(
             zip(vgg.CHANNELS, vgg.CONVOLUTIONS[self.depth], strict=True)
@@ -107,6 +108,7 @@ class TextVgg(nn.Module):
                 x = layer(x, mask, train=train, where=where, axis_name=axis_name)
             x, mask = halve(x, mask)
             features[f"block_{i}"] = x
+        # After a ReLU nothing is below 0, so zeros outside never win.
         x = jnp.max(x, axis=1)
         for i, width in enumerate(self.head):
             x = nn.relu(
@@ -150,6 +152,7 @@ class Convolution(nn.Module):
         count = jnp.maximum(count_under_kernel(mask), 1).astype(
             normalization.at_least_float32(x.dtype)
         )
+        # At the ends fewer tokens lie under the kernel; this keeps the variance the same.
         x = x * jnp.sqrt(3 / count).astype(x.dtype)[:, :, None]
         if self.batch_norm:
             counted = mask if where is None else mask & jnp.asarray(where).astype(bool)[:, None]
@@ -182,5 +185,6 @@ def halve(x: Float[jax.Array, "b t d"], mask: Shaped[Array, "b t"]) -> tuple[jax
       `[B, T / 2 rounded up, C]`, and the mask of the pools in which a token counts.
     """
     length = x.shape[1]
+    # A pooled position counts if one of its two does, as the pool itself sees it.
     pairs = jnp.pad(mask, ((0, 0), (0, length % 2))).reshape(mask.shape[0], -1, 2)
     return nn.max_pool(x, window_shape=(2,), strides=(2,), padding="SAME"), jnp.any(pairs, axis=-1)

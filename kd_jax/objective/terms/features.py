@@ -28,6 +28,7 @@ def layer_pairs(student: Layers, teacher: Layers) -> list[tuple[str, str]]:
     ours, theirs = (
         (layers,) if isinstance(layers, str) else tuple(layers) for layers in (student, teacher)
     )
+    # zip alone would drop the layers without a partner in silence.
     if len(ours) != len(theirs) or not ours:
         raise ValueError(
             f"student and teacher must name layers in pairs, got {len(ours)} and {len(theirs)}"
@@ -100,6 +101,7 @@ class ProjectedPair:
         """
         ours, theirs = (shape.shape for shape in self.shapes)
         if ours != theirs:
+            # Only a difference in the last axis is what a projector can mend.
             hint = " (a mapping would fit the widths)" if ours[:-1] == theirs[:-1] else ""
             raise ValueError(
                 f"the student's {self._layers[0]!r} {ours} can't be compared with {self._teacher}'s"
@@ -170,6 +172,7 @@ class VectorTerm(LayerTerm):
         pairs = self.pairs(spec, self.mapping)
         for pair in pairs:
             pair.require_equal_shapes()
+        # One mask serves the whole term.
         kinds = {spec.is_by_token(pair.shapes[1].shape) for pair in pairs}
         if len(kinds) > 1:
             raise ValueError(
@@ -227,6 +230,7 @@ class MapTerm(LayerTerm):
                 options = each.at(context.step)
                 if tokens:
                     mask = jnp.asarray(context.batch.views[spec.view]["attention_mask"]) > 0
+                    # Tokens are a map of one column, so that losses of maps serve texts too.
                     maps, options["where"] = tuple(x[:, :, None] for x in maps), mask[:, :, None]
                 found.append(loss(*maps, **options))
             return add(found), state

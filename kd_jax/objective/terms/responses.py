@@ -133,6 +133,7 @@ class Review(LossTerm):
             )
         # Fused maps take the teacher's widths, so that they can be compared at every scale.
         widths = tuple(x.shape[-1] for x in theirs)
+        # One network for all layers, since each fused map needs the deeper one.
         network = review_and_factors.Review(widths=widths, middle=self.middle)
 
         def example():
@@ -160,6 +161,7 @@ class Review(LossTerm):
             )
             found = []
             for each, s, (_, layer) in zip(settings, fused, pairs, strict=True):
+                # Student and teacher may halve the size at other layers.
                 both = to_common_size(s, context.teachers[name].features[layer])
                 found.append(losses.hierarchical_context(*both, **each.at(context.step)))
             return add(found), state
