@@ -13,7 +13,6 @@
 In a checkout, `uv run launch.py` is the same command.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -242,17 +241,14 @@ def export_stage(workdir: Path, model: str | None, formats: Sequence[str]) -> in
 
 def predict_stage(workdir: Path, model: str | None, source: str | None, output: str) -> int:
     """Predicts a file or folder to a file, or to stdout for "-"; returns the exit status."""
-    from kd_jax.export.predict import predict
+    from kd_jax.export.predict import predict, predict_to_file
 
     if source is None:
         raise ValueError("--stage=predict needs --input, a file or a folder of images")
-    with contextlib.ExitStack() as stack:
-        stream = (
-            sys.stdout
-            if output == "-"
-            else stack.enter_context(Path(output).open("w", encoding="utf-8"))
-        )
-        counts = predict(workdir, Path(source), stream, model)
+    if output == "-":
+        counts = predict(workdir, Path(source), sys.stdout, model)
+    else:
+        counts = predict_to_file(workdir, Path(source), Path(output), model)
     print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
     return 0
 

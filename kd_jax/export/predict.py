@@ -164,3 +164,42 @@ def predict(
         output.write(json.dumps(answer, ensure_ascii=False) + "\n")
     output.flush()
     return counts
+
+
+def predict_to_file(
+    workdir: Path, path: Path, output: Path, name: str | None = None
+) -> Mapping[str, int]:
+    """Predicts everything in a file or folder, and writes a file of it whole or not at all.
+
+    Args:
+      workdir: of a run with an export, or the export.
+      path: what to read.
+      output: the file; what is there stays until all rows are predicted. A pipe or a device is
+        written to as rows come.
+      name: of the exported model where there are several.
+
+    Returns:
+      The counts of `predict`.
+
+    Raises:
+      ValueError: as `predict`, or if the output is the input, a folder, or in no folder.
+    """
+    if output.is_dir() or not output.parent.is_dir():
+        problem = "is a folder" if output.is_dir() else f"lies in {output.parent}, which is none"
+        raise ValueError(f"--output {output} {problem}; it must be a file in an existing folder")
+    # By inode and not by name, so that links and other spellings of the path are found too.
+    if output.exists() and path.exists() and output.samefile(path):
+        raise ValueError(f"--output {output} is the input itself, which would be lost")
+    if output.exists() and not output.is_file():
+        with output.open("w", encoding="utf-8") as stream:
+            return predict(workdir, path, stream, name)
+    # Through a link to where it points, so that the link stays one.
+    target = output.resolve()
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            counts = predict(workdir, path, stream, name)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return counts

@@ -147,3 +147,30 @@ def test_what_is_missing_is_said(exported, tmp_path):
     with pytest.raises(ValueError, match="has exports of second, student; say which with --model"):
         run(workdir, tmp_path / "in.txt")
     assert run(workdir, tmp_path / "in.txt", name="second")[1]["predicted"] == 1
+
+
+def test_a_file_of_predictions_is_replaced_only_when_all_are_there(exported, tmp_path):
+    workdir, _, _ = exported(BAG)
+    output = tmp_path / "out.jsonl"
+    output.write_text("older predictions")
+    with pytest.raises(ValueError, match=r"nowhere\.txt"):
+        predict.predict_to_file(workdir, tmp_path / "nowhere.txt", output)
+    assert output.read_text() == "older predictions"
+    (tmp_path / "in.txt").write_text("a fine film\na dull story\n")
+    counts = predict.predict_to_file(workdir, tmp_path / "in.txt", output)
+    assert counts["predicted"] == len(output.read_text().splitlines()) == 2
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_an_output_that_is_the_input_or_no_file_is_refused(exported, tmp_path):
+    workdir, _, _ = exported(BAG)
+    path = tmp_path / "in.txt"
+    path.write_text("a fine film\n")
+    (tmp_path / "link.txt").symlink_to(path)
+    for output in (path, tmp_path / "link.txt", tmp_path / "run" / ".." / "in.txt"):
+        with pytest.raises(ValueError, match="the input itself"):
+            predict.predict_to_file(workdir, path, output)
+    assert path.read_text() == "a fine film\n"
+    for output in (tmp_path, tmp_path / "no" / "out.jsonl"):
+        with pytest.raises(ValueError, match="--output"):
+            predict.predict_to_file(workdir, path, output)
