@@ -64,8 +64,8 @@ class Encoder(nn.Module):
       dropout: rate in [0, 1), on embeddings, attention weights, both sublayers' results and the
         classifier's input.
       pooling: "cls", the first token's state through the family's dense layer, as in its published
-        classifier; or "mean", the mean state over the tokens that count, as in sentence encoders
-        such as all-MiniLM.
+        classifier; "mean", the mean state over the tokens that count, as in sentence encoders
+        such as all-MiniLM; or "first", the first token's state as it is, as in others.
       family: whose positions and classifier, see `FAMILIES`.
       embedding_width: of the embeddings, projected to `width` where it differs (ELECTRA); 0: as
         `width`.
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
     max_positions: int
     type_vocabulary: Count
     dropout: float
-    pooling: Literal["cls", "mean"]
+    pooling: Literal["cls", "mean", "first"]
     family: Literal["bert", "roberta", "distilbert", "electra"] = "bert"
     embedding_width: Count = 0
     language_head: bool = False
@@ -151,8 +151,11 @@ class Encoder(nn.Module):
             norm_first=False,
             train=train,
         )
-        # Sentence encoders average their tokens; classifiers read the first one.
-        pooled = self._pool(x, drop) if self.pooling == "cls" else masked_mean(x, mask)
+        # Classifiers read the first token through a layer; sentence encoders have no such layer.
+        if self.pooling == "cls":
+            pooled = self._pool(x, drop)
+        else:
+            pooled = x[:, 0] if self.pooling == "first" else masked_mean(x, mask)
         features |= {"embeddings": embeddings, "pooled": pooled}
         # The tied head is large, and only language modelling reads it.
         if self.language_head:

@@ -58,8 +58,9 @@ def module_options(path: str | pathlib.Path) -> dict[str, Any]:
     """Returns what `models.build` needs, besides `num_classes`, to build the module of `load`.
 
     `dropout` is the hidden layers' rate; our modules have one rate for all their dropouts.
-    `pooling` of a text encoder is "mean" where the folder's `1_Pooling/config.json` (of
-    sentence-transformers) says so, otherwise "cls". A sentence encoder's last stage, which scales
+    `pooling` of a text encoder is "mean" or "first" where the folder's `1_Pooling/config.json` (of
+    sentence-transformers) says so, "cls" where there is none; another way of theirs is refused by
+    `models.build`. A sentence encoder's last stage, which scales
     embeddings to length 1, is not part of the module.
 
     Raises:
@@ -94,7 +95,8 @@ def load(
 
     Raises:
       ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if
-        tensors are missing, have another shape or type than the module's, or belong to nothing in
+        its classifier is of another problem_type than single-label classification, if tensors are
+        missing, have another shape or type than the module's, or belong to nothing in
         it.
     """
     source = open_weights(pathlib.Path(path))
@@ -102,6 +104,15 @@ def load(
     if classes is None:
         raise ValueError(
             f"{source.owner} has neither a classifier nor id2label in config.json; say num_classes"
+        )
+    # Its logits mean something else than those of classes that exclude one another.
+    if (
+        source.problem_type not in (None, "single_label_classification")
+        and classes == source.num_classes
+    ):
+        raise ValueError(
+            f"{source.owner}: config.json has problem_type {source.problem_type!r}; only"
+            " 'single_label_classification' is supported"
         )
     # What the caller says wins over what the folder says.
     options = source.options | overrides

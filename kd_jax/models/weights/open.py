@@ -17,6 +17,16 @@ from kd_jax.models.weights.formats import FORMATS, torch_files, weight_format
 OWN = ("architecture.json", "finished.json")
 """What tells that a folder is an export of ours or a finished model of a run."""
 
+POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Key in `1_Pooling/config.json` before sentence-transformers 6 -> the way's name from then on."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -29,6 +39,7 @@ class Published:
       tensors: by the layout's names, without prefix.
       num_classes: as many as it has a classifier for or says, None where it says nothing.
       inputs: argument -> shape of one example, where the folder says it.
+      problem_type: what its classifier was trained for, where the folder says it.
       channels: of the images it reads; text models don't ask.
     """
 
@@ -39,6 +50,7 @@ class Published:
     num_classes: int | None
     channels: int = 3
     inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    problem_type: str | None = None
 
 
 def open_weights(path: pathlib.Path) -> Published:
@@ -108,15 +120,38 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
     # sentence-transformers keeps the pooling apart from config.json.
     if options["name"] == "encoder":
         pooling = folder / "1_Pooling" / "config.json"
-        mean = pooling.exists() and files.read_json(pooling).get("pooling_mode_mean_tokens") is True
-        options["pooling"] = "mean" if mean else "cls"
+        options["pooling"] = _pooling(files.read_json(pooling)) if pooling.exists() else "cls"
     tensors = _normalised(folder, found, files.read_folder(folder))
     classifier, labels = found.sources("params/classifier/kernel")[0], config.get("id2label")
     # id2label is there without a classifier too; the classifier's own size is surer.
     classes = len(labels) if isinstance(labels, dict) and labels else None
     if classifier in tensors and tensors[classifier].ndim == 2:
         classes = tensors[classifier].shape[0]
-    return Published(str(folder), found, options, tensors, classes, config.get("num_channels", 3))
+    return Published(
+        str(folder),
+        found,
+        options,
+        tensors,
+        classes,
+        config.get("num_channels", 3),
+        # An export of labels for which softmax is wrong says so only here.
+        problem_type=config.get("problem_type") if classifier in tensors else None,
+    )
+
+
+def _pooling(config: Mapping[str, Any]) -> str:
+    """Returns the encoder's option for a sentence encoder's `1_Pooling/config.json`.
+
+    A way that the encoder doesn't have comes back by its own name, for the check of the options to
+    refuse, unless the caller gives another one."""
+    if "pooling_mode" in config:
+        given = config["pooling_mode"]
+        modes = [given] if isinstance(given, str) else list(given)
+    else:
+        # Before version 6 each way was a key; an absent one had these defaults.
+        modes = [name for key, name in POOLING_KEYS.items() if config.get(key, name == "mean")]
+    # Their first token goes through no dense layer, so it isn't our "cls".
+    return "+".join("first" if mode == "cls" else str(mode) for mode in modes)
 
 
 def _normalised(

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import re
 
 import jax
 import ml_dtypes
@@ -174,6 +175,61 @@ def test_mean_pooling_comes_from_the_sentence_encoders_own_config(tmp_path, capl
         in caplog.text
     )
     assert load.load(folder, pooling="cls")[0].pooling == "cls"
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode": "cls"}, "first"),
+        ({"pooling_mode": ["mean"]}, "mean"),
+        ({"word_embedding_dimension": 8}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+    ],
+    ids=["mean", "cls", "list", "default", "older_cls"],
+)
+def test_pooling_is_what_sentence_transformers_reads(config, pooling, tmp_path):
+    folder = write(tmp_path, bert_tensors())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    module, variables = load.load(folder)
+    assert module.pooling == pooling
+    ids = np.array([[2, 5, 7, 3]])
+    features = module.apply(variables, ids, np.ones_like(ids, bool)).features
+    states = features["block_1" if "block_1" in features else "block_0"]
+    want = states[:, 0] if pooling == "first" else states.mean(axis=1)
+    np.testing.assert_allclose(features["pooled"], want, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"pooling_mode": "lasttoken"}, "'lasttoken'"),
+        ({"pooling_mode": ["cls", "mean"]}, "'first+mean'"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False}, "'max'"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, "'mean+max'"),
+        ({"pooling_mode_mean_tokens": False}, "''"),
+    ],
+)
+def test_a_pooling_that_the_encoder_lacks_is_refused_unless_another_is_given(
+    config, named, tmp_path
+):
+    folder = write(tmp_path, bert_tensors())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"pooling must be one of .* got {re.escape(named)}"):
+        load.load(folder)
+    assert load.load(folder, pooling="mean")[0].pooling == "mean"
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_classifier_of_another_problem_is_refused_and_its_network_is_not(problem, tmp_path):
+    folder = write(tmp_path, bert_tensors(classes=2), problem_type=problem)
+    with pytest.raises(ValueError, match=f"problem_type '{problem}'"):
+        load.load(folder)
+    assert load.load(folder, 3)[0].num_classes == 3
+    same = write(tmp_path, bert_tensors(classes=2), problem_type="single_label_classification")
+    assert load.load(same)[0].num_classes == 2
 
 
 def test_position_ids_and_the_language_models_head_are_left_out(tmp_path):
