@@ -11,6 +11,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from kd_jax.core.json_files import as_json
 from kd_jax.core.types import Variables
 from kd_jax.models import registry
 from kd_jax.models.layers import transformer
@@ -54,6 +55,10 @@ def path_of(name: str) -> pathlib.Path:
     return pathlib.Path(found.submodule_search_locations[0]) / folder
 
 
+FREE = ("dropout", "language_head", "pooling", "remat", "scan")
+"""Options that change how a model is trained or which head reads it, and not its network."""
+
+
 def module_options(path: str | pathlib.Path) -> dict[str, Any]:
     """Returns what `models.build` needs, besides `num_classes`, to build the module of `load`.
 
@@ -87,8 +92,8 @@ def load(
         `id2label` names.
       seed: of the classifier, where there is none for that many classes; a warning says so.
       keep_layers: numbers, from 0, of the transformer blocks to keep, in order; None: all.
-      **overrides: options of the module in place of what the folder says, such as `dropout`,
-        `pooling` or `scan`.
+      **overrides: options of the module in place of what the folder says, those in `FREE`; and
+        options of which it says nothing.
 
     Returns:
       The module, as `models.build` builds it, and its variables.
@@ -114,7 +119,21 @@ def load(
             f"{source.owner}: config.json has problem_type {source.problem_type!r}; only"
             " 'single_label_classification' is supported"
         )
-    # What the caller says wins over what the folder says.
+    # Another number of heads or another epsilon would fit all tensors and give other logits.
+    # As JSON has them, so that a list and a tuple of equal sizes are equal.
+    fixed = [
+        key
+        for key, value in overrides.items()
+        if key in source.options
+        and key not in FREE
+        and as_json(value) != as_json(source.options[key])
+    ]
+    if fixed:
+        raise ValueError(
+            f"{source.owner} was trained with {fixed[0]} {source.options[fixed[0]]!r}, which can't"
+            f" be {overrides[fixed[0]]!r}; free are {', '.join(FREE)}"
+        )
+    # In these, what the caller says wins over what the folder says.
     options = source.options | overrides
     scan = options.pop("scan", False)
     # Scanned blocks are stacked after loading, since published weights come block by block.

@@ -232,6 +232,18 @@ def test_a_classifier_of_another_problem_is_refused_and_its_network_is_not(probl
     assert load.load(same)[0].num_classes == 2
 
 
+@pytest.mark.parametrize(
+    "changed", [{"heads": 1}, {"layer_norm_epsilon": 1e-3}, {"family": "electra"}]
+)
+def test_what_the_folder_fixes_cannot_be_overridden(changed, tmp_path):
+    folder = write(tmp_path, bert_tensors())
+    (key,) = changed
+    was = load.module_options(folder)[key]
+    with pytest.raises(ValueError, match=rf"trained with {key} .* can't be .*; free are dropout"):
+        load.load(folder, **changed)
+    assert load.load(folder, **{key: was}, dropout=0.3, remat=True)[0].dropout == 0.3
+
+
 def test_position_ids_and_the_language_models_head_are_left_out(tmp_path):
     extra = {
         "bert.embeddings.position_ids": np.arange(13)[None],

@@ -153,7 +153,7 @@ def test_image_networks_match_pytorch(kind, tmp_path):
     else:
         states, names = want.hidden_states, ["embeddings", "block_0", "block_1"]
     for name, state in zip(names, states, strict=True):
-        np.testing.assert_allclose(output.features[name], state, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(output.features[name], state, rtol=1e-5, atol=1e-4)
     if kind == "deit":
         np.testing.assert_allclose(
             output.features["class_logits"], want.cls_logits, rtol=0, atol=1e-4
