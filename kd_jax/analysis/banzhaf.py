@@ -50,6 +50,7 @@ def attribute_by_coins(
         raise ValueError(f"coins must be [R, M], at least one round and player, got {coins.shape}")
     kept, (rounds, players) = jnp.asarray(coins, bool), coins.shape
     changed = kept[:, None, :] ^ jnp.eye(players, dtype=bool)[None]
+    # The kept set is valued once for all players of its round.
     coalitions = jnp.concatenate([kept[:, None], changed], axis=1).reshape(-1, players)
     worths = value_coalitions(logits_of, mask, view, classes, coalitions, rows=rows).reshape(
         -1, rounds, players + 1

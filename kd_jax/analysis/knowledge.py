@@ -63,6 +63,7 @@ def knowledge_points(entropy: Array, foreground: Array, *, threshold: float) -> 
         raise ValueError(
             f"entropy and foreground must both be [N, U], got {entropy.shape} and {mask.shape}"
         )
+    # A NaN compares false, and would pass as a unit without knowledge.
     if not np.isfinite(entropy).all():
         raise ValueError(
             f"entropy of example {np.argwhere(~np.isfinite(entropy))[0, 0]} isn't finite"

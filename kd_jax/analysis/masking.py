@@ -29,6 +29,7 @@ def replace_tokens(*, baseline_id: int, fixed_ids: tuple[int, ...]) -> Masking:
 
     def mask(view: View, kept: jax.Array) -> View:
         hidden = _hidden_tokens(view, kept, fixed_ids)
+        # A new mapping, since the caller's view must stay as it is.
         return view | {"input_ids": jnp.where(hidden, baseline_id, view["input_ids"])}
 
     return mask
@@ -109,6 +110,7 @@ def mask_batch(maskings: Mapping[str, Masking]) -> Masking:
     """
 
     def mask(batch: Batch, kept: jax.Array) -> Batch:
+        # Hidden in one view only, a player would still be seen in another.
         hidden = {name: masking(batch.views[name], kept) for name, masking in maskings.items()}
         return replace(batch, views=batch.views | hidden)
 

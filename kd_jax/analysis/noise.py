@@ -40,6 +40,7 @@ def feature_variance(features: Array) -> jax.Array:
     variance = jnp.mean(
         jnp.sum(jnp.square(features - jnp.mean(features, axis=0, keepdims=True)), axis=1)
     )
+    # The penalty is divided by this number; a traced value can't be checked.
     if not isinstance(variance, Tracer) and not variance > 0:
         raise ValueError(
             f"the features of {features.shape[0]} inputs must differ, got variance {variance}"
@@ -146,6 +147,7 @@ def _descend(
     def step(state: tuple[jax.Array, optax.OptState], key: jax.Array):
         x, opt_state = state
         updates, opt_state = optimizer.update(jax.grad(loss)(x, key), opt_state)
+        # Units that the feature doesn't read would grow without end, so they stop at the bound.
         return (jnp.minimum(jnp.asarray(optax.apply_updates(x, updates)), highest), opt_state), None
 
     (x, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys)
@@ -163,6 +165,7 @@ def _require_options(*, initial_sigma: float, max_sigma: float, **others: float 
 def _as_inputs(inputs: Array, units: tuple[int, ...]) -> jax.Array:
     checks.require_floating(jnp.asarray(inputs), "inputs")
     positions = inputs.shape[1:-1]
+    # The lengths are compared first, as `strict` would raise an error without a hint.
     fits = bool(units) and len(units) == len(positions)
     if not fits or any(n < 1 or size % n for n, size in zip(units, positions, strict=True)):
         raise ValueError(

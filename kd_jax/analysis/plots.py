@@ -26,14 +26,17 @@ def plot_worths(
       title: of the figure.
       unit: of the values.
     """
+    # A Figure of its own, as pyplot would keep it alive and may ask for a display.
     figure = Figure(figsize=(2 + 1.1 * len(values), 3.6), layout="constrained")
     axes, spots = figure.add_subplot(), np.arange(len(values))
     heights = [values[player] for player in values]
     spread = [errors[player] for player in values]
+    # Exact values have no spread; bars of length 0 would look like a measurement.
     axes.bar(
         spots, heights, yerr=spread if any(spread) else None, capsize=4, color=_colours(heights)
     )
     axes.axhline(0, color="black", linewidth=0.8)
+    # Names may hold a dollar sign, which Matplotlib would read as mathematics.
     axes.set_xticks(spots, list(values), parse_math=False)
     axes.set_ylabel(unit, parse_math=False)
     axes.set_title(title, parse_math=False)
@@ -55,13 +58,16 @@ def plot_patches(
     figure = Figure(figsize=(3 * (len(attributions) + 1), 3.4), layout="constrained")
     panels = figure.subplots(1, len(attributions) + 1, squeeze=False)[0]
     picture = np.asarray(image)
+    # Matplotlib would colour a single channel by a colour map.
     picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    # In pixels and downwards, so that the patches lie over the picture.
     extent = (0.0, float(picture.shape[1]), float(picture.shape[0]), 0.0)
     for panel in panels:
         panel.imshow(picture, extent=extent)
         panel.set_axis_off()
     panels[0].set_title(title, parse_math=False)
     for panel, (name, values) in zip(panels[1:], attributions.items(), strict=True):
+        # Symmetric about 0, so that no effect has the middle colour.
         largest = _largest(values)
         shown = panel.imshow(
             values, extent=extent, cmap="coolwarm", vmin=-largest, vmax=largest, alpha=0.7
@@ -98,6 +104,7 @@ def _bars_of_tokens(panel: Axes, tokens: Sequence[str], values: np.ndarray) -> N
     panel.set_yticks(spots, list(tokens), parse_math=False)
     panel.set_xlim(-largest, largest)
     panel.locator_params(axis="x", nbins=5)
+    # The first token belongs on top, and Matplotlib counts from below.
     panel.invert_yaxis()
 
 

@@ -62,6 +62,8 @@ def shapley_values(
     if permutations is None:
         if tolerance is not None:
             raise ValueError("tolerance ends sampling; give permutations too, the most to sample")
+        # In a random order `s` players precede a given one with probability 1 / n, and all subsets
+        # of that size are equally likely.
         return _exact(
             valued,
             order,
@@ -230,6 +232,7 @@ def _averaged(draws: Iterator[np.ndarray], order: list[Player], tolerance: float
         change = drawn - mean
         mean = mean + change / count
         squares = squares + change * (drawn - mean)
+        # The standard error of a few draws may be small by chance.
         if (
             tolerance is not None
             and count >= LEAST_PAIRS

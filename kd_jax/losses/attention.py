@@ -28,6 +28,7 @@ def _prepare_scores(student_scores: Array, teacher_scores: Array, mask: Array):
             f"scores [B, heads, T, T] need a mask [B, T], got {student.shape} and {mask.shape}"
         )
     valid = jnp.asarray(mask).astype(bool)
+    # Padding has scores too, in rows and in columns, and they mean nothing.
     pairs = valid[:, None, :, None] & valid[:, None, None, :]
     return jnp.where(pairs, student, 0), jnp.where(pairs, teacher, 0), valid
 
@@ -57,6 +58,7 @@ def self_relations(
         raise ValueError(
             f"heads must divide the width {count * size} of all heads together, got {heads!r}"
         )
+    # In bfloat16 close dot products would round to the same number.
     (wide,) = at_least_float32(vectors)
     split = jnp.swapaxes(wide, 1, 2).reshape(batch, length, heads, count * size // heads)
     return jnp.einsum("bqhd,bkhd->bhqk", split, split) * split.shape[-1] ** -0.5
@@ -97,9 +99,11 @@ def relation_kl(
     log_q, log_p = (
         jax.nn.log_softmax(jnp.where(keys, scores, least)) for scores in (student, teacher)
     )
+    # Excluded keys have probability 0 but huge logarithms; the mask keeps them out for certain.
     nats = masked_sum(
         jnp.exp(log_p) * (log_p - log_q), jnp.broadcast_to(keys, log_p.shape), axis=-1
     )
+    # A mean over valid queries, so that long texts don't weigh more.
     return masked_mean(nats, jnp.broadcast_to(valid[:, None, :], nats.shape), axis=(1, 2))
 
 
@@ -129,5 +133,6 @@ def attention_scores_mse(
       Jiao et al. `TinyBERT <https://arxiv.org/abs/1909.10351>`_, 2020.
     """
     student, teacher, valid = _prepare_scores(student_scores, teacher_scores, mask)
+    # A mean over all pairs would shrink with the amount of padding.
     pairs = jnp.broadcast_to(valid[:, None, :, None] & valid[:, None, None, :], student.shape)
     return masked_mean(jnp.square(student - teacher), pairs, axis=(1, 2, 3))

@@ -58,6 +58,7 @@ def info_nce(
     require_equal_shapes(student, teacher, "embeddings")
     require_positive(temperature, "temperature")
     rows = as_where(where, student.shape[:1], "example")
+    # Cleared before any arithmetic: a NaN would reach every gradient through the products.
     student, teacher = (normalize(jnp.where(rows[:, None], x, 0)) for x in (student, teacher))
     scores = einsum("id,jd->ij", student, teacher) / temperature
     # The least finite number, not -inf: where nothing counts the rows stay finite, and are left out
@@ -89,6 +90,7 @@ class ContrastMemory:
 def init_contrast_memory(key: jax.Array, examples: int, width: int) -> ContrastMemory:
     """Banks of `examples` rows, uniform within `±sqrt(3 / width)` as in the original, in
     float32."""
+    # A uniform of this width has variance 1 / width, so rows have a length of about 1.
     bound = (3 / width) ** 0.5
     banks = (
         jax.random.uniform(k, (examples, width), jnp.float32, -bound, bound)
@@ -199,8 +201,10 @@ def contrastive_representation(
             f" {index.shape}, {negatives.shape} and {memory.student.shape}"
         )
     rows = as_where(where, (batch,), "example")
+    # Not by `prepare`, which would stop the gradient: the teacher's projection is trained too.
     student, teacher = at_least_float32(student, teacher)
     student, teacher = (normalize(jnp.where(rows[:, None], x, 0)) for x in (student, teacher))
+    # The own row comes first: column 0 is the positive one below.
     columns = jnp.concatenate([index[:, None], negatives], axis=1)
     ours, student_z = _contrast(
         student, memory.teacher, columns, memory.student_normalizer, temperature, rows
@@ -224,13 +228,16 @@ def _contrast(anchors, bank, columns, normalizer, temperature, rows):
     )
     scores = jnp.exp(jnp.take_along_axis(scores, columns, axis=1))
     counted = jnp.broadcast_to(rows[:, None], scores.shape)
+    # The normalizer is the estimate of a constant, so no gradient may pass through it.
     first = jax.lax.stop_gradient(masked_mean(scores, counted) * examples).astype(normalizer.dtype)
     normalizer = jnp.where(normalizer > 0, normalizer, first)
+    # K draws of uniform noise among N examples, hence the ratio K / N.
     noise = count / examples
     # A batch of which no row counts leaves it unset; 1 stands in, as its losses are left out
     # anyway.
     probability = scores / jnp.where(normalizer > 0, normalizer, 1)
     own, others = probability[:, 0], probability[:, 1:]
+    # The small number is the original code's, and keeps the fractions finite.
     loss = -jnp.log(own / (own + noise + 1e-7)) - jnp.sum(
         jnp.log(noise / (others + noise + 1e-7)), axis=1
     )
@@ -239,10 +246,12 @@ def _contrast(anchors, bank, columns, normalizer, temperature, rows):
 
 def _moved(bank, embeddings, index, momentum, rows):
     """Moves the bank's rows of the examples that count; the first of equal indices wins."""
+    # The order of two writes to one row is not defined in a scatter, so only one may move it.
     earlier = jnp.tril(index[:, None] == index[None, :], -1) & rows[None, :]
     moves = rows & ~jnp.any(earlier, axis=1)
     new = normalize(
         momentum * bank[index]
         + (1 - momentum) * jax.lax.stop_gradient(embeddings).astype(bank.dtype)
     )
+    # An index past the end drops its write; a branch would not work on traced values.
     return bank.at[jnp.where(moves, index, bank.shape[0])].set(new, mode="drop")

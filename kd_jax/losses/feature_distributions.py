@@ -53,6 +53,7 @@ def overhaul(
       Heo et al. `A Comprehensive Overhaul of Feature Distillation
       <https://arxiv.org/abs/1904.01866>`_, 2019.
     """
+    # Pooling would mix responses whose signs the loss reads, so the sizes must be equal.
     require_equal_shapes(student_map, teacher_map, "map")
     student, teacher, counts = prepare_maps(student_map, teacher_map, where, equal_channels=True)
     if margin.shape != student.shape[-1:]:

@@ -46,8 +46,10 @@ def attention_transfer(
       Zagoruyko, Komodakis. `Paying More Attention to Attention
       <https://arxiv.org/abs/1612.03928>`_, 2017.
     """
+    # Below 1 the power's gradient at 0 is infinite.
     if p < 1:
         raise ValueError(f"p must be at least 1, got {p}")
+    # The channels are averaged away, so student and teacher may differ in them.
     student, teacher, counts = prepare_maps(student_map, teacher_map, where, equal_channels=False)
     attention = (
         normalize(jnp.mean(jnp.abs(x) ** p, axis=-1), POSITIONS) for x in (student, teacher)
@@ -130,6 +132,7 @@ def hierarchical_context(
     for size in (4, 2, 1):
         if size < height:
             weight /= 2
+            # A narrow map may have fewer columns than this, and can't be pooled to more.
             loss += weight * mse(*average_pool(difference, counts, size, min(size, width)))
             total += weight
     return loss / total
@@ -162,6 +165,7 @@ def neuron_selectivity(
       Huang, Wang. `Like What You Like: Knowledge Distill via Neuron Selectivity Transfer
       <https://arxiv.org/abs/1707.01219>`_, 2017.
     """
+    # Positions that don't count are 0 already, so they add nothing to norms and products.
     student, teacher, _ = prepare_maps(student_map, teacher_map, where, equal_channels=False)
     student, teacher = normalize(student, POSITIONS), normalize(teacher, POSITIONS)
 
@@ -206,6 +210,7 @@ def flow_of_solution(
       2017.
     """
     ours = _flow(student_first, student_second, where)
+    # The gradient is stopped here, since `_flow` must let it pass for the student.
     theirs = jax.lax.stop_gradient(_flow(teacher_first, teacher_second, where))
     require_equal_shapes(ours, theirs, "Gram matrices")
     return jnp.mean(jnp.square(ours - theirs), axis=(1, 2))

@@ -33,6 +33,7 @@ def hidden_mse(
     """
     student, teacher = prepare(student, teacher, "features")
     require_equal_shapes(student, teacher, "features")
+    # A mean, so that the term's weight need not change with the width.
     return jnp.mean(jnp.square(student - teacher), axis=-1)
 
 
@@ -60,6 +61,7 @@ def normalized_mse(
     """
     student, teacher = prepare(student, teacher, "features")
     require_equal_shapes(student, teacher, "features")
+    # Lengths of hidden states differ between layers and models; only directions are compared.
     return jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
 
 

@@ -117,6 +117,7 @@ def _fused(
     chunk: int,
 ) -> jax.Array:
     _check(student, teacher, weights, chunk)
+    # Sums over thousands of tokens would lose digits in bfloat16.
     tokens, dtype = (
         student.hidden.shape[0],
         jnp.result_type(jnp.float32, student.hidden, student.kernel),
@@ -158,6 +159,7 @@ def _check(student: Head, teacher: Head, weights: Array | None, chunk: int) -> N
         raise ValueError(
             f"weights must have shape {ours[:1]}, one for each token, got {weights.shape}"
         )
+    # In Python a bool is an int, and would pass as 0 or 1.
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk must be a whole number from 1 on, got {chunk!r}")
 
@@ -176,6 +178,7 @@ def _in_chunks(head: Head, chunk: int) -> jax.Array:
     return jnp.pad(head.hidden, ((0, missing), (0, 0))).reshape(-1, chunk, head.hidden.shape[1])
 
 
+# Loss and chunk are static: they decide what the program is, and have no gradient.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _total(loss, chunk, student: Head, given) -> jax.Array:
     teacher, weights, setting = given
@@ -190,11 +193,13 @@ def _total(loss, chunk, student: Head, given) -> jax.Array:
         )
         return total + jnp.sum(weight * values), None
 
+    # A loop, not one product, so that the logits of all tokens never exist at once.
     return jax.lax.scan(add, jnp.zeros((), weights.dtype), _rows(chunk, student, given))[0]
 
 
 def _rows(chunk, student: Head, given):
     teacher, weights, _ = given
+    # Padding has weight 0, so it adds nothing to the sum or to a gradient.
     padded = jnp.pad(weights, (0, -weights.shape[0] % chunk)).reshape(-1, chunk)
     return _in_chunks(student, chunk), _in_chunks(teacher, chunk), padded
 
@@ -236,6 +241,7 @@ def _forward(loss, chunk, student: Head, given):
 
 def _backward(_loss, _chunk, gradient: Head, cotangent: jax.Array):
     # Kept in the head's own dtypes, which its cotangents must have.
+    # None is a zero gradient, for all that was given as constant.
     return jax.tree.map(lambda leaf: (cotangent * leaf).astype(leaf.dtype), gradient), None
 
 

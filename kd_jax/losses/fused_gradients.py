@@ -52,11 +52,13 @@ def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> S
     """
     log_q, log_p = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
     q, p = jnp.exp(log_q), jnp.exp(log_p)
+    # The ends are defined apart and read no mixture, so any share inside will do there.
     inside = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
     log_m = log_mixture(log_p, log_q, inside)
     ratio = log_q - jnp.where(beta >= 1, log_p, log_m)
     mixed = _sum(q * ratio)
     forward = _sum(p * (log_p - jnp.where(beta <= 0, log_q, log_m)))
+    # At an end one divergence stands alone with weight 1; the formula's limit there is 0.
     ours = jnp.where(beta <= 0, 0, jnp.where(beta >= 1, 1, 1 - beta))
     theirs = jnp.where(beta <= 0, 1, jnp.where(beta >= 1, 0, beta))
     slope = jnp.where(beta <= 0, q - p, ours * q * (ratio - mixed))

@@ -126,6 +126,7 @@ def standardized_kl(
     """
     student, teacher = prepare(student_logits, teacher_logits, "logits")
     require_equal_shapes(student, teacher, "logits")
+    # With ddof = 1 a row of one class would divide its variance by 0.
     if student.shape[-1] < 2:
         raise ValueError(f"there must be at least 2 classes, got {student.shape[-1]}")
     log_q, log_p = log_predictions(_standardize(student), _standardize(teacher), temperature)
@@ -141,6 +142,7 @@ def _standardize(logits: Float[jax.Array, "*b k"]) -> Float[jax.Array, "*b k"]:
 
 def _correlation(a: jax.Array, b: jax.Array, where: jax.Array, axis: int) -> jax.Array:
     """Computes Pearson's correlation along `axis` over what counts."""
+    # Centred over what counts alone: masked rows must not shift the mean.
     a, b = (
         jnp.where(where, x - jnp.expand_dims(masked_mean(x, where, axis), axis), 0) for x in (a, b)
     )
@@ -225,6 +227,7 @@ def class_correlation(
       2023.
     """
     q, p, _ = _probabilities(student_logits, teacher_logits, temperature, where)
+    # Rows that don't count are 0 and add nothing to sums over the batch, so no mask is needed.
     return jnp.sum(jnp.square(einsum("bi,bj->ij", p, p) - einsum("bi,bj->ij", q, q))) / q.shape[-1]
 
 
@@ -260,6 +263,7 @@ def _probabilities(student_logits, teacher_logits, temperature, where):
         jnp.where(rows[:, None], x.reshape(-1, x.shape[-1]), 0) for x in (student, teacher)
     )
     log_q, log_p = log_predictions(student, teacher, temperature)
+    # Zeroed once more: the softmax of a zeroed row is uniform, not 0.
     return (
         jnp.where(rows[:, None], jnp.exp(log_q), 0),
         jnp.where(rows[:, None], jnp.exp(log_p), 0),

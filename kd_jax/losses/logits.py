@@ -39,6 +39,7 @@ def cross_entropy(
     # Integer logits are most often labels in the wrong place.
     require_floating(student_logits, "student logits")
     (student_logits,) = at_least_float32(student_logits)
+    # The logarithm of a softmax would be -inf where a probability rounds to 0.
     log_q = jax.nn.log_softmax(student_logits)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         if labels.shape != student_logits.shape[:-1]:
@@ -73,8 +74,10 @@ def log_predictions(
         <= 0.
     """
     student, teacher = prepare(student_logits, teacher_logits, "logits")
+    # Without this check a `[B, 1]` teacher would broadcast in silence and give a wrong number.
     require_equal_shapes(student, teacher, "logits")
     require_positive(temperature, "temperature")
+    # Both sides are softened; on one side alone the loss of equal logits would not be 0.
     return jax.nn.log_softmax(student / temperature), jax.nn.log_softmax(teacher / temperature)
 
 
@@ -156,7 +159,9 @@ def log_mixture(
     """Computes `log(share a + (1 - share) b)` of two distributions given by their
     log-probabilities.
     """
+    # Cast first, so that a traced share of another dtype doesn't change the result's.
     share = jnp.asarray(share, log_a.dtype)
+    # In log space, since adding the probabilities would lose those that underflow.
     return jnp.logaddexp(jnp.log(share) + log_a, jnp.log1p(-share) + log_b)
 
 
@@ -232,6 +237,7 @@ def skew_kl(
       Ko et al. `DistiLLM: Towards Streamlined Distillation for Large Language Models
       <https://arxiv.org/abs/2402.03898>`_, 2024.
     """
+    # A share outside [0, 1] would take the logarithm of a negative number: NaN in silence.
     require_within(alpha, 0, 1, "alpha")
     log_q, log_p = log_predictions(student_logits, teacher_logits)
     return divergence(log_p, log_mixture(log_p, log_q, alpha))
@@ -274,6 +280,7 @@ def total_variation(
       Wen et al. `f-Divergence Minimization for Sequence-Level Knowledge Distillation
       <https://arxiv.org/abs/2307.15190>`_, 2023.
     """
+    # Unlike a KL it needs the probabilities themselves, in which an underflow to 0 is harmless.
     log_q, log_p = log_predictions(student_logits, teacher_logits)
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
 
@@ -301,4 +308,5 @@ def deit_hard(
     """
     head, teacher = prepare(distillation_logits, teacher_logits, "logits")
     require_equal_shapes(head, teacher, "logits")
+    # DeiT's paper found the teacher's hard decision better than its soft targets.
     return cross_entropy(head, jnp.argmax(teacher, axis=-1))

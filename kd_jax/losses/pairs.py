@@ -49,6 +49,7 @@ def differences(x: Float[jax.Array, "b d"]) -> Float[jax.Array, "b b d"]:
     # From the differences themselves: |a|^2 + |b|^2 - 2 a b cancels where two examples are close.
     found = x[None, :] - x[:, None]
     squares = jnp.sum(jnp.square(x), axis=-1)
+    # Relative to the longer vector, as rounding errors grow with the numbers.
     larger = jnp.maximum(squares[:, None], squares[None, :])
     alike = (
         jnp.sum(jnp.square(found), axis=-1)

@@ -39,6 +39,7 @@ def average_pool(
     """
     if x.shape[1:3] == (height, width):
         return x, where
+    # Matrix products, since bins that overlap fit no window of a pooling layer.
     rows, columns = (
         jnp.asarray(_bins(*sizes), x.dtype) for sizes in ((x.shape[1], height), (x.shape[2], width))
     )
@@ -111,6 +112,7 @@ def prepare_maps(
 
 def _at_size(where: Array | None, shape: tuple[int, ...], common: tuple[int, int]) -> jax.Array:
     """Fits `where` to a map of this shape: as given, or the larger map's bins that count."""
+    # The larger map is masked before it is pooled, and the smaller one by what is left of that.
     if where is not None and where.shape != shape and shape[1:] == common and where.ndim == 3:
         mask = jnp.asarray(where).astype(jnp.float32)[..., None]
         pooled, _ = average_pool(mask, jnp.ones(where.shape, bool), *common)

@@ -51,6 +51,8 @@ def rkd_distance(
     pairs = pairs_of(rows)
 
     def distances(x: jax.Array) -> jax.Array:
+        # The diagonal and repeated examples are at distance 0, where a plain norm's gradient is
+        # NaN.
         found = jnp.where(pairs, safe_norm(differences(x)), 0)
         # The paper divides by the mean of the positive distances, so repeated examples don't shrink
         # it.
@@ -96,6 +98,7 @@ def rkd_angle(
         directions = normalize(differences(x))
         return einsum("jid,jkd->jik", directions, directions)
 
+    # A triplet counts only where all three of its points do.
     triplets = rows[:, None, None] & pairs_of(rows)[None]
     return masked_mean(huber(cosines(student) - cosines(teacher)), triplets)
 
@@ -172,6 +175,7 @@ def probabilistic_transfer(
         return similarities / jnp.where(total > 0, total, 1)
 
     s, t = neighbours(student), neighbours(teacher)
+    # PKT's small number keeps the logarithm finite where a similarity is 0.
     return masked_mean(t * jnp.log((t + EPSILON) / (s + EPSILON)), pairs)
 
 
@@ -255,6 +259,7 @@ def correlation_congruence_rbf(
     def kernel(x: jax.Array) -> jax.Array:
         x = normalize(x)
         cosine = einsum("id,jd->ij", x, x)
+        # A Taylor series cut off at `order`, which the paper uses in place of the exact kernel.
         powers = [(2 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1)]
         return jnp.exp(-2 * jnp.asarray(gamma, x.dtype)) * sum(powers[1:], start=powers[0])
 
