@@ -72,6 +72,7 @@ class LinenModel:
 
     def frozen(self, variables: Variables) -> Variables:
         """Returns the variables as a teacher holds them: as they are."""
+        # A frozen teacher is not optimized, so it may keep narrow parameters.
         return variables
 
     def unpacked(self, variables: Variables) -> dict[str, PyTree]:
@@ -118,6 +119,7 @@ class LinenModel:
         )
         found, changed = applied
         captured = by_path(dict(changed.pop("intermediates", {})))
+        # In evaluation nothing is mutable, so the old values are returned.
         kept = {name: changed.get(name, held[name]) for name in others}
         output = as_output(found, captured, f"the module {type(self.module).__name__}")
         return output, _packed(kept)
@@ -160,6 +162,7 @@ class NnxModel:
 
     def stored(self, variables: Variables) -> dict[str, PyTree]:
         """Returns the variables as they are optimized: parameters in at least float32."""
+        # A copy, since a training step may take over these buffers and the module keeps its own.
         return jax.tree.map(jnp.array, cast_up(dict(variables)))
 
     def frozen(self, variables: Variables) -> Variables:
@@ -173,6 +176,7 @@ class NnxModel:
         _set_state(model, variables["params"], nnx.Param)
         if variables.get("batch_stats"):
             _set_state(model, variables["batch_stats"], OTHER_STATE)
+        # NNX keeps the mode in the module's attributes, not in the arguments of its call.
         if train:
             model.train()
         else:
@@ -198,6 +202,7 @@ class NnxModel:
         # All that is drawn follows the step's key, so that a resumed run draws the same.
         nnx.reseed(model, default=dropout_key)
         output = self._apply(model, batch)
+        # A step's output must have one structure, so no empty state appears from nowhere.
         if "batch_stats" not in variables:
             return output, {}
         rest = nnx.state(model, OTHER_STATE)
@@ -214,12 +219,14 @@ class NnxModel:
 
 
 def _evaluated(module: nnx.Module) -> nnx.Module:
+    # `eval` changes a module in place, and the user's own is left alone.
     model = nnx.clone(module)
     model.eval()
     return model
 
 
 def _set_state(model: nnx.Module, pure: Any, kind: Any) -> None:
+    # Leaves are put into the module's own state, since plain dicts don't say which kind they are.
     state = nnx.state(model, kind)
     nnx.replace_by_pure_dict(state, pure)
     nnx.update(model, state)
@@ -257,6 +264,7 @@ def cast_up(tree: PyTree) -> PyTree:
     def wide(leaf: Any) -> Any:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
+        # float64 is kept where the user chose it.
         return cast(leaf, jnp.promote_types(jnp.float32, leaf.dtype))
 
     return jax.tree.map(wide, tree)

@@ -63,9 +63,11 @@ def by_path(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
     if isinstance(tree, Mapping):
         found: dict[str, Any] = {}
         for name, inner in tree.items():
+            # Flax files an output under the method's name, and a path names modules alone.
             found |= by_path(inner, path if name == "__call__" else (*path, str(name)))
         return found
     values = tree if isinstance(tree, tuple) else (tree,)
     name = "/".join(path)
     named = {name if i == 0 else f"{name}:{i}": value for i, value in enumerate(values)}
+    # Losses compare vectors of examples; what has one axis or none holds no features.
     return {key: value for key, value in named.items() if key and getattr(value, "ndim", 0) > 1}

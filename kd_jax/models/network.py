@@ -51,11 +51,13 @@ def _changed_embeddings(change: Callable[..., Any] | None, reason: str) -> Itera
     if change is None:
         yield
         return
+    # Counted, so that a network which looks its words up elsewhere is noticed.
     found = 0
 
     def intercept(look_up, arguments, options, context):
         nonlocal found
         embeddings = look_up(*arguments, **options)
+        # Every method of every module comes by; only the lookup is changed, not the tied head.
         if context.module.name != WORDS or context.method_name != "__call__":
             return embeddings
         found += 1
@@ -74,10 +76,12 @@ def _unmixed(view: View) -> tuple[dict[str, Any], Callable[..., Any] | None]:
     """Returns the module's arguments, and how a text's embeddings are mixed with its partner's."""
     if "partner_ids" not in view:
         return dict(view), None
+    # The module knows nothing of mixing, so its arguments must not name it.
     own = {name: array for name, array in view.items() if name not in ("partner_ids", "weight")}
     weight = jnp.asarray(view["weight"])[:, None, None]
 
     def mix(embeddings, look_up):
+        # Cast, so that a float32 weight doesn't widen embeddings in bfloat16.
         share = weight.astype(embeddings.dtype)
         return share * embeddings + (1 - share) * look_up(view["partner_ids"])
 
@@ -118,6 +122,7 @@ class Network:
         """Draws fresh variables, in float32 or wider. `batch` needs one example and no values of
         note.
         """
+        # Compiled as one program, since op by op a deep network takes long to initialize.
         variables = jax.jit(self.module.init)(key, **batch.views[self.view])
         return self.stored(variables)
 
@@ -131,6 +136,7 @@ class Network:
         """Casts the variables for a teacher: to the dtype it computes in, statistics wide as they
         were.
         """
+        # Running statistics move by steps so small that bfloat16 would round them away.
         return {
             kind: cast(tree, self.dtype) if kind == "params" else tree
             for kind, tree in variables.items()
@@ -204,6 +210,7 @@ class Network:
         inputs, add = _conditioned(inputs, signal)
         with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
             rngs = {"dropout": dropout_key}
+            # Cast within the step, so that gradients arrive in the wide dtype of the parameters.
             applied: Any = self.module.apply(
                 self.frozen(variables), **inputs, **options, rngs=rngs, mutable=["batch_stats"]
             )

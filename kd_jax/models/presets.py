@@ -9,6 +9,7 @@ of 224x224."""
 
 from typing import Any
 
+# The published head reads 7x7 positions in a row; with a mean its weights would not fit.
 _IMAGENET_VGG = {
     "name": "vgg",
     "width": 1.0,
@@ -22,10 +23,12 @@ _CIFAR_VGG = {
     "batch_norm": True,
     "head": (),
     "dropout": 0.0,
+    # Three pools leave 4x4 positions of an image of 32x32; five would leave one.
     "pools": 3,
 }
 _IMAGENET_RESNET = {"name": "resnet", "stem": 64, "widths": (64, 128, 256, 512)}
 _CIFAR_RESNET = {"name": "cifar_resnet", "stem": 16, "widths": (16, 32, 64)}
+# The "x4" networks are four times as wide, but their stem only twice.
 _X4 = {"name": "cifar_resnet", "stem": 32, "widths": (64, 128, 256), "shortcut": "projection"}
 _BERT = {
     "name": "encoder",
@@ -46,6 +49,7 @@ _VIT = {
     "dropout": 0.0,
     "layer_norm_epsilon": 1e-6,
 }
+# An attention head is 64 wide in every size.
 _VIT_SIZES = {
     "tiny": {"width": 192, "heads": 3, "intermediate": 768},
     "small": {"width": 384, "heads": 6, "intermediate": 1536},
@@ -63,10 +67,12 @@ _BLOCKS = {
 PRESETS: dict[str, dict[str, Any]] = {
     **{f"vgg{n}": _IMAGENET_VGG | {"depth": n, "batch_norm": False} for n in (11, 13, 16, 19)},
     **{
+        # torchvision's convolutions keep a bias beside BatchNorm, so its weights need a place.
         f"vgg{n}_bn": _IMAGENET_VGG | {"depth": n, "batch_norm": True, "keep_bias": True}
         for n in (11, 13, 16, 19)
     },
     **{f"vgg{n}_cifar": _CIFAR_VGG | {"depth": n, "keep_bias": True} for n in (8, 11, 13, 16, 19)},
+    # The two shallow networks have basic blocks, the others bottlenecks, as in the paper.
     **{
         name: _IMAGENET_RESNET
         | {"blocks": blocks, "bottleneck": name not in ("resnet18", "resnet34")}
@@ -74,6 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "resnet50_cifar": _IMAGENET_RESNET
     | {"blocks": _BLOCKS["resnet50"], "bottleneck": True, "entry": "cifar"},
+    # The paper's networks pad their shortcuts; RepDistiller's of the same depths project.
     **{f"cifar_resnet{n}": _CIFAR_RESNET | {"depth": n, "shortcut": "pad"} for n in _CIFAR_DEPTHS},
     **{f"resnet{n}": _CIFAR_RESNET | {"depth": n, "shortcut": "projection"} for n in _CIFAR_DEPTHS},
     "resnet8x4": _X4 | {"depth": 8},
@@ -108,8 +115,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "bert_base": _BERT,
     "bert_large": _BERT | {"width": 1024, "layers": 24, "heads": 16, "intermediate": 4096},
+    # DistilBERT drops the token types and every second layer of BERT.
     "distilbert_base": _BERT | {"family": "distilbert", "layers": 6, "type_vocabulary": 0},
+    # RoBERTa has one token type, and its code another epsilon.
     "roberta_base": _BERT | {"family": "roberta", "type_vocabulary": 1, "layer_norm_epsilon": 1e-5},
+    # ELECTRA's small network projects narrow embeddings to its width.
     "electra_small": _BERT
     | {"family": "electra", "width": 256, "heads": 4, "intermediate": 1024, "embedding_width": 128},
 }

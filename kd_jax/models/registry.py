@@ -60,6 +60,7 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
       ValueError: if there is no such model or option, one is missing, or one has the wrong type or
         range.
     """
+    # A copy, as the caller's section must keep its name.
     options = dict(spec)
     name = options.pop("name", None)
     if isinstance(name, str) and name in PRESETS:
@@ -76,6 +77,7 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
         for f in dataclasses.fields(MODELS[name])
         if f.name not in ("parent", "name")
     }
+    # Refused here, where the message can list the options that exist.
     if unknown := sorted(set(options) - set(fields)):
         raise ValueError(
             f"model {name!r} has no option {', '.join(map(repr, unknown))}; there are"
@@ -127,6 +129,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """Returns the section that `build` makes this module of: its family's `name` and every
     option.
     """
+    # Found by class, so that a module need not know its own name.
     names = {constructor: name for name, constructor in MODELS.items()}
     fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
     return {"name": names[type(module)]} | {name: getattr(module, name) for name in fields}
@@ -136,12 +139,14 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
     """Checks `value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive
     ints.
     """
+    # A config read from JSON has lists in place of tuples.
     if kind == tuple[int, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")
         return tuple(_checked(option, int, item) for item in value)
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
+        # In Python True and 1.0 equal 1, so types are looked at too.
         if value not in choices or isinstance(value, (bool, float)):
             raise ValueError(f"{option} must be one of {list(choices)}, got {value!r}")
         return value
@@ -170,6 +175,7 @@ def _checked_number(option: str, kind: Any, value: Any) -> int | float:
             lambda x: 0 < x < 2**31,
         )
     elif option.endswith(".dropout"):
+        # A rate of 1 would drop everything, and scale what is left by a division by 0.
         meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
     else:
         meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf

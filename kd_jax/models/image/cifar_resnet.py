@@ -128,6 +128,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
         last = normalization.BatchNorm(name="norm_1")
         y = last(convolution(self.width, 3, 1, "conv_1")(y), **options)
+        # OFD takes the margin of the last BatchNorm, although a shortcut is added after it.
         return y + shortcut(x, self.width, self.stride, self.shortcut, **options), last.margin(y)
 
 

@@ -53,9 +53,11 @@ class Cnn(nn.Module):
         x = vgg.as_images(self, images)
         features = {}
         for i, width in enumerate(self.widths):
+            # Batch normalization would cancel a bias.
             layer = vgg.Convolution(width, self.batch_norm, not self.batch_norm, name=f"conv_{i}")
             x, _ = layer(x, train=train, where=where, axis_name=axis_name)
             x = features[f"block_{i}"] = vgg.halve(nn.relu(x))
+        # A mean, so that images of any size fit the same classifier.
         pooled = features["pooled"] = jnp.mean(x, axis=(1, 2))
         logits = nn.Dense(self.num_classes, name="classifier")(pooled)
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)

@@ -108,10 +108,12 @@ class MobileNetV2(nn.Module):
             x, margin = block(x, **options)
         if stage in KEPT:
             key = f"block_{KEPT.index(stage)}"
+            # No ReLU follows, so before it and after it are one.
             features |= {key: x, f"{key}_preact": x, f"{key}_preact_margin": margin}
         return x
 
     def _channels(self, at_width_1: int) -> int:
+        # Rounded down as in the code whose results are compared, not to multiples of 8.
         return max(1, int(at_width_1 * self.width))
 
 
@@ -137,8 +139,12 @@ class InvertedResidual(nn.Module):
         wide = x.shape[-1] * self.expansion
         y = cifar_resnet.convolution(wide, 1, 1, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
+        # One filter for each channel makes the wide inside affordable.
         y = cifar_resnet.convolution(wide, 3, self.stride, "conv_1", groups=wide)(y)
         y = nn.relu(normalization.BatchNorm(name="norm_1")(y, **options))
         last = normalization.BatchNorm(name="norm_2")
+        # Linear, since a ReLU on so few channels would destroy information (the paper's section
+        # 3.2).
         y = last(cifar_resnet.convolution(self.channels, 1, 1, "conv_2")(y), **options)
+        # A shortcut has no weights here, so it needs equal shapes.
         return x + y if self.stride == 1 and x.shape == y.shape else y, last.margin(y)

@@ -80,6 +80,7 @@ class ResNet(nn.Module):
           Logits `[B, K]` in at least float32, and the features.
         """
         options = {"train": train, "where": where, "axis_name": axis_name}
+        # On small images a stride and a pool at the start would leave too few positions.
         kernel, stride = (7, 2) if self.entry == "imagenet" else (3, 1)
         x = cifar_resnet.convolution(self.stem, kernel, stride, "conv")(vgg.as_images(self, images))
         x = nn.relu(normalization.BatchNorm(name="norm")(x, **options))
@@ -101,6 +102,7 @@ class ResNet(nn.Module):
         """Applies a stage, and enters its features: `[B, H, W, C]` -> `[B, H', W', C']`."""
         width, before, margin = self.widths[stage], x, x
         for i in range(self.blocks[stage]):
+            # The first stage keeps the size: in the paper a pool has halved it already.
             stride, name = 2 if stage and not i else 1, f"stage_{stage}_{i}"
             if self.bottleneck:
                 block = BottleneckBlock(width, stride, name=name)
@@ -134,6 +136,7 @@ class BottleneckBlock(nn.Module):
         """
         y = cifar_resnet.convolution(self.width, 1, 1, "conv_0")(x)
         y = nn.relu(normalization.BatchNorm(name="norm_0")(y, **options))
+        # A stride in the 1x1 convolution would never read three of four positions.
         y = cifar_resnet.convolution(self.width, 3, self.stride, "conv_1")(y)
         y = nn.relu(normalization.BatchNorm(name="norm_1")(y, **options))
         last, wide = normalization.BatchNorm(name="norm_2"), EXPANSION * self.width

@@ -54,6 +54,7 @@ class ShuffleNetV1(nn.Module):
             after - before
             for before, after in zip((self.stem, *self.widths), self.widths, strict=False)
         ]
+        # A block is a quarter as wide inside, and every width must divide into the groups.
         if min(steps) <= 0 or any(
             channels % (4 * self.groups) for channels in (*self.widths, *steps)
         ):

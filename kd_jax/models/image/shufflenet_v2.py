@@ -42,6 +42,7 @@ class ShuffleNetV2(nn.Module):
     last: int
 
     def __post_init__(self) -> None:
+        # Blocks split their channels in half.
         if (
             len(self.blocks) != 3
             or len(self.widths) != 3

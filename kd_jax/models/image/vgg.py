@@ -119,6 +119,7 @@ class Vgg(nn.Module):
             )
         features["pooled"] = x
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
+        # In bfloat16 close logits would be equal, and a loss could not tell them apart.
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
     def _stage(
@@ -127,6 +128,7 @@ class Vgg(nn.Module):
         """Applies stage `i`, and enters its features: `[B, H, W, C]` -> `[B, H / 2, W / 2, C']`."""
         # BatchNorm makes a bias superfluous, but published weights have one.
         bias = self.keep_bias or not self.batch_norm
+        # Only a stage without convolutions would keep these, and there is none.
         before, margin = x, None
         for j in range(CONVOLUTIONS[self.depth][i]):
             channels = max(1, round(CHANNELS[i] * self.width))
@@ -164,12 +166,14 @@ class Convolution(nn.Module):
 
         The keywords are those of `normalization.BatchNorm`.
         """
+        # He's initializer keeps the variance through ReLUs, however deep the stack.
         init = nn.initializers.he_normal()
         x = nn.Conv(self.channels, (3, 3), use_bias=self.bias, kernel_init=init, name="conv")(x)
         if not self.batch_norm:
             return x, None
         norm = normalization.BatchNorm(name="norm")
         x = norm(x, **options)
+        # Read after the call, since the parameters don't exist before it.
         return x, norm.margin(x)
 
 
@@ -186,6 +190,7 @@ def halve(x: Float[jax.Array, "b h w c"]) -> jax.Array:
 
     Returns `x` itself where a side is shorter than 2.
     """
+    # A pool over a side of 1 would leave nothing.
     return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2)) if min(x.shape[1:3]) >= 2 else x
 
 
@@ -199,6 +204,7 @@ def flattened(x: Float[jax.Array, "b h w c"]) -> jax.Array:
         rows, columns = (jnp.asarray(_windows(size), dtype) for size in x.shape[1:3])
         means = jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x.astype(dtype), precision="highest")
         x = means.astype(x.dtype)
+    # PyTorch flattens channels first, and the published head's weights have that order.
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 

@@ -82,6 +82,7 @@ class VisionTransformer(nn.Module):
         x = embeddings = Dropout(self.dropout, deterministic=not train)(self._embed(images))
         x, features = transformer.run_blocks(
             x,
+            # Every patch counts, so there is no mask.
             None,
             layers=self.layers,
             remat=self.remat,

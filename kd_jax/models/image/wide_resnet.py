@@ -67,6 +67,7 @@ class WideResNet(nn.Module):
           Logits `[B, K]` in at least float32, and the features.
         """
         options = {"train": train, "where": where, "axis_name": axis_name}
+        # No normalization after the stem, as the first block begins with one.
         x = cifar_resnet.convolution(CHANNELS[0], 3, 1, "conv")(vgg.as_images(self, images))
         features = {"stem": x}
         for stage, channels in enumerate(CHANNELS):
@@ -121,6 +122,7 @@ class PreactivationBlock(nn.Module):
         )
         y = cifar_resnet.convolution(self.width, 3, self.stride, "conv_0")(y)
         y = nn.relu(normalization.BatchNorm(name="norm_1")(y, **options))
+        # Nothing normalizes the sum here: the next block begins with that.
         return (
             shortcut + cifar_resnet.convolution(self.width, 3, 1, "conv_1")(y),
             before,

@@ -30,6 +30,7 @@ class Dropout(nn.Module):
             return x
         kept = STEPS - round(self.rate * STEPS)
         mask = random_halves(self.make_rng("dropout"), x.shape) < kept
+        # Scaled by the rate that is really applied, so that the expectation is exact.
         return jnp.where(mask, x * jnp.asarray(STEPS / kept, x.dtype), 0)
 
 
@@ -38,5 +39,6 @@ def random_halves(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     axis.
     """
     width = shape[-1]
+    # Random words are what costs time, so each serves two values.
     words = jax.random.bits(key, (*shape[:-1], math.ceil(width / 2)), jnp.uint32)
     return jnp.concatenate([words >> 16, words & (STEPS - 1)], axis=-1)[..., :width]

@@ -23,6 +23,7 @@ def parameter_dtype(module: nn.Module) -> jnp.dtype:
     float32 while they are being made.
     """
     leaves = jax.tree.leaves(module.variables.get("params", {}))
+    # A module's parameters have one dtype, so the first speaks for all.
     return leaves[0].dtype if leaves else jnp.dtype(jnp.float32)
 
 
@@ -60,8 +61,10 @@ def masked_moments(
 
     valid = counted.reshape(counted.shape + (1,) * (x.ndim - counted.ndim))
     axes = tuple(range(x.ndim - 1))
+    # A mask over rows stands for all positions of those rows.
     values_each = x.size // (counted.size * x.shape[-1])
     count = total(jnp.sum(counted, dtype=x.dtype)) * values_each
+    # Where nothing counts the sums are 0 too, and stay finite when divided by 1.
     divisor = jnp.maximum(count, 1)
     mean = total(jnp.sum(jnp.where(valid, x, 0), axis=axes)) / divisor
     # Masked before squaring: the square of a huge value that does not count would overflow, its
@@ -115,12 +118,14 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
+        # In float32 whatever the parameters are, since small steps would be rounded away.
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         dtype = at_least_float32(x.dtype)
         wide = x.astype(dtype)
         if train:
             mean, var, count = masked_moments(wide, where, axis_name)
+            # Initialization sees a made-up batch, which must not move the averages.
             if not self.is_initializing():
                 self._follow(running_mean, mean, count)
                 self._follow(running_var, var * count / jnp.maximum(count - 1, 1), count)
@@ -146,6 +151,7 @@ class BatchNorm(nn.Module):
         batch."""
         old = running.value
         moved = self.momentum * old.astype(new.dtype) + (1 - self.momentum) * new
+        # A batch of nothing but padding has statistics of 0, which mean nothing.
         running.value = jnp.where(count > 0, moved, old.astype(new.dtype)).astype(old.dtype)
 
 
@@ -157,9 +163,11 @@ def negative_margin(scale: Array, bias: Array) -> jax.Array:
     Where next to nothing is negative, three spreads below zero, as in the authors' code.
     """
     dtype = at_least_float32(jnp.asarray(scale).dtype)
+    # A negative scale only mirrors the Gaussian, so its size is the spread.
     mean, spread = (jnp.asarray(x, dtype) for x in (bias, jnp.abs(scale)))
     ratio = mean / jnp.maximum(spread, 1e-12)
     below = jax.scipy.stats.norm.cdf(-ratio)
+    # Bounded from below, else the branch that is not taken could be NaN, and so its gradient.
     expected = mean - spread * jax.scipy.stats.norm.pdf(ratio) / jnp.maximum(below, 1e-3)
     return jnp.where(below > 1e-3, expected, -3 * spread)
 

@@ -91,7 +91,9 @@ def run_blocks(
     if scan:
         lifting: dict[str, Any] = {
             "variable_axes": {"params": 0},
+            # Each block draws its own parameters and its own dropout.
             "split_rngs": {"params": True, "dropout": True},
+            # All blocks read the same mask.
             "in_axes": nn.broadcast,
         }
         # One block is compiled for all layers; compile time no longer grows with depth.
@@ -112,6 +114,7 @@ def stack_blocks(params: PyTree) -> PyTree:
     blocks = [params[f"block_{i}"] for i in range(count_blocks(params))]
     # Embeddings and heads stay as they are.
     others = {name: leaf for name, leaf in params.items() if not name.startswith("block_")}
+    # Stacked on the host, so that no device holds the weights twice.
     return others | {STACK: jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)}
 
 

@@ -77,6 +77,7 @@ class Condition:
         drawn = jax.random.bernoulli(fold_name(key, CONDITION), 1 - self.drop, (everyone,))
         if axis_name is None:
             return drawn
+        # Each device takes the rows of the common draw that it holds.
         return jax.lax.dynamic_slice_in_dim(drawn, jax.lax.axis_index(axis_name) * rows, rows)
 
 
@@ -114,6 +115,7 @@ def training_signal(
         return None
     signal = condition.signal(objective[CONDITION], taught[condition.teacher])
     given = condition.given(key, len(signal), axis_name)
+    # Adding 0 is the same as having no condition.
     return jnp.where(given.reshape(-1, *[1] * len(condition.shape)), signal, 0)
 
 

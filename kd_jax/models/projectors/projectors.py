@@ -140,6 +140,7 @@ def build_projector(name: str, width: int) -> nn.Module:
     # Refused by name here; a constructor would say less.
     if name not in PROJECTORS:
         raise ValueError(f"no mapping {name!r}; there are {sorted(PROJECTORS)}")
+    # In Python a bool is an int, and would pass as a width of 1.
     if not isinstance(width, numbers.Integral) or isinstance(width, bool) or width < 1:
         raise ValueError(f"a mapping's width must be a positive whole number, got {width!r}")
     return PROJECTORS[name](width=int(width))
@@ -151,6 +152,7 @@ def starting_at_zero(params: PyTree) -> PyTree:
     For the mappings that end in an affine map: those that don't normalize.
     """
     last = max(params)  # `dense`, or the last of `dense_0`, `dense_1`, ...
+    # The last map alone: were several at 0, none of their kernels would get a gradient.
     return {**params, last: jax.tree.map(jnp.zeros_like, params[last])}
 
 

@@ -133,5 +133,6 @@ def _rectified_stack(x, widths, name, where, axis_name):
     method."""
     for i, width in enumerate(widths):
         x = Convolution(width, 3, name=f"{name}_{i}")(x, where=where, axis_name=axis_name)
+        # Slope 0.1 as in RepDistiller's code.
         x = nn.leaky_relu(x, 0.1)
     return x

@@ -63,6 +63,7 @@ class BagOfEmbeddings(nn.Module):
         refuse_pairs("bag_of_embeddings", token_type_ids)
         mask = bert.as_mask(input_ids, attention_mask)
         embeddings = nn.Embed(self.vocabulary_size, self.width, name="word_embeddings")(input_ids)
+        # Over the tokens that count, so that padding changes nothing.
         x = mean = bert.masked_mean(embeddings, mask)
         drop = Dropout(self.dropout, deterministic=not train)
         for i, width in enumerate(self.hidden):

@@ -131,6 +131,7 @@ class Encoder(nn.Module):
         """
         mask = as_mask(input_ids, attention_mask)
         drop = Dropout(self.dropout, deterministic=not train)
+        # Made here, as the tied head reads the same table.
         words = nn.Embed(
             self.vocabulary_size,
             self.embedding_width or self.width,
@@ -193,6 +194,7 @@ class Encoder(nn.Module):
             _positions(input_ids, first)
         )
         x = drop(transformer.layer_norm(self.layer_norm_epsilon, "embeddings_norm")(x))
+        # ELECTRA's embeddings are narrower than its blocks.
         return (
             x
             if x.shape[-1] == self.width

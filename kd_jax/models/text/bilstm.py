@@ -109,4 +109,5 @@ class BiLstm(nn.Module):
         (last_forward, last_backward), states = nn.Bidirectional(
             forward, backward, return_carry=True
         )(x, seq_lengths=lengths, initial_carry=(start, start))
+        # A carry is the cell and the state, and layers above read the state.
         return jnp.concatenate([last_forward[1], last_backward[1]], axis=-1), states

@@ -74,12 +74,14 @@ class TextCnn(nn.Module):
         bag_of_embeddings.refuse_pairs("text_cnn", token_type_ids)
         mask = bert.as_mask(input_ids, attention_mask)
         embeddings = nn.Embed(self.vocabulary_size, self.width, name="word_embeddings")(input_ids)
+        # Padding has an embedding too, which the windows at the text's end would see.
         x = zero_outside(embeddings, mask)
         blocks = {}
         for i, kernel in enumerate(self.kernels):
             layer = nn.Conv(
                 self.filters, (kernel,), kernel_init=nn.initializers.he_normal(), name=f"conv_{i}"
             )
+            # Windows in the padding may see tokens of the text, so their responses are cleared.
             blocks[f"block_{i}"] = zero_outside(nn.relu(layer(x)), mask)
         # After a ReLU nothing is below the zeros of the positions that don't count.
         pooled = jnp.concatenate([jnp.max(block, axis=1) for block in blocks.values()], axis=-1)

@@ -148,7 +148,9 @@ class Convolution(nn.Module):
         Keywords as for `TextVgg`.
         """
         init = nn.initializers.he_normal()
+        # A bias comes after the rescaling below, which must not change it.
         x = nn.Conv(self.channels, (3,), use_bias=False, kernel_init=init, name="conv")(x)
+        # Far from any token the count is 0; what stands there is cleared below.
         count = jnp.maximum(count_under_kernel(mask), 1).astype(
             normalization.at_least_float32(x.dtype)
         )
@@ -161,6 +163,7 @@ class Convolution(nn.Module):
             )
         else:
             x = x + self.param("bias", nn.initializers.zeros, (self.channels,))[None, None]
+        # A bias or a normalization has made the padding nonzero again.
         return zero_outside(nn.relu(x), mask)
 
 
@@ -168,6 +171,7 @@ def count_under_kernel(mask: Shaped[Array, "b t"]) -> jax.Array:
     """Counts how many of each position and its two neighbours `mask` has: `[B, T]` int32, 0
     to 3.
     """
+    # As integers, since a sum of bools would only be an "or".
     around = jnp.pad(mask.astype(jnp.int32), ((0, 0), (1, 1)))
     return around[:, :-2] + around[:, 1:-1] + around[:, 2:]
 
