@@ -44,6 +44,7 @@ def read_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict):
             raise ValueError(f"{index} has no weight_map")
+        # Many tensors share a shard, so each is read only once.
         for shard in sorted(set(shards.values())):
             if pathlib.PurePath(shard).name != shard:
                 raise ValueError(f"{index} names a shard outside its folder: {shard!r}")
@@ -97,6 +98,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
+        # Without pickles: objects in an npz file could run code when they are read.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:

@@ -35,6 +35,7 @@ def recognise(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
 
 
 def _akamaster(tensors: Tensors) -> tuple[WeightFormat, dict[str, Any]]:
+    # Shortcuts with weights are another network, with the same names otherwise.
     if any(re.match(r"layer\d\.\d+\.(shortcut|downsample)", name) for name in tensors):
         raise ValueError("akamaster's ResNet has no weights in its shortcuts, these tensors have")
     widths = tuple(_size(tensors, f"layer{i}.0.conv1.weight", 0) for i in (1, 2, 3))
@@ -70,6 +71,7 @@ def _resnet_names(layer: str, classifier: str) -> tuple[str, ...]:
     block, _, inner = layer.partition("/")
     _, stage, number = block.split("_")
     kind, index = inner.split("_")
+    # In torchvision a shortcut is a sequence: 0 is the convolution, 1 its normalization.
     if index == "shortcut":
         return (f"layer{int(stage) + 1}.{number}.downsample.{'0' if kind == 'conv' else '1'}",)
     return (f"layer{int(stage) + 1}.{number}.{'conv' if kind == 'conv' else 'bn'}{int(index) + 1}",)
@@ -120,6 +122,7 @@ def _vgg_places(depth: int, *, batch_norm: bool) -> dict[str, str]:
                 f"conv_{i}_{j}/conv": f"features.{position}",
                 f"conv_{i}_{j}/norm": f"features.{position + 1}",
             }
+            # A ReLU and a pool have no tensors but take a number.
             position += 3 if batch_norm else 2
         position += 1
     return places
