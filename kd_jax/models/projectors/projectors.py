@@ -128,7 +128,7 @@ def build_projector(name: str, width: int) -> nn.Module:
     """Builds what maps a student's feature `[B, ..., D]` to the teacher's width, `[B, ..., width]`.
 
     Args:
-      name: one of `MAPPINGS`.
+      name: one of `PROJECTORS`.
       width: the teacher's, at least 1.
 
     Returns:

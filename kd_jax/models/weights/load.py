@@ -85,8 +85,8 @@ def load(
     """Loads a model in float32.
 
     Args:
-      path: a folder of Hugging Face (config.json and safetensors; see `layouts.LAYOUTS`), an export
-        or a finished model of ours, or one safetensors or npz file (see `layouts.single_file`).
+      path: a folder of Hugging Face (config.json and safetensors; see `formats.FORMATS`), an export
+        or a finished model of ours, or one safetensors or npz file (see `formats.torch_files`).
         `path_of` finds that of a known name.
       num_classes: K; None: as many as the classifier in there has, else as many as config.json's
         `id2label` names.
