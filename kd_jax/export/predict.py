@@ -182,7 +182,8 @@ def predict_to_file(
       The counts of `predict`.
 
     Raises:
-      ValueError: as `predict`, or if the output is the input, a folder, or in no folder.
+      ValueError: as `predict`, or if the output is the input or lies in it, is a folder, or is in
+        no folder.
     """
     if output.is_dir() or not output.parent.is_dir():
         problem = "is a folder" if output.is_dir() else f"lies in {output.parent}, which is none"
@@ -190,6 +191,9 @@ def predict_to_file(
     # By inode and not by name, so that links and other spellings of the path are found too.
     if output.exists() and path.exists() and output.samefile(path):
         raise ValueError(f"--output {output} is the input itself, which would be lost")
+    # There it could replace a picture, or be read as one.
+    if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
+        raise ValueError(f"--output {output} lies in the input folder {path}; write it elsewhere")
     if output.exists() and not output.is_file():
         with output.open("w", encoding="utf-8") as stream:
             return predict(workdir, path, stream, name)

@@ -171,6 +171,13 @@ def test_an_output_that_is_the_input_or_no_file_is_refused(exported, tmp_path):
         with pytest.raises(ValueError, match="the input itself"):
             predict.predict_to_file(workdir, path, output)
     assert path.read_text() == "a fine film\n"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"a picture")
+    for output in (pictures / "a.png", pictures / "new.jsonl"):
+        with pytest.raises(ValueError, match="lies in the input folder"):
+            predict.predict_to_file(workdir, pictures, output)
+    assert (pictures / "a.png").read_bytes() == b"a picture"
     for output in (tmp_path, tmp_path / "no" / "out.jsonl"):
         with pytest.raises(ValueError, match="--output"):
             predict.predict_to_file(workdir, path, output)

@@ -85,12 +85,9 @@ class CifarResNet(nn.Module):
         features = {"stem": x}
         for stage, width in enumerate(self.widths):
             for i in range((self.depth - 2) // 6):
+                # Only the first block of the second and third stage halves the size.
                 block = BasicBlock(
-                    # Only the first block of the second and third stage halves the size.
-                    width,
-                    2 if stage and not i else 1,
-                    self.shortcut,
-                    name=f"stage_{stage}_{i}",
+                    width, 2 if stage and not i else 1, self.shortcut, name=f"stage_{stage}_{i}"
                 )
                 # The block stops before its ReLU, as several losses compare that map.
                 before, margin = block(x, **options)

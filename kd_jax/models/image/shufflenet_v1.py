@@ -128,15 +128,9 @@ class GroupedBottleneck(nn.Module):
         # The 3x3 convolution works on a quarter of the channels, as in a bottleneck.
         inner = channels // 4
         y = nn.relu(normalized(x, inner, "_0", groups=self.entry, **options))
+        # Without a shuffle, a group would only ever see its own channels.
         y = normalized(
-            # Without a shuffle, a group would only ever see its own channels.
-            shuffle(y, self.entry),
-            inner,
-            "_1",
-            kernel=3,
-            stride=stride,
-            groups=inner,
-            **options,
+            shuffle(y, self.entry), inner, "_1", kernel=3, stride=stride, groups=inner, **options
         )
         y = normalized(nn.relu(y), channels, "_2", groups=self.groups, **options)
         if not self.downsample:

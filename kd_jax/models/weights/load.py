@@ -100,9 +100,9 @@ def load(
 
     Raises:
       ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if
-        its classifier is of another problem_type than single-label classification, if tensors are
-        missing, have another shape or type than the module's, or belong to nothing in
-        it.
+        its classifier is of another problem_type than single-label classification, if an override
+        contradicts the folder, or if tensors are missing, have another shape or type than the
+        module's, or belong to nothing in it.
     """
     source = open_weights(pathlib.Path(path))
     classes = num_classes or source.num_classes

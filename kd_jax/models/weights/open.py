@@ -146,7 +146,7 @@ def _pooling(config: Mapping[str, Any]) -> str:
     refuse, unless the caller gives another one."""
     if "pooling_mode" in config:
         given = config["pooling_mode"]
-        modes = [given] if isinstance(given, str) else list(given)
+        modes = given if isinstance(given, list) else [given]
     else:
         # Before version 6 each way was a key; an absent one had these defaults.
         modes = [name for key, name in POOLING_KEYS.items() if config.get(key, name == "mean")]

@@ -206,6 +206,7 @@ def test_pooling_is_what_sentence_transformers_reads(config, pooling, tmp_path):
     [
         ({"pooling_mode": "lasttoken"}, "'lasttoken'"),
         ({"pooling_mode": ["cls", "mean"]}, "'first+mean'"),
+        ({"pooling_mode": None}, "'None'"),
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False}, "'max'"),
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, "'mean+max'"),
         ({"pooling_mode_mean_tokens": False}, "''"),
