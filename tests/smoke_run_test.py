@@ -12,7 +12,7 @@ from kd_jax.data.run_datasets import view_name
 from kd_jax.distiller import Distiller
 from kd_jax.experiments.plan import make_plan
 from kd_jax.export.student import open_student
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 from kd_jax.training.optimizers import make_optimizer
 
 
@@ -47,7 +47,7 @@ def test_the_same_digits_by_python_and_by_config_end_with_equal_fingerprints(tmp
     monkeypatch.setattr(Distiller, "advance", watched)
     kd.run(config, tmp_path)
     monkeypatch.undo()
-    by_config = saved_model.load(tmp_path / "student")
+    by_config = trained_model.load(tmp_path / "student")
     plan = {model.name: model for model in make_plan(resolve(config)).models}["student"]
 
     teacher = open_student(tmp_path, "teacher")

@@ -276,6 +276,8 @@ class Model:
     objective: Annotated[Any, Each(Term())] = None
     data: Annotated[Any, SOME_NAMES] = (TRAIN,)
     restore: Annotated[str | None, TEXT.or_none()] = None
+    # A teacher that is worse than a guess is a mistake nearly always, and an experiment rarely.
+    allow_weak: Annotated[bool, BOOL] = False
     ema: Annotated[Any, Maybe(Section(Ema))] = None
     condition: Annotated[Any, Maybe(Section(Condition))] = None
 
@@ -471,6 +473,7 @@ class ModelPlan:
       objective: name -> term; empty for a model that is used as it is.
       training: batch size, epochs, optimizer, ...
       restore: folder of a finished model to use instead of training one, or None.
+      allow_weak: whether one that isn't trained here may be worse than always the largest class.
       seed_group: the model whose name seeds it: models that are `like` one another start alike and
         see the same batches.
       members: names of earlier models, if this one is their ensemble.
@@ -495,6 +498,7 @@ class ModelPlan:
     decay: float | None = None
     condition: dict[str, Any] | None = None
     peers: tuple[str, ...] = ()
+    allow_weak: bool = False
 
     @property
     def start(self) -> str | None:

@@ -27,6 +27,7 @@ from kd_jax.data.source import Source
 from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.text import TextView, load_tokenizer
+from kd_jax.data.views.tokenizer_identity import identity
 
 SPLITS = ("train", "selection", "evaluation")
 
@@ -87,7 +88,12 @@ class Datasets:
     @property
     def num_classes(self) -> int:
         """Returns how many classes the training data has."""
-        return len(self.splits["train"].class_names)
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Returns the names of the training data's classes, by number."""
+        return self.splits["train"].class_names
 
     @property
     def modality(self) -> str:
@@ -170,6 +176,10 @@ class Datasets:
                 _load_tokenizer, options, "view", self.splits["train"].inputs, key="."
             )
         return self._tokenizers[key]
+
+    def tokenizer_identity(self, spec: Mapping[str, Any]) -> str | None:
+        """Returns the checksum of a text view's tokenizer; None for images."""
+        return identity(self.tokenizer(spec)) if "tokenizer" in spec else None
 
     def prepared(self, source: Source, spec: Mapping[str, Any]) -> Any:
         """Returns a source seen through a view: tokenized, or resized and normalized on access."""

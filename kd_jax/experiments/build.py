@@ -13,6 +13,7 @@ from kd_jax.core.rng import derived_seed, fold_name, stream
 from kd_jax.core.types import Batch, ModelOutput, Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
+from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.models import registry
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
@@ -49,7 +50,7 @@ def build_shapes(plan: ModelPlan, context: RunContext) -> tuple[Network, Variabl
 
 
 def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables | None]:
-    spec, classes = dict(plan.model), context.datasets.num_classes
+    spec, names = dict(plan.model), context.datasets.class_names
     try:
         if "pretrained" in spec or FROM_MODEL in spec:
             # An earlier model of the same run is read from its folder like any published one.
@@ -58,14 +59,19 @@ def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables 
             # The stored description says which architecture it is, so a name would say it twice.
             spec.pop("name", None)
             # The new head is random too, and models that are `like` one another get the same one.
-            module, variables = load.load(
-                folder, classes, seed=derived_seed(context.seed, "head", plan.seed_group), **spec
-            )
+            # What nothing is trained on teaches as it is, so a random head would teach.
+            untrained = not plan.objective and not plan.restore
+            spec.setdefault("new_head", False if untrained else None)
+            if spec["new_head"] and untrained:
+                raise ValueError("new_head=True makes a random head, and no objective trains it")
+            seed = derived_seed(context.seed, "head", plan.seed_group)
+            module, variables = load.load(folder, class_names=names, seed=seed, **spec)
             _check_vocabulary(plan, module, context)
+            check_inputs(plan, folder, context)
             return module, variables
         # Only the data know how many classes and tokens there are.
         vocabulary = context.datasets.vocabulary_size(plan.view)
-        spec |= {"num_classes": classes} | (
+        spec |= {"num_classes": len(names)} | (
             {} if vocabulary is None else {"vocabulary_size": vocabulary}
         )
         return registry.build(spec), None

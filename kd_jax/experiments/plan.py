@@ -98,6 +98,7 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
         decay,
         check_condition(name, section, teachers),
         peers,
+        section.get("allow_weak", False),
     )
 
 

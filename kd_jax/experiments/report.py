@@ -110,7 +110,11 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     for name in results["order"]:
         model = results["models"][name]
         agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
-        learned_from = ", ".join(model["teachers"] or model.get("members", ())) or "labels"
+        learned_from = ", ".join(model["teachers"] or model.get("members", ()))
+        # What learned nothing in this run didn't learn from its labels either.
+        if not learned_from:
+            origin = model.get("origin", "trained")
+            learned_from = "labels" if origin == "trained" else f"({origin})"
         # Sets are named beside the teachers, since they change what a model learned as well.
         if sets := [part for part in model.get("data", ()) if part != "train"]:
             learned_from += f"; {', '.join(sets)}"

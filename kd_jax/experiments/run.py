@@ -11,7 +11,7 @@ from kd_jax.config.schema import ModelPlan, Plan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.json_files import write_json, write_rows
 from kd_jax.data.evaluation_sets import expand
-from kd_jax.data.run_datasets import Datasets
+from kd_jax.data.run_datasets import Datasets, view_name
 from kd_jax.experiments import report, robustness
 from kd_jax.experiments.check_shapes import check_shapes
 from kd_jax.experiments.plan import make_plan
@@ -76,7 +76,7 @@ def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, 
         teachers = {name: models[name] for model in group for name in model.teachers}
         trainer = ModelTrainer(group, teachers, context)
         # A finished or restored model is found before anything is trained again.
-        models |= trainer.ready(trainer.find() or trainer.fit())
+        models |= trainer.find() or trainer.fit()
     sets.make_the_rest(models)
     results = _report(plan, models, context) | sets.facts
     # Written last: its presence says that the run is finished.
@@ -117,6 +117,13 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
     )
     # On other data the models that are finished already would not be comparable.
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
+    # A tokenizer is named by a folder, whose content may change between two starts.
+    tokenizers = {
+        view_name(model.view): datasets.tokenizer_identity(model.view)
+        for model in plan.models
+        if "tokenizer" in model.view
+    }
+    folder.require_same("tokenizers", tokenizers, "a tokenizer changed since this run began")
     return RunContext(
         folder.path,
         datasets,
@@ -210,6 +217,7 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
         "teachers": _teacher_names(model.plan),
         "data": list(model.plan.data),
+        "origin": _origin(model.plan),
         "parameters": model.parameters,
         "accuracy": scores["accuracy"],
         "loss": scores["loss"],
@@ -224,6 +232,15 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
     }
     # A model without teachers has no agreement to report.
     return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
+
+
+def _origin(plan: ModelPlan) -> str:
+    """Says where a model comes from: trained in this run, taken over, or made of others."""
+    if plan.members:
+        return "ensemble"
+    if plan.restore:
+        return "restored"
+    return "trained" if plan.objective else "as published"
 
 
 def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) -> dict[str, float]:

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from kd_jax.config.schema import ModelPlan
@@ -17,21 +17,21 @@ from kd_jax.core.rng import fold_name, stream
 from kd_jax.core.types import Variables
 from kd_jax.distiller import Distiller
 from kd_jax.experiments.build import build, example, input_shapes, make_group, total_steps
+from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.experiments.scoring import Selection
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
 from kd_jax.teachers.frozen import freeze
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.context import RunContext
 from kd_jax.training.loop import Intervals, train
 from kd_jax.training.metrics_writer import MetricsWriter
 from kd_jax.training.progress import StepProgress
-from kd_jax.training.saved_model import SavedModel
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import PeerGroup
-from kd_jax.training.trained_model import TrainedModel
+from kd_jax.training.trained_model import Contents, TrainedModel
 
 log = logging.getLogger("kd_jax")
 
@@ -64,7 +64,7 @@ class ModelTrainer:
             for plan in plans
         }
 
-    def find(self) -> dict[str, SavedModel] | None:
+    def find(self) -> dict[str, TrainedModel] | None:
         """Returns the group's models where nothing has to be trained for them, else None.
 
         They are in the run's folder, or restored from another run, or used as they are.
@@ -74,24 +74,26 @@ class ModelTrainer:
         done = {name: each for name, each in found.items() if each is not None}
         return done if len(done) == len(found) else None
 
-    def _find(self, plan: ModelPlan) -> SavedModel | None:
+    def _find(self, plan: ModelPlan) -> TrainedModel | None:
         # A run that was stopped between two models finds the first one finished.
-        done = saved_model.load(self._context.workdir / plan.name)
+        folder = self._context.workdir / plan.name
+        done = trained_model.load(folder)
         if done is not None:
-            return done
+            check_inputs(plan, folder, self._context)
+            return self._model(plan, done)
         if plan.restore:
             return self._restore(plan)
         if plan.objective:
             return None
         # A model without an objective teaches as it is, and is saved like any other.
         initial = self._built[plan.name][1]
-        done = SavedModel(initial, self._describe(plan, initial, step=0, seconds=0.0))
-        self.save(plan, done)
-        return done
+        description = self._describe(plan, initial, step=0, seconds=0.0)
+        description["selection_accuracy"] = self._accuracy(plan, initial)
+        return self.save(plan, Contents(initial, description, {}))
 
-    def _restore(self, plan: ModelPlan) -> SavedModel:
+    def _restore(self, plan: ModelPlan) -> TrainedModel:
         """Takes a finished model over from another run, if it is what the section describes."""
-        done = saved_model.load_required(Path(str(plan.restore)))
+        done = trained_model.load_required(Path(str(plan.restore)))
         ours = self._describe(plan, done.variables, step=0, seconds=0.0)
         # Weights that fit by chance would give wrong results in silence.
         for key in ("spec", "view", "class_names"):
@@ -100,6 +102,7 @@ class ModelTrainer:
                     f"models.{plan.name}: {plan.restore} has {key} {done.description[key]}, the"
                     f" config {ours[key]}"
                 )
+        check_inputs(plan, Path(str(plan.restore)), self._context)
         conditioned_student.check_restored(plan, done.description, self._teachers)
         # Equal sections can still give other shapes, with another vocabulary for example.
         network, batch = self._built[plan.name][0], example(plan, self._context)
@@ -115,12 +118,38 @@ class ModelTrainer:
         log.info(
             "%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"]
         )
+        ours["selection_accuracy"] = self._accuracy(plan, done.variables)
         # What the earlier run wrote down stays; ours only fills in what it didn't know yet.
-        done = replace(done, description=ours | dict(done.description))
-        self.save(plan, done)
-        return done
+        return self.save(plan, done._replace(description=ours | done.description))
 
-    def fit(self) -> dict[str, SavedModel]:
+    def _accuracy(self, plan: ModelPlan, variables: Variables) -> float:
+        """Evaluates a model that isn't trained here on the selection split, and tells the result.
+
+        Classes in another order, other tokens or another normalization show here and nowhere else.
+        """
+        network, context = self._built[plan.name][0], self._context
+        placed = context.parallel.place(variables)
+        accuracy = Selection(network, plan, context)(placed)["accuracy"]
+        labels = context.datasets.splits["selection"].labels
+        labels = labels[labels >= 0]
+        guess = float(np.bincount(labels).max() / len(labels))
+        log.info(
+            "%s: not trained here; %.2f %% of the selection split right (always the largest class:"
+            " %.2f %%)",
+            plan.name,
+            100 * accuracy,
+            100 * guess,
+        )
+        if accuracy < guess and not plan.allow_weak:
+            raise ValueError(
+                f"models.{plan.name} is not trained here and gets {100 * accuracy:.2f} % of the"
+                f" selection split right, less than always the largest class"
+                f" ({100 * guess:.2f} %): are its classes, tokenizer and normalization the data's?"
+                f" If it shall be used all the same, say models.{plan.name}.allow_weak=True"
+            )
+        return accuracy
+
+    def fit(self) -> dict[str, TrainedModel]:
         """Trains the group to the end, or goes on from its newest checkpoint.
 
         What peers share, their checkpoints among it, is in the first one's section and folder. Each
@@ -186,9 +215,7 @@ class ModelTrainer:
             restore = checkpoints.restore_best if best else checkpoints.restore_latest
             chosen = restore(template)
         assert chosen is not None, "training ends with a checkpoint"
-        done = {plan.name: self._trained(plan, *chosen, seconds) for plan in plans}
-        for plan in plans:
-            self.save(plan, done[plan.name])
+        done = {plan.name: self.save(plan, self._trained(plan, *chosen, seconds)) for plan in plans}
         if jax.process_count() > 1:
             # Another process may read the models as soon as this returns.
             multihost_utils.sync_global_devices(f"{folder.name} finished")
@@ -236,7 +263,7 @@ class ModelTrainer:
 
     def _trained(
         self, plan: ModelPlan, state: TrainState, meta: Mapping[str, Any], seconds: float
-    ) -> SavedModel:
+    ) -> Contents:
         # Optimizer and terms' parameters stay behind: a finished model is its variables.
         own = state.models[plan.name]
         variables = own.variables()
@@ -247,40 +274,34 @@ class ModelTrainer:
         # The map is trained among the terms, and leaves them here for a file of its own.
         condition_map = own.term_params.get(CONDITION, {})
         description |= conditioned_student.described(plan, condition_map, self._teachers)
-        return SavedModel(variables, description, condition_map)
+        return Contents(variables, description, condition_map)
 
-    def save(self, plan: ModelPlan, done: SavedModel) -> None:
-        """Saves a model in the run's folder, and with it the tokenizer that it needs."""
-        folder = self._context.workdir / plan.name
-        # The model means nothing without the tokenizer, so both lie in one folder.
-        if "tokenizer" in plan.view and jax.process_index() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            tokenizer = self._context.datasets.tokenizer(plan.view)
-            tokenizer.save(str(folder / "tokenizer.json"))
-        done.save(folder)
+    def save(self, plan: ModelPlan, contents: Contents) -> TrainedModel:
+        """Saves a model in the run's folder, with the tokenizer that it reads texts with."""
+        tokenizer = (
+            self._context.datasets.tokenizer(plan.view).to_str(pretty=True)
+            if "tokenizer" in plan.view
+            else None
+        )
+        trained_model.save(self._context.workdir / plan.name, contents, tokenizer)
+        return self._model(plan, contents)
 
-    def ready(self, done: Mapping[str, SavedModel]) -> dict[str, TrainedModel]:
-        """Returns the group's models, on the devices, ready to teach and to be evaluated."""
-        models = {}
-        for plan in self._plans:
-            # Outputs of a restored teacher are kept where it was trained, so that many runs share
-            # them.
-            home = Path(plan.restore or self._context.workdir / plan.name)
-            own = done[plan.name]
-            variables, condition_map = self._context.parallel.place(
-                (own.variables, own.condition_map)
-            )
-            models[plan.name] = TrainedModel(
-                plan,
-                self._built[plan.name][0],
-                variables,
-                own.description,
-                home,
-                (plan.view,),
-                self._conditions[plan.name],
-                condition_map,
-            )
-        return models
+    def _model(self, plan: ModelPlan, contents: Contents) -> TrainedModel:
+        """Returns a model on the devices, ready to teach and to be evaluated."""
+        variables, condition_map = self._context.parallel.place(
+            (contents.variables, contents.condition_map)
+        )
+        return TrainedModel(
+            plan,
+            self._built[plan.name][0],
+            variables,
+            contents.description,
+            # Outputs of a restored teacher are kept where it was trained, so that runs share them.
+            Path(plan.restore or self._context.workdir / plan.name),
+            (plan.view,),
+            self._conditions[plan.name],
+            condition_map,
+        )
 
     def _describe(
         self, plan: ModelPlan, variables: Variables, *, step: int, seconds: float
@@ -298,7 +319,8 @@ class ModelTrainer:
         }
         # As JSON has them, so that a comparison with a stored description sees no tuples.
         return {key: as_json(value) for key, value in plain.items()} | {
-            "class_names": list(datasets.splits["train"].class_names),
+            "class_names": list(datasets.class_names),
+            "tokenizer": datasets.tokenizer_identity(plan.view),
             "parameters": count_parameters(variables["params"]),
             "fingerprint": fingerprint(variables),
             "step": step,
@@ -312,7 +334,7 @@ def obtain(
     """Finds, restores or trains the models of one group; see `ModelTrainer`."""
     trainer = ModelTrainer(plans, teachers, context)
     # What is finished is found first, and only the rest is trained.
-    return trainer.ready(trainer.find() or trainer.fit())
+    return trainer.find() or trainer.fit()
 
 
 def _learning_rates(group: PeerGroup) -> dict[str, Callable[[int], Any]]:

@@ -14,7 +14,7 @@ from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.train_models import obtain
 from kd_jax.experiments.training_sets import reopen
 from kd_jax.teachers.build_ensemble import assemble
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import StopSignal
 from kd_jax.training.sharding import make_parallel, set_precision
@@ -47,7 +47,7 @@ class Run:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Returns the names of the K classes."""
-        return self.context.datasets.splits["train"].class_names
+        return self.context.datasets.class_names
 
     def choose(self, name: str | None) -> str:
         """Returns the model of that name; for None the compared student.
@@ -85,7 +85,7 @@ class Run:
                 )
             elif plan.name in wanted:
                 # Looked at first, because a damaged model would silently be trained anew.
-                if saved_model.load(self.path / plan.name) is None:
+                if trained_model.load(self.path / plan.name) is None:
                     raise ValueError(
                         f"{plan.name!r} in {self.path} is damaged; start the run again and it is"
                         f" remade"

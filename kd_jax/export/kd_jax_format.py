@@ -1,19 +1,19 @@
 """Our own format: safetensors, a JSON of the architecture, the tokenizer, and the model card."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from kd_jax.core import seal
 from kd_jax.core.json_files import write_json
 from kd_jax.core.pytree import fingerprint
 from kd_jax.export import model_card
 from kd_jax.export.student import Student, apply
 from kd_jax.models import registry
 from kd_jax.models.weights import load
-from kd_jax.training.saved_model import write_variables
+from kd_jax.training.trained_model import write_variables
 
 DESCRIPTION = "architecture.json"
 
@@ -23,8 +23,10 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     them back."""
     (folder / DESCRIPTION).unlink(missing_ok=True)  # Its presence says that all of it is whole.
     write_variables(folder / "model.safetensors", student.variables)
+    tokenizer = None
     if student.tokenizer is not None:
-        shutil.copyfile(student.tokenizer, folder / "tokenizer.json")
+        tokenizer = student.tokenizer.read_text(encoding="utf-8")
+        (folder / seal.TOKENIZER).write_text(tokenizer, encoding="utf-8")
     (folder / "README.md").write_text(model_card.make(student), encoding="utf-8")
     # All that a prediction needs to know, so that the folder works without its run.
     kept = {
@@ -36,7 +38,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         "fingerprint": fingerprint(student.variables),
     }
     # Written last, since its presence says that the other files are whole.
-    write_json(folder / DESCRIPTION, architecture | kept)
+    write_json(folder / DESCRIPTION, seal.seal(architecture | kept, tokenizer))
     # Loaded from the folder, so that the comparison tests the files and not what is in memory.
     module, variables = load.load(folder)
     run = jax.jit(lambda inputs: apply(module, variables, inputs))

@@ -15,7 +15,7 @@ from kd_jax.core.types import Array, Variables
 from kd_jax.models import registry
 from kd_jax.models.calls import accepted, as_output, mode
 from kd_jax.models.layers import transformer
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 
 ARGUMENTS = ("images", "input_ids", "attention_mask", "token_type_ids")
 """What modules take, in the order in which they take it."""
@@ -102,7 +102,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
             f" {', '.join(sorted(config['models']))}"
         )
     # Damaged files count as unfinished here too: nothing wrong may be deployed.
-    found = saved_model.load(workdir / name)
+    found = trained_model.load(workdir / name)
     if found is None:
         raise ValueError(
             f"{name!r} in {workdir} is not finished; start the run again and it goes on"
@@ -126,7 +126,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     )
 
 
-def _unscanned(found: saved_model.SavedModel) -> tuple[nn.Module, Variables]:
+def _unscanned(found: trained_model.Contents) -> tuple[nn.Module, Variables]:
     architecture, variables = dict(found.description["architecture"]), found.variables
     # A scan stacks all blocks in one tensor; the formats that people deploy want one for each.
     if architecture.get("scan"):

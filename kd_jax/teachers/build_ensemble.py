@@ -147,7 +147,7 @@ def _check_classes(members: Mapping[str, TrainedModel], context: RunContext) -> 
         for name, m in members.items()
         if "class_names" in m.description
     }
-    wanted = list(context.datasets.splits["train"].class_names)
+    wanted = list(context.datasets.class_names)
     for name, classes in known.items():
         if classes != wanted:
             raise ValueError(f"member {name!r} knows the classes {classes}, the data has {wanted}")

@@ -144,7 +144,9 @@ def path_of(folder: Path, *facts: str) -> Path:
 
 def facts(model: TrainedModel, source: Source) -> tuple[str, ...]:
     """Returns what a finished model's outputs on a source depend on."""
-    return model.description["fingerprint"], source.fingerprint, model.network.view
+    # A view names its tokenizer by a folder, whose content may change.
+    tokenizer = model.description.get("tokenizer") or ""
+    return model.description["fingerprint"], source.fingerprint, model.network.view, tokenizer
 
 
 def load(path: Path, examples: int) -> Table | None:

@@ -1,28 +1,47 @@
-"""A model ready to teach and to be evaluated."""
+"""A finished model: ready to teach and to be evaluated, and as safetensors with its description on
+disk."""
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from kd_jax.config.schema import ModelPlan
+from kd_jax.core import seal
+from kd_jax.core.json_files import write_json
+from kd_jax.core.pytree import fingerprint, on_host
 from kd_jax.core.types import PyTree, Variables
 from kd_jax.models.projectors.conditioning import Condition
+
+log = logging.getLogger("kd_jax")
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model ready to teach and to be evaluated.
+    """A model that won't change any more.
 
     Attributes:
       plan: its section.
       network: how it is applied; an ensemble stands where a network stands.
-      variables: as they are stored, on the devices.
-      description: what `finished.json` says of it.
+      variables: parameters and BatchNorm statistics; the knowledge mapping network is not among
+        them.
+      description: what `finished.json` says of it: "spec", as the config has it; "architecture",
+        what `registry.build` makes the module of; "view", "inputs" (name -> shape of one example),
+        "columns" of the data, "dtype", "class_names", "fingerprint", "train_seconds", "step";
+        "condition", where there is one.
       home: the folder it was trained in, where its outputs are kept.
       views: what it reads of a batch.
       condition: the teacher's output that it may be given, or None.
-      condition_map: parameters of that condition's map, on the devices.
+      condition_map: parameters of the map from that output to its input, which it needs with that
+        teacher only.
     """
 
     plan: ModelPlan
@@ -38,3 +57,96 @@ class TrainedModel:
     def parameters(self) -> int:
         """Counts its parameters, BatchNorm statistics left out."""
         return self.description["parameters"]
+
+
+class Contents(NamedTuple):
+    """What lies on disk of a finished model; see `TrainedModel`, the arrays in memory."""
+
+    variables: Variables
+    description: dict[str, Any]
+    condition_map: PyTree
+
+
+def save(folder: Path, contents: Contents, tokenizer: str | None = None) -> None:
+    """Writes `model.safetensors`, then `finished.json`, whose presence says that all is whole.
+
+    The map of a condition is in `condition.safetensors`: `model.safetensors` is the student alone.
+
+    Args:
+      folder: where; made if need be.
+      contents: of the model.
+      tokenizer: the JSON of the tokenizer that it reads texts with, for `tokenizer.json`.
+    """
+    write_variables(folder / "model.safetensors", contents.variables)
+    if contents.condition_map:
+        write_variables(folder / "condition.safetensors", contents.condition_map)
+    # The model means nothing without its tokenizer, so both lie in one folder.
+    if tokenizer is not None and jax.process_index() == 0:
+        temporary = folder / f"{seal.TOKENIZER}.tmp"
+        temporary.write_text(tokenizer, encoding="utf-8")
+        temporary.replace(folder / seal.TOKENIZER)
+    write_json(folder / "finished.json", seal.seal(contents.description, tokenizer))
+
+
+def write_variables(path: Path, variables: Variables) -> None:
+    """Writes variables as safetensors, by path of the leaf, whole or not at all."""
+    flat = _flat(variables)  # Every process takes part in gathering what is spread over them.
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A rename replaces the file at once, so a kill never leaves half a file under its name.
+        temporary = path.with_name(path.name + ".tmp")
+        save_file(flat, temporary)
+        temporary.replace(path)
+
+
+def load(folder: Path) -> Contents | None:
+    """Reads a finished model; None where there is none.
+
+    One whose files are damaged, or don't match their checksums, is announced and counts as not
+    finished: whoever asks makes it again, and the checkpoints beside it still hold what was
+    trained."""
+    if not (folder / "finished.json").exists():
+        return None
+    try:
+        description = json.loads((folder / "finished.json").read_text())
+        altered = seal.problem(folder, "finished.json", description)
+        # The safetensors format has no checksum; only the fingerprint shows a flipped bit.
+        variables, condition_map = _read(folder / "model.safetensors"), {}
+        if fingerprint(variables) != description["fingerprint"]:
+            altered = "model.safetensors differs from its fingerprint"
+        if "condition" in description:
+            condition_map = _read(folder / "condition.safetensors")
+            if fingerprint(condition_map) != description["condition"]["fingerprint"]:
+                altered = "condition.safetensors differs from its fingerprint"
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        log.warning("the finished model in %s can't be read (%s); it is made again", folder, error)
+        return None
+    # Readable but altered files are the worse case: they would teach without any error.
+    if altered:
+        log.warning("the finished model in %s was altered (%s); it is made again", folder, altered)
+        return None
+    return Contents(variables, description, condition_map)
+
+
+def load_required(folder: Path) -> Contents:
+    """Reads a finished model of another run.
+
+    Raises:
+      ValueError: if there is none, or it is damaged.
+    """
+    found = load(folder)
+    if found is None:
+        raise ValueError(
+            f"restore: {folder} holds no finished model (model.safetensors and finished.json)"
+        )
+    return found
+
+
+def _read(path: Path) -> PyTree:
+    return flax.traverse_util.unflatten_dict(load_file(path), sep="/")
+
+
+def _flat(variables: PyTree) -> dict[str, np.ndarray]:
+    # A safetensors file is one flat dictionary, so nested names are joined to paths.
+    flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    return {path: np.ascontiguousarray(on_host(leaf)) for path, leaf in flat.items()}

@@ -8,9 +8,9 @@ from paths import ROOT
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
+from kd_jax.training import trained_model
 from kd_jax.training.interruption import Interrupted, StopSignal
 from kd_jax.training.metrics_writer import MetricsWriter
-from kd_jax.training.saved_model import SavedModel
 
 pytestmark = pytest.mark.slow
 
@@ -162,15 +162,15 @@ def test_peers_killed_between_the_lines_of_a_step_end_as_if_they_had_not_been(
 def test_peers_killed_when_one_of_them_is_saved_end_as_if_they_had_not_been(
     alone, tmp_path, monkeypatch
 ):
-    real = SavedModel.save
+    real = trained_model.save
 
-    def save(self, folder):
+    def save(folder, *contents):
         if folder.name == "wide":
             raise Killed
-        real(self, folder)
+        real(folder, *contents)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SavedModel, "save", save)
+        patch.setattr(trained_model, "save", save)
         with pytest.raises(Killed):
             run_experiment(config(), tmp_path)
     assert (tmp_path / "student" / "finished.json").is_file()

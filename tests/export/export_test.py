@@ -13,6 +13,7 @@ import safetensors.numpy
 from export.finished_run import BAG, CNN, ENCODER, RESNET, TEXTS, VIT, is_text, make_run
 
 from kd_jax.export import FORMATS, Unsupported, export, onnx, verify
+from kd_jax.export.predict import Predictor
 from kd_jax.export.student import open_student
 from kd_jax.models.weights import load
 
@@ -265,6 +266,21 @@ def test_a_damaged_export_is_refused(tmp_path):
         load.load(folder)
 
 
+@pytest.mark.parametrize("name", ["architecture.json", "tokenizer.json"])
+def test_an_export_whose_names_or_tokens_were_changed_is_refused(tmp_path, name):
+    folder = export(make_run(tmp_path / "run", BAG), formats=["kd_jax"])
+    content = json.loads((folder / name).read_text())
+    if name == "architecture.json":
+        content["class_names"].reverse()
+    else:
+        vocabulary = content["model"]["vocab"]
+        first, second = list(vocabulary)[-2:]
+        vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"architecture.json or tokenizer.json was changed"):
+        Predictor(folder)
+
+
 def test_an_export_starts_another_model_with_other_classes(tmp_path, caplog):
     folder = export(make_run(tmp_path / "run", CNN), formats=["kd_jax"])
     module, variables = load.load(folder, 5)
@@ -279,7 +295,8 @@ def test_what_can_not_be_exported_is_said(tmp_path):
     with pytest.raises(ValueError, match="has no model 'studnt'; it has student"):
         export(workdir, "studnt")
     description = json.loads((workdir / "student" / "finished.json").read_text())
-    del description["architecture"]
+    # Older versions had no checksum of the description either.
+    del description["architecture"], description["seal"]
     (workdir / "student" / "finished.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match="was finished by an older version"):
         export(workdir)

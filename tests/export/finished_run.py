@@ -8,7 +8,8 @@ import numpy as np
 from kd_jax.core.pytree import fingerprint
 from kd_jax.data.views.text import load_tokenizer
 from kd_jax.models import registry
-from kd_jax.training.saved_model import SavedModel
+from kd_jax.training import trained_model
+from kd_jax.training.trained_model import Contents
 
 TEXTS = [
     "a fine film",
@@ -90,11 +91,11 @@ def make_run(folder, spec, *, side=8, channels=3, pairs=False, finished=True, vi
         "parameters": 1,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "student").mkdir(exist_ok=True)
+    tokenizer = None
     if is_text(spec):
         tokenizer = load_tokenizer("trained", texts=TEXTS, vocabulary_size=19)
-        tokenizer.save(str(folder / "student" / "tokenizer.json"))
-    SavedModel(variables, description).save(folder / "student")
+        tokenizer = tokenizer.to_str(pretty=True)
+    trained_model.save(folder / "student", Contents(variables, description, {}), tokenizer)
     (folder / "config.json").write_text(
         json.dumps({"compare": {"student": "student"}, "models": {"student": {}}})
     )

@@ -18,7 +18,7 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.run import run_experiment
 from kd_jax.models.weights import load
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +91,7 @@ def test_a_damaged_map_is_made_again_from_the_checkpoint(digits, tmp_path):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    assert saved_model.load(tmp_path / "run" / "student") is None
+    assert trained_model.load(tmp_path / "run" / "student") is None
     again = run_experiment(smoke(), tmp_path / "run")
     assert (
         again["models"]["student"]["with_teacher"] == results["models"]["student"]["with_teacher"]

@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +16,7 @@ from kd_jax.core.types import Variables
 from kd_jax.models import registry
 from kd_jax.models.layers import transformer
 from kd_jax.models.weights import hub
+from kd_jax.models.weights.classes import in_order
 from kd_jax.models.weights.formats import weight_format
 from kd_jax.models.weights.open import Published, open_weights
 
@@ -78,6 +79,9 @@ def load(
     path: str | pathlib.Path,
     num_classes: int | None = None,
     *,
+    class_names: Sequence[str] | None = None,
+    label_map: Mapping[Any, Any] | None = None,
+    new_head: bool | None = None,
     seed: int = 0,
     keep_layers: Sequence[int] | None = None,
     **overrides: Any,
@@ -90,6 +94,12 @@ def load(
         `path_of` finds that of a known name.
       num_classes: K; None: as many as the classifier in there has, else as many as config.json's
         `id2label` names.
+      class_names: [K] the data's classes, in place of `num_classes`. The classifier's outputs are
+        brought into this order by their names; see `classes.in_order`.
+      label_map: published class -> the data's, where names differ, None for one that the data
+        doesn't have. It needs `class_names`.
+      new_head: whether the classifier is made anew, random. None: where there is none for that many
+        classes. False: never; that there is none is an error.
       seed: of the classifier, where there is none for that many classes; a warning says so.
       keep_layers: numbers, from 0, of the transformer blocks to keep, in order; None: all.
       **overrides: options of the module in place of what the folder says, those in `FREE`; and
@@ -105,6 +115,14 @@ def load(
         module's, or belong to nothing in it.
     """
     source = open_weights(pathlib.Path(path))
+    if class_names is not None:
+        if num_classes is not None and num_classes != len(class_names):
+            raise ValueError(f"num_classes is {num_classes} and class_names has {len(class_names)}")
+        num_classes = len(class_names)
+        if not new_head:
+            source = in_order(source, class_names, label_map)
+    elif label_map is not None:
+        raise ValueError("label_map maps to class_names, which must be given")
     classes = num_classes or source.num_classes
     if classes is None:
         raise ValueError(
@@ -114,6 +132,7 @@ def load(
     if (
         source.problem_type not in (None, "single_label_classification")
         and classes == source.num_classes
+        and not new_head
     ):
         raise ValueError(
             f"{source.owner}: config.json has problem_type {source.problem_type!r}; only"
@@ -138,7 +157,7 @@ def load(
     scan = options.pop("scan", False)
     # Scanned blocks are stacked after loading, since published weights come block by block.
     module = registry.build(options | {"num_classes": classes})
-    variables = _variables(source, module, classes, seed)
+    variables = _variables(source, module, classes, seed, new_head)
     if keep_layers is not None:
         module, variables = transformer.select_blocks(module, variables, keep_layers)
     if scan:
@@ -147,7 +166,9 @@ def load(
     return module, variables
 
 
-def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[str, Any]:
+def _variables(
+    source: Published, module: Any, classes: int, seed: int, new_head: bool | None
+) -> dict[str, Any]:
     """Builds the module's variables from the tensors; heads that the source lacks are made anew."""
     example = _example(module, source)
     expected: Any = jax.eval_shape(lambda key: module.init(key, **example), jax.random.key(0))
@@ -157,8 +178,14 @@ def _variables(source: Published, module: Any, classes: int, seed: int) -> dict[
     tensors, fresh = dict(source.tensors), {}
     for head in source.layout.heads:
         own = [path for path in shapes if path.startswith(f"params/{head}/")]
-        if not own or not _is_fresh(source, head, classes):
+        replaced = bool(new_head) and head.endswith("classifier")
+        if not own or not (replaced or _is_fresh(source, head, classes)):
             continue
+        # A language head is not what a classifier teaches with.
+        if new_head is False and not head.startswith("language"):
+            raise ValueError(
+                f"{source.owner} has no {head} for {classes} classes, and nothing trains one here"
+            )
         log.warning(
             "%s has no %s for %d classes; a random one takes its place", source.owner, head, classes
         )

@@ -9,6 +9,7 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 
+from kd_jax.core import seal
 from kd_jax.core.pytree import fingerprint
 from kd_jax.models.layers import transformer
 from kd_jax.models.weights import files
@@ -39,6 +40,7 @@ class Published:
       tensors: by the layout's names, without prefix.
       num_classes: as many as it has a classifier for or says, None where it says nothing.
       inputs: argument -> shape of one example, where the folder says it.
+      class_names: of the classifier's outputs, in their order, where the folder names them.
       problem_type: what its classifier was trained for, where the folder says it.
       channels: of the images it reads; text models don't ask.
     """
@@ -50,6 +52,7 @@ class Published:
     num_classes: int | None
     channels: int = 3
     inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
     problem_type: str | None = None
 
 
@@ -81,11 +84,15 @@ def open_weights(path: pathlib.Path) -> Published:
 
 
 def _open_own(folder: pathlib.Path) -> Published:
-    description = files.read_json(next(folder / name for name in OWN if (folder / name).is_file()))
+    path = next(folder / name for name in OWN if (folder / name).is_file())
+    description = files.read_json(path)
     if not isinstance(description.get("architecture"), dict):
         raise ValueError(
             f"{folder} doesn't say its architecture; it was written by an older version"
         )
+    # Names of classes in another order would give other labels with whole weights.
+    if changed := seal.problem(folder, path.name, description):
+        raise ValueError(f"{folder}: {changed}; restore it, or export the model again")
     tensors = files.read_folder(folder)
     variables: Any = flax.traverse_util.unflatten_dict(tensors, sep="/")
     if fingerprint(variables) != description.get("fingerprint"):
@@ -99,8 +106,16 @@ def _open_own(folder: pathlib.Path) -> Published:
         flat: Any = flax.traverse_util.flatten_dict(variables, sep="/")
         tensors = flat
         options["scan"] = True
-    classes, inputs = options.pop("num_classes"), description.get("inputs", {})
-    return Published(str(folder), weight_format.Own(), options, tensors, classes, inputs=inputs)
+    classes, names = options.pop("num_classes"), description.get("class_names")
+    return Published(
+        str(folder),
+        weight_format.Own(),
+        options,
+        tensors,
+        classes,
+        inputs=description.get("inputs", {}),
+        class_names=None if names is None else tuple(map(str, names)),
+    )
 
 
 def _open_hugging_face(folder: pathlib.Path) -> Published:
@@ -134,9 +149,18 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
         tensors,
         classes,
         config.get("num_channels", 3),
+        class_names=_class_names(labels, classes),
         # An export of labels for which softmax is wrong says so only here.
         problem_type=config.get("problem_type") if classifier in tensors else None,
     )
+
+
+def _class_names(labels: Any, classes: int | None) -> tuple[str, ...] | None:
+    """Returns the names in `id2label` by number; None where it doesn't name each class once."""
+    if not isinstance(labels, dict) or classes is None or len(labels) != classes:
+        return None
+    names = [labels.get(str(number)) for number in range(classes)]
+    return None if None in names else tuple(map(str, names))
 
 
 def _pooling(config: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from kd_jax.experiments.filtered_sets import cross_validate
 from kd_jax.experiments.run import run_experiment
 from kd_jax.explain.run import open_run
 from kd_jax.teachers.ensemble import knows_labels
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 from kd_jax.training.interruption import Interrupted
 
 pytestmark = pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_judge_from_elsewhere_needs_no_folds_and_one_from_here_is_warned_about
     assert "will doubt few" not in caplog.text
     assert (
         results["models"]["judge"]["fingerprint"]
-        == saved_model.load_required(tmp_path / "elsewhere" / "judge").description["fingerprint"]
+        == trained_model.load_required(tmp_path / "elsewhere" / "judge").description["fingerprint"]
     )
     with caplog.at_level(logging.WARNING):
         run_experiment(picture_config(pictures, folds=0), tmp_path / "own")

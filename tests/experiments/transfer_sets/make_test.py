@@ -14,7 +14,7 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.data import run_datasets
 from kd_jax.data.open import open_source
 from kd_jax.experiments.run import run_experiment
-from kd_jax.training import saved_model
+from kd_jax.training import trained_model
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +139,7 @@ def logits_of_teacher(workdir, source):
     from kd_jax.data.views.text import TextView, load_tokenizer
     from kd_jax.models import registry
 
-    teacher = saved_model.load_required(workdir / "teacher")
+    teacher = trained_model.load_required(workdir / "teacher")
     module = registry.build(teacher.description["architecture"])
     view = TextView(load_tokenizer(str(workdir / "teacher")), 32).prepare(source)
     return module.apply(
@@ -193,7 +193,7 @@ def test_of_a_chosen_part_a_live_teacher_and_a_cached_one_teach_the_same(planted
         run_experiment(each, tmp_path / name) for each, name in ((config, "cached"), (live, "live"))
     )
     cached, taught = (
-        saved_model.load_required(tmp_path / name / "student").variables
+        trained_model.load_required(tmp_path / name / "student").variables
         for name in ("cached", "live")
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), cached, taught)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax.core import seal
 from kd_jax.core.pytree import fingerprint
-from kd_jax.training import saved_model
-from kd_jax.training.saved_model import SavedModel
+from kd_jax.training import trained_model
+from kd_jax.training.trained_model import Contents
 
 
 @pytest.fixture
@@ -20,28 +21,28 @@ def model():
         },
         "batch_stats": {"norm": {"mean": jnp.zeros(2), "var": jnp.ones(2, jnp.bfloat16)}},
     }
-    return SavedModel(
-        variables, {"spec": {"name": "cnn"}, "fingerprint": fingerprint(variables), "step": 7}
+    return Contents(
+        variables, {"spec": {"name": "cnn"}, "fingerprint": fingerprint(variables), "step": 7}, {}
     )
 
 
 def test_a_model_comes_back_bit_for_bit(model, tmp_path):
-    model.save(tmp_path / "student")
-    found = saved_model.load(tmp_path / "student")
-    assert found.description == model.description
+    trained_model.save(tmp_path / "student", model)
+    found = trained_model.load(tmp_path / "student")
+    assert found.description == seal.seal(model.description, None)
     assert fingerprint(found.variables) == fingerprint(model.variables)
     assert found.variables["batch_stats"]["norm"]["var"].dtype == jnp.bfloat16
 
 
 def test_there_is_none_in_an_empty_folder(tmp_path):
-    assert saved_model.load(tmp_path) is None
+    assert trained_model.load(tmp_path) is None
 
 
 def test_tensors_without_their_description_are_not_finished(model, tmp_path):
     """A kill between the two files leaves this."""
-    model.save(tmp_path)
+    trained_model.save(tmp_path, model)
     (tmp_path / "finished.json").unlink()
-    assert saved_model.load(tmp_path) is None
+    assert trained_model.load(tmp_path) is None
 
 
 def _flip(path):
@@ -60,10 +61,10 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_model_is_announced_and_counts_as_not_finished(model, tmp_path, damage, caplog):
-    model.save(tmp_path)
+    trained_model.save(tmp_path, model)
     DAMAGES[damage](tmp_path / "model.safetensors")
     with caplog.at_level(logging.WARNING, "kd_jax"):
-        assert saved_model.load(tmp_path) is None
+        assert trained_model.load(tmp_path) is None
     assert "it is made again" in caplog.text
 
 
@@ -71,18 +72,50 @@ def test_a_damaged_model_is_announced_and_counts_as_not_finished(model, tmp_path
 def test_a_damaged_description_is_announced_and_counts_as_not_finished(
     model, tmp_path, content, caplog
 ):
-    model.save(tmp_path)
+    trained_model.save(tmp_path, model)
     (tmp_path / "finished.json").write_bytes(content)
     with caplog.at_level(logging.WARNING, "kd_jax"):
-        assert saved_model.load(tmp_path) is None
+        assert trained_model.load(tmp_path) is None
     assert "it is made again" in caplog.text
+
+
+def _rename_classes(folder):
+    path = folder / "finished.json"
+    description = json.loads(path.read_text())
+    description["class_names"].reverse()
+    path.write_text(json.dumps(description))
+
+
+CHANGES = {
+    "class names": _rename_classes,
+    "tokenizer": lambda folder: (folder / "tokenizer.json").write_text('{"b": 1, "a": 0}'),
+    "no tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whole_files_that_say_something_else_count_as_not_finished(model, tmp_path, change, caplog):
+    model.description["class_names"] = ["bad", "good"]
+    trained_model.save(tmp_path, model, '{"a": 0, "b": 1}')
+    assert trained_model.load(tmp_path) is not None
+    CHANGES[change](tmp_path)
+    with caplog.at_level(logging.WARNING, "kd_jax"):
+        assert trained_model.load(tmp_path) is None
+    assert "was changed after it was written" in caplog.text
+
+
+def test_a_model_of_a_version_without_seals_is_read(model, tmp_path):
+    trained_model.save(tmp_path, model)
+    path = tmp_path / "finished.json"
+    path.write_text(json.dumps(model.description))
+    assert trained_model.load(tmp_path).description == model.description
 
 
 def test_a_model_of_another_run_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"restore: .*/nowhere holds no finished model"):
-        saved_model.load_required(tmp_path / "nowhere")
+        trained_model.load_required(tmp_path / "nowhere")
 
 
 def test_the_description_is_readable_by_people(model, tmp_path):
-    model.save(tmp_path)
+    trained_model.save(tmp_path, model)
     assert json.loads((tmp_path / "finished.json").read_text())["spec"] == {"name": "cnn"}
