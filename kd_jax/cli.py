@@ -16,6 +16,7 @@ In a checkout, `uv run launch.py` is the same command.
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ flags.DEFINE_string(
 flags.DEFINE_bool("smoke", False, "Shrinks the config to seconds: built-in data, tiny models.")
 flags.DEFINE_bool("print_config", False, "Prints the resolved config and ends.")
 flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
+flags.DEFINE_bool(
+    "reuse",
+    False,
+    "Takes a --workdir of another config over: keeps the models whose own sections, data and"
+    " teachers are unchanged, and trains the others anew.",
+)
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
 flags.DEFINE_enum(
     "stage", "train", ["train", "export", "predict", "explain"], "What to do in --workdir."
@@ -85,8 +92,9 @@ flags.DEFINE_string(
 def main() -> None:
     """Parses the command line, runs, and exits with a status.
 
-    0 when it finished; 75 when it was stopped and the same command resumes it; 1 otherwise, with
-    one line on stderr that says what was wrong.
+    0 when it finished; 75 when it was stopped (SIGTERM, or Ctrl-C once) and the same command
+    resumes it; by SIGINT when Ctrl-C came twice; 1 otherwise, with one line on stderr that says
+    what was wrong.
     """
     # Everything that goes wrong becomes one line; a traceback is for developers.
     arguments = sys.argv[1:]
@@ -98,8 +106,21 @@ def main() -> None:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         _leave_cluster(1)
         status = 1
+    except KeyboardInterrupt:
+        # Threads that still write would hold up an ordinary end, and print what failed in them.
+        print("interrupted; what was saved stays", file=sys.stderr)
+        _end_by_interrupt()
+        status = 130
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _end_by_interrupt() -> None:
+    """Ends the process as Ctrl-C ends any: by the signal itself, so that a shell's loop stops."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _leave_cluster(status: int) -> None:
@@ -183,13 +204,15 @@ def _train(config: ConfigDict) -> int:
     resolved = plain(config)
     make_plan(resolved)  # Refused before a device is taken or a folder made.
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if FLAGS.sweep and FLAGS.reuse:
+        raise ValueError("--reuse is for one run; a sweep trains what its runs share only once")
     if FLAGS.sweep:
         from kd_jax.experiments.sweep.run import run_sweep
 
         run_sweep(config, Path(FLAGS.sweep), _workdir(resolved, sweep=True))
         return 0
     workdir = _workdir(resolved, sweep=False)
-    results = run_experiment(resolved, workdir)
+    results = run_experiment(resolved, workdir, reuse=FLAGS.reuse)
     # Other stages load the file again, for what it registers.
     if results:
         write_json(workdir / CONFIG_FILE, {"config": _absolute(FLAGS.config)})
@@ -204,13 +227,18 @@ def _absolute(argument: str) -> str:
 
 def _register_what_the_run_used(workdir: Path) -> None:
     """Loads the run's config file again: what it registers is needed to open its models."""
+    from kd_jax.core.json_files import read_facts
+
     # A file that was moved can be named anew on the command line.
     explicit = FLAGS["config"].present
     noted = workdir / CONFIG_FILE
     if explicit:
         load_config(FLAGS.config)
     elif noted.is_file():
-        argument = json.loads(noted.read_text())["config"]
+        facts = read_facts(noted, ("config",), "if it registered models, name it: --config=FILE")
+        if facts is None:
+            return
+        argument = str(facts["config"])
         file = Path(argument.partition(":")[0])
         if file.is_file():
             load_config(argument)

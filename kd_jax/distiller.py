@@ -204,8 +204,9 @@ class Distiller:
           batch: `(inputs, labels)`, or a mapping; every leaf has the batch as its leading axis.
 
         Returns:
-          The new state, and float scalars on the device: the mean of each loss by its name, "loss",
-          "accuracy" and "gradient_norm".
+          The new state, and scalars on the device: the mean of each loss by its name, "loss",
+          "accuracy", "gradient_norm", and "parameters_finite", False once a parameter is NaN or
+          infinite.
         """
         parts = self._microbatches(self.as_batch(batch))
         state, metrics = self.advance(state, parts)

@@ -82,6 +82,27 @@ def _checksum(leaf: jax.Array) -> jax.Array:
     return jnp.sum(words * weight, dtype=jnp.uint32)
 
 
+def all_finite(tree: PyTree) -> jax.Array:
+    """Tells, [] bool, whether no floating-point leaf holds NaN or infinity; for use under jit."""
+    flags = [
+        jnp.all(jnp.isfinite(leaf))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+
+
+def not_finite(tree: PyTree) -> list[str]:
+    """Returns the paths of the leaves that hold NaN or infinity, looked at where they lie."""
+    flags = jax.device_get(_finite_leaves(leaves_by_path(tree)))
+    return [path for path, finite in sorted(flags.items()) if not finite]
+
+
+@jax.jit
+def _finite_leaves(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {path: all_finite(jnp.asarray(leaf)) for path, leaf in leaves.items()}
+
+
 def fingerprint(tree: PyTree) -> str:
     """Returns the SHA-256 over the sorted paths, shapes, dtypes and bytes of all leaves."""
     digest = hashlib.sha256()

@@ -25,6 +25,7 @@ from kd_jax.training.context import RunContext
 from kd_jax.training.mixup import Mixing, make_mixing
 from kd_jax.training.optimizers import make_optimizer
 from kd_jax.training.step import ModelTraining, PeerGroup
+from kd_jax.training.trained_model import TrainedModel
 
 
 def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
@@ -39,9 +40,17 @@ def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
     return network, network.stored(variables)
 
 
-def build_shapes(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
-    """Returns the network of a model's section, and the shapes and dtypes of its variables."""
-    module, variables = _module(plan, context)
+def build_shapes(
+    plan: ModelPlan, context: RunContext, earlier: Mapping[str, TrainedModel]
+) -> tuple[Network, Variables]:
+    """Returns the network of a model's section, and the shapes and dtypes of its variables.
+
+    Args:
+      plan: the section.
+      context: of the run.
+      earlier: models by name, also as shapes; it may start from one of them.
+    """
+    module, variables = _module(plan, context, earlier)
     network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
     if variables is None:
         # Any key will do, since shapes don't depend on it.
@@ -49,7 +58,9 @@ def build_shapes(plan: ModelPlan, context: RunContext) -> tuple[Network, Variabl
     return network, jax.eval_shape(network.stored, variables)
 
 
-def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables | None]:
+def _module(
+    plan: ModelPlan, context: RunContext, earlier: Mapping[str, TrainedModel] | None = None
+) -> tuple[nn.Module, Variables | None]:
     spec, names = dict(plan.model), context.datasets.class_names
     try:
         if "pretrained" in spec or FROM_MODEL in spec:
@@ -65,7 +76,15 @@ def _module(plan: ModelPlan, context: RunContext) -> tuple[nn.Module, Variables 
             if spec["new_head"] and untrained:
                 raise ValueError("new_head=True makes a random head, and no objective trains it")
             seed = derived_seed(context.seed, "head", plan.seed_group)
-            module, variables = load.load(folder, class_names=names, seed=seed, **spec)
+            # While shapes are checked, the model that it starts from isn't trained yet.
+            source = (
+                load.open_weights(folder)
+                if own is None or earlier is None
+                else load.as_source(
+                    str(folder), earlier[own].network.module, earlier[own].variables
+                )
+            )
+            module, variables = load.from_source(source, class_names=names, seed=seed, **spec)
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)
             return module, variables

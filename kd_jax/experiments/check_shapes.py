@@ -12,6 +12,7 @@ from kd_jax.core.types import Batch, Teacher
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.build import build_shapes, make_group
+from kd_jax.experiments.restore import read_restored
 from kd_jax.teachers.build_ensemble import equal_ensemble
 from kd_jax.teachers.cache import CachedTeacher
 from kd_jax.teachers.conditioned_student import build_condition
@@ -24,18 +25,13 @@ def check_shapes(plan: Plan, context: RunContext) -> None:
     """Builds every model, objective and condition of an experiment as shapes.
 
     So a wrong layer name in the last student is refused in seconds, not after its teachers were
-    trained for hours. A model that starts from another one of this run, and whoever learns from it,
-    can't be built before that one is finished; it is checked in its turn.
+    trained for hours, and so is a finished model that can't be restored.
 
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
     models: dict[str, TrainedModel] = {}
     for group in plan.groups:
-        # Without its teacher's shapes a model can't be checked yet, nor can those that wait for it.
-        needed = [name for model in group for name in (*model.teachers, *model.members)]
-        if any(name not in models for name in needed) or any(model.start for model in group):
-            continue
         if group[0].members:
             models[group[0].name] = _ensemble(group[0], models, context)
         else:
@@ -46,10 +42,14 @@ def _group(
     plans: Sequence[ModelPlan], models: Mapping[str, TrainedModel], context: RunContext
 ) -> dict[str, TrainedModel]:
     # Models that start at random are built as shapes only, so even a large one takes no memory.
-    built = {plan.name: build_shapes(plan, context) for plan in plans}
+    built = {plan.name: build_shapes(plan, context, models) for plan in plans}
     conditions = {
         plan.name: build_condition(plan, *built[plan.name], models, context) for plan in plans
     }
+    for plan in plans:
+        # What is in the run's folder already needs nothing of the other run.
+        if plan.restore and not (context.workdir / plan.name / "finished.json").exists():
+            read_restored(plan, built[plan.name][0], context)
     # A restored model is not trained here, so its objective is never built.
     if plans[0].objective and not plans[0].restore:
         training = plans[0].training

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kd_jax.data.run_datasets import Datasets, view_name
 from kd_jax.experiments import report, robustness
 from kd_jax.experiments.check_shapes import check_shapes
 from kd_jax.experiments.plan import make_plan
+from kd_jax.experiments.reuse import set_aside
 from kd_jax.experiments.scoring import score
 from kd_jax.experiments.train_models import ModelTrainer
 from kd_jax.experiments.training_sets import TrainingSets, check_sizes
@@ -33,12 +35,16 @@ SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
 """Name in results.json -> examples and repetitions of the inference that is timed."""
 
 
-def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+def run_experiment(
+    config: Mapping[str, Any], workdir: str | Path, *, reuse: bool = False
+) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, the experiment of a config.
 
     Args:
       config: resolved, as plain Python values; a key that is absent counts as its default.
       workdir: the run's folder.
+      reuse: whether a folder of another config is taken over: models whose own sections, data and
+        teachers are unchanged stay, the others are moved to its folder `replaced` and trained anew.
 
     Returns:
       What stands in `workdir/results.json`.
@@ -54,7 +60,8 @@ def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, 
     set_precision([model.dtype for model in plan.models])
     parallel = make_parallel(**plan.config["parallel"])
     # The folder is claimed before the data is read: a second process shall fail at once.
-    folder = Workdir(Path(workdir), plan.config)
+    adapt = partial(set_aside, plan=plan) if reuse else None
+    folder = Workdir(Path(workdir), plan.config, adapt)
     if (found := _finished(folder, plan)) is not None:
         report.show(found, folder.path)
         return found
@@ -85,13 +92,15 @@ def run_experiment(config: Mapping[str, Any], workdir: str | Path) -> dict[str, 
     return results
 
 
-def run(config: Any, workdir: str | Path) -> dict[str, Any]:
+def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, an experiment.
 
     Args:
       config: a ConfigDict, as `kd_jax.experiment` or a config file gives it, or plain mappings;
         what its models inherit is completed here.
       workdir: the run's folder.
+      reuse: whether a folder of another config is taken over: models whose own sections, data and
+        teachers are unchanged stay, the others are moved to its folder `replaced` and trained anew.
 
     Returns:
       What stands in `workdir/results.json`.
@@ -100,7 +109,7 @@ def run(config: Any, workdir: str | Path) -> dict[str, Any]:
       ValueError: for a config that can't be run, in one line, before anything is trained.
       Interrupted: after SIGTERM; the same call resumes.
     """
-    return run_experiment(resolve(config), workdir)
+    return run_experiment(resolve(config), workdir, reuse=reuse)
 
 
 def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:

@@ -5,14 +5,24 @@ import fcntl
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
 from kd_jax.config.hashing import identity
-from kd_jax.core.json_files import write_json
+from kd_jax.core.json_files import read_facts, read_own, write_json
+
+TRAINED = tuple(
+    f"{folder}/{what}"
+    for folder in ("*", "*/*")
+    for what in ("finished.json", "checkpoints/[0-9]*")
+)
+"""What shows that something was trained in a folder, or in a run of a sweep."""
+
+DELETE = "if the run's config and data are those that it began with, delete that file and go on"
+"""What can be done about a damaged file that says what a run belongs to."""
 
 
 class Workdir:
@@ -21,13 +31,21 @@ class Workdir:
     Args:
       path: the folder; created when missing.
       config: the resolved config that claims it.
+      adapt: given the config that it belongs to, makes it fit ours, by setting aside what is not
+        to be used again; None: a folder of another config is refused. One in which nothing was
+        trained yet belongs to nobody.
 
     Raises:
       ValueError: if it belongs to another config (naming the keys that differ), can't be written,
-        or another process is at work in it.
+        a file of it is damaged, or another process is at work in it.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        adapt: Callable[[Path, dict[str, Any]], None] | None = None,
+    ):
         self.path = path.resolve()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -36,8 +54,13 @@ class Workdir:
             raise ValueError(
                 f"the workdir {path} can't be written: {error.strerror or error}"
             ) from None
+        # What a refused config left behind is nothing that anybody would miss.
+        self._unused = (
+            not any(found for pattern in TRAINED for found in self.path.glob(pattern))
+            and not (self.path / "results.json").exists()
+        )
         # Claimed under the lock, so that no two processes write the file together.
-        self._claim(self.path / "config.json", config)
+        self._claim(self.path / "config.json", config, adapt)
 
     def _locked(self) -> TextIO | None:
         """Holds until the process ends, however it ends; the first process of a cluster holds it
@@ -57,20 +80,29 @@ class Workdir:
         probe.unlink()
         return lock
 
-    def _claim(self, file: Path, config: Mapping[str, Any]) -> None:
+    def _claim(
+        self,
+        file: Path,
+        config: Mapping[str, Any],
+        adapt: Callable[[Path, dict[str, Any]], None] | None,
+    ) -> None:
         # Through JSON, so that tuples compare equal to the lists of the stored config.
         wanted = json.loads(json.dumps(identity(config)))
-        if file.exists():
-            there = identity(json.loads(file.read_text()))
+        if file.exists() and not self._unused:
+            stored = read_own(file, DELETE)
+            there = identity(stored)
             # The ellipsis stands for an absent key, because None is a value that a key may have.
             differing = sorted(
                 k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
             )
-            if differing:
+            if differing and adapt is None:
                 raise ValueError(
                     f"the workdir {self.path} belongs to another config; they differ in"
-                    f" {', '.join(differing)}"
+                    f" {', '.join(differing)}; give another --workdir, or --reuse to keep the"
+                    f" models that this doesn't concern and train the others again"
                 )
+            if differing and adapt is not None:
+                adapt(self.path, stored)
         # Written again at each start, as keys that may change could have changed.
         write_json(file, config)
 
@@ -81,16 +113,19 @@ class Workdir:
           ValueError: with the explanation, if the remembered value is another.
         """
         file = self.path / f"{what}.json"
-        if file.exists() and json.loads(file.read_text()) != value:
-            raise ValueError(
-                f"{explanation}: {file} says {file.read_text().strip()}, now it is"
-                f" {json.dumps(value)}"
-            )
-        # The first start decides, and later ones must not overwrite what they are compared with.
-        if not file.exists():
+        # The first start that trained decides, and later ones must not overwrite what they are
+        # compared with.
+        if self._unused or not file.exists():
             write_json(file, value)
+            return
+        stored = read_own(file, DELETE, type(value))
+        if stored != value:
+            raise ValueError(
+                f"{explanation}: {file} says {json.dumps(stored)}, now it is {json.dumps(value)};"
+                f" give another --workdir"
+            )
 
     def results(self) -> dict[str, Any] | None:
-        """Returns the results of a finished run, None before."""
-        file = self.path / "results.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        """Returns the results of a finished run, None before; damaged ones are made again."""
+        needed = ("models", "order", "compare", "evaluations")
+        return read_facts(self.path / "results.json", needed, "the models are evaluated again")

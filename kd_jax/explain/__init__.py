@@ -4,13 +4,12 @@
 Each call adds its sections to `RUN/explain/explain.json`, prints them as tables and draws them
 beside it."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_jax.core.json_files import write_json
+from kd_jax.core.json_files import read_facts, write_json
 from kd_jax.explain import report
 from kd_jax.explain.attributions import attribute_examples
 from kd_jax.explain.features import value_features
@@ -121,7 +120,7 @@ def _keep(run: Run, sections: Mapping[str, Any], plots: list[str]) -> Path:
     """Sets sections of explain.json; those of other calls stay."""
     # Sections of earlier calls are read first, because the file is written as a whole.
     file = run.folder / "explain.json"
-    before = json.loads(file.read_text()) if file.is_file() else {}
-    write_json(file, {"experiment": run.results["experiment"], **before, **sections})
+    before = read_facts(file, (), "sections of earlier calls are left out")
+    write_json(file, {"experiment": run.results["experiment"], **(before or {}), **sections})
     log.info("%s and %s are in %s", file.name, ", ".join(plots), run.folder)
     return run.folder

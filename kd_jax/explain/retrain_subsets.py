@@ -104,6 +104,19 @@ def value_training(
     }
 
 
+def _read_accuracy(file: Path) -> float | None:
+    """Reads what an earlier call found; None, announced, where that can't be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, float | int) and 0 <= found <= 1:
+            return found
+        reason = "no accuracy stands in it"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    log.warning("%s can't be read (%s); the subset is evaluated again", file, reason)
+    return None
+
+
 class _Accuracy:
     """The accuracy of a model trained with a subset of its players, found in the subset's folder or
     made there."""
@@ -118,8 +131,8 @@ class _Accuracy:
         names = [name for name in self._players.names if name in subset]
         # One file for each subset, so that a stopped call goes on where it was.
         kept = self._home / folder_of(names) / self._model / "accuracy.json"
-        if kept.is_file():
-            return json.loads(kept.read_text())
+        if kept.is_file() and (known := _read_accuracy(kept)) is not None:
+            return known
         # Asked before a training begins, as the training itself only asks between its steps.
         if self._run.context.stop.asked(agree=True):
             raise Interrupted("stopped before the next subset; the same command resumes it")

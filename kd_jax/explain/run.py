@@ -1,7 +1,6 @@
 """A finished run as its folder describes it: config, results, data, and its models ready to be
 asked."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from kd_jax.config.load import with_tuples
 from kd_jax.config.schema import Plan
+from kd_jax.core.json_files import read_own
 from kd_jax.data.run_datasets import Datasets
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.train_models import obtain
@@ -19,6 +19,8 @@ from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import StopSignal
 from kd_jax.training.sharding import make_parallel, set_precision
 from kd_jax.training.trained_model import TrainedModel
+
+START_AGAIN = "start the run again with its config, and it is made again where it can be"
 
 ONE_DEVICE = {"backend": "jit", "data": 1, "fsdp": 1, "tensor": 1}
 
@@ -113,13 +115,13 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
         raise ValueError(f"the run in {workdir} is not finished; start it again and it goes on")
     workdir = workdir.resolve()
     # JSON knows only lists, and some rules and comparisons of configs expect tuples.
-    plan = make_plan(with_tuples(_read(workdir / "config.json")))
+    plan = make_plan(with_tuples(read_own(workdir / "config.json", START_AGAIN)))
     # Before the first array: later the setting would not change what is already float32.
     set_precision([model.dtype for model in plan.models])
     config = plan.config
     # Further datasets aren't explained, so they need not be there any more.
     datasets = Datasets(config["data"], {})
-    if _read(workdir / "data.json") != datasets.fingerprint():
+    if read_own(workdir / "data.json", START_AGAIN, str) != datasets.fingerprint():
         raise ValueError(f"the data changed since the run in {workdir}")
     # Models may have learned from sets, which a training of a subset reads again.
     reopen(plan, datasets, workdir)
@@ -132,11 +134,4 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
         config["logging"],
         StopSignal(),
     )
-    return Run(workdir, plan, _read(workdir / "results.json"), context)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from None
+    return Run(workdir, plan, read_own(workdir / "results.json", START_AGAIN), context)

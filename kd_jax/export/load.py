@@ -1,6 +1,5 @@
 """Opens a finished run in Python: its results, and its models ready to be called."""
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +82,7 @@ class Run:
     def __init__(self, path: Path):
         self.path = path
         self.results: dict[str, Any] = files.read_json(path / "results.json")
-        self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        self.config: dict[str, Any] = files.read_json(path / "config.json")
         # An ensemble has no variables of its own, and so no finished.json.
         trained = [
             name for name in self.results["order"] if (path / name / "finished.json").is_file()

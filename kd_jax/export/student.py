@@ -1,6 +1,5 @@
 """The finished model that is exported, apart from the run it came from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax.core.json_files import read_facts, read_own
 from kd_jax.core.types import Array, Variables
 from kd_jax.models import registry
 from kd_jax.models.calls import accepted, as_output, mode
@@ -26,6 +26,9 @@ DTYPES = {
     "attention_mask": np.bool_,
     "token_type_ids": np.int32,
 }
+
+
+REMEDY = "start the run again with its config, and it is written anew"
 
 
 class Unsupported(ValueError):
@@ -94,7 +97,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     if not (workdir / "config.json").is_file():
         raise ValueError(f"{workdir} is no run's folder: it has no config.json")
     # The config and not results.json, so that models of an unfinished run can be exported.
-    config = json.loads((workdir / "config.json").read_text())
+    config = read_own(workdir / "config.json", REMEDY)
     name = str(name or config["compare"]["student"])
     if name not in config["models"]:
         raise ValueError(
@@ -113,7 +116,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
             f" export needs"
         )
     # Results only serve the model card, so the export works without them.
-    results = workdir / "results.json"
+    results = read_facts(workdir / "results.json", (), "the model card goes without results")
     tokenizer = workdir / name / "tokenizer.json"
     module, variables = _unscanned(found)
     return Student(
@@ -122,7 +125,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
         variables,
         found.description,
         tokenizer if tokenizer.is_file() else None,
-        json.loads(results.read_text()) if results.is_file() else {},
+        results or {},
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kd_jax.core.pytree import not_finite
 from kd_jax.core.types import Batch, Mean, PyTree
 from kd_jax.data.batches import TrainingBatches
 from kd_jax.training.checkpoints import Checkpoints
@@ -18,6 +19,7 @@ from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
 from kd_jax.training.metrics_writer import MetricsWriter
 from kd_jax.training.progress import StepProgress
 from kd_jax.training.state import TrainState
+from kd_jax.training.step import FINITE
 
 CONSEQUENCES = ("accuracy", "loss", "gradient_norm")
 """What a step reports beside its terms."""
@@ -43,15 +45,15 @@ class Window:
             lambda leaf: np.asarray(leaf, np.float64), jax.device_get(dict(metrics))
         )
         for name, values in numbers.items():
+            finite = values.pop(FINITE, True)
             # The terms first: they are the cause, the total and the gradient only follow.
             for term in sorted(values, key=lambda term: (term in CONSEQUENCES, term)):
                 number = values[term].total if isinstance(values[term], Mean) else values[term]
                 if not np.isfinite(number):
-                    raise Diverged(
-                        f"{name}: {term} is {float(number)} at step {step}; a lower learning rate"
-                        f" or weight may help;"
-                        f" last good checkpoint: {last_good or 'none yet'}"
-                    )
+                    raise Diverged(_told(name, f"{term} is {float(number)}", step, last_good))
+            if not finite:
+                told = "a parameter is no longer a finite number"
+                raise Diverged(_told(name, told, step, last_good))
         self.sums = jax.tree.map(np.add, self.sums, numbers) if self.sums else numbers
         self.steps += 1
 
@@ -67,6 +69,13 @@ class Window:
         }
         self.sums, self.steps = {}, 0
         return means
+
+
+def _told(name: str, what: str, step: int, last_good: str | None) -> str:
+    return (
+        f"{name}: {what} at step {step}; a lower learning rate or weight may help; last good"
+        f" checkpoint: {last_good or 'none yet'}"
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ def train(
     progress: StepProgress,
     stop: StopSignal,
     seconds: float,
+    blame: Callable[[Batch], str | None] | None = None,
 ) -> float:
     """Trains from `state` to the last step; what it learned is in the checkpoints.
 
@@ -120,13 +130,15 @@ def train(
       progress: what people see.
       stop: whether to end early.
       seconds: trained before this start.
+      blame: names the teacher whose output on a batch isn't finite, None if none is at fault.
 
     Returns:
       Seconds trained in all.
 
     Raises:
       Interrupted: after SIGTERM, with the state saved.
-      Diverged: on a loss or gradient that isn't finite; that state is never saved.
+      Diverged: on a loss, gradient, parameter or score that isn't finite; that state is never
+        saved.
     """
     # Earlier seconds are subtracted from the start, so every difference below includes them.
     step, began, window, pending = int(state.step), time.perf_counter() - seconds, Window(), None
@@ -134,10 +146,26 @@ def train(
     def settle():
         # Metrics are fetched one step late, so that the device already works on the next step
         # meanwhile.
-        if pending is not None:
-            window.add(*pending, checkpoints.last_good())
+        if pending is None:
+            return
+        number, metrics, batch = pending
+        try:
+            window.add(number, metrics, checkpoints.last_good())
+        except Diverged as error:
+            # Asked only now: a teacher's output is looked at when something is wrong, not in
+            # every step.
+            teacher = blame(batch) if blame else None
+            if teacher is None:
+                raise
+            raise Diverged(
+                f"{teacher}, a teacher, gives numbers that aren't finite at step {number}: {error}"
+            ) from None
 
     def save(scores):
+        # Optimizer states too: what can't be gone on with is no good checkpoint.
+        if leaves := not_finite(state):
+            told = f"{leaves[0]} is no longer finite"
+            raise Diverged(_told(", ".join(writers), told, step, checkpoints.last_good()))
         # The data's position is saved with the state, so a resumed run reads the very next batch.
         meta = {
             "position": batches.get_state(),
@@ -148,9 +176,10 @@ def train(
 
     while step < intervals.total:
         # Dispatch returns at once; the metrics of the step before are looked at meanwhile.
-        state, metrics = advance(state, next(batches))
+        batch = next(batches)
+        state, metrics = advance(state, batch)
         settle()
-        step, pending = step + 1, (step + 1, metrics)
+        step, pending = step + 1, (step + 1, metrics, batch)
         progress.advance(step)
         # The last step is always due, so that no run ends without a checkpoint of it.
         due, log_due = (
@@ -173,6 +202,7 @@ def train(
         if due:
             # Checkpoints are ranked by the selection split, never by what is reported.
             scores = evaluate(state)
+            _check_scores(scores, step, checkpoints.last_good())
             selection = {
                 name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()
             }
@@ -190,6 +220,17 @@ def train(
             )
     checkpoints.wait()
     return time.perf_counter() - began
+
+
+def _check_scores(
+    scores: Mapping[str, Mapping[str, float]], step: int, last_good: str | None
+) -> None:
+    """Raises Diverged for a score that isn't finite: no rank could be given by it."""
+    for name, own in scores.items():
+        for key, value in own.items():
+            if not math.isfinite(value):
+                told = f"{key} on the selection split is {value}"
+                raise Diverged(_told(name, told, step, last_good))
 
 
 def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

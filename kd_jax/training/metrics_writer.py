@@ -52,14 +52,21 @@ def _forget_after(path: Path, model: str, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    damaged = 0
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+            stays = entry["model"] != model or entry["step"] <= step
+        except (ValueError, TypeError, KeyError, RecursionError):
+            # A kill in the middle of a write leaves half a last line, which is no damage.
+            damaged += number < len(lines)
             continue
         # Other models write to the same file, and may be at quite another step.
-        if entry["model"] != model or entry["step"] <= step:
+        if stays:
             kept.append(line)
+    if damaged:
+        log.warning("%s: %d lines can't be read and are left out", path, damaged)
     # Written aside and renamed, so a kill here loses none of the older lines.
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(f"{line}\n" for line in kept))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from kd_jax.config.teachers import EMA, PEER
+from kd_jax.core.pytree import all_finite
 from kd_jax.core.rng import fold_name, stream
 from kd_jax.core.types import Array, Batch, ForwardFn, Mean, ModelOutput, PyTree, Teacher, Variables
 from kd_jax.models.network import Network
@@ -19,7 +20,11 @@ from kd_jax.training.mixup import Mixing
 from kd_jax.training.state import ModelState, TrainState
 
 Metrics = dict[str, dict[str, Any]]
-"""Model's name -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm": []}."""
+"""Model's name -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm": [],
+`FINITE`: []}."""
+
+FINITE = "parameters_finite"
+"""Metric that says, [] bool, whether no new parameter or BatchNorm statistic is NaN or infinite."""
 
 
 class Auxiliary(NamedTuple):
@@ -310,7 +315,7 @@ def _apply_gradients(
     normalizers: Mapping[str, Any],
     group: PeerGroup,
 ) -> tuple[TrainState, Metrics]:
-    """Takes the optimizers' step; adds "loss" and "gradient_norm" to the metrics."""
+    """Takes the optimizers' step; adds "loss", "gradient_norm" and `FINITE` to the metrics."""
     models, reported = {}, {}
     for name, model in group.models.items():
         old = state.models[name]
@@ -327,12 +332,16 @@ def _apply_gradients(
         )
         # The average comes last, because it has to follow the weights after the update.
         models[name] = model.averaged(old, new, state.step)
+        # One flag for all numbers of the new state, fetched with the metrics: parameters can
+        # overflow in the very update whose loss and gradient are still finite.
+        trained = (models[name].variables(), models[name].term_params)
         # The loss is computed again from the reduced sums, as one device knew only its own share.
         sums = {term: metrics[name][term] for term in model.objective.terms}
         loss = model.objective.weighted_sum(sums, normalizers[name], state.step)
         reported[name] = metrics[name] | {
             "loss": loss,
             "gradient_norm": optax.tree.norm(grads[name]),
+            FINITE: all_finite(trained),
         }
     return TrainState(state.step + 1, models), reported
 

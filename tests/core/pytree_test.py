@@ -75,3 +75,23 @@ def test_a_leaf_spread_over_devices_is_gathered():
 def test_parameters_are_counted_by_number(leaves):
     assert pytree.count_parameters(leaves) == 6 + 1 + 2 + 0 + 3
     assert pytree.count_parameters({}) == 0
+
+
+# Numbers that aren't finite
+
+
+def test_leaves_that_hold_nan_or_infinity_are_named():
+    tree = {
+        "good": jnp.ones(3),
+        "whole": jnp.arange(3),
+        "deep": {"nan": jnp.array([0.0, jnp.nan]), "inf": jnp.array([-jnp.inf], jnp.bfloat16)},
+    }
+    assert pytree.not_finite(tree) == ["deep/inf", "deep/nan"]
+    assert pytree.not_finite({"good": tree["good"], "whole": tree["whole"]}) == []
+    assert pytree.not_finite({}) == []
+
+
+def test_one_flag_stands_for_a_whole_tree():
+    assert pytree.all_finite({"a": jnp.ones(2), "b": jnp.arange(2)})
+    assert not pytree.all_finite({"a": jnp.ones(2), "b": jnp.array(jnp.inf)})
+    assert pytree.all_finite({})

@@ -136,6 +136,8 @@ def test_a_published_network_teaches_as_it_is(tmp_path):
     config = smoke("cifar10_resnet56.py:kd")
     config["models"]["teacher"]["model"] = {"pretrained": str(tmp_path / "resnet8.npz")}
     del config["models"]["teacher"]["objective"]
+    # Random weights, which nobody would use but for a test.
+    config["models"]["teacher"]["allow_weak"] = True
     results = run_experiment(config, tmp_path / "run")
     assert results["finished"] is True
     assert results["models"]["teacher"]["parameters"] == parameters

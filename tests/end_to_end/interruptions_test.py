@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 
 import pytest
 from starting import fingerprints, launch, launched, scores_with_teacher, smoke
@@ -57,6 +58,44 @@ def test_a_run_stopped_by_sigterm_ends_as_if_it_had_not_been(
     ]
     keys = [(line["model"], line["step"], tuple(sorted(line))) for line in lines]
     assert len(keys) == len(set(keys))
+
+
+def started(workdir):
+    """Starts a run that would take minutes, and returns it once it trains."""
+    arguments = ["--config=configs/digits.py:smoke", "--config.training.epochs=4000.0"]
+    arguments += [f"--workdir={workdir}", "--config.checkpoint.every_steps=10"]
+    process = launch(*arguments, "--config.parallel.data=1")
+    while process.poll() is None and not list(workdir.glob("*/checkpoints/10")):
+        time.sleep(0.1)
+    return process
+
+
+def test_ctrl_c_saves_says_so_in_two_lines_and_can_be_resumed(tmp_path):
+    process = started(tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    first, second = errors.strip().splitlines()[-2:]
+    assert first.endswith("stopping after this step, with all saved; Ctrl-C again ends at once")
+    assert re.fullmatch(r"stopped at step \d+ of \d+; the same command resumes it", second)
+    stopped = int(second.split()[3])
+    (folder,) = tmp_path.glob("*/checkpoints")
+    assert (folder / str(stopped)).is_dir()
+
+
+def test_ctrl_c_twice_ends_at_once_in_one_line_more(tmp_path):
+    process = started(tmp_path)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 75:
+        pytest.skip("it had saved before the second signal came")
+    assert process.returncode == -signal.SIGINT, errors
+    assert time.monotonic() - began < 10
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == "interrupted; what was saved stays"
 
 
 @pytest.mark.soak

@@ -64,3 +64,47 @@ def test_a_term_that_remembers_examples_refuses_mixed_ones(tmp_path):
         match=r"^models.student: crd remembers each example as it is: training.mixing must",
     ):
         run_experiment(config, tmp_path)
+
+
+# What only the last model gets wrong
+
+
+LAST = {
+    "a misspelt term": {"models.student.objective.soft.term": "soft_target"},
+    "a term without its mapping": {
+        "models.student.objective.hint": dict(
+            term="hidden_mse", weight=1.0, student="pooled", teacher="pooled"
+        )
+    },
+    "a layer that isn't there": {
+        "models.student.objective.hint": dict(
+            term="hidden_mse", weight=1.0, student="pool", teacher="pooled", mapping="linear"
+        )
+    },
+    "no such restore": {"models.student.restore": "nowhere"},
+    "no such folder of weights": {"models.student.model": {"pretrained": "nowhere"}},
+    "an option of another optimizer": {"models.student.training.optimizer.momentum": 0.9},
+    "blocks that the start doesn't have": {
+        "models.student.model": {"from_model": "teacher", "keep_layers": (0, 7)}
+    },
+    "an override of what the start fixes": {
+        "models.student.model": {"from_model": "teacher", "heads": 1}
+    },
+}
+
+
+@pytest.mark.parametrize("change", LAST)
+def test_nothing_is_trained_before_the_last_model_is_right(tmp_path, change):
+    config = smoke("bert_adam.py" if "start" in change else "digits.py")
+    for path, value in LAST[change].items():
+        *sections, key = path.split(".")
+        section = config
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    # An unfair comparison would be refused first.
+    config["models"]["baseline"]["model"] = config["models"]["student"]["model"]
+    with pytest.raises(ValueError, match=r"^models\.(student|baseline)\b"):
+        run_experiment(config, tmp_path)
+    assert not list(tmp_path.glob("*/checkpoints/*"))
+    assert not list(tmp_path.glob("*/finished.json"))

@@ -30,6 +30,12 @@ def claim(path, **changes):
     del Workdir(path, config)._lock
 
 
+def train_something(path):
+    """Leaves what a finished model leaves."""
+    (path / "teacher").mkdir(exist_ok=True)
+    (path / "teacher" / "finished.json").write_text("{}")
+
+
 def test_a_new_folder_is_made_and_says_whose_it_is(tmp_path):
     claim(tmp_path / "a" / "b")
     assert (
@@ -44,9 +50,10 @@ def test_the_same_config_may_come_again(tmp_path):
 
 def test_another_config_is_refused_naming_the_keys_that_differ(tmp_path):
     claim(tmp_path)
+    train_something(tmp_path)
     with pytest.raises(
         ValueError,
-        match=r"belongs to another config; they differ in models.student.model.name, seed$",
+        match=r"belongs to another config; they differ in models.student.model.name, seed;",
     ):
         claim(tmp_path, seed=1, models__student__model__name="vgg")
     claim(tmp_path)
@@ -54,7 +61,8 @@ def test_another_config_is_refused_naming_the_keys_that_differ(tmp_path):
 
 def test_a_key_that_one_side_lacks_is_a_difference(tmp_path):
     claim(tmp_path)
-    with pytest.raises(ValueError, match=r"they differ in models.student.teachers$"):
+    train_something(tmp_path)
+    with pytest.raises(ValueError, match=r"they differ in models.student.teachers; give"):
         claim(tmp_path, models__student__teachers=["teacher"])
 
 
@@ -75,6 +83,7 @@ def test_what_does_not_change_the_result_may_differ(tmp_path, change):
 
 def test_how_many_checkpoints_are_kept_may_not_differ(tmp_path):
     claim(tmp_path)
+    train_something(tmp_path)
     with pytest.raises(ValueError, match=r"checkpoint.keep_latest"):
         claim(tmp_path, checkpoint__keep_latest=3)
 
@@ -107,7 +116,9 @@ def test_one_run_at_a_time_works_in_a_folder(tmp_path):
     claim(tmp_path)
 
 
-def test_a_value_of_the_first_start_must_be_that_of_the_next(tmp_path):
+def test_a_value_of_the_first_start_that_trained_must_be_that_of_the_next(tmp_path):
+    claim(tmp_path)
+    train_something(tmp_path)
     folder = Workdir(tmp_path, CONFIG)
     folder.require_same("data", "sha256:a", "the data changed")
     folder.require_same("data", "sha256:a", "the data changed")
@@ -118,8 +129,66 @@ def test_a_value_of_the_first_start_must_be_that_of_the_next(tmp_path):
     folder.require_same("data", "sha256:a", "the data changed")
 
 
+TRAINED = ["teacher/finished.json", "teacher/checkpoints/5", "run-1/teacher/finished.json"]
+
+
+@pytest.mark.parametrize("name", [*TRAINED, "results.json"])
+def test_a_folder_in_which_something_was_trained_stays_its_configs(tmp_path, name):
+    claim(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=r"another config; they differ in seed; give another"):
+        claim(tmp_path, seed=1)
+
+
+def test_a_folder_in_which_nothing_was_trained_belongs_to_nobody(tmp_path):
+    """A refused config leaves such a folder, and the corrected one must not be refused for it."""
+    claim(tmp_path)
+    (tmp_path / "data.json").write_text('"sha256:a"')
+    (tmp_path / "student" / "checkpoints").mkdir(parents=True)
+    claim(tmp_path, seed=1)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+    folder = Workdir(tmp_path, CONFIG)
+    folder.require_same("data", "sha256:b", "the data changed")
+    assert json.loads((tmp_path / "data.json").read_text()) == "sha256:b"
+
+
+def test_whoever_adapts_a_folder_is_given_the_config_that_it_belongs_to(tmp_path):
+    claim(tmp_path)
+    train_something(tmp_path)
+    seen = []
+    Workdir(tmp_path, CONFIG | {"seed": 1}, lambda *given: seen.append(given))
+    ((folder, stored),) = seen
+    assert (folder, stored["seed"]) == (tmp_path, 0)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[1]", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_a_damaged_file_is_named_with_what_can_be_done(tmp_path, name, content):
+    claim(tmp_path)
+    train_something(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    message = (
+        rf"^{tmp_path / name} (can't be read|is damaged) .*; if .*, delete that file and go on"
+    )
+    with pytest.raises(ValueError, match=message):
+        Workdir(tmp_path, CONFIG).require_same("data", "sha256:a", "the data changed")
+
+
 def test_there_are_no_results_before_a_run_is_finished(tmp_path):
     folder = Workdir(tmp_path, CONFIG)
     assert folder.results() is None
-    (tmp_path / "results.json").write_text('{"finished": true}')
-    assert folder.results() == {"finished": True}
+    found = {"models": {}, "order": [], "compare": {}, "evaluations": {}}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    assert folder.results() == found
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"finished": true}'])
+def test_damaged_results_are_made_again(tmp_path, content, caplog):
+    folder = Workdir(tmp_path, CONFIG)
+    (tmp_path / "results.json").write_text(content)
+    with caplog.at_level("WARNING", "kd_jax"):
+        assert folder.results() is None
+    assert "results.json can't be read" in caplog.text
+    assert "the models are evaluated again" in caplog.text

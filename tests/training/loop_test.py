@@ -8,6 +8,7 @@ from kd_jax.core.types import Mean
 from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
 from kd_jax.training.loop import Intervals, Window, at_interval, train
 from kd_jax.training.state import TrainState
+from kd_jax.training.step import FINITE
 
 
 class Batches:
@@ -103,6 +104,7 @@ def run(notes, *, total=10, save=4, log=5, stop=None, start=0, metrics=metrics_o
         learning_rates=other.get("learning_rates", {}),
         stop=stop or Never(),
         seconds=other.get("seconds", 0.0),
+        blame=other.get("blame"),
     )
 
 
@@ -215,6 +217,37 @@ def test_the_term_is_named_before_the_loss_and_the_gradient_that_follow_from_it(
     values["accuracy"] = values["loss"] = np.float32(0)
     with pytest.raises(Diverged, match=r"student: gradient_norm is nan"):
         window.add(3, {"student": values}, None)
+
+
+def test_a_parameter_that_is_not_finite_ends_the_run_though_all_terms_are(notes):
+    def metrics(batch):
+        found = metrics_of(batch)
+        found["student"][FINITE] = np.bool_(batch != 8)
+        return found
+
+    with pytest.raises(Diverged, match="student: a parameter is no longer a finite number at step"):
+        run(notes, metrics=metrics)
+    assert [step for step, _, _ in notes.saved] == [4]
+    assert FINITE not in str(notes.written)
+
+
+def test_a_score_that_is_not_finite_ranks_no_checkpoint(notes):
+    def evaluate(state):
+        return {"student": {"accuracy": 0.5, "loss": np.nan if state.step == 8 else 1.0}}
+
+    with pytest.raises(Diverged, match="student: loss on the selection split is nan at step 8"):
+        run(notes, evaluate=evaluate)
+    assert [step for step, _, _ in notes.saved] == [4]
+
+
+def test_the_teacher_is_named_where_its_outputs_are_at_fault(notes):
+    def metrics(batch):
+        return {"student": {"soft": Mean(np.float32(np.nan if batch == 3 else 1), np.int32(1))}}
+
+    with pytest.raises(Diverged, match=r"^big, a teacher, gives .* at step 3: student: soft is"):
+        run(notes, metrics=metrics, blame=lambda batch: "big" if batch == 3 else None)
+    with pytest.raises(Diverged, match=r"^student: soft is nan at step 3"):
+        run(notes, metrics=metrics, blame=lambda batch: None)
 
 
 # Stopping

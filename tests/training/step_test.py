@@ -16,7 +16,7 @@ from kd_jax.objective import terms
 from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import BoundTerm, TermSpec
 from kd_jax.training.state import TrainState
-from kd_jax.training.step import ModelTraining, PeerGroup, accuracy, train_step
+from kd_jax.training.step import FINITE, ModelTraining, PeerGroup, accuracy, train_step
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_an_update_is_the_gradient_of_the_weighted_sum_by_hand(texts):
 def test_the_reported_loss_is_the_weighted_sum_of_the_reported_terms(texts):
     _, metrics = advance(make_case(texts, BAG, BAG, dict(hard=HARD, soft=SOFT)), texts)
     found = metrics["s"]
-    assert set(found) == {"hard", "soft", "accuracy", "loss", "gradient_norm"}
+    assert set(found) == {"hard", "soft", "accuracy", "loss", "gradient_norm", FINITE}
     want = 0.25 * float(found["hard"].value()) + 0.75 * float(found["soft"].value())
     assert float(found["loss"]) == pytest.approx(want, rel=1e-6)
     assert found["accuracy"].count == ROWS
@@ -129,6 +129,16 @@ def test_the_reported_gradient_norm_is_the_unclipped_one(texts):
         RATE * 1e-3, rel=1e-3
     )  # A difference of float32 parameters.
     assert float(clipped["s"]["gradient_norm"]) == float(free["gradient_norm"]) > 1e-3
+
+
+@pytest.mark.parametrize(("rate", "finite"), [(RATE, True), (np.inf, False)])
+def test_a_parameter_that_overflows_in_the_update_is_told_with_the_metrics(texts, rate, finite):
+    """The loss and the gradient of such a step are still finite."""
+    case = make_case(texts, BAG, BAG, dict(hard=HARD), update=optax.scale(-rate))
+    found = advance(case, texts)[1]["s"]
+    assert np.isfinite(found["loss"])
+    assert np.isfinite(found["gradient_norm"])
+    assert bool(found[FINITE]) is finite
 
 
 def test_the_mapping_network_is_trained_beside_the_student(images):

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_jax.config.load import plain
-from kd_jax.core.json_files import write_json
+from kd_jax.core.json_files import read_facts, write_json
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run, label, lay_out, read
 from kd_jax.experiments.sweep.workers import Outcomes, over_devices, require_going_on
@@ -112,8 +112,9 @@ def _one_by_one(runs: Sequence[Run], folder: Path) -> Outcomes:
 
 def _earlier(file: Path) -> dict[str, dict[str, Any]]:
     """Returns the runs that an earlier start noted, by name."""
-    entries = json.loads(file.read_text())["runs"] if file.exists() else []
-    return {Path(entry["workdir"]).name: entry for entry in entries}
+    # Runs that are finished are found so, and their entries are made again.
+    found = read_facts(file, ("runs",), "its entries are made again") or {"runs": []}
+    return {Path(entry["workdir"]).name: entry for entry in found["runs"]}
 
 
 def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Runs of a sweep in processes of their own, each on one GPU."""
 
 import ast
-import json
 import logging
 import os
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import jax
 
+from kd_jax.core.json_files import read_own
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run
 from kd_jax.training.interruption import RESUMABLE, Diverged, Interrupted, StopSignal
@@ -117,7 +117,7 @@ def _outcome(run: Run, folder: Path, status: int) -> Mapping[str, Any] | Diverge
     """Returns the results of a run's process, or what became of it."""
     if status == 0:
         log.info("%s is finished", run.name)
-        return json.loads((folder / run.name / "results.json").read_text())
+        return read_own(folder / run.name / "results.json", "start the sweep again")
     # The last line is the error that the run's command prints.
     output = folder / f"{run.name}.log"
     last = (output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]

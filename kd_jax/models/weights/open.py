@@ -3,7 +3,7 @@ tensors."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flax.traverse_util
@@ -99,23 +99,31 @@ def _open_own(folder: pathlib.Path) -> Published:
         raise ValueError(
             f"{folder}: the weights differ from their fingerprint; they are damaged or not these"
         )
-    options = dict(description["architecture"])
-    # Others read one tensor a block; a scanned model stacks all blocks in one.
-    if options.pop("scan", False):
-        variables["params"] = transformer.unstack_blocks(variables["params"])
-        flat: Any = flax.traverse_util.flatten_dict(variables, sep="/")
-        tensors = flat
-        options["scan"] = True
-    classes, names = options.pop("num_classes"), description.get("class_names")
-    return Published(
-        str(folder),
-        weight_format.Own(),
-        options,
-        tensors,
-        classes,
+    names = description.get("class_names")
+    return replace(
+        own_source(str(folder), description["architecture"], variables),
         inputs=description.get("inputs", {}),
         class_names=None if names is None else tuple(map(str, names)),
     )
+
+
+def own_source(
+    owner: str, architecture: Mapping[str, Any], variables: Mapping[str, Any]
+) -> Published:
+    """Returns a model of ours as published weights.
+
+    Args:
+      owner: for messages.
+      architecture: as `registry.describe` gives it.
+      variables: the model's.
+    """
+    options, nested = dict(architecture), dict(variables)
+    # Others read one tensor a block; a scanned model stacks all blocks in one.
+    if options.pop("scan", False):
+        nested["params"] = transformer.unstack_blocks(nested["params"])
+        options["scan"] = True
+    tensors: Any = flax.traverse_util.flatten_dict(nested, sep="/")
+    return Published(owner, weight_format.Own(), options, tensors, options.pop("num_classes"))
 
 
 def _open_hugging_face(folder: pathlib.Path) -> Published:
