@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = dict(
         every_steps=100,  # Between evaluations on the selection split, each saved.
         keep_latest=2,  # How many of the newest stay.
         keep_best=1,  # How many of the best stay as well.
+        keep_finished=False,  # Whether those of finished models stay when the run has ended.
         use="best",  # Which one is reported, teaches and is exported: best or latest.
     ),
     logging=dict(

@@ -8,7 +8,7 @@ from typing import Any
 
 from kd_jax.config.fill import fill_resolved
 
-FREE = ("parallel", "logging", "checkpoint.every_steps", "evaluations")
+FREE = ("parallel", "logging", "checkpoint.every_steps", "checkpoint.keep_finished", "evaluations")
 """What may change between the starts of one run."""
 
 

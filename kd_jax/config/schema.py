@@ -89,8 +89,9 @@ class Data:
 
 
 def _is_size(value: Any) -> bool:
-    return is_whole(value, 1) or (
-        isinstance(value, list | tuple) and len(value) == 2 and all(is_whole(x, 1) for x in value)
+    fits = whole(1).fits
+    return fits(value) or (
+        isinstance(value, list | tuple) and len(value) == 2 and all(map(fits, value))
     )
 
 
@@ -339,7 +340,7 @@ class Parallel:
     backend: Annotated[str, one_of("jit", "pmap")]
     data: Annotated[
         # -1 takes all devices that are left, and no device at all makes no sense.
-        int, Value("-1 or a whole number from 1 on", lambda x: is_whole(x, -1) and x != 0)
+        int, Value("-1 or a whole number from 1 on", lambda x: whole(-1).fits(x) and x != 0)
     ]
     fsdp: Annotated[int, whole(1)]
     tensor: Annotated[int, whole(1)]
@@ -352,6 +353,7 @@ class Checkpoint:
     every_steps: Annotated[int, whole(1)]
     keep_latest: Annotated[int, whole(1)]
     keep_best: Annotated[int, whole(1)]
+    keep_finished: Annotated[bool, BOOL]
     use: Annotated[str, one_of("best", "latest")]
 
 
@@ -400,7 +402,7 @@ class TrustedSet:
     label_share: Annotated[float | None, INSIDE.or_none()]
     folds: Annotated[
         # One fold would leave no rows to learn from.
-        int, Value("0 or a whole number from 2 on", lambda x: is_whole(x, 0) and x != 1)
+        int, Value("0 or a whole number from 2 on", lambda x: whole(0).fits(x) and x != 1)
     ]
     poison: Annotated[float | None, INSIDE.or_none()]
     mode: Annotated[str, one_of("drop", "report")]

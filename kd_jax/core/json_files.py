@@ -24,7 +24,7 @@ def write_json(path: Path, value: Any) -> None:
         # file or the new one and nothing in between.
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w") as file:
-            json.dump(_finite(value), file, indent=2, sort_keys=False, allow_nan=False)
+            json.dump(finite(value), file, indent=2, sort_keys=False, allow_nan=False)
             file.write("\n")
             # Without fsync a power failure may keep the rename and lose the content.
             file.flush()
@@ -87,15 +87,15 @@ def read_facts(path: Path, needed: Collection[str], consequence: str) -> dict[st
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes rejected or quarantined rows as JSON lines; no file if there are none."""
     if rows and jax.process_index() == 0:
-        path.write_text("".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Returns a value with None in place of every float that JSON can't say."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

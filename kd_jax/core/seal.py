@@ -1,4 +1,5 @@
-"""One checksum over a model's description and its tokenizer, so that neither changes unnoticed."""
+"""One checksum over a JSON file that others rely on, and over a model's tokenizer, so that neither
+changes unnoticed."""
 
 import hashlib
 import json
@@ -6,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kd_jax.core.json_files import finite
+
 KEY = "seal"
 TOKENIZER = "tokenizer.json"
 
 
-def seal(description: Mapping[str, Any], tokenizer: str | None) -> dict[str, Any]:
+def seal(description: Mapping[str, Any], tokenizer: str | None = None) -> dict[str, Any]:
     """Adds a description's checksum to it.
 
     The fingerprint of the weights stands in the description. So names of classes, tokens and
@@ -53,6 +56,8 @@ def problem(folder: Path, name: str, description: Mapping[str, Any]) -> str | No
 
 def _checksum(description: Mapping[str, Any], tokenizer: str | None) -> str:
     rest = {key: value for key, value in description.items() if key != KEY}
+    # As it comes back from JSON, where a tuple is a list and NaN is null.
+    plain = json.loads(json.dumps(finite([rest, tokenizer])))
     # Sorted, because the order of keys says nothing; as text, since floats are exact in JSON.
-    content = json.dumps([rest, tokenizer], sort_keys=True)
+    content = json.dumps(plain, sort_keys=True)
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

@@ -2,14 +2,18 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from kd_jax.config.load import resolve
 from kd_jax.config.schema import ModelPlan, Plan
 from kd_jax.config.teachers import EMA, PEER
+from kd_jax.core import seal
 from kd_jax.core.json_files import write_json, write_rows
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.run_datasets import Datasets, view_name
@@ -24,6 +28,7 @@ from kd_jax.experiments.workdir import Workdir
 from kd_jax.teachers.build_ensemble import assemble
 from kd_jax.teachers.conditioned_student import score_with_teacher
 from kd_jax.teachers.member_values import member_values
+from kd_jax.training import trained_model
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import StopSignal
 from kd_jax.training.sharding import Parallel, make_parallel, set_precision
@@ -62,7 +67,8 @@ def run_experiment(
     # The folder is claimed before the data is read: a second process shall fail at once.
     adapt = partial(set_aside, plan=plan) if reuse else None
     folder = Workdir(Path(workdir), plan.config, adapt)
-    if (found := _finished(folder, plan)) is not None:
+    found = _finished(folder, plan)
+    if found is not None and _are_whole(folder.path, plan, found):
         report.show(found, folder.path)
         return found
     context = _open(plan, folder, parallel, stop)
@@ -85,9 +91,12 @@ def run_experiment(
         # A finished or restored model is found before anything is trained again.
         models |= trainer.find() or trainer.fit()
     sets.make_the_rest(models)
-    results = _report(plan, models, context) | sets.facts
+    results = seal.seal(_report(plan, models, context) | sets.facts)
     # Written last: its presence says that the run is finished.
     write_json(folder.path / "results.json", results)
+    # Only now: until here a damaged model is made again from its checkpoints.
+    if not plan.config["checkpoint"]["keep_finished"]:
+        _remove_checkpoints(folder.path, plan)
     report.show(results, folder.path)
     return results
 
@@ -152,6 +161,28 @@ def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
     # Results that don't say what they were evaluated on are older than that entry.
     there = found.get("evaluated_on", dict.fromkeys(found["evaluations"]))
     return found if there == _evaluated_on(plan) else None
+
+
+def _are_whole(folder: Path, plan: Plan, results: Mapping[str, Any]) -> bool:
+    """Tells whether a finished run's models are as they were written, and its results theirs."""
+    for model in plan.models:
+        # An ensemble has no weights of its own.
+        if model.members:
+            continue
+        found = trained_model.load(folder / model.name)
+        told = results["models"].get(model.name, {}).get("fingerprint")
+        if found is None or found.description["fingerprint"] != told:
+            log.warning("results.json is not of the models there; they are evaluated again")
+            return False
+    return True
+
+
+def _remove_checkpoints(folder: Path, plan: Plan) -> None:
+    """Frees what is many times the size of the finished models, and of no use without a training
+    to go on with."""
+    if jax.process_index() == 0:
+        for model in plan.models:
+            shutil.rmtree(folder / model.name / "checkpoints", ignore_errors=True)
 
 
 def _evaluated_on(plan: Plan) -> dict[str, Any]:

@@ -281,12 +281,24 @@ class ModelTrainer:
             self._built[plan.name][0],
             variables,
             contents.description,
-            # Outputs of a restored teacher are kept where it was trained, so that runs share them.
-            Path(plan.restore or self._context.workdir / plan.name),
+            self._home(plan),
             (plan.view,),
             self._conditions[plan.name],
             condition_map,
         )
+
+    def _home(self, plan: ModelPlan) -> Path:
+        """Returns where a model's outputs are kept: in this run's folder.
+
+        Those of a teacher that another run of the same sweep trained are kept there, so that all
+        runs of the sweep share them.
+        """
+        own, folder = self._context.workdir / plan.name, Path(plan.restore or "")
+        same_sweep = (
+            folder.parent.parent == own.parent.parent
+            and (own.parent.parent / "config.json").exists()
+        )
+        return folder if plan.restore and same_sweep else own
 
     def _describe(
         self, plan: ModelPlan, variables: Variables, *, step: int, seconds: float

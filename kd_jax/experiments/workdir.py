@@ -3,6 +3,7 @@ time."""
 
 import fcntl
 import json
+import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,7 +13,10 @@ from typing import Any, TextIO
 import jax
 
 from kd_jax.config.hashing import identity
+from kd_jax.core import seal
 from kd_jax.core.json_files import read_facts, read_own, write_json
+
+log = logging.getLogger("kd_jax")
 
 TRAINED = tuple(
     f"{folder}/{what}"
@@ -54,6 +58,8 @@ class Workdir:
             raise ValueError(
                 f"the workdir {path} can't be written: {error.strerror or error}"
             ) from None
+        if self._lock is not None:
+            self._remove_leftovers()
         # What a refused config left behind is nothing that anybody would miss.
         self._unused = (
             not any(found for pattern in TRAINED for found in self.path.glob(pattern))
@@ -79,6 +85,14 @@ class Workdir:
         probe.write_text("")
         probe.unlink()
         return lock
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a kill in the middle of a write left beside its target."""
+        # Ours by name: a file of the user's that ends with .tmp is none of these.
+        for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
+            for pattern in ("*.json.tmp", "*.safetensors.tmp", "outputs-*.tmp", "metrics.tmp"):
+                for leftover in folder.glob(pattern):
+                    leftover.unlink(missing_ok=True)
 
     def _claim(
         self,
@@ -128,4 +142,9 @@ class Workdir:
     def results(self) -> dict[str, Any] | None:
         """Returns the results of a finished run, None before; damaged ones are made again."""
         needed = ("models", "order", "compare", "evaluations")
-        return read_facts(self.path / "results.json", needed, "the models are evaluated again")
+        again = "the models are evaluated again"
+        found = read_facts(self.path / "results.json", needed, again)
+        if found is not None and (changed := seal.problem(self.path, "results.json", found)):
+            log.warning("%s; %s", changed, again)
+            return None
+        return found

@@ -16,7 +16,10 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("argument", sorted(HASHES))
 def test_a_config_resolves_to_what_it_has_always_meant(argument):
-    resolved = json.dumps(json.loads(json.dumps(plain(load_config(argument)))), sort_keys=True)
+    found = json.loads(json.dumps(plain(load_config(argument))))
+    # A key that is newer than the hashes, at what its absence meant.
+    assert found["checkpoint"].pop("keep_finished") is False
+    resolved = json.dumps(found, sort_keys=True)
     assert hashlib.sha256(resolved.encode()).hexdigest()[:16] == HASHES[argument]
 
 
