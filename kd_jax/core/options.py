@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from kd_jax.core.option_types import check_types, hints_of
+
 Built = TypeVar("Built")
 
 
@@ -40,8 +42,8 @@ def call_with_options(
     """Calls `function(*arguments, **options)` with the options of `spec`, all but `key`.
 
     Raises:
-      ValueError: for an option that the function doesn't have, or a required one that is missing;
-        lists the function's options.
+      ValueError: for an option that the function doesn't have or of another type than it says, or
+        a required one that is missing; lists the function's options.
     """
     return function(*arguments, **options_of(function, spec, kind, key))
 
@@ -59,7 +61,9 @@ def options_of(
     parameters = inspect.signature(function).parameters.values()
     known = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
     options = {name: value for name, value in spec.items() if name != key}
+    owner = f"{kind} {spec.get(key)!r}" if key in spec else kind
     check_keys(options, known, f"{kind} {spec.get(key)!r}")
+    check_types(hints_of(function), options, owner)
     return options
 
 

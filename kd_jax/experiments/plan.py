@@ -21,7 +21,10 @@ from kd_jax.config.teachers import (
 )
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.experiments.transfer_sets.generate import check_source
+from kd_jax.models import registry
 from kd_jax.models.weights.open import OWN
+from kd_jax.objective.objective import check_terms
+from kd_jax.teachers.build_ensemble import check_options
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:
@@ -76,6 +79,15 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     if (start := section["model"].get(FROM_MODEL)) is not None:
         _check_named(f"models.{name}.model.{FROM_MODEL}", start, sections.keys() - {name})
     members = check_members(name, section, sections)
+    # What needs no data is refused before any is read.
+    try:
+        check_terms(objective)
+        if members:
+            check_options(section["model"])
+        elif "name" in section["model"]:
+            registry.check(section["model"])
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}") from None
     # Only a model that comes with weights can do without an objective.
     used_as_is = "pretrained" in section["model"] or section.get("restore") or members
     if not objective and not used_as_is:

@@ -110,10 +110,12 @@ class Workdir:
                 k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
             )
             if differing and adapt is None:
+                # A sweep trains what its runs share only once anyway.
+                reuse = ", or --reuse to keep the models that this doesn't concern"
                 raise ValueError(
                     f"the workdir {self.path} belongs to another config; they differ in"
-                    f" {', '.join(differing)}; give another --workdir, or --reuse to keep the"
-                    f" models that this doesn't concern and train the others again"
+                    f" {', '.join(differing)}; give another --workdir"
+                    f"{'' if 'sweep' in config else reuse}"
                 )
             if differing and adapt is not None:
                 adapt(self.path, stored)

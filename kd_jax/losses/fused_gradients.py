@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.core.types import Scalar
-from kd_jax.losses.logits import log_mixture
+from kd_jax.losses.logits import log_mixture, log_ratio
 
 Slope = tuple[jax.Array, jax.Array]
 """Values `[...]` and their gradient by the student's logits `[..., V]`."""
@@ -19,7 +19,7 @@ def soft_target_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Arra
     """Computes `T^2 KL(p || q)`, with gradient `T (q - p)`, of logits `[..., V]`."""
     z, y = _centered(student, temperature), _centered(teacher, temperature)
     to_p = jnp.exp(y)
-    other, inner = _sum(to_p), _sum(to_p * (y - z))
+    other, inner = _sum(to_p), _sum(to_p * log_ratio(y, z))
     # In this order the student's powers take the place of its logits, and the slope theirs.
     inner, z = jax.lax.optimization_barrier((inner, z))
     to_q = jnp.exp(z)
@@ -37,10 +37,11 @@ def reverse_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -
     z, y = _centered(student, temperature), _centered(teacher, temperature)
     other = _sum(jnp.exp(y))
     to_q = jnp.exp(z)
-    total, inner = _sum(to_q), _sum(to_q * (z - y))
+    ratio = log_ratio(z, y)
+    total, inner = _sum(to_q), _sum(to_q * ratio)
     mean = inner / total  # Of z - y; the logarithms of the sums cancel in the slope.
     values = mean + jnp.log(other) - jnp.log(total)
-    return temperature**2 * values[..., 0], to_q * ((z - y) - mean) * (temperature / total)
+    return temperature**2 * values[..., 0], to_q * (ratio - mean) * (temperature / total)
 
 
 def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> Slope:
@@ -55,9 +56,9 @@ def jensen_shannon(student: jax.Array, teacher: jax.Array, beta: jax.Array) -> S
     # The ends are defined apart and read no mixture, so any share inside will do there.
     inside = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
     log_m = log_mixture(log_p, log_q, inside)
-    ratio = log_q - jnp.where(beta >= 1, log_p, log_m)
+    ratio = log_ratio(log_q, jnp.where(beta >= 1, log_p, log_m))
     mixed = _sum(q * ratio)
-    forward = _sum(p * (log_p - jnp.where(beta <= 0, log_q, log_m)))
+    forward = _sum(p * log_ratio(log_p, jnp.where(beta <= 0, log_q, log_m)))
     # At an end one divergence stands alone with weight 1; the formula's limit there is 0.
     ours = jnp.where(beta <= 0, 0, jnp.where(beta >= 1, 1, 1 - beta))
     theirs = jnp.where(beta <= 0, 1, jnp.where(beta >= 1, 0, beta))

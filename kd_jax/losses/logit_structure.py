@@ -6,7 +6,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from kd_jax.core.checks import (
     as_where,
@@ -19,7 +19,7 @@ from kd_jax.core.checks import (
     safe_sqrt,
 )
 from kd_jax.core.types import Array, Scalar
-from kd_jax.losses.logits import divergence, log_predictions
+from kd_jax.losses.logits import divergence, log_predictions, log_ratio
 
 EPSILON = 1e-8
 """What DIST adds to the product of the norms."""
@@ -36,9 +36,13 @@ def _split_target(log_probabilities: jax.Array, target: jax.Array) -> tuple[jax.
     of_target = jnp.sum(jnp.where(target, log_probabilities, 0), axis=-1)
     # Added up as logarithms: 1 - p would lose all digits of a confident prediction.
     others = jnp.where(target, -jnp.inf, log_probabilities)
-    of_rest = jax.nn.logsumexp(others, axis=-1)
-    within = jnp.where(target, 0, log_probabilities - of_rest[..., None])
-    return jnp.stack([of_target, of_rest], axis=-1), within
+    # Of nothing but impossible classes the sum is 0; its logarithm would have NaN as gradient.
+    none = jnp.all(jnp.isneginf(others), axis=-1, keepdims=True)
+    of_rest = jax.nn.logsumexp(jnp.where(none, 0, others), axis=-1, keepdims=True)
+    of_rest = jnp.where(none, -jnp.inf, of_rest)
+    ruled_out = jnp.isneginf(log_probabilities)
+    within = jnp.where(ruled_out, -jnp.inf, log_probabilities - jnp.where(none, 0, of_rest))
+    return jnp.stack([of_target, of_rest[..., 0]], axis=-1), jnp.where(target, 0, within)
 
 
 def decoupled_kd(
@@ -89,7 +93,7 @@ def decoupled_kd(
     # later.
     target = jax.nn.one_hot(jnp.clip(labels, 0, log_q.shape[-1] - 1), log_q.shape[-1], dtype=bool)
     (two_q, rest_q), (two_p, rest_p) = _split_target(log_q, target), _split_target(log_p, target)
-    among_rest = jnp.sum(jnp.where(target, 0, jnp.exp(rest_p) * (rest_p - rest_q)), axis=-1)
+    among_rest = jnp.where(target, 0, jnp.exp(rest_p) * log_ratio(rest_p, rest_q)).sum(axis=-1)
     target_and_rest = divergence(two_p, two_q) * target_weight + among_rest * nontarget_weight
     return target_and_rest * temperature**2
 
@@ -105,7 +109,8 @@ def standardized_kl(
     The student need not match the teacher's scale or shift.
 
     Each row of logits has its mean taken off and is divided by its standard deviation (`ddof = 1`,
-    plus 1e-7). Computed in at least float32. No gradient reaches the teacher.
+    plus 1e-7); both are taken over the classes that neither side rules out by a logit of minus
+    infinity. Computed in at least float32. No gradient reaches the teacher.
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities, `K` at least 2.
@@ -129,15 +134,25 @@ def standardized_kl(
     # With ddof = 1 a row of one class would divide its variance by 0.
     if student.shape[-1] < 2:
         raise ValueError(f"there must be at least 2 classes, got {student.shape[-1]}")
-    log_q, log_p = log_predictions(_standardize(student), _standardize(teacher), temperature)
+    possible = jnp.isfinite(student) & jnp.isfinite(teacher)
+    student, teacher = _standardize(student, possible), _standardize(teacher, possible)
+    log_q, log_p = log_predictions(student, teacher, temperature)
     return divergence(log_p, log_q) * temperature**2
 
 
-def _standardize(logits: Float[jax.Array, "*b k"]) -> Float[jax.Array, "*b k"]:
+def _standardize(
+    logits: Float[jax.Array, "*b k"], possible: Bool[jax.Array, "*b k"]
+) -> Float[jax.Array, "*b k"]:
+    # Minus infinity is set aside, since a product with it would be NaN in the gradient.
+    known = jnp.isfinite(logits)
+    finite = jnp.where(known, logits, 0)
     # A student then needs the teacher's order and ratios, not its range of logits.
-    centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
-    variance = jnp.sum(jnp.square(centered), axis=-1, keepdims=True) / (logits.shape[-1] - 1)
-    return centered / (safe_sqrt(variance) + 1e-7)
+    count = jnp.sum(possible, axis=-1, keepdims=True, dtype=logits.dtype)
+    mean = jnp.sum(jnp.where(possible, finite, 0), axis=-1, keepdims=True) / jnp.maximum(count, 1)
+    centered = finite - mean
+    squares = jnp.sum(jnp.where(possible, jnp.square(centered), 0), axis=-1, keepdims=True)
+    scaled = centered / (safe_sqrt(squares / jnp.maximum(count - 1, 1)) + 1e-7)
+    return jnp.where(known, scaled, logits)
 
 
 def _correlation(a: jax.Array, b: jax.Array, where: jax.Array, axis: int) -> jax.Array:

@@ -1,5 +1,9 @@
 """Losses between class scores: logits on both sides, divergences in nats, one value an example.
 
+A logit of minus infinity rules a class out, as a masked vocabulary does. A class that the first
+distribution of a divergence gives probability 0 adds 0; one that only the second rules out makes it
+infinite.
+
 Shorthand of the formulas: `p` is the teacher's prediction `softmax(z_teacher / T)`, `q` the
 student's."""
 
@@ -84,8 +88,18 @@ def log_predictions(
 def divergence(log_p: Float[Array, "*b k"], log_q: Float[Array, "*b k"]) -> Float[jax.Array, "*b"]:
     """Computes `KL(p || q)` `[...]` in nats of two distributions given as log-probabilities `[...,
     K]`.
+
+    A class that `p` rules out (log-probability minus infinity) adds 0, whatever `q` gives it; one
+    that `q` alone rules out makes the divergence infinite.
     """
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    return jnp.sum(jnp.exp(log_p) * log_ratio(log_p, log_q), axis=-1)
+
+
+def log_ratio(log_p: Float[Array, "*b k"], log_q: Float[Array, "*b k"]) -> Float[jax.Array, "*b k"]:
+    """Computes `log p/q`, and 0 where `p` is 0: there floating point gives 0 times infinity, which
+    is NaN, and the limit is 0.
+    """
+    return jnp.where(jnp.isneginf(log_p), 0, log_p - log_q)
 
 
 def soft_target_kl(
@@ -130,7 +144,8 @@ def reverse_kl(
 ) -> Float[jax.Array, "*b"]:
     """Computes the reverse KL divergence, `T^2 KL(q || p)`.
 
-    The student seeks a mode of the teacher instead of covering all.
+    The student seeks a mode of the teacher instead of covering all. It is infinite where the
+    teacher alone rules a class out.
 
     Computed in at least float32. No gradient reaches the teacher.
 
@@ -162,7 +177,12 @@ def log_mixture(
     # Cast first, so that a traced share of another dtype doesn't change the result's.
     share = jnp.asarray(share, log_a.dtype)
     # In log space, since adding the probabilities would lose those that underflow.
-    return jnp.logaddexp(jnp.log(share) + log_a, jnp.log1p(-share) + log_b)
+    one, other = jnp.log(share) + log_a, jnp.log1p(-share) + log_b
+    # The gradient of logaddexp is NaN where both are minus infinity, as where both rule a class
+    # out.
+    neither = jnp.isneginf(one) & jnp.isneginf(other)
+    one, other = jnp.where(neither, 0, one), jnp.where(neither, 0, other)
+    return jnp.where(neither, -jnp.inf, jnp.logaddexp(one, other))
 
 
 def jensen_shannon(
@@ -203,9 +223,11 @@ def jensen_shannon(
     inside = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
     log_m = log_mixture(log_p, log_q, inside)
     mixed = inside * divergence(log_p, log_m) + (1 - inside) * divergence(log_q, log_m)
-    return jnp.where(
-        beta <= 0, divergence(log_p, log_q), jnp.where(beta >= 1, divergence(log_q, log_p), mixed)
-    )
+    # An end that isn't asked for compares a distribution with itself: an infinite one would be NaN
+    # in the gradient although it is not chosen.
+    forward = divergence(log_p, jnp.where(beta <= 0, log_q, log_p))
+    reverse = divergence(log_q, jnp.where(beta >= 1, log_p, log_q))
+    return jnp.where(beta <= 0, forward, jnp.where(beta >= 1, reverse, mixed))
 
 
 def skew_kl(

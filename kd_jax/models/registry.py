@@ -1,7 +1,6 @@
 """Builds a model from a config's section: a name and its options."""
 
 import dataclasses
-import math
 import numbers
 import typing
 from collections.abc import Mapping
@@ -94,6 +93,22 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
     )
 
 
+def check(spec: Mapping[str, Any]) -> None:
+    """Checks a config's section before the data is known.
+
+    Args:
+      spec: as for `build`, without what the data fills in.
+
+    Raises:
+      ValueError: as `build`.
+    """
+    name = spec.get("name")
+    cls = MODELS.get(str(PRESETS.get(str(name), {}).get("name", name)))
+    known = {field.name for field in dataclasses.fields(cls)} if cls is not None else set()
+    # Any number will do in place of those that the data gives.
+    build({**dict.fromkeys(known & {"num_classes", "vocabulary_size"}, 2), **spec})
+
+
 # Taken before anybody registers: only names of ours are protected.
 _OWN = frozenset(MODELS)
 
@@ -115,10 +130,12 @@ def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
       ValueError: if the name is that of a model of kd_jax, or `cls` is no Linen module.
     """
     # Replacing one of ours would change what older configs mean.
-    if name in _OWN or name in PRESETS or not name.isidentifier():
+    if name in _OWN or name in PRESETS:
         raise ValueError(
             f"a model of your own can't be named {name!r}; kd_jax has one of that name"
         )
+    if not name.isidentifier():
+        raise ValueError(f"a model's name must be letters, digits and underscores, not {name!r}")
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ValueError(f"model {name!r} must be a Linen module's class, got {cls!r}")
     MODELS[name] = cls
@@ -176,9 +193,9 @@ def _checked_number(option: str, kind: Any, value: Any) -> int | float:
         )
     elif option.endswith(".dropout"):
         # A rate of 1 would drop everything, and scale what is left by a division by 0.
-        meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x < 1
+        meaning, number, inside = "a rate in [0, 1)", numbers.Real, lambda x: 0 <= x <= 1 - 2**-16
     else:
-        meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < math.inf
+        meaning, number, inside = "a positive number", numbers.Real, lambda x: 0 < x < 2**63
     # bool is an int in Python, and True would pass as 1.
     fits: bool = isinstance(value, number) and not isinstance(value, bool) and inside(value)
     if not fits:

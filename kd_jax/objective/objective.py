@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kd_jax.core.options import call_with_options, check_keys, choose
+from kd_jax.core.option_types import check_types, hints_of
+from kd_jax.core.options import call_with_options, check_keys, choose, options_of
 from kd_jax.core.rng import fold_name
 from kd_jax.core.types import Batch, Mean, PyTree
 from kd_jax.objective.schedules import Schedule, extremes, make_value
 from kd_jax.objective.terms import TERMS, BoundTerm, StepContext, Term, TermSpec
+from kd_jax.objective.terms.hyperparameters import Hyperparameter
 
 
 @dataclass(frozen=True)
@@ -130,18 +132,45 @@ def _weight(name: str, given: Any) -> Any:
     return given["weight"]
 
 
+def check_terms(section: Mapping[str, Any]) -> None:
+    """Checks what needs neither shapes nor data: terms' names, their options and these' types.
+
+    Args:
+      section: as in configs, name -> `dict(term=..., weight=..., **hyperparameters)`.
+
+    Raises:
+      ValueError: naming the term, the option and what is right.
+    """
+    for name, given in section.items():
+        make_value(_weight(name, given), f"weight of objective {name!r}")
+        try:
+            _options(given)
+        except ValueError as error:
+            raise ValueError(f"objective {name!r}: {error}") from None
+
+
 def bind_term(given: Mapping[str, Any], spec: TermSpec) -> BoundTerm:
     """Builds one term from its section, without regard to its weight.
 
     Raises:
       ValueError: for an unknown term or option, or anything that doesn't fit.
     """
-    build = choose(TERMS, given, "term", key="term")
-    # The weight belongs to the objective: a term never scales itself.
-    options = {key: value for key, value in given.items() if key not in ("term", "weight")}
+    build, options = _options(given)
     if not isinstance(build, type):
         named = {"term": given["term"], **options}
         return call_with_options(build, named, "term", spec, key="term")
+    return build(**options).bind(spec)
+
+
+def _options(given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Returns what a section's term is built by, and its options, checked."""
+    build = choose(TERMS, given, "term", key="term")
+    # The weight belongs to the objective: a term never scales itself.
+    options = {key: value for key, value in given.items() if key not in ("term", "weight")}
+    owner = f"term {given['term']!r}"
+    if not isinstance(build, type):
+        options_of(build, {"term": given["term"], **options}, "term", key="term")
+        return build, options
     # Dataclasses of terms are checked by their fields, so a wrong option is named as in a config.
     fields = [field for field in dataclasses.fields(build) if field.name != "weight"]
     # A field without a default is an option that must be given.
@@ -150,5 +179,10 @@ def bind_term(given: Mapping[str, Any], spec: TermSpec) -> BoundTerm:
         and field.default_factory is dataclasses.MISSING
         for field in fields
     }
-    check_keys(options, known, f"term {given['term']!r}")
-    return build(**options).bind(spec)
+    check_keys(options, known, owner)
+    hints = hints_of(build)
+    check_types(hints, options, owner)
+    for key, value in options.items():
+        if hints.get(key) == Hyperparameter and isinstance(value, Mapping):
+            make_value(value, key)
+    return build, options

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from kd_jax.core.option_types import is_number
 from kd_jax.core.options import call_with_options, choose
 
 Schedule = Callable[[Any], Any]
@@ -48,8 +49,8 @@ def make_value(value: float | Mapping[str, Any], owner: str) -> Schedule:
       ValueError: for anything else, an unknown name or an unknown option.
     """
     # In Python a bool is an int, so True would pass as the number 1.
-    if isinstance(value, bool) or not isinstance(value, (int, float, Mapping)):
-        raise ValueError(f"{owner} must be a number or a schedule, got {value!r}")
+    if not is_number(value) and not isinstance(value, Mapping):
+        raise ValueError(f"{owner} must be a finite number or a schedule, got {value!r}")
     # A constant becomes a function as well, so that callers never ask which kind they have.
     if not isinstance(value, Mapping):
         return optax.constant_schedule(float(value))

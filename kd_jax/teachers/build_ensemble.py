@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -13,7 +13,8 @@ from scipy.special import softmax
 
 from kd_jax.config.schema import ModelPlan
 from kd_jax.core.json_files import write_json
-from kd_jax.core.options import call_with_options
+from kd_jax.core.option_types import is_number
+from kd_jax.core.options import call_with_options, options_of
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.teachers import cache
@@ -86,18 +87,35 @@ def equal_ensemble(
     return call_with_options(_make, options, "model", members, context)
 
 
+def check_options(section: Mapping[str, Any]) -> None:
+    """Checks an ensemble's options before its members are there.
+
+    Args:
+      section: the model's `model`.
+
+    Raises:
+      ValueError: naming the option and what is right.
+    """
+    options = {key: value for key, value in section.items() if key != "members"}
+    _check_combine(options_of(_make, options, "model").get("combine"))
+
+
+def _check_combine(combine: Any) -> None:
+    if combine not in (*AVERAGES, *ROUTES):
+        raise ValueError(
+            f"unknown combine {combine!r}; there are {', '.join((*AVERAGES, *ROUTES))}"
+        )
+
+
 def _make(
     members: Mapping[str, TrainedModel],
     context: RunContext,
     *,
     combine: str,
-    weights: Any,
-    temperatures: Any,
+    weights: Literal["learned"] | Sequence[float] | None,
+    temperatures: Sequence[float] | None,
 ) -> Ensemble:
-    if combine not in (*AVERAGES, *ROUTES):
-        raise ValueError(
-            f"unknown combine {combine!r}; there are {', '.join((*AVERAGES, *ROUTES))}"
-        )
+    _check_combine(combine)
     names = {member.network.view for member in members.values()}
     networks = {name: member.network for name, member in members.items()}
     # Before any weights are learned: members with classes in another order can't be averaged.
@@ -131,9 +149,7 @@ def _numbers(given: Any, count: int, name: str, default: tuple[float, ...]) -> t
     if given is None:
         return default
     numbers = given if isinstance(given, list | tuple) else ()
-    if len(numbers) != count or not all(
-        isinstance(number, int | float) and number > 0 for number in numbers
-    ):
+    if len(numbers) != count or not all(is_number(number) and number > 0 for number in numbers):
         raise ValueError(
             f"{name} must be None or {count} positive numbers, one a member, got {given}"
         )

@@ -329,7 +329,7 @@ def test_terms_draw_from_streams_of_their_own(batch, centroid):
         ),
         (
             HARD | {"weight": "1"},
-            "^weight of objective 'x' must be a number or a schedule, got '1'$",
+            "^weight of objective 'x' must be a finite number or a schedule, got '1'$",
         ),
         (
             HARD | {"weight": {"name": "wave"}},

@@ -41,7 +41,7 @@ def test_the_extremes_of_a_schedule_bound_it():
 
 @pytest.mark.parametrize("value", ["3", None, True, [1.0]])
 def test_what_is_neither_number_nor_schedule_is_refused(value):
-    with pytest.raises(ValueError, match=r"^weight must be a number or a schedule, got"):
+    with pytest.raises(ValueError, match=r"^weight must be a finite number or a schedule, got"):
         make_value(value, "weight")
 
 

@@ -117,10 +117,13 @@ def test_a_wrong_grid_is_refused_before_anything_runs(
 
 def test_a_folder_of_another_sweep_or_config_is_refused(config, tmp_path, spec_file, fake_runs):
     run_sweep(config, spec_file(seeds=[0], grid={TEMPERATURE: [1.0]}), tmp_path / "sweep")
-    with pytest.raises(ValueError, match=r"differ in sweep\.grid\..*temperature, sweep\.seeds$"):
+    with pytest.raises(
+        ValueError,
+        match=r"differ in sweep\.grid\..*temperature, sweep\.seeds; give another --workdir$",
+    ):
         run_sweep(config, spec_file(seeds=[1], grid={TEMPERATURE: [2.0]}), tmp_path / "sweep")
     config.data.train = "train[:10%]"
-    with pytest.raises(ValueError, match=r"differ in data\.train$"):
+    with pytest.raises(ValueError, match=r"differ in data\.train; give another --workdir$"):
         run_sweep(config, spec_file(seeds=[0], grid={TEMPERATURE: [1.0]}), tmp_path / "sweep")
     assert len(fake_runs) == 1
 
