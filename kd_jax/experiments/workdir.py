@@ -61,10 +61,8 @@ class Workdir:
         if self._lock is not None:
             self._remove_leftovers()
         # What a refused config left behind is nothing that anybody would miss.
-        self._unused = (
-            not any(found for pattern in TRAINED for found in self.path.glob(pattern))
-            and not (self.path / "results.json").exists()
-        )
+        patterns = (*TRAINED, "results.json", "sweep.json")
+        self._unused = not any(found for each in patterns for found in self.path.glob(each))
         # Claimed under the lock, so that no two processes write the file together.
         self._claim(self.path / "config.json", config, adapt)
 

@@ -1,14 +1,20 @@
 """Decodes pictures to uint8 arrays, and keeps them decoded if they fit in memory."""
 
 import io
+import logging
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
+
+from kd_jax.core import limits
+
+log = logging.getLogger("kd_jax")
 
 MEMORY = 2 * 1024**3
 """Bytes of decoded pictures up to which a source keeps them decoded."""
@@ -23,31 +29,64 @@ UNREADABLE = (
 """What Pillow raises for a broken or hostile file."""
 
 
-def decode(blob: bytes, channels: int | None = None) -> np.ndarray:
-    """Decodes one picture.
+def decode(
+    blob: bytes, channels: int | None = None, changes: Counter[str] | None = None
+) -> np.ndarray:
+    """Decodes one picture: upright, as its EXIF says; what is transparent on white; a GIF's first
+    frame.
 
     Args:
-      blob: the file's content.
+      blob: the file's content, of one of `limits.PICTURE_FORMATS`.
       channels: 1 or 3; None: 1 for a grey picture and 3 for any other.
+      changes: counts, by name, what had to be done to it.
 
     Returns:
-      uint8 [H, W, C].
+      uint8 [H, W, C]; 16 bits are scaled to 8.
 
     Raises:
       One of `UNREADABLE`.
     """
-    with warnings.catch_warnings(), Image.open(io.BytesIO(blob)) as picture:
-        # Pillow only warns of a decompression bomb below twice its limit; here it is refused.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        if picture.mode.startswith("I;16"):
-            # Pillow would clip 16 bits to 8 instead of scaling them.
-            grey = (np.asarray(picture) >> 8).astype(np.uint8)[..., None]
-            return convert_channels(grey, channels or 1)
-        if picture.mode == "P":
-            # Pillow warns of transparency when a palette is converted to RGB directly.
-            picture = picture.convert("RGBA")
-        channels = channels or (1 if picture.mode in ("1", "L", "LA", "I", "F") else 3)
-        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    changes = Counter() if changes is None else changes
+    if len(blob) > limits.PICTURE:
+        raise ValueError(f"larger than {limits.in_words(limits.PICTURE)}")
+    try:
+        with (
+            warnings.catch_warnings(),
+            Image.open(io.BytesIO(blob), formats=limits.PICTURE_FORMATS) as picture,
+        ):
+            # Pillow only warns of a decompression bomb below twice its limit; here it is refused.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _as_array(picture, channels, changes)
+    except UNREADABLE:
+        raise
+    # A decoder may raise anything at a malformed file, and one file must not end a whole dataset.
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _as_array(picture: Image.Image, channels: int | None, changes: Counter[str]) -> np.ndarray:
+    # Tag 274 is the orientation; 1 is upright.
+    if picture.getexif().get(274, 1) != 1:
+        changes["turned as EXIF says"] += 1
+        picture = ImageOps.exif_transpose(picture)
+    # Pillow calls 16 bits I;16 or I, and would clip them to 8 instead of scaling them.
+    if picture.mode.startswith("I"):
+        changes["scaled from 16 bits to 8"] += 1
+        grey = (np.clip(np.asarray(picture), 0, 2**16 - 1) >> 8).astype(np.uint8)[..., None]
+        return convert_channels(grey, channels or 1)
+    grey = picture.mode in ("1", "L", "LA", "La", "F")
+    # A palette is looked at as RGBA: only there Pillow knows which of its colours are transparent.
+    if picture.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    if picture.mode == "RGBA":
+        # Without its alpha a transparent pixel has any colour, black mostly.
+        if np.asarray(picture.getchannel("A")).min() < 255:
+            changes["transparent, put on white"] += 1
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture)
+        picture = picture.convert("RGB")
+    channels = channels or (1 if grey else 3)
+    array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return array[..., None] if channels == 1 else array
 
 
@@ -117,16 +156,20 @@ def load_images(
     images: list[np.ndarray] = []
     bad: dict[int, str] = {}
     memory, size, deepest = MEMORY if memory is None else memory, 0, 1
+    changes: Counter[str] = Counter()
     # All are decoded even if they don't fit, to find the broken ones before training starts.
     for position, blob in enumerate(show_progress(blobs, count, "decoding images")):
         try:
-            image = decode(blob, channels)
+            image = decode(blob, channels, changes)
         except UNREADABLE as error:
             bad[position] = f"unreadable image: {error}".splitlines()[0]
             continue
         deepest, size = max(deepest, image.shape[-1]), size + image.nbytes
         if size <= memory:
             images.append(image)
+    if changes:
+        told = ", ".join(f"{number} {change}" for change, number in sorted(changes.items()))
+        log.info("of %d pictures: %s", count, told)
     if size > memory:
         good = [position for position in range(count) if position not in bad]
         return LazyImages(read, good, channels or deepest), bad

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kd_jax.core import limits
 from kd_jax.data.labels import name_classes, number_labels
 from kd_jax.data.readers import image_decoding, splits
 from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 
 
 def open_folder(
@@ -29,7 +30,7 @@ def open_folder(
         paths += [found[key][order[i]] for i in positions]
         rows += [order[i] + 1 for i in positions]
     images, bad = image_decoding.load_images(
-        _read_all(paths), len(paths), lambda i: paths[i].read_bytes()
+        _read_all(paths), len(paths), lambda i: read_picture(paths[i])
     )
     rejected = [
         Rejected(rows[i], reason, str(paths[i].relative_to(folder))) for i, reason in bad.items()
@@ -98,4 +99,10 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[bytes]:
-    return (path.read_bytes() for path in paths)
+    return map(read_picture, paths)
+
+
+def read_picture(path: Path) -> bytes:
+    """Reads a file; one that is larger than any picture only so far that this can be told."""
+    with path.open("rb") as file:
+        return file.read(limits.PICTURE + 1)

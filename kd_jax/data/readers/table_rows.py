@@ -11,7 +11,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kd_jax.core import limits
 from kd_jax.data.source import Rejected, shorten
+
+TOO_LONG = f"longer than {limits.in_words(limits.ROW)}"
+"""Why a line is rejected unread."""
+
+
+def bounded_lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """Yields a file's lines; None in place of one that is longer than `limits.ROW`.
+
+    Such a line is passed over piece by piece, so that it never is in memory.
+    """
+    while line := file.readline(limits.ROW + 1):
+        if len(line) <= limits.ROW:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(limits.ROW)
+        yield None
 
 
 def read_json_rows(file: BinaryIO, rejected: list[Rejected]) -> Iterator:
@@ -20,7 +38,10 @@ def read_json_rows(file: BinaryIO, rejected: list[Rejected]) -> Iterator:
     Broken lines are added to `rejected`.
     """
     yield ()
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(bounded_lines(file), 1):
+        if line is None:
+            rejected.append(Rejected(number, TOO_LONG, ""))
+            continue
         if not line.strip():
             continue
         try:
@@ -45,7 +66,8 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
     """
     # Bytes that aren't UTF-8 become surrogates, for which their row is rejected later.
     lines = _Lines(
-        line.decode("utf-8" if i else "utf-8-sig", "surrogateescape") for i, line in enumerate(file)
+        None if line is None else line.decode("utf-8" if i else "utf-8-sig", "surrogateescape")
+        for i, line in enumerate(bounded_lines(file))
     )
     tabs = suffix == ".tsv"
     reader = csv.reader(
@@ -87,9 +109,11 @@ class _Lines:
     Only the lines of one record are kept.
     """
 
-    def __init__(self, file: Iterable[str]):
-        self._coming = (line if line.endswith("\n") else line + "\n" for line in file)
-        self._again: deque[str] = deque()
+    def __init__(self, file: Iterable[str | None]):
+        self._coming = (
+            line if line is None or line.endswith("\n") else line + "\n" for line in file
+        )
+        self._again: deque[str | None] = deque()
         self._record: list[str] = []
         self._count = 0
 
@@ -98,8 +122,11 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._coming)
-        self._record.append(line)
+        # Kept as nothing, so that it is neither read again nor shown.
+        self._record.append(line or "")
         self._count += 1
+        if line is None:
+            raise csv.Error(TOO_LONG)
         return line
 
     def start_record(self) -> int:

@@ -3,6 +3,7 @@
 A row that can't be read keeps its place and says why.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,10 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
 def _read_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         # Decoded line by line, so that one bad byte costs one line and not the whole file.
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(table_rows.bounded_lines(file), 1):
+            if line is None:
+                yield Row({"row": number}, None, table_rows.TOO_LONG)
+                continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
@@ -108,22 +112,45 @@ def _take(bad: list[Rejected]) -> Iterator[Row]:
 
 
 def _read_images(path: Path, channels: int | None) -> Iterator[Row]:
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(p for p in path.rglob("*") if p.suffix.lower() in image_folders.SUFFIXES)
-    )
+    files = [path] if path.is_file() else list(_find_images(path))
     if not files:
         raise ValueError(f"{str(path)!r} holds no {', '.join(image_folders.SUFFIXES)} images")
     root = path.parent if path.is_file() else path
     for file in files:
-        place = {"file": file.relative_to(root).as_posix()}
+        # A name that isn't UTF-8 can't stand in JSON; its bytes are spelled out.
+        name = file.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
+        place = {"file": name.decode("utf-8", "backslashreplace")}
         try:
-            yield Row(place, image_decoding.decode(file.read_bytes(), channels))
+            if reason := _refusal(file, root):
+                yield Row(place, None, reason)
+                continue
+            blob = image_folders.read_picture(file)
+            yield Row(place, image_decoding.decode(blob, channels))
         # Only the first line: Pillow's messages may be several lines long, a row of the output is
         # one.
         except image_decoding.UNREADABLE as error:
             yield Row(place, None, f"unreadable image: {error}".splitlines()[0])
+
+
+def _find_images(folder: Path) -> Iterator[Path]:
+    """Yields all files with an image's name, by name; linked folders are not looked into."""
+    # A link to a folder above would lead in circles.
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() in image_folders.SUFFIXES:
+                yield Path(parent, name)
+
+
+def _refusal(file: Path, root: Path) -> str | None:
+    """Says why a path is not to be opened; None if it may be."""
+    # Opening a pipe would wait for ever, and a device has no end.
+    if not file.is_file():
+        return "not a regular file"
+    # A folder that somebody else packed must not make us read what lies outside.
+    if not file.resolve().is_relative_to(root.resolve()):
+        return "a link that leads out of the folder"
+    return None
 
 
 def show_progress(items: Iterable[Row]) -> Iterator[Row]:

@@ -3,11 +3,14 @@ reason."""
 
 import io
 import itertools
+import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kd_jax.core import limits
 from kd_jax.data.readers import unlabelled
 
 
@@ -65,9 +68,10 @@ def test_a_table_is_read_as_a_stream(tmp_path, monkeypatch):
     """An endless file gives its first rows."""
 
     class Endless(io.RawIOBase):
-        def __iter__(self):
-            yield b"text\n"
-            yield from itertools.repeat(b"fine\n")
+        lines = itertools.chain([b"text\n"], itertools.repeat(b"fine\n"))
+
+        def readline(self, size=-1):
+            return next(self.lines)
 
     (tmp_path / "big.csv").write_text("text\n")
     monkeypatch.setattr("pathlib.Path.open", lambda *_args, **_kwargs: Endless())
@@ -122,3 +126,58 @@ def test_what_can_not_be_read_at_all_is_said(name, modality, columns, message, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name, modality, columns)
+
+
+# Hostile input
+
+
+def test_a_line_beyond_the_limit_keeps_its_place_and_is_never_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "ROW", 100)
+    long, good = b"x" * 1000, b"fine"
+    (tmp_path / "a.txt").write_bytes(b"\n".join([good, long, good, long]))
+    rows = read(tmp_path / "a.txt", "text")
+    assert [row[0]["row"] for row in rows] == [1, 2, 3, 4]
+    assert [row[1] for row in rows] == ["fine", None, "fine", None]
+    assert rows[1][2].startswith("longer than ")
+    (tmp_path / "a.csv").write_bytes(b"text\n" + b"\n".join([good, long, b'"' + long, good]))
+    rows = read(tmp_path / "a.csv", "text")
+    assert [(row[0]["row"], row[1]) for row in rows] == [
+        (2, "fine"),
+        (3, None),
+        (4, None),
+        (5, "fine"),
+    ]
+    lines = [b'{"text": "fine"}', b'{"text": "' + long + b'"}', b'{"text": "fine"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    rows = read(tmp_path / "a.jsonl", "text")
+    assert [(row[0]["row"], row[1]) for row in rows] == [(1, "fine"), (2, None), (3, "fine")]
+
+
+def test_only_regular_files_within_the_folder_are_opened(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    grey = Image.fromarray(np.zeros((8, 8), np.uint8))
+    grey.save(folder / "good.png")
+    grey.save(tmp_path / "outside.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "out.png").symlink_to(tmp_path / "outside.png")
+    (folder / "in.png").symlink_to(folder / "good.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    (folder / "again").symlink_to(folder)
+    rows = {place["file"]: error for place, _, error in read(folder, "image", channels=1)}
+    assert rows == {
+        "good.png": None,
+        "in.png": None,
+        "out.png": "a link that leads out of the folder",
+        **dict.fromkeys(("gone.png", "loop.png", "pipe.png", "zero.png"), "not a regular file"),
+    }
+
+
+def test_a_name_that_is_not_utf_8_is_spelled_out(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")
+    ((place, _, error),) = read(tmp_path, "image", channels=1)
+    assert (place, error) == ({"file": "\\xff.png"}, None)
+    json.dumps(place, ensure_ascii=False).encode()
