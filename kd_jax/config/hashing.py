@@ -24,7 +24,7 @@ ABSENT: dict[str, tuple[Any, ...]] = dict.fromkeys(
         "condition",
     ),
     (None, {}, []),
-) | {"data": (["train"],), "allow_weak": (False,)}
+) | {"data": (["train"],), "allow_weak": (False,), "data.unlabelled": (None,)}
 """Key of the experiment or of a model -> values that its absence means as well.
 
 A key that is new in the defaults belongs here with its default, so that the hashes of older configs

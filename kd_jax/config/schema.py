@@ -86,6 +86,8 @@ class Data:
     max_rejected: Annotated[int, whole(0)]
     augmentation: Augmentation
     cleaning: Cleaning
+    # Labels that mean "none"; None: nothing is said, so what usually means it is refused.
+    unlabelled: Annotated[Any, NAMES.or_none()] = None
 
 
 def _is_size(value: Any) -> bool:

@@ -1,8 +1,15 @@
-"""Turns labels as people write them into class numbers."""
+"""Turns labels as people write them into class numbers, and finds those that are no classes."""
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+log = logging.getLogger("kd_jax")
+
+NO_LABEL = ("-1", "-100")
+"""What often stands for "no label": in TFDS, and in PyTorch."""
 
 
 def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
@@ -40,6 +47,71 @@ def number_labels(
                 f"label {label!r} (row {row}) is not among the classes {list_names(names)}"
             )
     return np.array([-1 if label is None else numbers[label] for label in labels], np.int32)
+
+
+def check_classes(names: Sequence[str], counts: Sequence[int], unlabelled: object) -> None:
+    """Refuses what is no set of classes, and warns of what is hardly one.
+
+    Args:
+      names: [K] the training data's classes.
+      counts: [K] rows of each.
+      unlabelled: the config's `data.unlabelled`; None where it says nothing.
+
+    Raises:
+      ValueError: for numbers that aren't whole, what often means no label and isn't said to, and
+        for a single class.
+    """
+    numbers = {name: _as_number(name) for name in names}
+    odd = [
+        name
+        for name, number in numbers.items()
+        if number is not None and not (math.isfinite(number) and _are_integers([name]))
+    ]
+    # One name that happens to look like a number, as "1.5" among words, is a name.
+    measured = [name for name in odd if math.isfinite(numbers[name] or 0)]
+    if measured and all(number is not None for number in numbers.values()):
+        raise ValueError(
+            f"data.label: {list_names(measured, 5)} are numbers and no classes; write each class in"
+            f" one way, as a word or a whole number"
+        )
+    if missing := [name for name in odd if name not in measured]:
+        raise ValueError(
+            f"data.label: the labels {list_names(missing)} are no classes; if they mean that a row"
+            f" has no label, say data.unlabelled={tuple(missing)!r}"
+        )
+    if unlabelled is None and (found := [name for name in names if name in NO_LABEL]):
+        raise ValueError(
+            f"data.label: the label {found[0]} often means that a row has none; say"
+            f" data.unlabelled=({found[0]!r},) if it does, or data.unlabelled=() if it is a class"
+        )
+    if len(names) < 2:
+        raise ValueError(
+            f"data.label: there is one class, {list_names(names)}; a classifier needs two or more"
+        )
+    _warn(names, sum(counts))
+
+
+def _warn(names: Sequence[str], rows: int) -> None:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            log.warning("the classes %s are almost one name", " and ".join(map(repr, same)))
+    if len(names) > 2 and len(names) > rows / 20:
+        log.warning(
+            "there are %d classes among %d training rows: are they classes, and not texts or"
+            " several labels in one?",
+            len(names),
+            rows,
+        )
+
+
+def _as_number(name: str) -> float | None:
+    try:
+        return float(name)
+    except ValueError:
+        return None
 
 
 def _are_integers(labels: Iterable[str]) -> bool:

@@ -19,6 +19,7 @@ def open_source(
     label: str,
     max_rejected: int,
     class_names: tuple[str, ...] | None = None,
+    unlabelled: tuple[str, ...] | None = None,
 ) -> Source:
     """Opens one split of a dataset.
 
@@ -35,6 +36,7 @@ def open_source(
       max_rejected: how many unreadable rows are left out before it is an error.
       class_names: the classes the labels must belong to, such as the training data's; None: those
         of the dataset.
+      unlabelled: labels of a table that mean that a row has none.
 
     Raises:
       ValueError: with one line that says what is wrong and what would be right.
@@ -48,12 +50,14 @@ def open_source(
         return tfds.open_prepared(name, split, dir, columns, label, class_names)
     if path.is_file():
         return tables.open_tables(
-            name, {"train": path}, split, columns, label, max_rejected, class_names
+            name, {"train": path}, split, columns, label, max_rejected, class_names, unlabelled
         )
     if path.is_dir():
         files = tables.find_tables(path)
         if files:
-            return tables.open_tables(name, files, split, columns, label, max_rejected, class_names)
+            return tables.open_tables(
+                name, files, split, columns, label, max_rejected, class_names, unlabelled
+            )
         return image_folders.open_folder(name, path, split, max_rejected, class_names)
     # A name that looks like a path is a typing mistake, for which a list of TFDS datasets is no
     # help.

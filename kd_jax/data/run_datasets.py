@@ -22,6 +22,7 @@ from kd_jax.data.batches import (
 from kd_jax.data.cleaning import choose_mode, clean_training, make_limits
 from kd_jax.data.concat import concatenate
 from kd_jax.data.evaluation_sets import Evaluation, open_evaluations
+from kd_jax.data.labels import check_classes
 from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
 from kd_jax.data.views.augmentation import make_augmentation
@@ -51,10 +52,14 @@ class Datasets:
 
     def __init__(self, data: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]):
         shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
+        unlabelled = data.get("unlabelled")
+        shared["unlabelled"] = None if unlabelled is None else tuple(unlabelled)
         self.columns = data["inputs"]
         mode = choose_mode(data["cleaning"], is_own(data["name"]))
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
+        counts = np.bincount(labelled(self.splits["train"].labels), minlength=len(names))
+        check_classes(names, counts.tolist(), shared["unlabelled"])
         # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
@@ -94,6 +99,11 @@ class Datasets:
     def class_names(self) -> tuple[str, ...]:
         """Returns the names of the training data's classes, by number."""
         return self.splits["train"].class_names
+
+    def class_counts(self) -> dict[str, int]:
+        """Returns how many training rows each class has."""
+        counts = np.bincount(labelled(self.splits["train"].labels), minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     @property
     def modality(self) -> str:
@@ -218,8 +228,9 @@ class Datasets:
         }
 
     def vocabulary_size(self, spec: Mapping[str, Any]) -> int | None:
-        """Returns the number of tokens that a view knows; None for images."""
-        return self.tokenizer(spec).get_vocab_size() if "tokenizer" in spec else None
+        """Returns how many rows an embedding needs for a view's tokens; None for images."""
+        # The ids of a vocabulary may have gaps, and the largest one needs a row too.
+        return max(self.tokenizer(spec).get_vocab().values()) + 1 if "tokenizer" in spec else None
 
     def training_batches(
         self,
@@ -266,6 +277,11 @@ class Datasets:
             process_count=jax.process_count(),
             **options,
         )
+
+
+def labelled(labels: np.ndarray) -> np.ndarray:
+    """Returns the labels of the rows that have one."""
+    return labels[labels >= 0]
 
 
 def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None = None) -> Tokenizer:

@@ -145,17 +145,25 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
                 f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares}"
                 f" points"
             )
+    if "classes" in results:
+        share = 100 * results["classes"]["largest_share"]
+        console.print(f"always the largest class of the training rows: {share:.2f} % of them")
     closed = results["gap_closed"]
-    gap = "" if closed is None else f", {100 * closed:.0f} % of the gap to the teacher"
+    # A share of hardly any gap, or of a loss, is a large number that says nothing.
+    gap = (
+        f", {100 * closed:.0f} % of the gap to the teacher"
+        if closed is not None and 0 <= closed <= 10
+        else ""
+    )
     # Speeds are given by batch size, as a GPU may gain much at one and nothing at the other.
     speed = ", ".join(
         f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items()
     )
     console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
-    console.print(
-        f"student against teacher: {results['compression']:.1f}x fewer parameters; faster by"
-        f" {speed}"
-    )
+    ratio = results["compression"]
+    size = f"{ratio:.1f}x fewer" if ratio >= 1 else f"{1 / ratio:.1f}x more"
+    faster = "faster by" if min(results["speedup"].values()) >= 1 else "speed"
+    console.print(f"student against teacher: {size} parameters; {faster} {speed}")
     console.print(f"results: {workdir / 'results.json'}")
 
 

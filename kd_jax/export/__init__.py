@@ -4,6 +4,7 @@
 Each is read back and compared with the live model before the export says that it succeeded.
 """
 
+import importlib.util
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -84,5 +85,16 @@ def _verify(student: Student, format_name: str, run: Any) -> None:
         )
     sizes = ", ".join(map(str, BATCH_SIZES))
     log.info(
-        "%s: written; logits as the live model's to %.1g (batches of %s)", format_name, worst, sizes
+        "%s: written, and read back by %s: logits as the live model's to %.1g (batches of %s)",
+        format_name,
+        reader_of(format_name),
+        worst,
+        sizes,
     )
+
+
+def reader_of(format_name: str) -> str:
+    """Names what reads a format back when it is verified."""
+    if format_name == "huggingface" and importlib.util.find_spec("torch") is not None:
+        return "transformers and PyTorch"
+    return {"stablehlo": "jax.export", "onnx": "onnxruntime"}.get(format_name, "kd_jax itself")

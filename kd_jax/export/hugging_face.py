@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from kd_jax.data.views.text import padding_id
+from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.export import model_card
 from kd_jax.export.student import Student, Unsupported, apply
 from kd_jax.models import registry
@@ -51,7 +52,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         raise Unsupported(str(error)) from None
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
-    tokenizer = None if student.tokenizer is None else Tokenizer.from_file(str(student.tokenizer))
+    tokenizer = None if student.tokenizer is None else read_tokenizer(student.tokenizer)
     _write_config(student, target, kind, found.architecture, config, tokenizer)
     # Always float32, which transformers' classes load by default.
     tensors = {
@@ -67,9 +68,9 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     # transformers looks for this entry to learn how the tensors were written.
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     if tokenizer is not None:
-        _write_tokenizer(
-            student, target, tokenizer, types="token_type_ids" in student.description["inputs"]
-        )
+        # RoBERTa has one type, and would look up a second one beside its table.
+        types = "token_type_ids" in student.description["inputs"]
+        _write_tokenizer(student, target, tokenizer, types=types and options["type_vocabulary"] > 1)
     else:
         _write_processor(student, target)
     (target / "README.md").write_text(
@@ -140,6 +141,11 @@ def _write_tokenizer(student: Student, target: Path, tokenizer: Tokenizer, *, ty
         **roles,
     )
     wrapped.save_pretrained(target)
+    # transformers 5 writes a class of its own here, which version 4 doesn't have.
+    path = target / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_processor(student: Student, target: Path) -> None:

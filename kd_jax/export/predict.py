@@ -9,7 +9,6 @@ from typing import Any, TextIO
 
 import jax
 import numpy as np
-from tokenizers import Tokenizer
 
 from kd_jax.data.batches import bucket_lengths
 from kd_jax.data.readers import unlabelled
@@ -17,6 +16,7 @@ from kd_jax.data.readers.unlabelled import Row
 from kd_jax.data.source import Source
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.text import PreparedText, TextView
+from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.export.kd_jax_format import DESCRIPTION
 from kd_jax.export.student import apply
 from kd_jax.models.weights import files, load
@@ -58,7 +58,7 @@ class Predictor:
     def _make_view(self, folder: Path) -> TextView | ImageView:
         view = self.description["view"]
         if self.modality == "text":
-            return TextView(Tokenizer.from_file(str(folder / "tokenizer.json")), view["max_length"])
+            return TextView(read_tokenizer(folder / "tokenizer.json"), view["max_length"])
         height, width, channels = self.description["inputs"]["images"]
         size = (height, width)
         return ImageView(

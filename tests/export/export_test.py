@@ -303,3 +303,20 @@ def test_what_can_not_be_exported_is_said(tmp_path):
     (workdir / "student" / "finished.json").unlink()
     with pytest.raises(ValueError, match=r"'student' in .* is not finished; start the run again"):
         export(workdir)
+
+
+@pytest.mark.parametrize("types", [1, 2])
+def test_a_tokenizer_gives_only_the_types_that_the_model_has(tmp_path, types):
+    """RoBERTa has one type: of a pair transformers would look up a second one beside its table."""
+    spec = ENCODER | {"family": "roberta", "type_vocabulary": types}
+    folder = export(make_run(tmp_path / "run", spec, pairs=True), formats=["huggingface"])
+    settings = json.loads((folder / "huggingface" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert ("token_type_ids" in settings["model_input_names"]) == (types == 2)
+
+
+def test_the_reader_that_verified_an_export_is_named(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "kd_jax"):
+        export(make_run(tmp_path / "run", BAG), formats=["kd_jax", "stablehlo"])
+    assert "kd_jax: written, and read back by kd_jax itself: logits as" in caplog.text
+    assert "stablehlo: written, and read back by jax.export: logits as" in caplog.text

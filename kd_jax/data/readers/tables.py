@@ -50,6 +50,7 @@ def open_tables(
     label: str,
     max_rejected: int,
     class_names: tuple[str, ...] | None,
+    unlabelled: tuple[str, ...] | None = None,
 ) -> Source:
     """Opens one split of a set of tables.
 
@@ -67,15 +68,17 @@ def open_tables(
     parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
     # The order is that of the whole file, cut by position: two slices of it never share a row.
     inputs, labels, lines = [], [], []
+    none = {*(unlabelled or ())}
     for key, positions in parts:
         # By line number: unlike the text, it differs even for equal rows.
         order = splits.fixed_order(map(str, found[key].rows))
         for position in (order[i] for i in positions):
             inputs.append(found[key].inputs[position])
-            labels.append(found[key].labels[position])
+            given = found[key].labels[position]
+            labels.append(None if given in none else given)
             lines.append(found[key].rows[position])
     class_names = class_names or name_classes(
-        text for table in found.values() for text in table.labels
+        text for table in found.values() for text in table.labels if text not in none
     )
     numbers = number_labels(labels, class_names, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)

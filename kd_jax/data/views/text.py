@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from kd_jax.data.source import Source
+from kd_jax.data.views.tokenizer_file import read_tokenizer
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PADDING_TOKENS = ("[PAD]", "<pad>")
@@ -44,7 +45,7 @@ def load_tokenizer(
             f"unknown tokenizer {name!r}; give 'minilm', 'trained' or a folder that holds"
             f" tokenizer.json"
         )
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = read_tokenizer(file)
     # A published file may set a length to pad or cut to; here the view decides. Which token pads is
     # kept.
     if tokenizer.padding is not None:

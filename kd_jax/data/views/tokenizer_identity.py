@@ -8,6 +8,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from kd_jax.data.views.tokenizer_file import read_tokenizer
+
 NOT_PART = ("version", "truncation", "padding")
 """Sections of tokenizer.json that a view decides itself."""
 
@@ -34,8 +36,7 @@ def difference_to_folder(ours: Tokenizer, folder: Path) -> str | None:
     """
     try:
         if (folder / "tokenizer.json").is_file():
-            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-            theirs = Tokenizer.from_str(text)
+            theirs = read_tokenizer(folder / "tokenizer.json")
             if identity(ours) == identity(theirs):
                 return None
             left, right = _sections(ours), _sections(theirs)
@@ -51,8 +52,7 @@ def difference_to_folder(ours: Tokenizer, folder: Path) -> str | None:
             vocabulary = {line.rstrip("\r"): number for number, line in enumerate(lines) if line}
         else:
             return None
-    # The tokenizers library raises plain Exceptions, for whatever is wrong with a file.
-    except Exception as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"the tokenizer in {folder} can't be read: {error}") from None
     return _vocabulary_difference(ours.get_vocab(with_added_tokens=False), vocabulary)
 

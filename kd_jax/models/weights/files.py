@@ -17,6 +17,10 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 """What weights also come in; refused by name."""
 
 
+INFLATED = 64 * 1024**2
+"""Bytes that an npz may take when it is unpacked, beside a hundred times its own."""
+
+
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON object."""
     if not path.is_file():
@@ -25,6 +29,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -100,6 +106,10 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         # Without pickles: objects in an npz file could run code when they are read.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            # Looked up in the archive's list, before anything is unpacked.
+            size = sum(each.file_size for each in file.zip.infolist())
+            if size > INFLATED + 100 * path.stat().st_size:
+                raise ValueError(f"unpacked it would take {size:,} bytes")
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise ValueError(f"{path} is no npz file of arrays, or is damaged: {error}") from error

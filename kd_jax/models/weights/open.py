@@ -145,6 +145,7 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
         pooling = folder / "1_Pooling" / "config.json"
         options["pooling"] = _pooling(files.read_json(pooling)) if pooling.exists() else "cls"
     tensors = _normalised(folder, found, files.read_folder(folder))
+    _check_sizes(folder, options, tensors)
     classifier, labels = found.sources("params/classifier/kernel")[0], config.get("id2label")
     # id2label is there without a classifier too; the classifier's own size is surer.
     classes = len(labels) if isinstance(labels, dict) and labels else None
@@ -161,6 +162,23 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
         # An export of labels for which softmax is wrong says so only here.
         problem_type=config.get("problem_type") if classifier in tensors else None,
     )
+
+
+def _check_sizes(
+    folder: pathlib.Path, options: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Refuses sizes that no tensor has, before a network of a million blocks is built for them."""
+    largest = max([len(tensors), *(side for each in tensors.values() for side in each.shape)])
+    for key, value in options.items():
+        # The size of an image is no tensor's; that of the patches is.
+        given = value if isinstance(value, list | tuple) else [value]
+        for each in given if key != "image_size" else ():
+            # In Python True is an int.
+            if isinstance(each, int) and not isinstance(each, bool) and not 0 <= each <= largest:
+                raise ValueError(
+                    f"{folder}: config.json makes {key} {value}, and no tensor there is of that"
+                    f" size; the largest is {largest}"
+                )
 
 
 def _class_names(labels: Any, classes: int | None) -> tuple[str, ...] | None:

@@ -163,3 +163,19 @@ def test_pairs_are_tuples(tmp_path):
     source = read(path, inputs=("one", "two"), max_rejected=1)
     assert source.inputs == [("a", "b")]
     assert source.rejected[0].reason == "empty text in column 'one'"
+
+
+def test_labels_that_mean_none_leave_their_rows_unlabelled(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\na,-1\nb,0\nc,1\nd,?\n")
+    source = open_source(
+        str(tmp_path / "a.csv"),
+        "train",
+        dir=None,
+        inputs="text",
+        label="label",
+        max_rejected=0,
+        unlabelled=("-1", "?"),
+    )
+    assert source.class_names == ("0", "1")
+    found = dict(zip(source.inputs, source.labels.tolist(), strict=True))
+    assert found == {"a": -1, "b": 0, "c": 1, "d": -1}

@@ -12,12 +12,14 @@ from kd_jax.models.weights.formats.weight_format import WeightFormat
 
 FORMATS: dict[str, WeightFormat] = {
     "bert": hf_text.make("bert"),
+    "camembert": hf_text.make("roberta"),  # Another tokenizer is all that differs.
     "deit": hf_vision.make_transformer("deit"),
     "distilbert": hf_text.make("distilbert"),
     "electra": hf_text.make("electra"),
     "resnet": hf_vision.make_resnet(),
     "roberta": hf_text.make("roberta"),
     "vit": hf_vision.make_transformer("vit"),
+    "xlm-roberta": hf_text.make("roberta"),
 }
 """`model_type` of a config.json -> its layout."""
 
