@@ -33,7 +33,9 @@ def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
             lengths = rng.integers(1, shape.shape[1] + 1, rows)
             inputs[name] = np.arange(shape.shape[1])[None] < lengths[:, None]
         else:
-            inputs[name] = rng.integers(0, 2, shape.shape)
+            # No more types than the model has; of one type, or none, all tokens are of the first.
+            types = student.description["architecture"].get("type_vocabulary", 2)
+            inputs[name] = rng.integers(0, min(max(types, 1), 2), shape.shape)
         inputs[name] = inputs[name].astype(shape.dtype)
     return inputs
 
