@@ -1,9 +1,12 @@
 """What losses and analyses check of arrays, and how precisely they compute."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kd_jax.core.types import Array, Scalar
 
@@ -49,8 +52,16 @@ def require_positive(value: Scalar, what: str) -> None:
     Raises:
       ValueError: naming `what` and the value.
     """
-    if isinstance(value, (int, float)) and not value > 0:
+    _require_number(value, what)
+    if isinstance(value, (int, float)) and not 0 < value < math.inf:
         raise ValueError(f"{what} must be positive, got {value}")
+
+
+def _require_number(value: Any, what: str) -> None:
+    """Refuses what is neither a number nor an array of one; True would pass as 1."""
+    scalar = isinstance(value, (int, float, np.generic, np.ndarray, jax.Array))
+    if not scalar or isinstance(value, (bool, np.bool_)) or jnp.ndim(value):
+        raise ValueError(f"{what} must be a number, got {value!r}")
 
 
 def require_within(value: Scalar, low: Scalar, high: Scalar, what: str) -> None:
@@ -59,6 +70,7 @@ def require_within(value: Scalar, low: Scalar, high: Scalar, what: str) -> None:
     Raises:
       ValueError: naming `what`, the range and the value.
     """
+    _require_number(value, what)
     if isinstance(value, (int, float)) and not low <= value <= high:
         raise ValueError(f"{what} must lie between {low} and {high}, got {value}")
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Shaped
 
 from kd_jax.core.checks import (
     at_least_float32,
+    einsum,
     masked_mean,
     masked_sum,
     prepare,
@@ -61,7 +62,7 @@ def self_relations(
     # In bfloat16 close dot products would round to the same number.
     (wide,) = at_least_float32(vectors)
     split = jnp.swapaxes(wide, 1, 2).reshape(batch, length, heads, count * size // heads)
-    return jnp.einsum("bqhd,bkhd->bhqk", split, split) * split.shape[-1] ** -0.5
+    return einsum("bqhd,bkhd->bhqk", split, split) * split.shape[-1] ** -0.5
 
 
 def relation_kl(

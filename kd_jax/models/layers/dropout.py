@@ -29,6 +29,8 @@ class Dropout(nn.Module):
         if self.deterministic or not self.rate:
             return x
         kept = STEPS - round(self.rate * STEPS)
+        if not 0 < kept <= STEPS:
+            raise ValueError(f"a dropout rate must be from 0 to {1 - 1 / STEPS}, got {self.rate}")
         mask = random_halves(self.make_rng("dropout"), x.shape) < kept
         # Scaled by the rate that is really applied, so that the expectation is exact.
         return jnp.where(mask, x * jnp.asarray(STEPS / kept, x.dtype), 0)
