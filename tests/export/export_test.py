@@ -198,7 +198,10 @@ def test_without_a_choice_all_formats_that_can_hold_it_are_written(tmp_path, cap
         "onnx: left out: jax2onnx is not installed; install it with: uv sync --extra onnx"
         in caplog.text
     )
-    assert "kd_jax: written; logits as the live model's to 0" in caplog.text
+    assert (
+        "kd_jax: written, and read back by kd_jax itself: logits as the live model's to 0"
+        in caplog.text
+    )
     assert not (folder / "huggingface").exists()
 
 
