@@ -64,6 +64,17 @@ flags.DEFINE_string(
     "input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images."
 )
 flags.DEFINE_string("output", "-", "File for predictions, JSON lines; '-' for stdout.")
+flags.DEFINE_list(
+    "keep",
+    [],
+    "To predict a table: columns to copy into each answer; NAME:COLUMN gives one another name.",
+)
+flags.DEFINE_list(
+    "columns",
+    [],
+    "To predict a table whose columns have other names than in training: TEXT:BODY reads the"
+    " model's TEXT from BODY.",
+)
 flags.DEFINE_enum(
     "by",
     "members",
@@ -253,7 +264,9 @@ def _after_training(workdir: Path) -> int:
     if FLAGS.stage == "export":
         return export_stage(workdir, FLAGS.model, FLAGS.formats)
     if FLAGS.stage == "predict":
-        return predict_stage(workdir, FLAGS.model, FLAGS.input, FLAGS.output)
+        return predict_stage(
+            workdir, FLAGS.model, FLAGS.input, FLAGS.output, FLAGS.columns, FLAGS.keep
+        )
     by = FLAGS.players or FLAGS.by
     settings = (FLAGS.examples, FLAGS.blocks, FLAGS.permutations)
     return _until_stopped(lambda: explain_stage(workdir, FLAGS.model, by, *settings))
@@ -267,18 +280,38 @@ def export_stage(workdir: Path, model: str | None, formats: Sequence[str]) -> in
     return 0
 
 
-def predict_stage(workdir: Path, model: str | None, source: str | None, output: str) -> int:
+def predict_stage(
+    workdir: Path,
+    model: str | None,
+    source: str | None,
+    output: str,
+    columns: Sequence[str] = (),
+    keep: Sequence[str] = (),
+) -> int:
     """Predicts a file or folder to a file, or to stdout for "-"; returns the exit status."""
     from kd_jax.export.predict import predict, predict_to_file
 
     if source is None:
         raise ValueError("--stage=predict needs --input, a file or a folder of images")
+    names = {"columns": _pairs("columns", columns), "keep": _pairs("keep", keep)}
     if output == "-":
-        counts = predict(workdir, Path(source), sys.stdout, model)
+        counts = predict(workdir, Path(source), sys.stdout, model, **names)
     else:
-        counts = predict_to_file(workdir, Path(source), Path(output), model)
+        counts = predict_to_file(workdir, Path(source), Path(output), model, **names)
     print(f"{counts['predicted']} predicted, {counts['unreadable']} unreadable", file=sys.stderr)
     return 0
+
+
+def _pairs(flag: str, items: Sequence[str]) -> dict[str, str]:
+    """Reads NAME:COLUMN, or NAME for NAME:NAME."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, colon, column = item.partition(":")
+        if not name or (colon and not column) or name in found:
+            problem = "twice the same name" if name in found else "a name that is empty"
+            raise ValueError(f"--{flag}={','.join(items)} has {problem}; write NAME or NAME:COLUMN")
+        found[name] = column or name
+    return found
 
 
 def explain_stage(

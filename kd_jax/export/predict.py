@@ -21,6 +21,9 @@ from kd_jax.export.kd_jax_format import DESCRIPTION
 from kd_jax.export.student import apply
 from kd_jax.models.weights import files, load
 
+ANSWER = ("row", "record", "file", "label", "probabilities", "error")
+"""Keys of an answer, whose names no column that is kept can have."""
+
 BATCH_SIZE = 64
 """Rows that are predicted at a time; what is in memory at once."""
 
@@ -103,14 +106,17 @@ class Predictor:
             good = [row.value for row in chunk if row.error is None]
             found = iter(self.probabilities(good) if good else ())
             for row in chunk:
-                yield row.place | (
-                    {"error": row.error} if row.error is not None else self._answer(next(found))
-                )
+                bad = row.error is not None
+                answer = {"error": row.error} if bad else self._answer(next(found))
+                yield row.place | row.kept | answer
 
     def _answer(self, probabilities: np.ndarray) -> dict[str, Any]:
         names = self.description["class_names"]
         # Rounded for readers; the label comes from the exact values.
         shown = {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}
+        # A value so large that the network overflows: JSON has no word for what comes out.
+        if not np.isfinite(probabilities).all():
+            return {"error": "the model's probabilities are not finite"}
         return {"label": names[int(np.argmax(probabilities))], "probabilities": shown}
 
 
@@ -136,7 +142,13 @@ def find_export(workdir: Path, name: str | None = None) -> Path:
 
 
 def predict(
-    workdir: Path, path: Path, output: TextIO, name: str | None = None
+    workdir: Path,
+    path: Path,
+    output: TextIO,
+    name: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    keep: Mapping[str, str] | None = None,
 ) -> Mapping[str, int]:
     """Predicts everything in a file or folder.
 
@@ -145,29 +157,49 @@ def predict(
       path: what to read, see `kd_jax.data.readers.unlabelled`.
       output: gets one line of JSON for each row.
       name: of the exported model where there are several.
+      columns: the model's column -> what the table calls it, where that differs.
+      keep: name in the answer -> column of the table that is copied there, of unreadable rows too.
 
     Returns:
       How many rows were "predicted" and how many "unreadable".
 
     Raises:
-      ValueError: if there is no export, or the input is of a kind that it doesn't read.
+      ValueError: if there is no export, the input is of a kind that it doesn't read or lacks a
+        column, or a name is one of `ANSWER`.
     """
+    if taken := sorted(set(keep or ()) & set(ANSWER)):
+        raise ValueError(
+            f"--keep: an answer has a {taken[0]!r} of its own; give the column another name:"
+            f" --keep=NAME:{taken[0]}"
+        )
     predictor = Predictor(find_export(workdir, name))
+    named = _rename(predictor, columns or {})
     counts = {"predicted": 0, "unreadable": 0}
     channels = (
         predictor.description["inputs"]["images"][-1] if predictor.modality == "image" else None
     )
-    rows = unlabelled.read(path, predictor.modality, predictor.columns, channels)
+    rows = unlabelled.read(path, predictor.modality, named, channels, keep)
     # One line at a time, so that whoever reads the stream can begin at once.
     for answer in predictor.answers(unlabelled.show_progress(rows)):
         counts["unreadable" if "error" in answer else "predicted"] += 1
-        output.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        output.write(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n")
     output.flush()
     return counts
 
 
+def _rename(predictor: Predictor, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns what a table calls the columns that the model reads."""
+    read = predictor.columns if predictor.modality == "text" else ()
+    if unknown := sorted(set(columns) - set(read)):
+        raise ValueError(
+            f"--columns: the model reads no column {unknown[0]!r}; it reads"
+            f" {', '.join(read) or 'images'}"
+        )
+    return tuple(columns.get(column, column) for column in read)
+
+
 def predict_to_file(
-    workdir: Path, path: Path, output: Path, name: str | None = None
+    workdir: Path, path: Path, output: Path, name: str | None = None, **options: Any
 ) -> Mapping[str, int]:
     """Predicts everything in a file or folder, and writes a file of it whole or not at all.
 
@@ -177,6 +209,7 @@ def predict_to_file(
       output: the file; what is there stays until all rows are predicted. A pipe or a device is
         written to as rows come.
       name: of the exported model where there are several.
+      **options: `columns` and `keep` of `predict`.
 
     Returns:
       The counts of `predict`.
@@ -196,13 +229,13 @@ def predict_to_file(
         raise ValueError(f"--output {output} lies in the input folder {path}; write it elsewhere")
     if output.exists() and not output.is_file():
         with output.open("w", encoding="utf-8") as stream:
-            return predict(workdir, path, stream, name)
+            return predict(workdir, path, stream, name, **options)
     # Through a link to where it points, so that the link stays one.
     target = output.resolve()
     temporary = target.with_name(target.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
-            counts = predict(workdir, path, stream, name)
+            counts = predict(workdir, path, stream, name, **options)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

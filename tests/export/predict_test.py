@@ -72,8 +72,8 @@ def test_bad_rows_are_answered_in_their_place(exported, tmp_path):
     (tmp_path / "in.txt").write_bytes(b"\n".join(lines))
     answers, counts = run(workdir, tmp_path / "in.txt")
     assert counts == {"predicted": 73, "unreadable": 2}
-    assert answers[70] == {"row": 71, "error": "empty text"}
-    assert answers[71] == {"row": 72, "error": "not valid UTF-8"}
+    assert answers[70] == {"row": 71, "record": 71, "error": "empty text"}
+    assert answers[71] == {"row": 72, "record": 72, "error": "not valid UTF-8"}
     assert answers[72]["row"] == 73
     assert answers[72]["probabilities"] != answers[69]["probabilities"]
 
@@ -181,3 +181,40 @@ def test_an_output_that_is_the_input_or_no_file_is_refused(exported, tmp_path):
     for output in (tmp_path, tmp_path / "no" / "out.jsonl"):
         with pytest.raises(ValueError, match="--output"):
             predict.predict_to_file(workdir, path, output)
+
+
+def test_answers_carry_the_columns_that_are_kept_and_read_those_that_are_named(exported, tmp_path):
+    workdir, *_ = exported(BAG)
+    path = tmp_path / "in.csv"
+    path.write_text("id,body,label\n7,a fine film,good\n8,,bad\n9,dull,bad\n")
+    names = {"columns": {"text": "body"}, "keep": {"id": "id", "wanted": "label"}}
+    answers, counts = run(workdir, path, **names)
+    assert counts == {"predicted": 2, "unreadable": 1}
+    facts = [(answer["record"], answer["id"], answer["wanted"]) for answer in answers]
+    assert facts == [(1, "7", "good"), (2, "8", "bad"), (3, "9", "bad")]
+    assert [list(answer)[-1] for answer in answers] == ["probabilities", "error", "probabilities"]
+    with pytest.raises(ValueError, match="--columns: the model reads no column 'txt'; it reads te"):
+        run(workdir, path, columns={"txt": "body"})
+    with pytest.raises(ValueError, match="--keep: an answer has a 'label' of its own"):
+        run(workdir, path, keep={"label": "label"})
+
+
+def test_a_pair_reads_each_column_by_its_name(exported, tmp_path):
+    workdir, student, tokenizer = exported(ENCODER, pairs=True)
+    (tmp_path / "in.tsv").write_text("b\ta\na story\ta fine film\n")
+    (answer,), _ = run(workdir, tmp_path / "in.tsv", columns={"text": "a", "other": "b"})
+    want = live(student, tokenizer, ("a fine film", "a story"))
+    np.testing.assert_allclose(list(answer["probabilities"].values()), want, atol=2e-6)
+
+
+def test_probabilities_that_are_not_finite_are_an_error_of_their_row(
+    exported, tmp_path, monkeypatch
+):
+    workdir, *_ = exported(BAG)
+    (tmp_path / "in.txt").write_text("fine\n")
+    monkeypatch.setattr(
+        predict.Predictor, "probabilities", lambda *_: np.full((1, 3), np.nan, np.float32)
+    )
+    (answer,), counts = run(workdir, tmp_path / "in.txt")
+    assert answer["error"] == "the model's probabilities are not finite"
+    assert counts == {"predicted": 0, "unreadable": 1}

@@ -3,10 +3,12 @@
 A row that can't be read keeps its place and says why.
 """
 
+import itertools
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,26 @@ class Row:
     """One input to predict for, or the reason why it can't be read.
 
     Attributes:
-      place: where it is, `{"row": line from 1}` or `{"file": name}`.
+      place: where it is, `{"row": line from 1, "record": number from 1}` or `{"file": name}`.
       value: a text, a pair of texts, or an image uint8 `[H, W, C]`; None where it can't be read.
       error: why it can't be read, or None.
+      kept: the columns that were asked for, by the names that they get; None where a row has no
+        such column.
     """
 
     place: dict[str, Any]
     value: Any
     error: str | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
-def read(path: Path, modality: str, columns: Sequence[str], channels: int | None) -> Iterator[Row]:
+def read(
+    path: Path,
+    modality: str,
+    columns: Sequence[str],
+    channels: int | None,
+    keep: Mapping[str, str] | None = None,
+) -> Iterator[Row]:
     """Returns the rows of a file or folder, read one at a time.
 
     Args:
@@ -41,12 +52,17 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
       modality: "text" or "image".
       columns: of a table, that hold the text: one, or two for pairs.
       channels: of images, 1 or 3.
+      keep: name in `Row.kept` -> column of a table.
 
     Raises:
       ValueError: if there is nothing there, or it is of another kind, or lacks a column.
     """
     if not path.exists():
         raise ValueError(f"there is no file or folder {str(path)!r} to predict")
+    if keep and not (modality == "text" and path.suffix.lower() in tables.SUFFIXES):
+        raise ValueError(
+            f"only a table has columns to keep ({', '.join(keep)}); {str(path)!r} is none"
+        )
     if modality == "image":
         return _read_images(path, channels)
     suffix = path.suffix.lower()
@@ -58,7 +74,7 @@ def read(path: Path, modality: str, columns: Sequence[str], channels: int | None
             )
         return _read_lines(path)
     if path.is_file() and suffix in tables.SUFFIXES:
-        return _read_table(path, columns)
+        return _read_table(path, columns, keep or {})
     raise ValueError(
         f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is"
         f" none"
@@ -69,46 +85,74 @@ def _read_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         # Decoded line by line, so that one bad byte costs one line and not the whole file.
         for number, line in enumerate(table_rows.bounded_lines(file), 1):
+            place = {"row": number, "record": number}
             if line is None:
-                yield Row({"row": number}, None, table_rows.TOO_LONG)
+                yield Row(place, None, table_rows.TOO_LONG)
                 continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
-                yield Row({"row": number}, None, "not valid UTF-8")
+                yield Row(place, None, "not valid UTF-8")
                 continue
-            yield Row({"row": number}, text or None, None if text else "empty text")
+            yield Row(place, text or None, None if text else "empty text")
 
 
-def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _read_table(path: Path, columns: Sequence[str], keep: Mapping[str, str]) -> Iterator[Row]:
     bad: list[Rejected] = []
+    numbers = itertools.count(1)
+    # A JSONL file has no header, so what none of its objects has is known only at its end.
+    missing = set(keep.values())
+
+    def take() -> Iterator[Row]:
+        """Yields what was rejected since the last call; of such rows no column can be told."""
+        for rejected in bad:
+            place = {"row": rejected.row, "record": next(numbers)}
+            yield Row(place, None, rejected.reason, dict.fromkeys(keep))
+        bad.clear()
+
     with path.open("rb") as file:
         if path.suffix.lower() == ".jsonl":
             found = table_rows.read_json_rows(file, bad)
         else:
             found = table_rows.read_rows(file, bad, path.suffix.lower(), path)
         header = next(found)
-        if missing := [column for column in columns if header and column not in header]:
-            raise ValueError(
-                f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(sorted(header))}"
-            )
+        for column in (*columns, *keep.values()):
+            if header and column not in header:
+                raise ValueError(
+                    f"{str(path)!r} has no column {column!r}; it has {', '.join(sorted(header))}"
+                )
         for number, record in found:
             # Bad rows come in their place among the good ones, so that the output has the input's
             # order.
-            yield from _take(bad)
+            yield from take()
+            missing -= record.keys()
+            place, kept = {"row": number, "record": next(numbers)}, dict.fromkeys(keep)
             try:
+                kept = {name: _as_json(record.get(column)) for name, column in keep.items()}
                 text = tuple(tables.clean_text(record, column) for column in columns)
+            except RecursionError:
+                yield Row(place, None, "a column to keep is nested too deeply", kept)
             except ValueError as error:
-                yield Row({"row": number}, None, str(error))
+                yield Row(place, None, str(error), kept)
             else:
-                yield Row({"row": number}, text if len(columns) == 2 else text[0])
-        yield from _take(bad)
+                yield Row(place, text if len(columns) == 2 else text[0], None, kept)
+        yield from take()
+    if missing:
+        raise ValueError(f"no row of {str(path)!r} has the column {sorted(missing)[0]!r} to keep")
 
 
-def _take(bad: list[Rejected]) -> Iterator[Row]:
-    """Yields what was rejected since the last call."""
-    yield from (Row({"row": rejected.row}, None, rejected.reason) for rejected in bad)
-    bad.clear()
+def _as_json(value: Any) -> Any:
+    """Returns a value of a table as JSON can hold it: bytes that are no UTF-8 are spelled out, a
+    number that isn't finite is None."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {_as_json(key): _as_json(item) for key, item in value.items()}
+    return value
 
 
 def _read_images(path: Path, channels: int | None) -> Iterator[Row]:

@@ -29,11 +29,11 @@ def test_a_text_file_is_one_text_a_line(tmp_path):
         ).replace(b"\xdcberaus", "Überaus".encode())
     )
     assert read(path) == [
-        ({"row": 1}, "a fine film", None),
-        ({"row": 2}, None, "empty text"),
-        ({"row": 3}, None, "empty text"),
-        ({"row": 4}, None, "not valid UTF-8"),
-        ({"row": 5}, "Überaus fade", None),
+        ({"row": 1, "record": 1}, "a fine film", None),
+        ({"row": 2, "record": 2}, None, "empty text"),
+        ({"row": 3, "record": 3}, None, "empty text"),
+        ({"row": 4, "record": 4}, None, "not valid UTF-8"),
+        ({"row": 5, "record": 5}, "Überaus fade", None),
     ]
 
 
@@ -42,6 +42,7 @@ def test_bad_rows_of_a_table_stand_in_their_place(tmp_path):
     path.write_bytes(b'id,text\n1,"a, b"\n2,c,d\n3,\n4,"stray\n5,fine\n6,\xff\n7,"two\nlines"\n')
     rows = read(path)
     assert [row[0]["row"] for row in rows] == [2, 3, 4, 5, 6, 7, 8]
+    assert [row[0]["record"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert [row[1] for row in rows] == ["a, b", None, None, None, "fine", None, "two\nlines"]
     reasons = [row[2] for row in rows]
     assert reasons[1] == "3 columns instead of 2"
@@ -60,8 +61,49 @@ def test_json_lines_and_tsv_are_read_alike(tmp_path):
     ]
     (tmp_path / "a.tsv").write_text('text\tother\nsaid "so"\tb\n')
     assert read(tmp_path / "a.tsv", columns=("text", "other")) == [
-        ({"row": 2}, ('said "so"', "b"), None)
+        ({"row": 2, "record": 1}, ('said "so"', "b"), None)
     ]
+
+
+def kept(path, keep):
+    rows = unlabelled.read(path, "text", ("text",), None, keep)
+    return [(row.place["record"], row.kept, row.error is None) for row in rows]
+
+
+def test_columns_are_kept_beside_good_and_bad_rows(tmp_path):
+    path = tmp_path / "films.csv"
+    path.write_bytes(b'id,text\n7,fine\n8,\n9,"two\nlines"\n10,a,b\n\xff,dull\n')
+    assert kept(path, {"id": "id", "review": "text"}) == [
+        (1, {"id": "7", "review": "fine"}, True),
+        (2, {"id": "8", "review": ""}, False),
+        (3, {"id": "9", "review": "two\nlines"}, True),
+        (4, {"id": None, "review": None}, False),
+        (5, {"id": "\\udcff", "review": "dull"}, True),
+    ]
+    deep = '{"a":' * 500 + "1" + "}" * 500
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "fine", "id": 7}\n{"text": "dull", "id": {"a": [NaN, "\\udcff"]}}\n'
+        '{"text": "one"}\n{"text": "x", "id": ' + deep + "}\n"
+    )
+    rows = kept(tmp_path / "a.jsonl", {"id": "id"})
+    assert rows[:3] == [
+        (1, {"id": 7}, True),
+        (2, {"id": {"a": [None, "\\udcff"]}}, True),
+        (3, {"id": None}, True),
+    ]
+    for _, value, _ in rows:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+
+def test_a_column_to_keep_must_be_there(tmp_path):
+    for name, content in {
+        "a.csv": "text\nfine\n",
+        "a.jsonl": '{"text": "fine"}\n',
+        "a.txt": "fine\n",
+    }.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=r"no.* column.* 'id'|columns to keep \(id\)"):
+            kept(tmp_path / name, {"id": "id"})
 
 
 def test_a_table_is_read_as_a_stream(tmp_path, monkeypatch):
