@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.export import hugging_face, kd_jax_format, onnx, stablehlo
+from kd_jax.export import hugging_face, kd_jax_format, model_card, onnx, stablehlo
 from kd_jax.export.student import Student, Unsupported, open_student
 from kd_jax.export.verify import BATCH_SIZES, TOLERANCE, largest_difference
 
@@ -55,6 +55,7 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
         folder, ignore_errors=True
     )  # What an earlier export left could be of another student.
     folder.mkdir(parents=True)
+    written: list[str] = []
     for format_name, write in FORMATS.items():
         if formats and format_name not in formats and format_name != "kd_jax":
             continue
@@ -72,20 +73,27 @@ def export(workdir: Path, name: str | None = None, formats: Sequence[str] = ()) 
         except ValueError:
             shutil.rmtree(folder)  # So that nobody deploys it.
             raise
+        written.append(format_name)
+    card = model_card.make(student, written)
+    (folder / model_card.FILE).write_text(card, encoding="utf-8")
     return folder
 
 
 def _verify(student: Student, format_name: str, run: Any) -> None:
-    worst = max(largest_difference(student, run, size) for size in BATCH_SIZES)
+    full, *shorter = student.lengths
+    cases = [(size, full) for size in BATCH_SIZES] + [(BATCH_SIZES[1], size) for size in shorter]
+    worst = max(largest_difference(student, run, *case) for case in cases)
     # Written with `not`, so that NaN counts as a difference.
     if not worst <= TOLERANCE:
         raise ValueError(
             f"{format_name}: what was written differs from the live model by {worst:.2g}, more than"
             f" {TOLERANCE:.0e}"
         )
-    sizes = ", ".join(map(str, BATCH_SIZES))
+    sizes = "batches of " + ", ".join(map(str, BATCH_SIZES))
+    if shorter:
+        sizes += "; texts of " + ", ".join(map(str, student.lengths)) + " tokens"
     log.info(
-        "%s: written, and read back by %s: logits as the live model's to %.1g (batches of %s)",
+        "%s: written, and read back by %s: logits as the live model's to %.1g (%s)",
         format_name,
         reader_of(format_name),
         worst,

@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from kd_jax.data.views.text import padding_id
-from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.export import model_card
 from kd_jax.export.student import Student, Unsupported, apply
 from kd_jax.models import registry
@@ -52,7 +51,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         raise Unsupported(str(error)) from None
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
-    tokenizer = None if student.tokenizer is None else read_tokenizer(student.tokenizer)
+    tokenizer = None if student.tokenizer is None else student.ready_tokenizer()
     _write_config(student, target, kind, found.architecture, config, tokenizer)
     # Always float32, which transformers' classes load by default.
     tensors = {
@@ -73,9 +72,8 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         _write_tokenizer(student, target, tokenizer, types=types and options["type_vocabulary"] > 1)
     else:
         _write_processor(student, target)
-    (target / "README.md").write_text(
-        model_card.make(student, transformers_class=_auto_class(kind)), encoding="utf-8"
-    )
+    card = model_card.make_for_transformers(student, _auto_class(kind))
+    (target / model_card.FILE).write_text(card, encoding="utf-8")
     return _reader(target, found.architecture)
 
 

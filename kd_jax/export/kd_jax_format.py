@@ -1,4 +1,4 @@
-"""Our own format: safetensors, a JSON of the architecture, the tokenizer, and the model card."""
+"""Our own format: safetensors, a JSON of the architecture, and the tokenizer."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +9,6 @@ import numpy as np
 from kd_jax.core import seal
 from kd_jax.core.json_files import write_json
 from kd_jax.core.pytree import fingerprint
-from kd_jax.export import model_card
 from kd_jax.export.student import Student, apply
 from kd_jax.models import registry
 from kd_jax.models.weights import load
@@ -19,15 +18,14 @@ DESCRIPTION = "architecture.json"
 
 
 def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Writes model.safetensors, architecture.json, tokenizer.json and README.md; returns what reads
-    them back."""
+    """Writes model.safetensors, architecture.json and tokenizer.json; returns what reads them
+    back."""
     (folder / DESCRIPTION).unlink(missing_ok=True)  # Its presence says that all of it is whole.
     write_variables(folder / "model.safetensors", student.variables)
     tokenizer = None
     if student.tokenizer is not None:
-        tokenizer = student.tokenizer.read_text(encoding="utf-8")
+        tokenizer = student.ready_tokenizer().to_str(pretty=True)
         (folder / seal.TOKENIZER).write_text(tokenizer, encoding="utf-8")
-    (folder / "README.md").write_text(model_card.make(student), encoding="utf-8")
     # All that a prediction needs to know, so that the folder works without its run.
     kept = {
         key: student.description[key]

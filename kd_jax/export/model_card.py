@@ -1,27 +1,42 @@
 """The model card: what a student is, how good, against what, and how to load it; all of it from
 results.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kd_jax.core.pytree import count_parameters
+from kd_jax.data.views.text import padding_id
 from kd_jax.export.student import Student
 from kd_jax.models import registry
 
+FILE = "README.md"
 
-def make(student: Student, *, transformers_class: str | None = None) -> str:
-    """Makes the card in Markdown.
+
+def make(student: Student, formats: Sequence[str]) -> str:
+    """Makes the card of an export in Markdown.
 
     Args:
       student: the model.
-      transformers_class: what opens the folder that the card is for; None:
-        `kd_jax.models.weights.load.load`.
+      formats: those that were written.
     """
+    usage = _usage_of_ours()
+    if "huggingface" in formats:
+        usage += ["For transformers see `huggingface/README.md`.", ""]
+    if "onnx" in formats:
+        usage += _usage_of_onnx(student)
+    return _make(student, "kd_jax", usage)
+
+
+def make_for_transformers(student: Student, transformers_class: str) -> str:
+    """Makes the card of the folder that transformers opens, with `transformers_class`."""
+    return _make(student, "transformers", _usage_of_transformers(student, transformers_class))
+
+
+def _make(student: Student, library: str, usage: Sequence[str]) -> str:
     # The Hub reads these first lines as YAML, so they have to come before the title.
-    head = (
-        "---\nlibrary_name: " + ("transformers" if transformers_class else "kd_jax") + "\ntags:\n"
-    )
-    head += "- knowledge-distillation\n- jax\n---\n"
+    head = f"---\nlibrary_name: {library}\ntags:\n- knowledge-distillation\n- jax\n---\n"
     experiment = student.results.get("experiment", "an unfinished run")
     options = registry.describe(student.module)
     lines = [
@@ -32,7 +47,8 @@ def make(student: Student, *, transformers_class: str | None = None) -> str:
         f" for the classes " + ", ".join(f"`{name}`" for name in student.class_names) + ".",
         "",
         *_results(student),
-        *_usage(student, transformers_class),
+        *usage,
+        *_view(student),
         *_origin(student),
     ]
     return "\n".join(lines) + "\n"
@@ -61,18 +77,112 @@ def _row(name: str, entry: Mapping[str, Any], *, own: bool) -> str:
     )
 
 
-def _usage(student: Student, transformers_class: str | None) -> list[str]:
+def _usage_of_ours() -> list[str]:
+    code = [
+        "from kd_jax.models.weights import load",
+        "",
+        'module, variables = load.load(".")',
+    ]
+    return [
+        "Labels of new inputs, as JSON lines: `kd-jax --stage=predict --workdir=. --input=FILE`."
+        " In Python:",
+        "",
+        *_code(code),
+    ]
+
+
+def _usage_of_transformers(student: Student, transformers_class: str) -> list[str]:
+    code = [
+        f"from transformers import AutoTokenizer, {transformers_class}",
+        "",
+        f'model = {transformers_class}.from_pretrained(".")',
+    ]
+    if student.max_length is None:
+        return _code([code[0].replace("AutoTokenizer, ", ""), *code[1:]])
+    return _code(
+        [
+            *code,
+            'tokenizer = AutoTokenizer.from_pretrained(".")',
+            f"given = tokenizer({_example(student, transformers=True)}, truncation=True,"
+            ' padding=True, return_tensors="pt")',
+            "print([model.config.id2label[int(i)] for i in model(**given).logits.argmax(-1)])",
+        ]
+    )
+
+
+def _usage_of_onnx(student: Student) -> list[str]:
+    names, shapes = student.class_names, student.shapes(1)
+    code = ["import numpy as np", "import onnxruntime"]
+    if student.max_length is None:
+        height, width, channels = shapes["images"].shape[1:]
+        view = student.description["view"]
+        mean, std = (np.array(view[key], float).tolist() for key in ("mean", "std"))
+        code += [
+            "from PIL import Image",
+            "",
+            f'image = Image.open("picture.png").convert("{"L" if channels == 1 else "RGB"}")',
+            f"image = np.asarray(image.resize(({width}, {height}), Image.BILINEAR), np.float32)",
+            f"images = image.reshape(1, {height}, {width}, {channels}) / 255",
+            f"given = dict(images=((images - {mean}) / {std}).astype(np.float32))",
+        ]
+        note = "`model.onnx` takes batches of any size."
+    else:
+        code += [
+            "from tokenizers import Tokenizer",
+            "",
+            f'tokenizer = Tokenizer.from_file("tokenizer.json")  # cuts to {student.max_length}'
+            " tokens, pads to the longest",
+        ]
+        note = "`model.onnx` takes batches of any size and texts of any number of tokens up to"
+        note += f" {student.max_length}."
+        if len(student.lengths) == 1:
+            padding = padding_id(student.ready_tokenizer())
+            token = student.ready_tokenizer().id_to_token(padding)
+            code += [
+                f"tokenizer.enable_padding(length={student.max_length}, pad_id={padding},"
+                f" pad_token={token!r})"
+            ]
+            note = "`model.onnx` takes batches of any size, and texts that are padded to"
+            note += f" {student.max_length} tokens."
+        code += [
+            f"texts = tokenizer.encode_batch({_example(student)})",
+            "given = dict(",
+            *(f"    {name}={_ONNX_INPUTS[name]}," for name in shapes),
+            ")",
+        ]
+    code += [
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        '(logits,) = session.run(["logits"], given)',
+        f"print([{names}[i] for i in logits.argmax(-1)])",
+    ]
+    return [note, "", *_code(code)]
+
+
+_ONNX_INPUTS = {
+    "input_ids": "np.array([text.ids for text in texts], np.int32)",
+    "attention_mask": "np.array([text.attention_mask for text in texts], bool)",
+    "token_type_ids": "np.array([text.type_ids for text in texts], np.int32)",
+}
+
+
+def _example(student: Student, *, transformers: bool = False) -> str:
+    """Returns the code of two inputs: texts, or pairs where the student reads pairs."""
+    if isinstance(student.description["columns"], str):
+        return '["a text", "another, longer text"]'
+    # transformers takes the first and the second texts apart.
+    if transformers:
+        return '["a text", "a question"], ["its second part", "its answer"]'
+    return '[("a text", "its second part"), ("a question", "its answer")]'
+
+
+def _code(lines: Sequence[str]) -> list[str]:
+    return ["```python", *lines, "```", ""]
+
+
+def _view(student: Student) -> list[str]:
     # The tokenizer is a file beside the card, and its name in the run means nothing there.
     view = {key: value for key, value in student.description["view"].items() if key != "tokenizer"}
-    inputs = f"It reads what this view gives: `{view}`."
-    if transformers_class:
-        code = [
-            f"from transformers import {transformers_class}",
-            f'model = {transformers_class}.from_pretrained(".")',
-        ]
-    else:
-        code = ["from kd_jax.models import pretrained", 'module, variables = pretrained.load(".")']
-    return ["```python", *code, "```", "", inputs, ""]
+    return [f"It reads what this view gives: `{view}`.", ""]
 
 
 def _origin(student: Student) -> list[str]:

@@ -1,4 +1,5 @@
-"""ONNX, through jax2onnx, for batches of any size; read back by ONNX Runtime."""
+"""ONNX, through jax2onnx, for batches of any size and texts of any length; read back by ONNX
+Runtime."""
 
 import logging
 import warnings
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax import export
 
 from kd_jax.export.student import Student, Unsupported
 
@@ -16,8 +16,8 @@ INSTALL = "uv sync --extra onnx"
 
 
 def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Writes the model with inputs named as the module's arguments, `[B, ...]`, and output `logits`
-    `[B, K]`.
+    """Writes the model with inputs named as the module's arguments, `[B, ...]` or `[B, T]`, and
+    output `logits` `[B, K]`.
 
     Raises:
       Unsupported: if jax2onnx or ONNX Runtime is not installed, or the model has an operation that
@@ -29,8 +29,8 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         import onnxruntime
     except ImportError as error:
         raise Unsupported(f"{error.name} is not installed; install it with: {INSTALL}") from None
-    # A symbol instead of a number lets the file take batches of any size.
-    shapes = student.shapes(export.symbolic_shape("B")[0])
+    # Symbols instead of numbers let the file take batches of any size and texts of any length.
+    shapes, _ = student.open_shapes()
     logging.getLogger("onnx_ir").setLevel(
         logging.ERROR
     )  # It warns of every shape that isn't a number.

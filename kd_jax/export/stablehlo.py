@@ -25,8 +25,8 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         import flatbuffers  # noqa: F401
     except ImportError:
         raise Unsupported("flatbuffers is not installed") from None
-    # A symbol instead of a number lets the program take batches of any size.
-    shapes = student.shapes(export.symbolic_shape("B")[0])
+    # Symbols instead of numbers let the program take batches of any size and texts of any length.
+    shapes, _ = student.open_shapes()
     # Lowered for all platforms, so a file made on a CPU also runs on a GPU or TPU.
     program = export.export(jax.jit(student.logits), platforms=PLATFORMS)(*shapes.values())
     (folder / FILE).write_bytes(program.serialize())

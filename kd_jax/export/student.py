@@ -1,7 +1,9 @@
 """The finished model that is exported, apart from the run it came from."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
+from tokenizers import Tokenizer
 
 from kd_jax.core.json_files import read_facts, read_own
 from kd_jax.core.types import Array, Variables
+from kd_jax.data.views.text import padding_id
+from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.models import registry
 from kd_jax.models.calls import accepted, as_output, mode
 from kd_jax.models.layers import transformer
@@ -27,6 +33,7 @@ DTYPES = {
     "token_type_ids": np.int32,
 }
 
+log = logging.getLogger(__name__)
 
 REMEDY = "start the run again with its config, and it is written anew"
 
@@ -60,17 +67,65 @@ class Student:
         """Returns the names of the K classes."""
         return list(self.description["class_names"])
 
-    def shapes(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns its inputs' shapes by argument, for a batch of that size, a number or a
-        symbol.
+    def shapes(self, batch: Any, length: Any = None) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns its inputs' shapes by argument.
+
+        Args:
+          batch: the number of rows, or a symbol for it.
+          length: of texts, in tokens, or a symbol for it; None: the view's `max_length`.
         """
         found = self.description["inputs"]
         # In the fixed order of the arguments, since exported programs take inputs by position.
         return {
-            name: jax.ShapeDtypeStruct((batch, *found[name]), DTYPES[name])
+            name: jax.ShapeDtypeStruct(
+                (batch, *(found[name] if length is None or name == "images" else (length,))),
+                DTYPES[name],
+            )
             for name in ARGUMENTS
             if name in found
         }
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """Returns the most tokens that it was trained on; None for images."""
+        return self.description["inputs"].get("input_ids", [None])[0]
+
+    @cached_property
+    def lengths(self) -> tuple[int | None, ...]:
+        """Returns some numbers of tokens that it reads, the largest first; `(None,)` for images.
+
+        The largest alone where the module needs it as a number when it is traced.
+        """
+        if self.max_length is None:
+            return (None,)
+        if not self.open_shapes()[1]:
+            return (self.max_length,)
+        return tuple(dict.fromkeys((self.max_length, (self.max_length + 1) // 2, 1)))
+
+    def open_shapes(self) -> tuple[dict[str, jax.ShapeDtypeStruct], bool]:
+        """Returns shapes with symbols for all that is open, and whether the length of texts is."""
+        if self.max_length is not None:
+            limit = [f"T <= {self.max_length}"]
+            shapes = self.shapes(*export.symbolic_shape("B, T", constraints=limit))
+            # Only tracing tells; what a module raises there, is of any kind.
+            try:
+                jax.eval_shape(self.logits, *shapes.values())
+            except Exception as error:
+                log.debug("the length stays fixed: %s", error)
+            else:
+                return shapes, True
+        return self.shapes(export.symbolic_shape("B")[0]), False
+
+    def ready_tokenizer(self) -> Tokenizer:
+        """Returns its tokenizer, set to cut texts to `max_length` and to pad them to the longest
+        of a batch, so that whoever opens the file alone reads texts as in training."""
+        assert self.tokenizer is not None
+        assert self.max_length is not None
+        tokenizer = read_tokenizer(self.tokenizer)
+        padding = padding_id(tokenizer)
+        tokenizer.enable_truncation(self.max_length)
+        tokenizer.enable_padding(pad_id=padding, pad_token=tokenizer.id_to_token(padding))
+        return tokenizer
 
     def logits(self, *inputs: Array) -> jax.Array:
         """Computes `[B, K]` of inputs in the order of `shapes`."""

@@ -15,12 +15,12 @@ TOLERANCE = 1e-4
 1."""
 
 
-def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
+def sample(student: Student, rows: int, length: int | None = None) -> dict[str, np.ndarray]:
     """Inputs of the student's own shapes, the same every time: noise for images, texts of all
-    lengths."""
+    lengths, padded to `length` tokens, or to as many as in training."""
     # The number of rows is the seed: the same sample every time, another for each size.
     rng, inputs = np.random.default_rng(rows), {}
-    for name, shape in student.shapes(rows).items():
+    for name, shape in student.shapes(rows, length).items():
         if name == "images":
             inputs[name] = rng.normal(size=shape.shape).astype(shape.dtype)
         elif name == "input_ids":
@@ -41,14 +41,17 @@ def sample(student: Student, rows: int) -> dict[str, np.ndarray]:
 
 
 def largest_difference(
-    student: Student, run: Callable[[dict[str, np.ndarray]], np.ndarray], rows: int
+    student: Student,
+    run: Callable[[dict[str, np.ndarray]], np.ndarray],
+    rows: int,
+    length: int | None = None,
 ) -> float:
     """Measures the largest difference of `run`'s logits from the live student's on a sample.
 
     Absolute, or relative to the largest logit where that is above 1; inf for another shape.
     """
     # Other logits for the same input would be the exporter's fault, so both get the same sample.
-    inputs = sample(student, rows)
+    inputs = sample(student, rows, length)
     want = np.asarray(jax.jit(student.logits)(*inputs.values()))
     found = np.asarray(run(inputs))
     # A wrong shape counts as an infinite difference, so that it fails like a wrong number.

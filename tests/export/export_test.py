@@ -52,7 +52,13 @@ IN_TRANSFORMERS = (
 
 
 def differences(student, run):
-    return [verify.largest_difference(student, run, rows) for rows in (1, 3, 64)]
+    """Of batches of three sizes, and of texts of all lengths up to the longest."""
+    lengths = [None] if student.max_length is None else [None, 1, 2, 3, 5, 11]
+    return [
+        verify.largest_difference(student, run, rows, length)
+        for rows in (1, 3, 64)
+        for length in lengths
+    ]
 
 
 @pytest.fixture(params=sorted(STUDENTS))
@@ -76,7 +82,7 @@ def test_our_own_format_comes_back_to_the_bit(workdir):
     np.testing.assert_array_equal(module.apply(variables, **inputs).logits, want)
 
 
-def test_stablehlo_takes_batches_of_any_size(workdir):
+def test_stablehlo_takes_batches_of_any_size_and_texts_of_any_length(workdir):
     from jax import export as jax_export
 
     pytest.importorskip("flatbuffers")
@@ -87,7 +93,7 @@ def test_stablehlo_takes_batches_of_any_size(workdir):
     assert max(differences(student, lambda inputs: program.call(*inputs.values()))) < 1e-4
 
 
-def test_onnx_takes_batches_of_any_size(workdir):
+def test_onnx_takes_batches_of_any_size_and_texts_of_any_length(workdir):
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
     folder = export(workdir, formats=["onnx"])
@@ -175,7 +181,7 @@ def test_the_model_card_tells_the_results(tmp_path):
         "On `elsewhere`: 75.00 %",
         "`bad`, `fair`, `good`",
         "commit c0ffee",
-        "pretrained.load",
+        'load.load(".")',
     ):
         assert fact in card
     assert (
@@ -323,3 +329,77 @@ def test_the_reader_that_verified_an_export_is_named(tmp_path, caplog):
         export(make_run(tmp_path / "run", BAG), formats=["kd_jax", "stablehlo"])
     assert "kd_jax: written, and read back by kd_jax itself: logits as" in caplog.text
     assert "stablehlo: written, and read back by jax.export: logits as" in caplog.text
+
+
+def code_of(card, containing):
+    """Returns the block of Python in a card that holds some words."""
+    blocks = [part.split("```")[0] for part in card.read_text().split("```python\n")[1:]]
+    (found,) = [block for block in blocks if containing in block]
+    return found
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_code_of_the_model_cards_runs(pairs, tmp_path, monkeypatch, capsys):
+    for package in ("jax2onnx", "onnxruntime", "torch", "transformers"):
+        pytest.importorskip(package)
+    folder = export(make_run(tmp_path / "run", ENCODER, pairs=pairs))
+    predictor = Predictor(folder)
+    texts = ["a text", "another, longer text"]
+    if pairs:
+        texts = [("a text", "its second part"), ("a question", "its answer")]
+    names = predictor.description["class_names"]
+    want = [names[i] for i in np.argmax(predictor.probabilities(texts), axis=-1)]
+    for card, words in [("README.md", "onnxruntime"), ("huggingface/README.md", "AutoTokenizer")]:
+        monkeypatch.chdir((folder / card).parent)
+        exec(code_of(folder / card, words), {})
+        assert capsys.readouterr().out == f"{want}\n"
+    monkeypatch.chdir(folder)
+    given = {}
+    exec(code_of(folder / "README.md", "variables"), given)
+    assert type(given["module"]).__name__ == "Encoder"
+
+
+@pytest.mark.parametrize("size", [None, [8, 8]])
+def test_the_code_for_pictures_runs(size, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    pytest.importorskip("jax2onnx")
+    view = {"size": size, "mean": [0.2, 0.4, 0.6], "std": [0.5, 0.25, 0.2], "channels": 3}
+    folder = export(make_run(tmp_path / "run", CNN, view=view), formats=["onnx"])
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    monkeypatch.chdir(folder)
+    Image.fromarray(image).save("picture.png")
+    exec(code_of(folder / "README.md", "onnxruntime"), given := {})
+    predictor = Predictor(folder)
+    np.testing.assert_allclose(given["logits"], predictor.logits([image]), atol=1e-5)
+
+
+def test_an_exported_tokenizer_cuts_and_pads_by_itself(tmp_path):
+    from tokenizers import Tokenizer
+
+    folder = export(make_run(tmp_path / "run", ENCODER), formats=["huggingface"])
+    for file in (folder / "tokenizer.json", folder / "huggingface" / "tokenizer.json"):
+        short, long = Tokenizer.from_file(str(file)).encode_batch(["a film", "a fine film " * 40])
+        assert len(short.ids) == len(long.ids) == 16
+        assert short.attention_mask == [1] * 4 + [0] * 12
+        assert long.tokens[-1] == "[SEP]"
+
+
+def test_a_model_that_needs_its_length_as_a_number_is_exported_for_one(tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("jax2onnx")
+    from kd_jax.models.text.bag_of_embeddings import BagOfEmbeddings
+
+    call = BagOfEmbeddings.__call__
+
+    def counts(self, input_ids, attention_mask, token_type_ids=None, *, train=False):
+        assert int(input_ids.shape[1]) > 0  # Of a symbol there is no number.
+        return call(self, input_ids, attention_mask, token_type_ids, train=train)
+
+    monkeypatch.setattr(BagOfEmbeddings, "__call__", counts)
+    workdir = make_run(tmp_path / "run", BAG)
+    assert open_student(workdir).lengths == (16,)
+    folder = export(workdir, formats=["onnx", "stablehlo"])
+    session = runtime.InferenceSession(str(folder / "model.onnx"))
+    assert session.get_inputs()[0].shape[1] == 16
+    assert "tokenizer.enable_padding(length=16" in (folder / "README.md").read_text()

@@ -230,7 +230,8 @@ def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
     `[B, T]` where padding doesn't count.
     """
     if not first:
-        return jnp.arange(input_ids.shape[1])[None]
+        # Counted, and not made by `arange`, so that an exported model may leave T open.
+        return jnp.cumsum(jnp.ones_like(input_ids[:1]), axis=1) - 1
     # RoBERTa counts positions from its padding token on, and padding has none.
     counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
     return jnp.cumsum(counts, axis=1) * counts + first - 1
