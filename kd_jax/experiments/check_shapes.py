@@ -1,5 +1,6 @@
 """Checks a whole experiment against shapes, before anything is trained."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.build import build_shapes, make_group
 from kd_jax.experiments.restore import read_restored
+from kd_jax.models import registry
+from kd_jax.models.weights import formats
 from kd_jax.teachers.build_ensemble import equal_ensemble
 from kd_jax.teachers.cache import CachedTeacher
 from kd_jax.teachers.conditioned_student import build_condition
 from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
+
+log = logging.getLogger("kd_jax")
 
 
 def check_shapes(plan: Plan, context: RunContext) -> None:
@@ -36,6 +41,15 @@ def check_shapes(plan: Plan, context: RunContext) -> None:
             models[group[0].name] = _ensemble(group[0], models, context)
         else:
             models |= _group(group, models, context)
+    _tell_what_cannot_hold(models[plan.config["compare"]["student"]])
+
+
+def _tell_what_cannot_hold(student: TrainedModel) -> None:
+    """Says now, and not after the training, that transformers won't open the student."""
+    try:
+        formats.counterpart(registry.describe(student.network.module))
+    except ValueError as error:
+        log.info("%s: no export for transformers: %s", student.plan.name, error)
 
 
 def _group(

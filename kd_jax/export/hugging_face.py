@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from kd_jax.data.views.text import padding_id
-from kd_jax.export import model_card
+from kd_jax.export import model_card, sentence_encoder
 from kd_jax.export.student import Student, Unsupported, apply
 from kd_jax.models import registry
 from kd_jax.models.weights import formats, load
@@ -43,21 +43,23 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     options = registry.describe(student.module)
     # An architecture that transformers doesn't have is no error: other formats can hold it.
     try:
-        kind = formats.model_type_of(options)
-        found = formats.FORMATS[kind]
-        assert found.config is not None
-        config = found.config(options)
+        found = formats.counterpart(options)
     except ValueError as error:
         raise Unsupported(str(error)) from None
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     tokenizer = None if student.tokenizer is None else student.ready_tokenizer()
-    _write_config(student, target, kind, found.architecture, config, tokenizer)
+    architecture = found.layout.bare if found.pooling else found.layout.architecture
+    _write_config(student, target, found, architecture, tokenizer)
     # Always float32, which transformers' classes load by default.
     tensors = {
         name: tensor.astype(np.float32)
-        for name, tensor in weight_format.write(found, student.variables).items()
+        for name, tensor in weight_format.write(found.layout, student.variables).items()
     }
+    if found.pooling:
+        assert student.max_length is not None
+        tensors, head = sentence_encoder.split(found.layout, tensors)
+        sentence_encoder.write(target, head, found.pooling, student.max_length)
     # PyTorch counts each BatchNorm's batches, and misses the counter where there is none.
     tensors |= {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
@@ -72,9 +74,10 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         _write_tokenizer(student, target, tokenizer, types=types and options["type_vocabulary"] > 1)
     else:
         _write_processor(student, target)
-    card = model_card.make_for_transformers(student, _auto_class(kind))
+    opener = "AutoModel" if found.pooling else _auto_class(found.model_type)
+    card = model_card.make_for_transformers(student, opener, found.pooling)
     (target / model_card.FILE).write_text(card, encoding="utf-8")
-    return _reader(target, found.architecture)
+    return _reader(target, architecture, found.pooling)
 
 
 def _auto_class(kind: str) -> str:
@@ -94,9 +97,8 @@ def _auto_class(kind: str) -> str:
 def _write_config(
     student: Student,
     target: Path,
-    kind: str,
+    found: formats.Counterpart,
     architecture: str,
-    config: Mapping[str, Any],
     tokenizer: Any,
 ) -> None:
     # Imported late, because it takes seconds and only this format needs it.
@@ -105,11 +107,11 @@ def _write_config(
     # With names of the classes, transformers' pipelines print words instead of LABEL_0.
     labels = dict(enumerate(student.class_names))
     if tokenizer is not None:
-        config = {"pad_token_id": padding_id(tokenizer), **config}
+        config = {"pad_token_id": padding_id(tokenizer), **found.config}
     else:
-        config = {**config, "num_channels": student.description["inputs"]["images"][-1]}
+        config = {**found.config, "num_channels": student.description["inputs"]["images"][-1]}
     made = AutoConfig.for_model(
-        kind,
+        found.model_type,
         **config,
         id2label=labels,
         label2id={name: i for i, name in labels.items()},
@@ -171,13 +173,13 @@ def _write_processor(student: Student, target: Path) -> None:
     (target / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+def _reader(
+    target: Path, architecture: str, pooling: str | None
+) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     # PyTorch is large and optional, so its absence must not stop the export.
     if importlib.util.find_spec("torch") is None:
         log.info("huggingface: PyTorch is not installed; read back by our own reader")
-        module, variables = (
-            load.load(target, pooling="cls") if _is_text(target) else load.load(target)
-        )
+        module, variables = load.load(target)
         run = jax.jit(lambda inputs: apply(module, variables, inputs))
         return lambda inputs: np.asarray(run(dict(inputs)))
     import torch
@@ -187,6 +189,8 @@ def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarra
         getattr(transformers, architecture).from_pretrained(target, local_files_only=True).eval()
     )
 
+    classify = sentence_encoder.classifier(target, model, pooling) if pooling else None
+
     def run_torch(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         # PyTorch has channels first; the copy makes the moved axes contiguous.
         if "images" in inputs:
@@ -195,10 +199,6 @@ def _reader(target: Path, architecture: str) -> Callable[[Mapping[str, np.ndarra
             given = {name: torch.tensor(array.astype(np.int64)) for name, array in inputs.items()}
         # Without this PyTorch keeps what a backward pass would need.
         with torch.no_grad():
-            return model(**given).logits.numpy()
+            return (classify(given) if classify else model(**given).logits).numpy()
 
     return run_torch
-
-
-def _is_text(target: Path) -> bool:
-    return (target / "tokenizer.json").is_file()

@@ -10,6 +10,7 @@ from kd_jax.core.pytree import count_parameters
 from kd_jax.data.views.text import padding_id
 from kd_jax.export.student import Student
 from kd_jax.models import registry
+from kd_jax.models.weights.formats import HEAD
 
 FILE = "README.md"
 
@@ -29,9 +30,17 @@ def make(student: Student, formats: Sequence[str]) -> str:
     return _make(student, "kd_jax", usage)
 
 
-def make_for_transformers(student: Student, transformers_class: str) -> str:
-    """Makes the card of the folder that transformers opens, with `transformers_class`."""
-    return _make(student, "transformers", _usage_of_transformers(student, transformers_class))
+def make_for_transformers(student: Student, transformers_class: str, pooling: str | None) -> str:
+    """Makes the card of the folder that transformers opens.
+
+    Args:
+      student: the model.
+      transformers_class: what opens it.
+      pooling: "mean" or "first" where sentence-transformers opens it too; the head lies beside.
+    """
+    if pooling is None:
+        return _make(student, "transformers", _usage_of_transformers(student, transformers_class))
+    return _make(student, "sentence-transformers", _usage_of_sentence_encoder(student, pooling))
 
 
 def _make(student: Student, library: str, usage: Sequence[str]) -> str:
@@ -108,6 +117,43 @@ def _usage_of_transformers(student: Student, transformers_class: str) -> list[st
             "print([model.config.id2label[int(i)] for i in model(**given).logits.argmax(-1)])",
         ]
     )
+
+
+def _usage_of_sentence_encoder(student: Student, pooling: str) -> list[str]:
+    pooled = "(tokens * mask).sum(1) / mask.sum(1)" if pooling == "mean" else "tokens[:, 0]"
+    labels = [
+        "import torch",
+        "from safetensors.torch import load_file",
+        "from transformers import AutoModel, AutoTokenizer",
+        "",
+        'model, tokenizer = AutoModel.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
+        f'head = load_file("{HEAD}")',
+        f"given = tokenizer({_example(student, transformers=True)}, truncation=True, padding=True,"
+        ' return_tensors="pt")',
+        "with torch.no_grad():",
+        "    tokens = model(**given).last_hidden_state",
+        '    mask = given["attention_mask"][..., None]',
+        f"    pooled = {pooled}",
+        '    logits = pooled @ head["weight"].T + head["bias"]',
+        "print([model.config.id2label[int(i)] for i in logits.argmax(-1)])",
+    ]
+    embeddings = [
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        f'embeddings = SentenceTransformer(".").encode({_example(student)})',
+    ]
+    read = "the mean of the tokens' outputs" if pooling == "mean" else "the first token's output"
+    note = f"The network opens as `AutoModel`; its classifier, which reads {read}, is `{HEAD}`."
+    return [
+        note,
+        "",
+        "Labels:",
+        "",
+        *_code(labels),
+        "What the classifier reads, as embeddings:",
+        "",
+        *_code(embeddings),
+    ]
 
 
 def _usage_of_onnx(student: Student) -> list[str]:

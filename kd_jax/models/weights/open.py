@@ -13,7 +13,7 @@ from kd_jax.core import seal
 from kd_jax.core.pytree import fingerprint
 from kd_jax.models.layers import transformer
 from kd_jax.models.weights import files
-from kd_jax.models.weights.formats import FORMATS, torch_files, weight_format
+from kd_jax.models.weights.formats import FORMATS, HEAD, torch_files, weight_format
 
 OWN = ("architecture.json", "finished.json")
 """What tells that a folder is an export of ours or a finished model of a run."""
@@ -145,6 +145,12 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
         pooling = folder / "1_Pooling" / "config.json"
         options["pooling"] = _pooling(files.read_json(pooling)) if pooling.exists() else "cls"
     tensors = _normalised(folder, found, files.read_folder(folder))
+    # An export of a sentence encoder keeps its classifier apart.
+    if (folder / HEAD).is_file():
+        head = files.read_file(folder / HEAD)
+        for leaf in ("kernel", "bias"):
+            (name,) = found.sources(f"params/classifier/{leaf}")
+            tensors[name] = head[name.rpartition(".")[2]]
     _check_sizes(folder, options, tensors)
     classifier, labels = found.sources("params/classifier/kernel")[0], config.get("id2label")
     # id2label is there without a classifier too; the classifier's own size is surer.

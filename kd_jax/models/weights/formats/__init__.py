@@ -5,6 +5,7 @@ A folder of Hugging Face says in config.json what it is; a single file of PyTorc
 their names."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kd_jax.models.weights.formats import hf_text, hf_vision
@@ -22,6 +23,44 @@ FORMATS: dict[str, WeightFormat] = {
     "xlm-roberta": hf_text.make("roberta"),
 }
 """`model_type` of a config.json -> its layout."""
+
+
+HEAD = "head.safetensors"
+"""Where the classifier of a sentence encoder lies, `weight` [K, D] and `bias` [K]: neither its
+class in transformers nor that in sentence-transformers has one."""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What transformers calls a network of ours.
+
+    Attributes:
+      model_type: in config.json.
+      layout: of its tensors.
+      config: the content of config.json.
+      pooling: "mean" or "first" of a sentence encoder; None where one class holds all of it.
+    """
+
+    model_type: str
+    layout: WeightFormat
+    config: dict[str, Any]
+    pooling: str | None
+
+
+def counterpart(options: Mapping[str, Any]) -> Counterpart:
+    """Finds what transformers calls a module's options, its `name` among them.
+
+    Raises:
+      ValueError: if transformers has no such network, or not with these options.
+    """
+    kind = model_type_of(options)
+    layout = FORMATS[kind]
+    assert layout.config is not None
+    pooling = options.get("pooling", "cls")
+    if pooling == "cls":
+        return Counterpart(kind, layout, layout.config(options), None)
+    # The network is the same; how its outputs are pooled stands beside it.
+    return Counterpart(kind, layout, layout.config({**options, "pooling": "cls"}), pooling)
 
 
 def model_type_of(options: Mapping[str, Any]) -> str:

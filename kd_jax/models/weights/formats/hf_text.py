@@ -100,6 +100,13 @@ ARCHITECTURES = {
     "electra": "ElectraForSequenceClassification",
 }
 
+BARE = {
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+    "distilbert": "DistilBertModel",
+    "electra": "ElectraModel",
+}
+
 
 def make(family: str) -> WeightFormat:
     """Makes the layout of one of `encoder.FAMILIES`."""
@@ -131,6 +138,7 @@ def make(family: str) -> WeightFormat:
         options=lambda config: _options(family, config),
         config=lambda options: _config(family, options),
         architecture=ARCHITECTURES[family],
+        bare=BARE[family],
     )
 
 

@@ -45,6 +45,7 @@ class WeightFormat:
       config: options of a module -> what config.json says of it; ValueError where the format can't
         say it. None where there is no config.json.
       architecture: the class of transformers that opens a folder of this format.
+      bare: the class that opens the network without the task's own layers; none for images.
     """
 
     names: Callable[[str], tuple[str, ...]]
@@ -56,6 +57,7 @@ class WeightFormat:
     options: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     architecture: str = ""
+    bare: str = ""
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
         """Returns the file's names of what makes up a leaf, `params/block_0/qkv/bias` -> three of
