@@ -148,13 +148,14 @@ def shuffled_indices(
         # A seed of its own for each bucket, within the 32 bits that Grain takes.
         stream_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         # Repeated before it is batched: a batch may span two epochs, and none is ever short.
-        stream = (
+        endless = (
             grain.MapDataset.source(cast(Sequence, members))
             .seed(stream_seed)
             .shuffle()
             .repeat(None)
-            .batch(batch_size)
         )
+        # Grain counts an endless stream's batches of one up to a number beyond Python's sizes.
+        stream = endless.batch(batch_size) if batch_size > 1 else endless.map(np.atleast_1d)
         streams.append(stream.map(lambda indices, length=length: (length, indices)))
     return grain.MapDataset.mix(streams, weights=[len(members) for members in groups.values()])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,10 +28,12 @@ from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
 from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.image import ImageView
-from kd_jax.data.views.text import TextView, load_tokenizer
+from kd_jax.data.views.text import PreparedText, TextView, load_tokenizer
 from kd_jax.data.views.tokenizer_identity import identity
 
 SPLITS = ("train", "selection", "evaluation")
+
+log = logging.getLogger("kd_jax")
 
 
 def view_name(spec: Mapping[str, Any]) -> str:
@@ -44,6 +47,9 @@ class Datasets:
     Args:
       data: the config's section.
       evaluations: further datasets, see `kd_jax.data.evaluation_sets`.
+
+    Attributes:
+      truncated: of each text source that was prepared, how many of its texts were cut.
 
     Raises:
       ValueError: for a dataset, split or column that doesn't exist, an empty split, or too many
@@ -89,6 +95,7 @@ class Datasets:
         self._augmentation = make_augmentation(data["augmentation"], size)
         self._tokenizers: dict[str, Tokenizer] = {}
         self._prepared: dict[tuple[str, str], Any] = {}
+        self.truncated: dict[str, dict[str, int]] = {}
 
     @property
     def num_classes(self) -> int:
@@ -201,7 +208,19 @@ class Datasets:
                 view = TextView(self.tokenizer(spec), spec["max_length"])
             else:
                 view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
-            self._prepared[key] = view.prepare(source)
+            self._prepared[key] = prepared = view.prepare(source)
+            if isinstance(prepared, PreparedText) and prepared.cut:
+                self.truncated[f"{source.name}, max_length {prepared.max_length}"] = {
+                    "texts": len(source),
+                    "cut": prepared.cut,
+                }
+                log.info(
+                    "%s: %d of %d texts are longer than max_length %d and are cut",
+                    source.name,
+                    prepared.cut,
+                    len(source),
+                    prepared.max_length,
+                )
         return self._prepared[key]
 
     def _as_trained(self, view: ImageView) -> ImageView:

@@ -1,5 +1,6 @@
 """Builds what trains from a model's section: network, first variables, objective, group."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,7 +85,9 @@ def _module(
                     str(folder), earlier[own].network.module, earlier[own].variables
                 )
             )
-            module, variables = load.from_source(source, class_names=names, seed=seed, **spec)
+            module, variables = load.from_source(
+                source, class_names=names, seed=seed, level=logging.DEBUG, **spec
+            )
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)
             return module, variables

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from kd_jax.config.load import resolve
-from kd_jax.config.schema import ModelPlan, Plan
+from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core import seal
 from kd_jax.core.json_files import write_json, write_rows
@@ -41,7 +41,7 @@ SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
 
 
 def run_experiment(
-    config: Mapping[str, Any], workdir: str | Path, *, reuse: bool = False
+    config: Mapping[str, Any], workdir: str | Path, *, reuse: bool = False, show: bool = True
 ) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, the experiment of a config.
 
@@ -50,6 +50,7 @@ def run_experiment(
       workdir: the run's folder.
       reuse: whether a folder of another config is taken over: models whose own sections, data and
         teachers are unchanged stay, the others are moved to its folder `replaced` and trained anew.
+      show: whether the table of results is printed.
 
     Returns:
       What stands in `workdir/results.json`.
@@ -69,7 +70,8 @@ def run_experiment(
     folder = Workdir(Path(workdir), plan.config, adapt)
     found = _finished(folder, plan)
     if found is not None and _are_whole(folder.path, plan, found):
-        report.show(found, folder.path)
+        if show:
+            report.show(found, folder.path)
         return found
     context = _open(plan, folder, parallel, stop)
     # Whatever can be checked is checked before the first training, which may take hours.
@@ -81,7 +83,8 @@ def run_experiment(
             # A set may be made by a model that is finished by now.
             sets.make(model.data, models)
             names = ", ".join(_teacher_names(model))
-            log.info("%s: %s", model.name, f"learns from {names}" if names else "no teacher")
+            told = f"learns from {names}" if names else "no teacher"
+            log.info("%s: %s%s", model.name, told, _start(model))
         if group[0].members:
             members = {name: models[name] for name in group[0].members}
             models[group[0].name] = assemble(group[0], members, context)
@@ -97,7 +100,8 @@ def run_experiment(
     # Only now: until here a damaged model is made again from its checkpoints.
     if not plan.config["checkpoint"]["keep_finished"]:
         _remove_checkpoints(folder.path, plan)
-    report.show(results, folder.path)
+    if show:
+        report.show(results, folder.path)
     return results
 
 
@@ -227,6 +231,13 @@ def _teachers(model: ModelPlan, models: Mapping[str, TrainedModel]) -> dict[str,
     }
 
 
+def _start(model: ModelPlan) -> str:
+    """Says whose weights a model starts from, if not from random ones."""
+    if FROM_MODEL in model.model:
+        return f", starts from {model.model[FROM_MODEL]}"
+    return f", starts from {model.model['pretrained']}" if "pretrained" in model.model else ""
+
+
 def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext) -> dict[str, Any]:
     """Evaluates every model and sets the compared ones side by side."""
     # Rounded down to what the devices divide, but never to 0.
@@ -270,6 +281,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         ),
         "rejected": len(context.datasets.rejected()),
         "cleaning": context.datasets.cleaning,
+        "truncated": context.datasets.truncated,
         "classes": {
             "training_rows": (counts := context.datasets.class_counts()),
             "largest_share": _largest_share(counts),

@@ -76,6 +76,16 @@ def check_sizes(plan: Plan, datasets: Datasets) -> None:
       ValueError: naming the set.
     """
     rows = len(datasets.splits["train"])
+    # The evaluation's batches have the size of the config's own section.
+    sizes = {"training.batch_size": plan.config["training"]["batch_size"]}
+    sizes |= {
+        f"models.{model.name}.training.batch_size": model.training["batch_size"]
+        for model in plan.models
+        if model.objective and model.data == (TRAIN,)
+    }
+    for key, size in sizes.items():
+        if size > rows:
+            raise ValueError(f"{key} {size} is more than the {rows} training rows")
     # Known as soon as the data is open, but needed only after the judge has trained.
     for name, spec in plan.trusted_sets.items():
         if spec["folds"] > rows:

@@ -88,7 +88,13 @@ class Workdir:
         """Removes what a kill in the middle of a write left beside its target."""
         # Ours by name: a file of the user's that ends with .tmp is none of these.
         for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
-            for pattern in ("*.json.tmp", "*.safetensors.tmp", "outputs-*.tmp", "metrics.tmp"):
+            for pattern in (
+                "*.json.tmp",
+                "*.csv.tmp",
+                "*.safetensors.tmp",
+                "outputs-*.tmp",
+                "metrics.tmp",
+            ):
                 for leftover in folder.glob(pattern):
                     leftover.unlink(missing_ok=True)
 

@@ -145,6 +145,17 @@ def test_the_seed_sets_the_order():
     assert (first != other).any()
 
 
+@MAKERS
+def test_a_batch_may_be_of_one_example(make):
+    batches = train(make(), batch_size=1)
+    seen = [int(next(batches).index.item()) for _ in range(3 * COUNT)]
+    assert len(set(seen)) == COUNT
+    state = batches.get_state()
+    rest = [int(next(batches).index.item()) for _ in range(5)]
+    batches.set_state(state)
+    assert [int(next(batches).index.item()) for _ in range(5)] == rest
+
+
 def test_a_batch_may_be_larger_than_the_source():
     batch = next(train(make_images(), batch_size=200))
     assert (

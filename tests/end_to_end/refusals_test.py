@@ -16,6 +16,17 @@ def test_a_workdir_of_another_config_is_refused_by_the_keys_that_differ(tmp_path
         run_experiment(smoke("digits.py", **{"training.batch_size": 16}), tmp_path)
 
 
+@pytest.mark.parametrize("size", [289, 10**12])
+@pytest.mark.parametrize("key", ["training", "models.student.training"])
+def test_a_batch_larger_than_the_data_is_refused_at_once(key, size, tmp_path):
+    # The baseline, which is like the student, is named first.
+    named = key.replace("student", "baseline")
+    message = rf"{named}.batch_size {size} is more than the 288 training rows"
+    with pytest.raises(ValueError, match=message):
+        run_experiment(smoke("digits.py", **{f"{key}.batch_size": size}), tmp_path)
+    assert not list(tmp_path.glob("*/checkpoints"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -44,8 +55,11 @@ def test_a_restored_teacher_of_other_classes_is_refused(tmp_path):
     make_pictures(tmp_path / "pictures")
     config = smoke(
         "digits.py",
-        **{"data.name": str(tmp_path / "pictures"), "view.channels": 1, "training.batch_size": 16},
-        **{"models.teacher.restore": str(tmp_path / "digits" / "teacher")},
+        **{"data.name": str(tmp_path / "pictures"), "view.channels": 1},
+        **{
+            "models.teacher.restore": str(tmp_path / "digits" / "teacher"),
+            "training.batch_size": 4,
+        },
     )
     message = (
         r"models.teacher: .*/digits/teacher has class_names \['0', .*'9'\], the"

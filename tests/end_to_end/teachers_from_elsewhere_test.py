@@ -202,3 +202,30 @@ def test_another_normalization_than_the_folders_is_told(tmp_path, caplog):
         view |= {"mean": (0.0,), "size": (9, 8)}
         check_inputs(plan, tmp_path, None)
     assert "view.mean [0.0], there [0.5, 0.5, 0.5]; view.size [9, 8], there [8, 8]" in caplog.text
+
+
+def test_outputs_of_a_restored_teacher_are_kept_in_the_run_that_uses_them(
+    table, trained, tmp_path, caplog
+):
+    workdir, *_ = trained
+    view = dict(tokenizer="trained", vocabulary_size=100, max_length=12)
+    found = config(table, view, model=SMALL | dict(pooling="cls"), restore=str(workdir / "teacher"))
+    found.models.student.cached = ("teacher",)
+    found.models.baseline.cached = ()
+    before = sorted(workdir.rglob("*"))
+    assert kd.run(found, tmp_path / "run")["truncated"] == {}
+    assert sorted(workdir.rglob("*")) == before
+    assert list((tmp_path / "run" / "teacher").glob("outputs-*.safetensors"))
+
+
+def test_checkpoints_stay_where_the_config_wants_them_and_cut_texts_are_told(table, tmp_path):
+    view = dict(tokenizer="trained", vocabulary_size=100, max_length=4)
+    found = config(table, view, model=SMALL, objective=kd.config.HARD)
+    found.checkpoint.keep_finished = True
+    results = kd.run(found, tmp_path / "run")
+    # [CLS], two of four words, and [SEP].
+    (told,) = [entry for name, entry in results["truncated"].items() if "[:80%]" in name]
+    assert told == {"texts": 192, "cut": 192}
+    assert {path.parent.name for path in (tmp_path / "run").glob("*/checkpoints")} == set(
+        found.models
+    )

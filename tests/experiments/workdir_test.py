@@ -192,3 +192,15 @@ def test_damaged_results_are_made_again(tmp_path, content, caplog):
         assert folder.results() is None
     assert "results.json can't be read" in caplog.text
     assert "the models are evaluated again" in caplog.text
+
+
+def test_what_kills_left_of_half_written_files_is_removed_and_nothing_else(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    leftovers = ["results.json.tmp", "sweep.csv.tmp", "teacher/model.safetensors.tmp"]
+    leftovers += ["teacher/outputs-0a1b.7.tmp", "metrics.tmp"]
+    others = ["notes.tmp", "teacher/finished.json", "teacher/outputs-0a1b.safetensors"]
+    for name in (*leftovers, *others):
+        (tmp_path / name).write_text("{}")
+    claim(tmp_path)
+    assert [name for name in (*leftovers, *others) if (tmp_path / name).exists()] == others

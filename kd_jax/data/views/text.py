@@ -82,18 +82,20 @@ class TextView:
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
-        ids, types, lengths = [], [], []
+        ids, types, lengths, cut = [], [], [], 0
         for start in range(0, len(source), _CHUNK):
             for encoding in tokenizer.encode_batch(list(source.inputs[start : start + _CHUNK])):
                 ids.append(np.array(encoding.ids, np.int32))
                 types.append(np.array(encoding.type_ids if pairs else (), np.int32))
                 lengths.append(len(encoding.ids))
+                cut += bool(encoding.overflowing)
         return PreparedText(
             np.concatenate(ids),
             np.concatenate(types) if pairs else None,
             np.array(lengths, np.int32),
             padding,
             self.max_length,
+            cut,
         )
 
 
@@ -101,7 +103,7 @@ class PreparedText:
     """A source's token ids, one example after the other in one flat array.
 
     `lengths` [N] int32 counts each example's tokens. A padded array would take the longest
-    example's length for every one.
+    example's length for every one. `cut` counts the examples that were longer than `max_length`.
     """
 
     def __init__(
@@ -111,8 +113,10 @@ class PreparedText:
         lengths: np.ndarray,
         padding: int,
         max_length: int,
+        cut: int = 0,
     ):
         self.lengths = lengths
+        self.cut = cut
         self.max_length = max_length
         self._ids, self._types, self._padding = ids, types, padding
         self._starts = np.cumsum(lengths, dtype=np.int64) - lengths

@@ -20,7 +20,7 @@ import json
 import logging
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_jax.config.load import plain
+from kd_jax.core.csv_files import write_csv
 from kd_jax.core.json_files import read_facts, write_json
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run, label, lay_out, read
@@ -50,7 +51,8 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
     Args:
       config: inherited, its references live (`kd_jax.config.load.load_config`); it isn't changed.
       file: the sweep file.
-      workdir: the sweep's folder: a folder a run, and `sweep.json`, written after each of them. It
+      workdir: the sweep's folder: a folder a run, and `sweep.json` and `sweep.csv` (a row for each
+        model of each run), written after each of them. It
         can't be moved before the sweep is finished, since runs name the teachers they restore by
         their full path.
 
@@ -93,6 +95,7 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
             found = _summary([done[each.name] for each in runs if each.name in done], len(runs))
             # Written after every run, so that a stopped sweep can be read as far as it got.
             write_json(folder.path / "sweep.json", found)
+            write_csv(folder.path / "sweep.csv", _table(found["runs"]))
     _show(found, plain(config), folder.path)
     return found
 
@@ -103,7 +106,7 @@ def _one_by_one(runs: Sequence[Run], folder: Path) -> Outcomes:
         require_going_on(stop)
         log.info("run %d of %d: %s", number, len(runs), each.name)
         try:
-            outcome = run_experiment(each.config, folder / each.name)
+            outcome = run_experiment(each.config, folder / each.name, show=False)
         # Numbers that explode are a result of a setting, and no reason to end the sweep.
         except Diverged as error:
             outcome = error
@@ -144,6 +147,19 @@ def _summary(entries: Sequence[Mapping[str, Any]], runs: int) -> dict[str, Any]:
         "runs": list(entries),
         "settings": [_setting(of_one_setting) for of_one_setting in settings.values()],
     }
+
+
+def _table(entries: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields a row for each model of each run, as tools for tables want them."""
+    for entry in entries:
+        about = {**entry["setting"], "seed": entry["seed"]}
+        for name, values in entry.get("models", {}).items():
+            elsewhere = {
+                f"accuracy on {key}": score for key, score in values["evaluations"].items()
+            }
+            yield about | {"model": name} | {key: values[key] for key in METRICS} | elsewhere
+        if "diverged" in entry:
+            yield about | {"diverged": entry["diverged"]}
 
 
 def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -214,7 +230,7 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
     console.print(table)
     for setting in found["settings"]:
         _show_evaluations(setting, console)
-    console.print(f"results: {folder / 'sweep.json'}")
+    console.print(f"results: {folder / 'sweep.json'} and sweep.csv")
 
 
 def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:

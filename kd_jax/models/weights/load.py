@@ -136,9 +136,13 @@ def from_source(
     new_head: bool | None = None,
     seed: int = 0,
     keep_layers: Sequence[int] | None = None,
+    level: int = logging.WARNING,
     **overrides: Any,
 ) -> tuple[nn.Module, Variables]:
-    """Builds the module and variables of opened weights; see `load`."""
+    """Builds the module and variables of opened weights; see `load`.
+
+    `level` is of the message that a head is random: whoever trains it next needs no warning.
+    """
     if class_names is not None:
         if num_classes is not None and num_classes != len(class_names):
             raise ValueError(f"num_classes is {num_classes} and class_names has {len(class_names)}")
@@ -181,7 +185,7 @@ def from_source(
     scan = options.pop("scan", False)
     # Scanned blocks are stacked after loading, since published weights come block by block.
     module = registry.build(options | {"num_classes": classes})
-    variables = _variables(source, module, classes, seed, new_head)
+    variables = _variables(source, module, classes, seed, new_head, level)
     if keep_layers is not None:
         module, variables = transformer.select_blocks(module, variables, keep_layers)
     if scan:
@@ -205,7 +209,7 @@ def as_source(owner: str, module: nn.Module, variables: Variables) -> Published:
 
 
 def _variables(
-    source: Published, module: Any, classes: int, seed: int, new_head: bool | None
+    source: Published, module: Any, classes: int, seed: int, new_head: bool | None, level: int
 ) -> dict[str, Any]:
     """Builds the module's variables from the tensors; heads that the source lacks are made anew."""
     example = _example(module, source)
@@ -224,9 +228,8 @@ def _variables(
             raise ValueError(
                 f"{source.owner} has no {head} for {classes} classes, and nothing trains one here"
             )
-        log.warning(
-            "%s has no %s for %d classes; a random one takes its place", source.owner, head, classes
-        )
+        missing = "%s has no %s for %d classes; a random one takes its place"
+        log.log(level, missing, source.owner, head, classes)
         for leaf in own:
             del shapes[leaf]
             for name in source.layout.sources(leaf):

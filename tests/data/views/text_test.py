@@ -80,6 +80,8 @@ def test_truncation_keeps_the_special_tokens(tokenizer):
         for number in prepared.gather(np.array([0]), 5)["input_ids"][0]
     ]
     assert tokens == ["[CLS]", "the", "cat", "sat", "[SEP]"]
+    assert prepared.cut == sum(len(tokenizer.encode(text).ids) > 5 for text in TEXTS) > 0
+    assert TextView(tokenizer, 16).prepare(text_source(TEXTS)).cut == 0
     assert len(tokenizer.encode(TEXTS[0]).ids) == 8, "the caller's tokenizer was changed"
 
 

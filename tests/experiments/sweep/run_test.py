@@ -1,5 +1,6 @@
 """A sweep as a whole: its table, how it stops and goes on, and a real one."""
 
+import csv
 import json
 import os
 import signal
@@ -57,7 +58,8 @@ def fake_runs(monkeypatch):
     seed."""
     calls = []
 
-    def run(config, workdir):
+    def run(config, workdir, *, show):
+        assert not show, "the sweep has a table of its own"
         calls.append((workdir.name, config))
         restored = config["models"]["teacher"].get("restore")
         teacher = restored or str(workdir / "teacher")
@@ -184,6 +186,21 @@ def test_further_datasets_have_a_table_of_their_own_in_domain_first(
 
 
 @pytest.mark.usefixtures("fake_runs")
+def test_every_model_of_every_run_is_a_row_of_a_csv(config, tmp_path, spec_file, fake_runs):
+    spec = spec_file(seeds=[0, 1], grid={TEMPERATURE: [1.0, 4.0]})
+    run_sweep(config, spec, tmp_path / "sweep")
+    with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    assert list(rows[0])[:4] == [TEMPERATURE, "seed", "model", "accuracy"]
+    chosen = [row for row in rows if row["model"] == "student" and row["seed"] == "1"]
+    assert [(row[TEMPERATURE], row["accuracy"]) for row in chosen] == [
+        ("1.0", "0.1"),
+        ("4.0", "0.1"),
+    ]
+    assert rows[0]["selection_accuracy"] == "0.0"
+
+
 def test_one_seed_or_one_shared_teacher_has_no_deviation(config, tmp_path, spec_file):
     single = run_sweep(config, spec_file(seeds=[1]), tmp_path / "single")
     assert single["settings"][0]["gain"] == {"mean": 0.1, "std": None, "n": 1}
@@ -200,10 +217,10 @@ def test_a_diverged_run_is_noted_and_left_out(
 ):
     usual = sweep_runs.run_experiment
 
-    def run(config, workdir):
+    def run(config, workdir, *, show):
         if config["seed"] == 2 or config["training"]["epochs"] == 9.0:
             raise Diverged("student: loss is nan at step 3")
-        return usual(config, workdir)
+        return usual(config, workdir, show=show)
 
     monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
     found = run_sweep(
@@ -225,10 +242,10 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
 ):
     file, usual = spec_file(seeds=[0, 1, 2]), sweep_runs.run_experiment
 
-    def run(config, workdir):
+    def run(config, workdir, *, show):
         if config["seed"] == 1:
             raise Interrupted("stopped at step 3 of 5")
-        return usual(config, workdir)
+        return usual(config, workdir, show=show)
 
     with monkeypatch.context() as patch:
         patch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
@@ -255,7 +272,8 @@ def test_a_signal_after_a_run_s_last_step_stops_the_sweep_before_the_next(
 ):
     started = []
 
-    def run(_config, workdir):
+    def run(_config, workdir, *, show):
+        assert not show
         started.append(workdir.name)
         StopSignal()  # As an experiment does; nobody asks it any more.
         os.kill(os.getpid(), signal.SIGTERM)

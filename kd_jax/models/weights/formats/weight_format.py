@@ -115,7 +115,7 @@ def read(
     if extra := sorted(set(left) - set(harmless)):
         raise ValueError(f"{owner} has tensors that belong to nothing in the module: {extra}")
     if harmless:
-        log.info("%s: not used, as this module has no such part: %s", owner, harmless)
+        log.debug("%s: not used, as this module has no such part: %s", owner, harmless)
     return {
         leaf: _assemble(layout.sources(leaf), tensors, shape, owner)
         for leaf, shape in shapes.items()
