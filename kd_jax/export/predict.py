@@ -3,7 +3,6 @@ lines."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +24,14 @@ ANSWER = ("row", "record", "file", "label", "probabilities", "error")
 """Keys of an answer, whose names no column that is kept can have."""
 
 BATCH_SIZE = 64
-"""Rows that are predicted at a time; what is in memory at once."""
+"""Rows that are predicted at a time."""
+
+BATCHES = 32
+"""Of short texts that are read before the first is predicted, so that texts of like lengths can go
+together; images are read a batch at a time."""
+
+LARGEST_PART = 1_000_000
+"""Characters of the texts of such a part, at about which it ends with the batch."""
 
 
 class Predictor:
@@ -99,16 +105,41 @@ class Predictor:
         """Yields one JSON object a row, in order: its place, and label and probabilities, or its
         error.
         """
-        # Read in chunks, because the input may be larger than the memory.
-        iterator = iter(rows)
-        while chunk := list(islice(iterator, BATCH_SIZE)):
+        # Read in parts, because the input may be larger than the memory.
+        for part in self._parts(rows):
             # Unreadable rows keep their place in the output but never reach the network.
-            good = [row.value for row in chunk if row.error is None]
-            found = iter(self.probabilities(good) if good else ())
-            for row in chunk:
+            good = [row.value for row in part if row.error is None]
+            found = iter(self._of_all(good))
+            for row in part:
                 bad = row.error is not None
                 answer = {"error": row.error} if bad else self._answer(next(found))
                 yield row.place | row.kept | answer
+
+    def _parts(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        """Cuts a stream into what is in memory at once."""
+        part, size = [], 0
+        for row in rows:
+            part.append(row)
+            size += _characters(row.value) if self.modality == "text" else LARGEST_PART
+            full = len(part) % BATCH_SIZE == 0 and size >= LARGEST_PART
+            if full or len(part) == BATCH_SIZE * BATCHES:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
+
+    def _of_all(self, values: list[Any]) -> list[np.ndarray]:
+        """Computes [K] probabilities of each of any number of inputs, in their order."""
+        found: dict[int, np.ndarray] = {}
+        order = list(range(len(values)))
+        # Texts of like lengths go together: each batch is padded to its longest.
+        if self.modality == "text":
+            order.sort(key=lambda i: _characters(values[i]))
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
+            computed = self.probabilities([values[i] for i in batch])
+            found |= dict(zip(batch, computed, strict=True))
+        return [found[i] for i in range(len(values))]
 
     def _answer(self, probabilities: np.ndarray) -> dict[str, Any]:
         names = self.description["class_names"]
@@ -118,6 +149,11 @@ class Predictor:
         if not np.isfinite(probabilities).all():
             return {"error": "the model's probabilities are not finite"}
         return {"label": names[int(np.argmax(probabilities))], "probabilities": shown}
+
+
+def _characters(value: Any) -> int:
+    """Counts a text's, or a pair's, or nothing's."""
+    return len(value or "") if isinstance(value, str | None) else sum(map(len, value))
 
 
 def find_export(workdir: Path, name: str | None = None) -> Path:

@@ -218,3 +218,40 @@ def test_probabilities_that_are_not_finite_are_an_error_of_their_row(
     (answer,), counts = run(workdir, tmp_path / "in.txt")
     assert answer["error"] == "the model's probabilities are not finite"
     assert counts == {"predicted": 0, "unreadable": 1}
+
+
+def test_texts_of_like_lengths_go_together_and_answers_keep_their_order(
+    exported, tmp_path, monkeypatch
+):
+    workdir, student, tokenizer = exported(ENCODER)
+    predictor = predict.Predictor(predict.find_export(workdir))
+    seen = []
+    compute = predictor.probabilities
+    monkeypatch.setattr(
+        predictor, "probabilities", lambda values: seen.append(values) or compute(values)
+    )
+    texts = ["fine" if i % 2 else "a dull and long film " * 3 for i in range(130)]
+    (tmp_path / "in.txt").write_text("\n".join(texts))
+    rows = predict.unlabelled.read(tmp_path / "in.txt", "text", ("text",), None)
+    answers = list(predictor.answers(rows))
+    assert [answer["row"] for answer in answers] == list(range(1, 131))
+    assert [len(values) for values in seen] == [64, 64, 2]
+    assert set(seen[0]) == {"fine"}
+    for text, answer in zip(texts[:4], answers, strict=False):
+        want = live(student, tokenizer, text.strip())
+        np.testing.assert_allclose(list(answer["probabilities"].values()), want, atol=2e-6)
+
+
+def test_of_long_texts_only_a_batch_is_read_ahead(exported, monkeypatch):
+    workdir, *_ = exported(BAG)
+    predictor = predict.Predictor(predict.find_export(workdir))
+    monkeypatch.setattr(predict, "LARGEST_PART", 640)
+    read = []
+
+    def rows():
+        for number in range(1000):
+            read.append(number)
+            yield predict.Row({"row": number}, "long texts")
+
+    next(predictor.answers(rows()))
+    assert len(read) == 64

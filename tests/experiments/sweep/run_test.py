@@ -185,7 +185,6 @@ def test_further_datasets_have_a_table_of_their_own_in_domain_first(
     ]
 
 
-@pytest.mark.usefixtures("fake_runs")
 def test_every_model_of_every_run_is_a_row_of_a_csv(config, tmp_path, spec_file, fake_runs):
     spec = spec_file(seeds=[0, 1], grid={TEMPERATURE: [1.0, 4.0]})
     run_sweep(config, spec, tmp_path / "sweep")
@@ -201,6 +200,7 @@ def test_every_model_of_every_run_is_a_row_of_a_csv(config, tmp_path, spec_file,
     assert rows[0]["selection_accuracy"] == "0.0"
 
 
+@pytest.mark.usefixtures("fake_runs")
 def test_one_seed_or_one_shared_teacher_has_no_deviation(config, tmp_path, spec_file):
     single = run_sweep(config, spec_file(seeds=[1]), tmp_path / "single")
     assert single["settings"][0]["gain"] == {"mean": 0.1, "std": None, "n": 1}
