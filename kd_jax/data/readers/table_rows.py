@@ -99,6 +99,10 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
         elif cells:
             reason = f"{len(cells)} columns instead of {len(header)}"
             rejected.append(Rejected(start, reason, shorten(cells)))
+            # Where a quote that is never closed meets the next row's, a record ends too, and holds
+            # lines that are good.
+            if lines.several():
+                lines.resume_after_first()
     if header is None:
         raise ValueError(f"{str(path)!r} has no header")
 
@@ -137,6 +141,10 @@ class _Lines:
     def first(self) -> str:
         """Returns the current record's first line."""
         return self._record[0]
+
+    def several(self) -> bool:
+        """Tells whether the current record has more than one line."""
+        return len(self._record) > 1
 
     def resume_after_first(self) -> None:
         """Returns to the line after the current record's first."""

@@ -223,3 +223,14 @@ def test_a_name_that_is_not_utf_8_is_spelled_out(tmp_path):
     ((place, _, error),) = read(tmp_path, "image", channels=1)
     assert (place, error) == ({"file": "\\xff.png"}, None)
     json.dumps(place, ensure_ascii=False).encode()
+
+
+def test_a_stray_quote_costs_its_own_line_also_where_the_next_row_closes_it(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n1,"stray\n2,", and so on"\n3,",",\n4,"fine, too"\n')
+    rows = read(tmp_path / "a.csv")
+    assert [(place["row"], value) for place, value, _ in rows] == [
+        (2, None),
+        (3, ", and so on"),
+        (4, None),
+        (5, "fine, too"),
+    ]
