@@ -10,6 +10,7 @@ what to do."""
 
 import argparse
 import collections
+import itertools
 import json
 import logging
 import os
@@ -143,8 +144,10 @@ def stopped_run(folder: Path, seed: int) -> None:
     asked, real = [], StopSignal.asked
 
     def at_the_end(self, *, agree):
-        asked.append(agree)
-        return (folder / "student" / "checkpoints" / "2").is_dir() or real(self, agree=agree)
+        # Counted, since a checkpoint is written in the background while steps go on.
+        if (folder / "student" / "checkpoints").is_dir():
+            asked.append(agree)
+        return len(asked) == 3 or real(self, agree=agree)
 
     StopSignal.asked = at_the_end
     try:
@@ -156,8 +159,14 @@ def stopped_run(folder: Path, seed: int) -> None:
     raise AssertionError("the run was to be stopped")
 
 
-def damage_every_file(scratch: Path, wanted: dict[str, str]) -> dict[str, Any]:
-    """Damages each file of a finished and of a stopped run; returns counts and what went wrong."""
+def damage_every_file(scratch: Path, wanted: dict[str, str], most: int | None) -> dict[str, Any]:
+    """Damages each file of a finished and of a stopped run; returns counts and what went wrong.
+
+    Args:
+      scratch: where the runs are.
+      wanted: the fingerprints of an undisturbed run.
+      most: damages of each of the two that are tried, spread over all; None: all.
+    """
     from kd_jax.experiments.run import run_experiment
 
     states: dict[str, tuple[Path, Path]] = {}
@@ -170,24 +179,27 @@ def damage_every_file(scratch: Path, wanted: dict[str, str]) -> dict[str, Any]:
     bad = []
     for state, (ours, other) in states.items():
         files = sorted(path for path in ours.rglob("*") if path.is_file() and path.name != ".lock")
-        print(f"{state}: {len(files)} files")
-        for path in files:
-            name = path.relative_to(ours)
+        tries = []
+        for path, (damage, change) in itertools.product(files, DAMAGES.items()):
+            name, before = path.relative_to(ours), path.read_bytes()
             theirs = other / name
-            for damage, change in DAMAGES.items():
-                before = path.read_bytes()
-                after = change(before, theirs.read_bytes() if theirs.is_file() else before)
-                if after == before:
-                    continue
-                folder = scratch / "damaged"
-                shutil.copytree(ours, folder)
-                (folder / name).write_bytes(after)
-                outcome, line = outcome_of(folder, wanted)
-                counts.setdefault(f"{state}, {damage}", collections.Counter())[outcome] += 1
-                if outcome in ("raw error", "another end"):
-                    bad.append({"file": str(name), "state": state, "damage": damage, "error": line})
-                    print(f"{state}/{name} {damage}: {outcome} {line}")
-                shutil.rmtree(folder)
+            after = change(before, theirs.read_bytes() if theirs.is_file() else before)
+            if after != before:
+                tries.append((name, damage, after))
+        print(f"{state}: {len(files)} files, {len(tries)} damages")
+        chosen = range(len(tries))
+        if most is not None and most < len(tries):
+            chosen = [number * len(tries) // most for number in range(most)]
+        for name, damage, after in (tries[number] for number in chosen):
+            folder = scratch / "damaged"
+            shutil.copytree(ours, folder)
+            (folder / name).write_bytes(after)
+            outcome, line = outcome_of(folder, wanted)
+            counts.setdefault(f"{state}, {damage}", collections.Counter())[outcome] += 1
+            print(f"{state}/{name} {damage}: {outcome} {line}", flush=True)
+            if outcome in ("raw error", "another end"):
+                bad.append({"file": str(name), "state": state, "damage": damage, "error": line})
+            shutil.rmtree(folder)
     return {"counts": counts, "bad": bad}
 
 
@@ -195,6 +207,7 @@ def main() -> None:
     """Runs both and writes what was counted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--damages", type=int, default=None, help="of each run; default: all")
     parser.add_argument("--output", type=Path, default=Path("reliability.json"))
     parser.add_argument("--scratch", type=Path, default=None, help="a folder that isn't there yet")
     options = parser.parse_args()
@@ -207,7 +220,7 @@ def main() -> None:
     from kd_jax.experiments.run import run_experiment
 
     wanted = fingerprints(run_experiment(config(), scratch / "alone"))
-    found["damage"] = damage_every_file(scratch, wanted)
+    found["damage"] = damage_every_file(scratch, wanted, options.damages)
     found["seconds"] = round(time.perf_counter() - began)
     options.output.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
