@@ -30,7 +30,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     except ImportError as error:
         raise Unsupported(f"{error.name} is not installed; install it with: {INSTALL}") from None
     # Symbols instead of numbers let the file take batches of any size and texts of any length.
-    shapes, _ = student.open_shapes()
+    shapes, _ = student.open_shapes
     logging.getLogger("onnx_ir").setLevel(
         logging.ERROR
     )  # It warns of every shape that isn't a number.

@@ -26,7 +26,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     except ImportError:
         raise Unsupported("flatbuffers is not installed") from None
     # Symbols instead of numbers let the program take batches of any size and texts of any length.
-    shapes, _ = student.open_shapes()
+    shapes, _ = student.open_shapes
     # Lowered for all platforms, so a file made on a CPU also runs on a GPU or TPU.
     program = export.export(jax.jit(student.logits), platforms=PLATFORMS)(*shapes.values())
     (folder / FILE).write_bytes(program.serialize())

@@ -98,10 +98,11 @@ class Student:
         """
         if self.max_length is None:
             return (None,)
-        if not self.open_shapes()[1]:
+        if not self.open_shapes[1]:
             return (self.max_length,)
         return tuple(dict.fromkeys((self.max_length, (self.max_length + 1) // 2, 1)))
 
+    @cached_property
     def open_shapes(self) -> tuple[dict[str, jax.ShapeDtypeStruct], bool]:
         """Returns shapes with symbols for all that is open, and whether the length of texts is."""
         if self.max_length is not None:

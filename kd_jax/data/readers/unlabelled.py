@@ -100,8 +100,6 @@ def _read_lines(path: Path) -> Iterator[Row]:
 def _read_table(path: Path, columns: Sequence[str], keep: Mapping[str, str]) -> Iterator[Row]:
     bad: list[Rejected] = []
     numbers = itertools.count(1)
-    # A JSONL file has no header, so what none of its objects has is known only at its end.
-    missing = set(keep.values())
 
     def take() -> Iterator[Row]:
         """Yields what was rejected since the last call; of such rows no column can be told."""
@@ -116,6 +114,8 @@ def _read_table(path: Path, columns: Sequence[str], keep: Mapping[str, str]) -> 
         else:
             found = table_rows.read_rows(file, bad, path.suffix.lower(), path)
         header = next(found)
+        # A JSONL file has no header, so what none of its objects has is known only at its end.
+        missing = set() if header else set(keep.values())
         for column in (*columns, *keep.values()):
             if header and column not in header:
                 raise ValueError(

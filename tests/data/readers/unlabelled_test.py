@@ -95,6 +95,13 @@ def test_columns_are_kept_beside_good_and_bad_rows(tmp_path):
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
+def test_a_column_of_a_table_without_rows_is_there(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,a,b\n")
+    assert kept(tmp_path / "a.csv", {"id": "id"}) == [(1, {"id": None}, False)]
+    (tmp_path / "a.csv").write_text("id,text\n")
+    assert kept(tmp_path / "a.csv", {"id": "id"}) == []
+
+
 def test_a_column_to_keep_must_be_there(tmp_path):
     for name, content in {
         "a.csv": "text\nfine\n",
