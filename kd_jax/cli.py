@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.config.overrides import override, split_overrides
+from kd_jax.core.processes import RESUMABLE, is_cluster_member, is_watched, watch
 
 DEFAULT_CONFIG = "digits"
 CONFIG_FILE = "config_file.json"
@@ -109,6 +110,9 @@ def main() -> None:
     """
     # Everything that goes wrong becomes one line; a traceback is for developers.
     arguments = sys.argv[1:]
+    # jax aborts a process whose cluster has lost its first one, with a page of its own messages.
+    if is_cluster_member(arguments) and not is_watched():
+        sys.exit(watch())
     try:
         status = _run(arguments)
     except Exception as error:
@@ -342,7 +346,7 @@ def explain_stage(
 
 def _until_stopped(stage: Callable[[], int]) -> int:
     """Runs a stage; returns its exit status, or that of one that was stopped and can be resumed."""
-    from kd_jax.training.interruption import RESUMABLE, Interrupted
+    from kd_jax.training.interruption import Interrupted
 
     try:
         return stage()

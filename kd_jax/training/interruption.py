@@ -12,10 +12,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-RESUMABLE = 75
-"""Exit status of a run that SIGTERM or Ctrl-C stopped and that can go on (EX_TEMPFAIL of
-sysexits.h)."""
-
 STOPPING = b"stopping after this step, with all saved; Ctrl-C again ends at once\n"
 
 

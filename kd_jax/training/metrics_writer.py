@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
 
 log = logging.getLogger("kd_jax")
 
@@ -28,6 +27,9 @@ class MetricsWriter:
         # All processes have the same metrics; a second writer would double every line.
         if jax.process_index() == 0:
             _forget_after(self._path, model, resumed_at)
+            # It imports torch wherever that is installed: four seconds, not for a refusal.
+            from tensorboardX import SummaryWriter
+
             # TensorBoard never rewrites its files; purge_step makes it ignore what will come again.
             self._events = SummaryWriter(str(workdir / model / "events"), purge_step=resumed_at + 1)
 

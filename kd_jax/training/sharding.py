@@ -6,6 +6,7 @@ collectives; under pmap every device sees its rows and the step reduces over `AX
 way the state is one copy in Python's eyes."""
 
 import functools
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kd_jax.core.processes import cluster_in_environment
 from kd_jax.core.types import Batch, PyTree
 
 AXIS = "data"
@@ -205,18 +207,5 @@ def start_process(
         if None in (coordinator, num_processes, process_id):
             raise ValueError("--coordinator, --num_processes and --process_id go together")
         jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif _cluster_in_environment():
+    elif cluster_in_environment(os.environ):
         jax.distributed.initialize()
-
-
-def _cluster_in_environment() -> bool:
-    """Tells whether jax itself recognises a cluster of more than one process."""
-    import os
-
-    # A single host sets the variable too, with one name; only a list means a cluster.
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return (
-        "," in hosts
-        or "JAX_COORDINATOR_ADDRESS" in os.environ
-        or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    )

@@ -9,11 +9,12 @@ import pytest
 from finished_runs import copy, images, texts
 
 from kd_jax import cli
+from kd_jax.core.processes import RESUMABLE
 from kd_jax.explain import explain_members, explain_training, retrain_subsets
 from kd_jax.explain.pieces_of_training import Pieces
 from kd_jax.explain.retrain_subsets import folder_of, value_training
 from kd_jax.explain.run import open_run
-from kd_jax.training.interruption import RESUMABLE, Interrupted, StopSignal
+from kd_jax.training.interruption import Interrupted, StopSignal
 
 pytestmark = pytest.mark.slow
 

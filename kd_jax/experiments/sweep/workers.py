@@ -13,9 +13,10 @@ from typing import Any
 import jax
 
 from kd_jax.core.json_files import read_own
+from kd_jax.core.processes import RESUMABLE
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run
-from kd_jax.training.interruption import RESUMABLE, Diverged, Interrupted, StopSignal
+from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
 
 log = logging.getLogger("kd_jax")
 

@@ -1,0 +1,112 @@
+"""A command that is one process of a cluster: a parent watches it and says why it ended.
+
+jax's C++ ends a process by abort(), with a page of its own messages, when the process that
+coordinates the cluster is gone; nothing inside that process can come in between."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import IO
+
+RESUMABLE = 75
+"""Exit status of a run that was stopped and that the same command resumes (EX_TEMPFAIL of
+sysexits.h)."""
+
+GONE = (
+    "the cluster's first process is gone; start all processes again by the same commands, which go"
+    " on from the last checkpoint"
+)
+_WATCHED = "KD_JAX_WATCHED_BY"
+_FROM_CPP = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:\d\d")
+_FATAL = re.compile(rb"F\d{4} \d\d:\d\d:\d\d.*distributed service")
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+def is_cluster_member(arguments: Sequence[str]) -> bool:
+    """Tells whether a command line, or what jax reads from the environment, names a cluster."""
+    named = any(each.lstrip("-").partition("=")[0] == "coordinator" for each in arguments)
+    return named or cluster_in_environment(os.environ)
+
+
+def cluster_in_environment(environment: Mapping[str, str]) -> bool:
+    """Tells whether jax itself recognises a cluster of more than one process."""
+    # A single host of a TPU has the variable too, with one name; only a list means a cluster.
+    return (
+        "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or "JAX_COORDINATOR_ADDRESS" in environment
+        or _number(environment.get("SLURM_NTASKS", "1")) > 1
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 1
+
+
+def is_watched() -> bool:
+    """Tells whether this process has a parent that watches it; if so, it ends when that does."""
+    parent = os.environ.pop(_WATCHED, None)
+    if parent is None:
+        return False
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    # The parent may have died before the line above.
+    if os.getppid() != int(parent):
+        raise SystemExit(RESUMABLE)
+    return True
+
+
+def watch() -> int:
+    """Runs this command again as a child and passes on what it says and the signals that come.
+
+    Returns:
+      The child's exit status; 75, after one line in place of C++'s page, where the coordinating
+      process of its cluster was lost.
+    """
+    child = subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]],
+        env=os.environ | {_WATCHED: str(os.getpid())},
+        stderr=subprocess.PIPE,
+        # Ctrl-C in a terminal reaches a whole group; the child must not hear it twice.
+        start_new_session=True,
+    )
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del frame  # Python gives it to every handler.
+        child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    assert child.stderr is not None
+    held = _pass_lines_on(child.stderr)
+    status = child.wait()
+    if status == -signal.SIGABRT and any(_FATAL.match(line) for line in held):
+        print(GONE, file=sys.stderr)
+        return RESUMABLE
+    sys.stderr.buffer.write(b"".join(held))
+    sys.stderr.flush()
+    if status < 0:
+        # A shell shall see the signal that ended the child.
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
+def _pass_lines_on(stream: IO[bytes]) -> list[bytes]:
+    """Writes each line to stderr; keeps back what C++ says, and all after a fatal error of its."""
+    held: list[bytes] = []
+    fatal = False
+    for line in stream:
+        fatal = fatal or _FATAL.match(line) is not None
+        if fatal or _FROM_CPP.match(line):
+            held.append(line)
+        else:
+            sys.stderr.buffer.write(line)
+            sys.stderr.flush()
+    return held

@@ -1,0 +1,43 @@
+"""A process of a cluster is watched by a parent."""
+
+import io
+
+import pytest
+
+from kd_jax.core import processes
+
+LOST = (
+    b"E1129 18:00:00.000000  77 coordination_service_agent.cc:1] Polling failed\n"
+    b"F1129 18:00:00.000000  77 client.h:80] Terminating process because the JAX distributed"
+    b" service detected fatal errors.\n"
+    b"*** Check failure stack trace: ***\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--config=digits", "--coordinator=host:1"], {}),
+        (["-coordinator", "host:1"], {}),
+        ([], {"TPU_WORKER_HOSTNAMES": "a,b"}),
+        ([], {"JAX_COORDINATOR_ADDRESS": "host:1"}),
+        ([], {"SLURM_NTASKS": "2"}),
+    ],
+)
+def test_flags_or_the_environment_name_a_cluster(arguments, environment, monkeypatch):
+    monkeypatch.setattr(processes.os, "environ", environment)
+    assert processes.is_cluster_member(arguments)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"TPU_WORKER_HOSTNAMES": "a"}, {"SLURM_NTASKS": "1"}, {"SLURM_NTASKS": "x"}]
+)
+def test_a_machine_of_its_own_is_no_cluster(environment, monkeypatch):
+    monkeypatch.setattr(processes.os, "environ", environment)
+    assert not processes.is_cluster_member(["--config=coordinator"])
+
+
+def test_what_cpp_says_is_kept_back_and_all_after_its_fatal_error(capfdbinary):
+    held = processes._pass_lines_on(io.BytesIO(b"a step\n" + LOST + b"    @ 0x7f abort\n"))
+    assert b"".join(held) == LOST + b"    @ 0x7f abort\n"
+    assert capfdbinary.readouterr().err == b"a step\n"
