@@ -46,6 +46,10 @@ def open_source(
     from kd_jax.data.readers import image_folders, tables, tfds
 
     columns, path = (inputs,) if isinstance(inputs, str) else tuple(inputs), Path(name).expanduser()
+    if unlabelled and (name in builders.BUILDERS or not _is_table(path)):
+        raise ValueError(
+            f"data.unlabelled says which labels of a table mean none; {name!r} is no table"
+        )
     if name in builders.BUILDERS:
         return tfds.open_prepared(name, split, dir, columns, label, class_names)
     if path.is_file():
@@ -64,6 +68,12 @@ def open_source(
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
     return tfds.open_prepared(name, split, dir, columns, label, class_names)
+
+
+def _is_table(path: Path) -> bool:
+    from kd_jax.data.readers import tables
+
+    return path.is_file() or (path.is_dir() and bool(tables.find_tables(path)))
 
 
 def is_own(name: str) -> bool:

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from kd_jax.core import limits
 from kd_jax.data.readers import image_decoding
 
 REASONS = (
@@ -90,7 +91,8 @@ def _is_absurd(height: int, width: int) -> bool:
 
 
 def _is_bomb(blob: bytes, max_pixels: int | None) -> bool:
-    with warnings.catch_warnings(), Image.open(io.BytesIO(blob)) as picture:
+    file = io.BytesIO(blob)
+    with warnings.catch_warnings(), Image.open(file, formats=limits.PICTURE_FORMATS) as picture:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return max_pixels is not None and picture.width * picture.height > max_pixels
 

@@ -29,10 +29,17 @@ def open_folder(
         order = splits.fixed_order(path.relative_to(folder).as_posix() for path in found[key])
         paths += [found[key][order[i]] for i in positions]
         rows += [order[i] + 1 for i in positions]
+    # Opening a pipe would wait for ever, and a device has no end.
+    special = [i for i, path in enumerate(paths) if not path.is_file()]
+    rejected = [
+        Rejected(rows[i], "not a regular file", str(paths[i].relative_to(folder))) for i in special
+    ]
+    rows = [row for i, row in enumerate(rows) if i not in special]
+    paths = [path for i, path in enumerate(paths) if i not in special]
     images, bad = image_decoding.load_images(
         _read_all(paths), len(paths), lambda i: read_picture(paths[i])
     )
-    rejected = [
+    rejected += [
         Rejected(rows[i], reason, str(paths[i].relative_to(folder))) for i, reason in bad.items()
     ]
     check_rejected(rejected, max_rejected, name)
@@ -88,7 +95,7 @@ def _find_by_class(folder: Path) -> list[Path]:
         path
         for child in _children(folder)
         for path in sorted(child.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in SUFFIXES and not path.is_dir() and not path.name.startswith(".")
     ]
 
 

@@ -69,6 +69,8 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
         None if line is None else line.decode("utf-8" if i else "utf-8-sig", "surrogateescape")
         for i, line in enumerate(bounded_lines(file))
     )
+    # Of Python's whole process; its own limit, 131,072 characters, cuts a long document to pieces.
+    csv.field_size_limit(limits.ROW)
     tabs = suffix == ".tsv"
     reader = csv.reader(
         lines,

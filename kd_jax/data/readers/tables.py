@@ -3,13 +3,16 @@
 Good rows come in a fixed pseudo-random order, bad rows are set aside with the reason.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kd_jax.data.labels import name_classes, number_labels
+from kd_jax.data.labels import list_names, name_classes, number_labels
 from kd_jax.data.readers import splits, table_rows
 from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
+
+log = logging.getLogger("kd_jax")
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -77,6 +80,10 @@ def open_tables(
             given = found[key].labels[position]
             labels.append(None if given in none else given)
             lines.append(found[key].rows[position])
+    if absent := none - {given for table in found.values() for given in table.labels}:
+        log.warning(
+            "data.unlabelled: no row of %r has the label %s", name, list_names(sorted(absent))
+        )
     class_names = class_names or name_classes(
         text for table in found.values() for text in table.labels if text not in none
     )

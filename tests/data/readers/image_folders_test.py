@@ -1,3 +1,4 @@
+import os
 import warnings
 
 import numpy as np
@@ -95,3 +96,22 @@ def test_what_does_not_fit_in_memory_is_decoded_on_access(tmp_path, monkeypatch)
     assert isinstance(lazy.inputs, image_decoding.LazyImages)
     np.testing.assert_array_equal(np.stack(list(lazy.inputs)), eager.inputs)
     assert lazy.fingerprint == eager.fingerprint
+
+
+def test_a_pipe_among_the_pictures_is_set_aside(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        save(tmp_path / label / "0.png", 7)
+    os.mkfifo(tmp_path / "a" / "1.png")
+    source = read(tmp_path, max_rejected=1)
+    assert len(source) == 2
+    assert [(each.reason, each.value) for each in source.rejected] == [
+        ("not a regular file", "a/1.png")
+    ]
+
+
+def test_values_for_no_label_are_for_tables(tmp_path):
+    (tmp_path / "a").mkdir()
+    save(tmp_path / "a" / "0.png", 7)
+    with pytest.raises(ValueError, match=r"data\.unlabelled says which labels of a table"):
+        read(tmp_path, unlabelled=("none",))

@@ -179,3 +179,17 @@ def test_labels_that_mean_none_leave_their_rows_unlabelled(tmp_path):
     assert source.class_names == ("0", "1")
     found = dict(zip(source.inputs, source.labels.tolist(), strict=True))
     assert found == {"a": -1, "b": 0, "c": 1, "d": -1}
+
+
+def test_a_value_for_no_label_that_occurs_nowhere_is_said(tmp_path, caplog):
+    path = write(tmp_path, "a.csv", "text,label\nx,good\ny,bad\n")
+    read(path, unlabelled=("none", "bad"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"data.unlabelled: no row of {str(path)!r} has the label none"
+    ]
+
+
+def test_a_document_longer_than_pythons_own_limit_is_one_row(tmp_path):
+    document = "word, " * 40_000
+    path = write(tmp_path, "a.csv", f'text,label\n"{document}",good\ny,bad\n')
+    assert {len(text) for text, _ in pairs(read(path))} == {len(document.strip()), 1}
