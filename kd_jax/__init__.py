@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kd_jax import losses
+    from kd_jax import losses, tasks
     from kd_jax.analysis.shapley import shapley_values
     from kd_jax.config.experiment import experiment
     from kd_jax.distiller import Distiller, distill
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kd_jax.models.weights.load import load as load_pretrained
     from kd_jax.objective import terms
     from kd_jax.objective.terms import register_term
+    from kd_jax.tasks import register_task
 
 __all__ = [
     "Distiller",
@@ -37,9 +38,11 @@ __all__ = [
     "load_pretrained",
     "losses",
     "register_model",
+    "register_task",
     "register_term",
     "run",
     "shapley_values",
+    "tasks",
     "terms",
 ]
 
@@ -54,8 +57,10 @@ _PLACES = {
     "losses": ("kd_jax.losses", None),
     "register_model": ("kd_jax.models.registry", "register"),
     "register_term": ("kd_jax.objective.terms", "register_term"),
+    "register_task": ("kd_jax.tasks", "register_task"),
     "run": ("kd_jax.experiments.run", "run"),
     "shapley_values": ("kd_jax.analysis.shapley", "shapley_values"),
+    "tasks": ("kd_jax.tasks", None),
     "terms": ("kd_jax.objective.terms", None),
 }
 """Public name -> module, and what of it; None for the module itself."""

@@ -26,6 +26,7 @@ from kd_jax.models.adapters import FunctionModel, LinenModel, NnxModel
 from kd_jax.models.weights import load as weights
 from kd_jax.objective.objective import make_objective
 from kd_jax.objective.terms.term import TermSpec
+from kd_jax.tasks import Task, make_task
 from kd_jax.teachers.ensemble import Ensemble
 from kd_jax.training.evaluate import eval_step, evaluate
 from kd_jax.training.sharding import Parallel, make_parallel, wait_where_cores_are_few
@@ -64,6 +65,7 @@ class Distiller:
       train_labels: [N] classes of all training examples, for terms that remember examples; batches
         must then be mappings that hold each example's position as "index".
       parallel: how the step is spread over devices; None: under jit over all that are visible.
+      task: what the student predicts, as `task` in a config, or a `kd.tasks.Task`.
 
     Raises:
       ValueError: in one line, for a student, teacher or optimizer of another kind.
@@ -82,6 +84,7 @@ class Distiller:
         accumulate: int = 1,
         train_labels: np.ndarray | None = None,
         parallel: Parallel | None = None,
+        task: str | Mapping[str, Any] | Task = "classification",
     ):
         if not isinstance(optimizer, optax.GradientTransformation):
             raise ValueError(
@@ -95,6 +98,7 @@ class Distiller:
         self._where = {"inputs": inputs, "labels": labels, "teacher_inputs": teacher_inputs}
         self._accumulate, self._train_labels = accumulate, train_labels
         self._parallel = parallel
+        self.task = task if isinstance(task, Task) else make_task(task)
         self._group: PeerGroup | None = None
         self._compiled: Callable[..., tuple[TrainState, Metrics]] | None = None
         self.teachers: dict[str, Teacher] = {}
@@ -113,6 +117,7 @@ class Distiller:
         # An experiment has checked and built everything already; nothing of `__init__` applies.
         made = cls.__new__(cls)
         made._group, made.teachers, made._parallel = group, dict(teachers), parallel
+        made.task = group.task
         made._accumulate, made._compiled = 1, None
         return made
 
@@ -172,7 +177,8 @@ class Distiller:
             names = ", ".join(remembered)
             raise ValueError(f"losses {names} remembers every training example: give train_labels")
         training = ModelTraining(self.network, objective, self._optimizer)
-        self._group = PeerGroup({STUDENT: training}, derived_seed(seed, "train", STUDENT))
+        drawn = derived_seed(seed, "train", STUDENT)
+        self._group = PeerGroup({STUDENT: training}, drawn, task=self.task)
         key = fold_name(stream(seed, "objective"), STUDENT)
         state = TrainState(jnp.zeros((), "int32"), {STUDENT: training.init(variables, key)})
         self._compiled = None
@@ -204,9 +210,9 @@ class Distiller:
           batch: `(inputs, labels)`, or a mapping; every leaf has the batch as its leading axis.
 
         Returns:
-          The new state, and scalars on the device: the mean of each loss by its name, "loss",
-          "accuracy", "gradient_norm", and "parameters_finite", False once a parameter is NaN or
-          infinite.
+          The new state, and scalars on the device: the mean of each loss by its name, "loss", the
+          task's, such as "accuracy", "gradient_norm", and "parameters_finite", False once a
+          parameter is NaN or infinite.
         """
         parts = self._microbatches(self.as_batch(batch))
         state, metrics = self.advance(state, parts)
@@ -239,12 +245,15 @@ class Distiller:
           batches: like those of training, in any number of rows.
 
         Returns:
-          "accuracy", "loss" (nats), "ece"; "agreement" and "teacher_kl" by teacher's name.
+          The task's metrics and "loss", for a classifier "accuracy", "macro_f1", "mcc", ...; None
+          for one that is undefined. How far it agrees with its teachers, "agreement" and
+          "teacher_kl", by teacher's name.
         """
-        compiled = self.parallel.evaluate(partial(eval_step, forward=self.network))
+        step = partial(eval_step, forward=self.network, task=self.task)
+        compiled = self.parallel.evaluate(step)
         # Any number of rows will do: what is added to fill the devices up does not count.
         rows = (self._padded(self.as_batch(batch)) for batch in batches)
-        return evaluate(compiled, state.student.variables(), self.teachers, rows)
+        return evaluate(compiled, state.student.variables(), self.teachers, rows, self.task)
 
     def variables(self, state: TrainState) -> Any:
         """Returns the student's variables as its own module takes them.

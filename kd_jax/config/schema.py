@@ -424,6 +424,18 @@ class TrustedSet:
             raise ValueError(f"{path} suspects nothing: label_errors is False and poison None")
 
 
+class _Task:
+    """The rule of `task`: a name, or a section with options."""
+
+    def check(self, value: Any, path: str) -> None:
+        """Raises a ValueError if it names no task; its options are checked by the task."""
+        if not isinstance(value, str):
+            Options(("name",)).check(value, path)
+
+
+TASK = _Task()
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A whole config."""
@@ -443,6 +455,9 @@ class Experiment:
     checkpoint: Checkpoint
     logging: Logging
     models: Annotated[Any, Models()]
+    task: Annotated[Any, TASK] = "classification"
+    # None: the task's first metric.
+    primary: Annotated[str | None, TEXT.or_none()] = None
     # Most experiments have no sets, and older configs have no such keys.
     transfer_sets: Annotated[Any, Maybe(Each(Section(TransferSet)))] = None
     trusted_sets: Annotated[Any, Maybe(Each(Section(TrustedSet)))] = None
@@ -519,12 +534,14 @@ class Plan:
       groups: in the order of training; a group's models are trained together, by name.
       transfer_sets: name -> section, checked.
       trusted_sets: name -> section, checked.
+      task: what its models predict, a `kd_jax.tasks.Task`.
     """
 
     config: dict[str, Any]
     groups: tuple[tuple[ModelPlan, ...], ...]
     transfer_sets: dict[str, Any]
     trusted_sets: dict[str, Any]
+    task: Any
 
     @property
     def models(self) -> tuple[ModelPlan, ...]:

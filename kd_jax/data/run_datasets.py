@@ -30,6 +30,7 @@ from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.text import PreparedText, TextView, load_tokenizer
 from kd_jax.data.views.tokenizer_identity import identity
+from kd_jax.tasks import CLASSIFICATION, Task
 
 SPLITS = ("train", "selection", "evaluation")
 
@@ -47,8 +48,10 @@ class Datasets:
     Args:
       data: the config's section.
       evaluations: further datasets, see `kd_jax.data.evaluation_sets`.
+      task: what models predict; None: one class an example.
 
     Attributes:
+      task: likewise.
       truncated: of each text source that was prepared, how many of its texts were cut.
 
     Raises:
@@ -56,7 +59,13 @@ class Datasets:
         unreadable or bad rows.
     """
 
-    def __init__(self, data: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Any]]):
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        evaluations: Mapping[str, Mapping[str, Any]],
+        task: Task | None = None,
+    ):
+        self.task = task or CLASSIFICATION
         shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
         unlabelled = data.get("unlabelled")
         shared["unlabelled"] = None if unlabelled is None else tuple(unlabelled)

@@ -199,7 +199,8 @@ def make_group(
             plan.peers,
             learning_rate,
         )
-    return PeerGroup(models, derived_seed(context.seed, "train", plans[0].seed_group), mixing)
+    seed = derived_seed(context.seed, "train", plans[0].seed_group)
+    return PeerGroup(models, seed, mixing, context.datasets.task)
 
 
 def output_shapes(network: Network, batch: Batch) -> ModelOutput:

@@ -24,6 +24,7 @@ from kd_jax.experiments.transfer_sets.generate import check_source
 from kd_jax.models import registry
 from kd_jax.models.weights.open import OWN
 from kd_jax.objective.objective import check_terms
+from kd_jax.tasks import make_task
 from kd_jax.teachers.build_ensemble import check_options
 
 
@@ -40,6 +41,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     # The order matters: the schema checks filled configs, and all below trusts the schema.
     config = fill_resolved(config)
     check_config(config)
+    task = make_task(config.get("task", "classification"), config.get("primary"))
     expand(config["evaluations"])
     models = {
         name: _plan_model(name, section, config["models"])
@@ -56,7 +58,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     for group in order:
         _check_starts([models[name] for name in group])
     groups = tuple(tuple(models[name] for name in group) for group in order)
-    return Plan(config, groups, transfer, trusted)
+    return Plan(config, groups, transfer, trusted, task)
 
 
 def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:

@@ -13,36 +13,41 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_jax.core.types import Batch
+from kd_jax.tasks import METRICS, TASKS, Task, cell, header
 from kd_jax.training.trained_model import TrainedModel
 
 
 def compare(
-    models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]
+    models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], task: Task
 ) -> dict[str, float | None]:
     """Computes gain, gap closed and compression of the compared student.
 
     Args:
       models: name -> its entry in results.json.
       roles: "student", "baseline" and "teacher" -> name.
+      task: whose primary metric is compared.
 
     Returns:
-      "gain" (student minus baseline accuracy, 0..1), "gap_closed" (gain over teacher minus
-      baseline; None where the teacher isn't better than the baseline), "compression" (teacher's
-      parameters over the student's).
+      "gain" (student minus baseline in the primary metric, the other way round where less of it is
+      better; None where one is undefined), "gap_closed" (gain over teacher minus baseline; None
+      where the teacher isn't better than the baseline), "compression" (teacher's parameters over
+      the student's).
     """
     student, baseline, teacher = (
         models[roles[role]] for role in ("student", "baseline", "teacher")
     )
-    gain, gap = (
-        student["accuracy"] - baseline["accuracy"],
-        teacher["accuracy"] - baseline["accuracy"],
-    )
+    gain, gap = (_gain(each, baseline, task) for each in (student, teacher))
     # Over a teacher that is no better than the baseline there is no gap, and a share of it is none.
     return {
         "gain": gain,
-        "gap_closed": gain / gap if gap > 0 else None,
+        "gap_closed": gain / gap if gain is not None and gap is not None and gap > 0 else None,
         "compression": teacher["parameters"] / student["parameters"],
     }
+
+
+def _gain(model: Mapping[str, Any], baseline: Mapping[str, Any], task: Task) -> float | None:
+    ours, theirs = (task.rank(each["metrics"]) for each in (model, baseline))
+    return None if ours is None or theirs is None else ours - theirs
 
 
 def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> float:
@@ -96,13 +101,13 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     # Where the output is a file, rich would break the table at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{results['experiment']}, seed {results['seed']}")
+    metrics = _metrics(results)
+    agrees = any(model.get("agreement") for model in results["models"].values())
     for column in (
         "model",
         "learned from",
-        "accuracy %",
-        "loss",
-        "ECE",
-        "agreement %",
+        *map(header, metrics),
+        *(("agreement %",) if agrees else ()),
         "parameters",
         "trained s",
     ):
@@ -121,10 +126,8 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         table.add_row(
             name,
             learned_from,
-            f"{100 * model['accuracy']:.2f}",
-            f"{model['loss']:.4f}",
-            f"{model['ece']:.4f}",
-            agreement,
+            *(cell(metric, values_of(model)[metric]) for metric in metrics),
+            *((agreement,) if agrees else ()),
             f"{model['parameters']:,}",
             f"{model['train_seconds']:.1f}",
         )
@@ -159,12 +162,28 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     speed = ", ".join(
         f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items()
     )
-    console.print(f"gain over the baseline: {100 * results['gain']:+.2f} points{gap}")
+    gain, primary = results["gain"], metrics[0]
+    if gain is not None:
+        told = f"{100 * gain:+.2f} points" if METRICS[primary].share else f"{gain:+.4f}"
+        of = "" if primary == "accuracy" else f" in {METRICS[primary].title}"
+        console.print(f"gain over the baseline{of}: {told}{gap}")
     ratio = results["compression"]
     size = f"{ratio:.1f}x fewer" if ratio >= 1 else f"{1 / ratio:.1f}x more"
     faster = "faster by" if min(results["speedup"].values()) >= 1 else "speed"
     console.print(f"student against teacher: {size} parameters; {faster} {speed}")
     console.print(f"results: {workdir / 'results.json'}")
+
+
+def _metrics(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the metrics that a table of results shows, the primary one first."""
+    # Runs of before there were tasks know these three.
+    section = results.get("task", {"name": "classification"})
+    return TASKS[section["name"]](results.get("primary")).columns
+
+
+def values_of(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a model's metrics in results.json, also of runs of before there were tasks."""
+    return model.get("metrics", model)
 
 
 def _show_with_teacher(name: str, found: Mapping[str, Any], console: Console) -> None:
@@ -177,23 +196,22 @@ def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
     """Datasets as rows, since there may be many; the experiment's own comes first, the summary
     last."""
     order, summary = results["order"], results["robustness"]
-    table = Table(title="accuracy %, by dataset")
+    primary = _metrics(results)[0]
+    table = Table(title=f"{header(primary)}, by dataset")
     for column in ("dataset", "rows", "left out", *order):
         table.add_column(column, justify="left" if column == "dataset" else "right")
 
     def percent(of: str) -> list[str]:
-        return [f"{100 * summary[name][of]:.2f}" for name in order]
+        return [cell(primary, summary[name][of]) for name in order]
 
     table.add_row("in domain", "", "", *percent("in_domain"), end_section=True)
     for dataset, scores in results["evaluations"].items():
         # The counts are those of the dataset, so any model's entry has them.
         counts = [f"{scores[order[0]][key]:,}" for key in ("rows", "left_out")]
-        table.add_row(
-            dataset, *counts, *(f"{100 * scores[name]['accuracy']:.2f}" for name in order)
-        )
+        table.add_row(dataset, *counts, *(cell(primary, scores[name][primary]) for name in order))
     table.add_section()
     table.add_row("mean of these", "", "", *percent("mean"))
     table.add_row("drop from in domain", "", "", *percent("drop"))
     table.add_row("worst", "", "", *percent("worst"))
-    table.add_row("", "", "", *(summary[name]["worst_dataset"] for name in order))
+    table.add_row("", "", "", *(summary[name]["worst_dataset"] or "-" for name in order))
     console.print(table)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from kd_jax.tasks import METRICS
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.training.context import RunContext
 from kd_jax.training.evaluate import eval_step, evaluate
 from kd_jax.training.trained_model import TrainedModel
-
-METRICS = ("accuracy", "loss", "ece")
 
 
 def evaluate_all(
@@ -20,12 +19,15 @@ def evaluate_all(
     """Evaluates every model on every further dataset, one dataset after the other.
 
     Returns:
-      Dataset -> model -> METRICS, "rows" that they are over, and "left_out", rows without a class
-      of the experiment.
+      Dataset -> model -> the task's metrics and "loss", "rows" that they are over, and
+      "left_out", rows without a class of the experiment.
     """
     # Each model is compiled once, whatever the number of datasets.
+    task = context.datasets.task
     steps = {
-        name: context.parallel.evaluate(partial(eval_step, forward=without_labels(model.network)))
+        name: context.parallel.evaluate(
+            partial(eval_step, forward=without_labels(model.network), task=task)
+        )
         for name, model in models.items()
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -35,35 +37,47 @@ def evaluate_all(
         found[dataset] = {}
         for name, model in models.items():
             batches = context.datasets.evaluation_batches(source, list(model.views), batch_size)
-            scores = evaluate(steps[name], model.variables, {}, batches)
-            found[dataset][name] = {metric: scores[metric] for metric in METRICS} | counts
+            scores = evaluate(steps[name], model.variables, {}, batches, task)
+            found[dataset][name] = {
+                metric: scores[metric] for metric in ("loss", *task.metrics)
+            } | counts
     return found
 
 
 def summarize(
-    in_domain: Mapping[str, float], evaluations: Mapping[str, Mapping[str, Mapping[str, float]]]
+    in_domain: Mapping[str, float | None],
+    evaluations: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    primary: str = "accuracy",
 ) -> dict[str, dict[str, Any]]:
-    """Sets the accuracy on further datasets beside that in domain.
+    """Sets a metric on further datasets beside that in domain.
 
     Args:
-      in_domain: model -> accuracy on the experiment's own evaluation split.
+      in_domain: model -> the metric on the experiment's own evaluation split.
       evaluations: as `evaluate_all` returns them.
+      primary: the metric.
 
     Returns:
-      Model -> accuracies in 0..1: "in_domain", "mean" (each dataset counts once), "worst" and its
-      "worst_dataset", and "drop", "in_domain" minus "mean". Nothing where there are no further
-      datasets.
+      Model -> values of the metric: "in_domain", "mean" (each dataset counts once), "worst" and its
+      "worst_dataset", and "drop", "in_domain" minus "mean"; None where one is undefined.
+      Nothing where there are no further datasets.
     """
     summary: dict[str, dict[str, Any]] = {}
-    for name, accuracy in in_domain.items() if evaluations else ():
+    for name, own in in_domain.items() if evaluations else ():
         # Each dataset counts once, whatever its size; else the largest would decide alone.
-        others = {dataset: scores[name]["accuracy"] for dataset, scores in evaluations.items()}
-        worst, mean = min(others, key=others.__getitem__), statistics.fmean(others.values())
+        others = {dataset: scores[name][primary] for dataset, scores in evaluations.items()}
+        # Where a metric is undefined, as on a dataset of one class, nothing can be said of all.
+        if own is None or None in others.values():
+            summary[name] = {"in_domain": own} | dict.fromkeys(
+                ("mean", "worst", "worst_dataset", "drop")
+            )
+            continue
+        pick = min if METRICS[primary].higher else max
+        worst, mean = pick(others, key=others.__getitem__), statistics.fmean(others.values())
         summary[name] = {
-            "in_domain": accuracy,
+            "in_domain": own,
             "mean": mean,
             "worst": others[worst],
             "worst_dataset": worst,
-            "drop": accuracy - mean,
+            "drop": own - mean,
         }
     return summary

@@ -25,6 +25,7 @@ from kd_jax.experiments.scoring import score
 from kd_jax.experiments.train_models import ModelTrainer
 from kd_jax.experiments.training_sets import TrainingSets, check_sizes
 from kd_jax.experiments.workdir import Workdir
+from kd_jax.tasks import Task
 from kd_jax.teachers.build_ensemble import assemble
 from kd_jax.teachers.conditioned_student import score_with_teacher
 from kd_jax.teachers.member_values import member_values
@@ -128,7 +129,7 @@ def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, A
 def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:
     """Opens the data, and writes down what of it was left out."""
     config = plan.config
-    datasets = Datasets(config["data"], config["evaluations"])
+    datasets = Datasets(config["data"], config["evaluations"], plan.task)
     # What so few rows rule out is refused before anything is trained.
     check_sizes(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
@@ -250,7 +251,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         scores = score(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
-        entries[model.name] = _entry(models[model.name], scores)
+        entries[model.name] = _entry(models[model.name], scores, context.datasets.task)
         entries[model.name] |= score_with_teacher(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
@@ -259,21 +260,25 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
             entries[model.name]["shapley"] = member_values(
                 models[model.name], members, evaluation, context
             )
-    roles = plan.config["compare"]
+    roles, primary = plan.config["compare"], context.datasets.task.primary
     # Further datasets come after all models are there, as each one is opened once for all.
     elsewhere = robustness.evaluate_all(models, context, batch_size)
     return {
         "experiment": plan.config["name"],
         "seed": plan.config["seed"],
         "finished": True,
+        "task": context.datasets.task.describe(),
+        "primary": context.datasets.task.primary,
         "order": [model.name for model in plan.models],
         "compare": dict(roles),
         "models": entries,
-        **report.compare(entries, roles),
+        **report.compare(entries, roles, context.datasets.task),
         "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], context),
         "evaluations": elsewhere,
         "robustness": robustness.summarize(
-            {name: entry["accuracy"] for name, entry in entries.items()}, elsewhere
+            {name: entry["metrics"][primary] for name, entry in entries.items()},
+            elsewhere,
+            primary,
         ),
         "evaluated_on": _evaluated_on(plan),
         "environment": report.environment(
@@ -289,25 +294,27 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
     }
 
 
-def _entry(model: TrainedModel, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(model: TrainedModel, scores: Mapping[str, Any], task: Task) -> dict[str, Any]:
     entry = {
         "teachers": _teacher_names(model.plan),
         "data": list(model.plan.data),
         "origin": _origin(model.plan),
         "parameters": model.parameters,
-        "accuracy": scores["accuracy"],
-        "loss": scores["loss"],
-        "ece": scores["ece"],
+        "metrics": {name: scores[name] for name in ("loss", *task.metrics)},
+        # Also by themselves, as in the results of earlier versions.
+        **{name: scores[name] for name in ("accuracy", "loss", "ece") if name in scores},
+        **scores["details"],
         "fingerprint": model.description["fingerprint"],
         "train_seconds": model.description["train_seconds"],
         "step": model.description["step"],
+        "selection": model.description.get("selection"),
         "selection_accuracy": model.description.get("selection_accuracy"),
     }
     entry |= {
         key: model.description[key] for key in ("members", "weights") if key in model.description
     }
     # A model without teachers has no agreement to report.
-    return entry | {key: scores[key] for key in ("agreement", "teacher_kl") if scores[key]}
+    return entry | {key: scores[key] for key in ("agreement", task.divergence) if scores[key]}
 
 
 def _origin(plan: ModelPlan) -> str:

@@ -21,17 +21,19 @@ class Selection:
 
     def __init__(self, network: Network, plan: ModelPlan, context: RunContext):
         # Evaluated many times while one model trains, so it is compiled here and not in each call.
-        self._compiled = context.parallel.evaluate(partial(eval_step, forward=network))
+        self._task = context.datasets.task
+        step = partial(eval_step, forward=network, task=self._task)
+        self._compiled = context.parallel.evaluate(step)
         source = context.datasets.splits["selection"]
         self._batches = context.datasets.evaluation_batches(
             source, [plan.view], plan.training["batch_size"]
         )
 
-    def __call__(self, variables: Variables) -> dict[str, float]:
-        """Computes "accuracy", "loss" and "ece"."""
+    def __call__(self, variables: Variables) -> dict[str, float | None]:
+        """Computes the task's metrics and "loss"; None for one that is undefined there."""
         # No teachers: checkpoints are chosen by what the model alone can do.
-        metrics = evaluate(self._compiled, variables, {}, self._batches)
-        return {name: metrics[name] for name in ("accuracy", "loss", "ece")}
+        metrics = evaluate(self._compiled, variables, {}, self._batches, self._task)
+        return {name: metrics[name] for name in ("loss", *self._task.metrics)}
 
 
 def score(
@@ -50,6 +52,8 @@ def score(
         for name, teacher in frozen.teachers.items()
     }
     forward = without_labels(model.network)
-    compiled = context.parallel.evaluate(partial(eval_step, forward=forward))
+    task = context.datasets.task
+    compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
     batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
-    return evaluate(compiled, model.variables, asked, batches)
+    names = context.datasets.class_names
+    return evaluate(compiled, model.variables, asked, batches, task, names)

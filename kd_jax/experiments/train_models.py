@@ -1,7 +1,6 @@
 """Trains the models of an experiment, or finds them: restored, used as they are, or resumed."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -24,6 +23,7 @@ from kd_jax.experiments.restore import read_restored
 from kd_jax.experiments.scoring import Selection
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
+from kd_jax.tasks import shown
 from kd_jax.teachers import conditioned_student
 from kd_jax.teachers.frozen import freeze
 from kd_jax.training import trained_model
@@ -93,7 +93,7 @@ class ModelTrainer:
         # A model without an objective teaches as it is, and is saved like any other.
         initial = self._built[plan.name][1]
         description = self._describe(plan, initial, step=0, seconds=0.0)
-        description["selection_accuracy"] = self._accuracy(plan, initial)
+        description |= self._selection_of(plan, initial)
         return self.save(plan, Contents(initial, description, {}))
 
     def _restore(self, plan: ModelPlan) -> TrainedModel:
@@ -104,32 +104,39 @@ class ModelTrainer:
         log.info(
             "%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"]
         )
-        ours["selection_accuracy"] = self._accuracy(plan, done.variables)
+        ours |= self._selection_of(plan, done.variables)
         # What the earlier run wrote down stays; ours only fills in what it didn't know yet.
         return self.save(plan, done._replace(description=ours | done.description))
 
-    def _accuracy(self, plan: ModelPlan, variables: Variables) -> float:
+    def _selection_of(self, plan: ModelPlan, variables: Variables) -> dict[str, Any]:
         """Evaluates a model that isn't trained here on the selection split, and tells the result.
 
         Classes in another order, other tokens or another normalization show here and nowhere else.
         """
         network, context = self._built[plan.name][0], self._context
         placed = context.parallel.place(variables)
-        accuracy = Selection(network, plan, context)(placed)["accuracy"]
-        guess, margin = _guess(context.datasets.splits["selection"].labels)
+        metrics, task = Selection(network, plan, context)(placed), context.datasets.task
+        guess = task.guess(context.datasets.splits["selection"].labels)
+        if guess is None:
+            told = shown(task.primary, metrics[task.primary])
+            log.info("%s is not trained here; selection split: %s", plan.name, told)
+            return _selection(metrics)
+        name, chance, margin = guess
+        value = metrics[name]
         told = (
-            f"{plan.name} is not trained here and gets {100 * accuracy:.2f} % of the selection"
-            f" split right (always the largest class: {100 * guess:.2f} %)"
+            f"{plan.name} is not trained here; selection split: {shown(name, value)} (without"
+            f" looking, always the commonest: {shown(name, chance)})"
         )
         # What few rows leave open is no error: a sound model may be unlucky with them.
-        if accuracy < guess - margin and not plan.allow_weak:
+        if (value is None or value < chance - margin) and not plan.allow_weak:
             raise ValueError(
                 f"models.{told}, worse than a guess: are its classes, tokenizer and normalization"
                 f" the data's? If it shall be used all the same, say"
                 f" models.{plan.name}.allow_weak=True"
             )
-        log.log(logging.INFO if accuracy > guess else logging.WARNING, "%s", told)
-        return accuracy
+        sound = value is not None and value > chance
+        log.log(logging.INFO if sound else logging.WARNING, "%s", told)
+        return _selection(metrics)
 
     def fit(self) -> dict[str, TrainedModel]:
         """Trains the group to the end, or goes on from its newest checkpoint.
@@ -185,13 +192,14 @@ class ModelTrainer:
                 intervals=Intervals(
                     steps, context.checkpoint["every_steps"], context.logging["every_steps"]
                 ),
-                evaluate=self._selection(group),
+                evaluate=self._selections(group),
                 checkpoints=checkpoints,
                 writers=writers,
                 progress=progress,
                 stop=context.stop,
                 seconds=meta["seconds"],
                 blame=partial(_teacher_at_fault, frozen.teachers),
+                rank=context.datasets.task.rank,
             )
             # The last state is not always the best one on the selection split.
             best = context.checkpoint["use"] == "best"
@@ -228,7 +236,9 @@ class ModelTrainer:
             stack.enter_context(closing(each))
         return writers, progress
 
-    def _selection(self, group: PeerGroup) -> Callable[[TrainState], dict[str, dict[str, float]]]:
+    def _selections(
+        self, group: PeerGroup
+    ) -> Callable[[TrainState], dict[str, dict[str, float | None]]]:
         """Evaluates every model of a state on the selection split."""
         # Made once for the whole training, because each of them compiles.
         selections = {
@@ -236,7 +246,7 @@ class ModelTrainer:
             for plan in self._plans
         }
 
-        def evaluate(state: TrainState) -> dict[str, dict[str, float]]:
+        def evaluate(state: TrainState) -> dict[str, dict[str, float | None]]:
             return {
                 name: selection(state.models[name].variables())
                 for name, selection in selections.items()
@@ -251,9 +261,8 @@ class ModelTrainer:
         own = state.models[plan.name]
         variables = own.variables()
         description = self._describe(plan, variables, step=meta["step"], seconds=round(seconds, 1))
-        selection = meta["selection"]
         # A checkpoint of a stopped run has no scores.
-        description["selection_accuracy"] = selection[plan.name]["accuracy"] if selection else None
+        description |= _selection((meta["selection"] or {}).get(plan.name) or {})
         # The map is trained among the terms, and leaves them here for a file of its own.
         condition_map = own.term_params.get(CONDITION, {})
         description |= conditioned_student.described(plan, condition_map, self._teachers)
@@ -351,11 +360,10 @@ def _teacher_at_fault(teachers: Mapping[str, Teacher], batch: Batch) -> str | No
     return None
 
 
-def _guess(labels: np.ndarray) -> tuple[float, float]:
-    """Returns the share of the largest class, and two standard errors of it."""
-    labels = labels[labels >= 0]
-    share = float(np.bincount(labels).max() / len(labels))
-    return share, 2 * math.sqrt(share * (1 - share) / len(labels))
+def _selection(metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    """Returns what a description holds of the metrics on the selection split."""
+    # The accuracy also by its old name, by which older runs' reports know it.
+    return {"selection": dict(metrics), "selection_accuracy": metrics.get("accuracy")}
 
 
 def _check_finite(name: str, variables: Variables, where: str) -> None:

@@ -11,6 +11,7 @@ from kd_jax.data.views.text import padding_id
 from kd_jax.export.student import Student
 from kd_jax.models import registry
 from kd_jax.models.weights.formats import HEAD
+from kd_jax.tasks import cell, header, shown
 
 FILE = "README.md"
 
@@ -68,20 +69,25 @@ def _results(student: Student) -> list[str]:
     # A finished model of an unfinished run can be exported before anything was measured.
     if student.name not in results.get("models", {}):
         return ["The run that this comes from was not finished; nothing was measured.", ""]
-    lines = ["| model | learned from | accuracy % | loss | parameters |", "|---|---|---|---|---|"]
+    primary = results.get("primary", "accuracy")
+    lines = [
+        f"| model | learned from | {header(primary)} | loss | parameters |",
+        "|---|---|---|---|---|",
+    ]
     for name in results["order"]:
-        lines.append(_row(name, results["models"][name], own=name == student.name))
+        lines.append(_row(name, results["models"][name], primary, own=name == student.name))
     lines += ["", f"One seed ({results['seed']}), on the run's evaluation split."]
     for dataset, scores in results.get("evaluations", {}).items():
-        lines.append(f"On `{dataset}`: {100 * scores[student.name]['accuracy']:.2f} %.")
+        lines.append(f"On `{dataset}`: {shown(primary, scores[student.name][primary])}.")
     return [*lines, ""]
 
 
-def _row(name: str, entry: Mapping[str, Any], *, own: bool) -> str:
-    shown = f"**{name}**" if own else name
+def _row(name: str, entry: Mapping[str, Any], primary: str, *, own: bool) -> str:
+    bold = f"**{name}**" if own else name
+    metrics = entry.get("metrics", entry)
     taught = ", ".join(entry["teachers"]) or "labels"
     return (
-        f"| {shown} | {taught} | {100 * entry['accuracy']:.2f} | {entry['loss']:.4f}"
+        f"| {bold} | {taught} | {cell(primary, metrics[primary])} | {metrics['loss']:.4f}"
         f" | {entry['parameters']:,} |"
     )
 

@@ -141,7 +141,7 @@ def score_with_teacher(
 
     Returns:
       "teacher", "output", "map_parameters" (which count neither as the student's nor as the
-      teacher's), "accuracy", "loss" and "ece" on the split; nothing for a model without a
+      teacher's), "loss" and the task's metrics on the split; nothing for a model without a
       condition.
     """
     if model.condition is None:
@@ -154,13 +154,14 @@ def score_with_teacher(
         "map": model.condition_map,
         "teacher": on.network.frozen(on.variables),
     }
-    compiled = context.parallel.evaluate(partial(eval_step, forward=network))
+    task = context.datasets.task
+    compiled = context.parallel.evaluate(partial(eval_step, forward=network, task=task))
     # Student and teacher may read different views of the same example.
     batches = context.datasets.evaluation_batches(source, [*model.views, *on.views], batch_size)
-    scores = evaluate(compiled, held, {}, batches)
+    scores = evaluate(compiled, held, {}, batches, task)
     facts = {
         "teacher": model.condition.teacher,
         "output": model.condition.output,
         "map_parameters": count_parameters(model.condition_map),
     }
-    return {"with_teacher": facts | {name: scores[name] for name in ("accuracy", "loss", "ece")}}
+    return {"with_teacher": facts | {name: scores[name] for name in ("loss", *task.metrics)}}

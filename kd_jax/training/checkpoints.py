@@ -6,6 +6,7 @@ checkpoint or none. What it doesn't notice, a flipped bit in array data, the che
 
 import json
 import logging
+import math
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,9 +37,11 @@ class DamagedCheckpoint(CheckpointError):
     """A checkpoint whose files are incomplete or altered."""
 
 
-def ranking(metrics: Mapping[str, float]) -> tuple[float, float, float]:
-    """Ranks checkpoints, best last: by selection accuracy, then by loss, then the earlier step."""
-    return metrics["accuracy"], -metrics["loss"], -metrics["step"]
+def ranking(metrics: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Ranks checkpoints, best last: by selection score, then by loss, then the earlier step."""
+    # Checkpoints of before there were tasks are ranked by the accuracy.
+    score = metrics["score"] if "score" in metrics else metrics["accuracy"]
+    return -math.inf if score is None else score, -metrics["loss"], -metrics["step"]
 
 
 @dataclass
@@ -51,12 +54,12 @@ class KeepLatestAndBest:
     Attributes:
       latest: how many of the newest stay.
       best: how many of the best by `ranking` stay as well.
-      metrics: step -> "accuracy", "loss" and "step"; a step that isn't there isn't ranked.
+      metrics: step -> "score", "loss" and "step"; a step that isn't there isn't ranked.
     """
 
     latest: int
     best: int
-    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def order(self, steps: Iterable[int]) -> list[int]:
         """Returns the ranked ones of some steps, the best last."""
@@ -134,8 +137,8 @@ class Checkpoints:
           step: training steps taken.
           state: the state; it must be the same in every process.
           meta: JSON values kept beside it (data position, seconds trained, ...).
-          metrics: "accuracy" and "loss" on the selection split, for `ranking`; None keeps it from
-            being ranked.
+          metrics: "score", of which more is better, and "loss" on the selection split, for
+            `ranking`; None keeps it from being ranked.
 
         Raises:
           CheckpointError: if the one before could not be written (a full disk, say).

@@ -9,35 +9,17 @@ import numpy as np
 
 from kd_jax import losses
 from kd_jax.core.types import Batch, ForwardFn, Mean, PyTree, Teacher, Variables
-from kd_jax.training.step import accuracy, all_reduce_sum
-
-CALIBRATION_BINS = 15
-"""Equal-width confidence bins, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
+from kd_jax.tasks import CLASSIFICATION, Rows, Task
+from kd_jax.training.step import all_reduce_sum
 
 
-def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
-    """Returns [bins, 3]: examples, sum of confidences and number right, by bin of confidence."""
-    # Padding and examples without a label have no right answer, so they count in no bin.
-    probabilities = jax.nn.softmax(logits)
-    confidence = jnp.max(probabilities, axis=-1)
-    # Of a soft label the largest class is the right one.
-    labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
-    counted = (batch.valid & batch.label_valid).astype(logits.dtype)
-    right = (jnp.argmax(logits, axis=-1) == labels) * counted
-    # Bins are open on the left, so a confidence of exactly 1 falls into the last one.
-    bins = jnp.clip(
-        jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1
-    )
-    columns = jnp.stack([counted, confidence * counted, right], axis=-1)
-    return jax.ops.segment_sum(columns, bins, num_segments=CALIBRATION_BINS)
+def loss_of(term: str) -> Callable[..., jax.Array]:
+    """Returns a task's loss by name, with its hyperparameters at their defaults."""
+    return getattr(losses, term)
 
 
-def calibration_error(sums: np.ndarray) -> float:
-    """Computes the expected calibration error in 0..1 from `calibration_sums` added up over a
-    split.
-    """
-    examples = sums[:, 0].sum()
-    return float(np.abs(sums[:, 1] - sums[:, 2]).sum() / examples) if examples else 0.0
+EvalStep = Callable[[PyTree, PyTree, Batch], dict[str, Any]]
+"""`eval_step`, compiled: variables, teachers and a batch -> sums and rows."""
 
 
 def eval_step(
@@ -46,6 +28,7 @@ def eval_step(
     batch: Batch,
     *,
     forward: ForwardFn,
+    task: Task = CLASSIFICATION,
     axis_name: str | None = None,
 ) -> dict[str, Any]:
     """Sums a model's metrics over one batch.
@@ -55,68 +38,83 @@ def eval_step(
       teachers: with whom to compare it, by name.
       batch: leaves `[rows, ...]`; rows that aren't valid count nowhere.
       forward: the model.
+      task: what it predicts.
       axis_name: pmap's axis; None under jit.
 
     Returns:
-      `Mean`s by metric, over labelled examples ("accuracy", "loss" in nats) or all
-      ("agreement/<teacher>", "teacher_kl/<teacher>" in nats at temperature 1), and "calibration"
-      sums [bins, 3].
+      "sums": what the task sums over labelled examples, and what it compares, over all, as
+      `Mean`s by "<comparison>/<teacher>". "rows": of all devices, outputs, labels, and which of
+      them count.
     """
     # Shapes are fixed under jit: rows that don't count are computed too and set to 0.
-    logits = forward(variables, batch).logits
+    outputs = forward(variables, batch).logits
     labelled = batch.valid & batch.label_valid
     # Rows that only fill the batch may hold anything, also what gives infinity.
-    nats = jnp.where(labelled, losses.cross_entropy(logits, jnp.asarray(batch.labels)), 0)
-    sums: dict[str, Any] = {
-        "accuracy": accuracy(logits, batch),
-        "loss": Mean(jnp.sum(nats), jnp.sum(labelled)),
-        "calibration": calibration_sums(logits, batch),
-    }
+    values = jnp.where(labelled, loss_of(task.hard_term)(outputs, jnp.asarray(batch.labels)), 0)
+    sums = task.sums(outputs, batch) | {"loss": Mean(jnp.sum(values), jnp.sum(labelled))}
     # A comparison with a teacher needs no label, so every valid example counts.
     for name, teacher in teachers.items():
-        teacher_logits = teacher(batch).logits
-        # Agreement with a teacher needs no label.
-        count = jnp.sum(batch.valid)
-        same = (jnp.argmax(logits, axis=-1) == jnp.argmax(teacher_logits, axis=-1)) & batch.valid
-        kl = losses.soft_target_kl(logits, teacher_logits, temperature=1.0)
-        sums[f"agreement/{name}"] = Mean(jnp.sum(same), count)
-        sums[f"teacher_kl/{name}"] = Mean(jnp.sum(jnp.where(batch.valid, kl, 0)), count)
-    return all_reduce_sum(sums, axis_name)
+        taught, count = teacher(batch).logits, jnp.sum(batch.valid)
+        compared = {
+            "agreement": task.agreement(outputs, taught),
+            task.divergence: loss_of(task.soft_term)(outputs, taught),
+        }
+        for kind, each in compared.items():
+            if each is not None:
+                total = jnp.sum(jnp.where(batch.valid, each, 0))
+                sums[f"{kind}/{name}"] = Mean(total, count)
+    # Some metrics are of a whole split and no mean over its rows, so these leave the devices.
+    rows = (
+        outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)),
+        jnp.asarray(batch.labels),
+        labelled,
+    )
+    if axis_name is not None:
+        rows = jax.lax.all_gather(rows, axis_name, tiled=True)
+    return {"sums": all_reduce_sum(sums, axis_name), "rows": rows}
 
 
 def evaluate(
-    compiled_step: Callable[[PyTree, PyTree, Batch], dict[str, Any]],
+    compiled_step: EvalStep,
     variables: Variables,
     teachers: Mapping[str, Teacher],
     batches: Iterable[Batch],
+    task: Task = CLASSIFICATION,
+    class_names: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
-    """Computes metrics of a whole split: "accuracy", "loss", "ece", and those by teacher.
+    """Computes metrics of a whole split: the task's, and those by teacher.
 
     Args:
-      compiled_step: `eval_step`, compiled.
+      compiled_step: `eval_step`, compiled, of the same task.
       variables: the model's.
       teachers: with whom to compare it, by name.
       batches: the split, each example once.
+      task: what the model predicts.
+      class_names: [K] of the outputs, for "details" beside the metrics; None: without them.
 
     Returns:
-      "accuracy", "loss" and "ece" as floats; "agreement" and "teacher_kl" by teacher's name.
+      The task's metrics and "loss" as floats, None where one is undefined; its comparisons, such as
+      "agreement" and "teacher_kl", by teacher's name.
     """
     sums: dict[str, Any] = {}
+    found: list[tuple[np.ndarray, ...]] = []
     for batch in batches:
+        step = compiled_step(variables, teachers, batch)
         # Added in float64 on the host: the result doesn't depend on how the split was batched.
-        parts = jax.tree.map(
-            lambda leaf: np.asarray(leaf, np.float64), compiled_step(variables, teachers, batch)
-        )
+        parts = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), step["sums"])
         sums = parts if not sums else jax.tree.map(np.add, sums, parts)
-    # The bins are no mean; they are reduced to one number at the very end.
-    bins = sums.pop("calibration")
-    metrics: dict[str, Any] = {"agreement": {}, "teacher_kl": {}}
-    for name, mean in sums.items():
-        # A split without labels gives 0 here instead of a division by zero.
-        value = float(mean.total / max(mean.count, 1))
+        outputs, labels, counted = map(np.asarray, step["rows"])
+        found.append((outputs[counted].astype(np.float64), labels[counted]))
+    outputs, labels = (np.concatenate(column) for column in zip(*found, strict=True))
+    rows = Rows(outputs, labels)
+    metrics: dict[str, Any] = {"agreement": {}, task.divergence: {}}
+    for name in [name for name in sums if "/" in name]:
         kind, _, teacher = name.partition("/")
-        if teacher:
-            metrics[kind][teacher] = value
-        else:
-            metrics[name] = value
-    return metrics | {"ece": calibration_error(bins)}
+        mean: Mean = sums.pop(name)
+        metrics[kind][teacher] = float(mean.total / max(float(mean.count), 1))
+    loss: Mean = sums.pop("loss")
+    metrics["loss"] = float(loss.total / max(float(loss.count), 1))
+    metrics |= task.summarize(sums, rows)
+    return (
+        metrics if class_names is None else metrics | {"details": task.details(rows, class_names)}
+    )

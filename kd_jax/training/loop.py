@@ -14,6 +14,7 @@ import numpy as np
 from kd_jax.core.pytree import not_finite
 from kd_jax.core.types import Batch, Mean, PyTree
 from kd_jax.data.batches import TrainingBatches
+from kd_jax.tasks import CLASSIFICATION
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
 from kd_jax.training.metrics_writer import MetricsWriter
@@ -106,13 +107,14 @@ def train(
     learning_rates: Mapping[str, Callable[[int], Any]],
     batches: TrainingBatches,
     intervals: Intervals,
-    evaluate: Callable[[TrainState], Mapping[str, Mapping[str, float]]],
+    evaluate: Callable[[TrainState], Mapping[str, Mapping[str, float | None]]],
     checkpoints: Checkpoints,
     writers: Mapping[str, MetricsWriter],
     progress: StepProgress,
     stop: StopSignal,
     seconds: float,
     blame: Callable[[Batch], str | None] | None = None,
+    rank: Callable[[Mapping[str, Any]], float | None] = CLASSIFICATION.rank,
 ) -> float:
     """Trains from `state` to the last step; what it learned is in the checkpoints.
 
@@ -122,9 +124,10 @@ def train(
       learning_rates: by model, the learning rate of each step, for the log.
       batches: positioned at `state.step`.
       intervals: intervals in steps.
-      evaluate: by model, "accuracy", "loss" and more on the selection split; checkpoints are
-        ranked by the models' mean "accuracy" and "loss", and their meta holds each model's under
-        "selection".
+      evaluate: by model, "loss" and the task's metrics on the selection split; checkpoints are
+        ranked by the means over the models of `rank` and of "loss", and their meta holds each
+        model's metrics under "selection".
+      rank: the metric that chooses checkpoints, so that more is better; None where it is undefined.
       checkpoints: where states go.
       writers: by model, where metrics go.
       progress: what people see.
@@ -161,7 +164,7 @@ def train(
                 f"{teacher}, a teacher, gives numbers that aren't finite at step {number}: {error}"
             ) from None
 
-    def save(scores):
+    def save(scores, ranks):
         # Optimizer states too: what can't be gone on with is no good checkpoint.
         if leaves := not_finite(state):
             told = f"{leaves[0]} is no longer finite"
@@ -172,7 +175,7 @@ def train(
             "seconds": time.perf_counter() - began,
             "selection": scores,
         }
-        checkpoints.save(step, state, meta, scores and _means(scores))
+        checkpoints.save(step, state, meta, ranks)
 
     while step < intervals.total:
         # Dispatch returns at once; the metrics of the step before are looked at meanwhile.
@@ -207,11 +210,11 @@ def train(
                 name: {f"selection/{k}": v for k, v in own.items()} for name, own in scores.items()
             }
             report(step, selection, writers, None)
-            save(scores)
+            save(scores, _means(scores, rank))
         elif ending:
             # Unranked: the choice of the best checkpoint must not depend on where a run happened to
             # be stopped.
-            save(None)
+            save(None, None)
         if ending:
             # Saving goes on in the background; the process may only end when all is on disk.
             checkpoints.wait()
@@ -223,20 +226,26 @@ def train(
 
 
 def _check_scores(
-    scores: Mapping[str, Mapping[str, float]], step: int, last_good: str | None
+    scores: Mapping[str, Mapping[str, float | None]], step: int, last_good: str | None
 ) -> None:
     """Raises Diverged for a score that isn't finite: no rank could be given by it."""
     for name, own in scores.items():
         for key, value in own.items():
-            if not math.isfinite(value):
+            if value is not None and not math.isfinite(value):
                 told = f"{key} on the selection split is {value}"
                 raise Diverged(_told(name, told, step, last_good))
 
 
-def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Computes what ranks a checkpoint: the mean over the models."""
+def _means(
+    scores: Mapping[str, Mapping[str, Any]], rank: Callable[[Mapping[str, Any]], float | None]
+) -> dict[str, float | None]:
+    """Computes what ranks a checkpoint: the means over the models."""
+    ranks = [rank(own) for own in scores.values()]
+    known = [each for each in ranks if each is not None]
     return {
-        key: statistics.fmean(own[key] for own in scores.values()) for key in ("accuracy", "loss")
+        # A metric that is undefined for one model ranks worst, whatever the others'.
+        "score": statistics.fmean(known) if len(known) == len(ranks) else None,
+        "loss": statistics.fmean(own["loss"] for own in scores.values()),
     }
 
 
@@ -247,7 +256,7 @@ def at_interval(step: int, every: int, total: int) -> bool:
 
 def report(
     step: int,
-    values: Mapping[str, Mapping[str, float]],
+    values: Mapping[str, Mapping[str, float | None]],
     writers: Mapping[str, MetricsWriter],
     progress: StepProgress | None,
 ) -> None:
@@ -256,7 +265,11 @@ def report(
     shown = {}
     for name, record in writers.items():
         # JSON has no NaN or infinity, and a plot can't show them.
-        finite = {key: value for key, value in values[name].items() if math.isfinite(value)}
+        finite = {
+            key: value
+            for key, value in values[name].items()
+            if value is not None and math.isfinite(value)
+        }
         record.write(step, finite)
         shown |= (
             finite

@@ -11,16 +11,17 @@ import optax
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.pytree import all_finite
 from kd_jax.core.rng import fold_name, stream
-from kd_jax.core.types import Array, Batch, ForwardFn, Mean, ModelOutput, PyTree, Teacher, Variables
+from kd_jax.core.types import Array, Batch, ForwardFn, ModelOutput, PyTree, Teacher, Variables
 from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import Condition, init_map, training_signal
 from kd_jax.objective.objective import Objective
 from kd_jax.objective.terms.term import StepContext
+from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.training.mixup import Mixing
 from kd_jax.training.state import ModelState, TrainState
 
 Metrics = dict[str, dict[str, Any]]
-"""Model's name -> {term: `Mean`, "accuracy": `Mean`, "loss": [], "gradient_norm": [],
+"""Model's name -> {term: `Mean`, the task's metrics: `Mean`, "loss": [], "gradient_norm": [],
 `FINITE`: []}."""
 
 FINITE = "parameters_finite"
@@ -100,29 +101,18 @@ class PeerGroup:
       models: name -> how it is trained. Most groups have one model.
       seed: of dropout, of terms that draw, and of mixing.
       mixing: how each microbatch is mixed before any model reads it; None: not at all.
+      task: what they predict.
     """
 
     models: Mapping[str, ModelTraining]
     seed: int
     mixing: Mixing | None = None
+    task: Task = CLASSIFICATION
 
 
 def all_reduce_sum(tree: PyTree, axis_name: str | None) -> PyTree:
     """Returns the sum over pmap's devices; under jit arrays are global already."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-
-def accuracy(logits: jax.Array, batch: Batch) -> Mean:
-    """Returns how often the largest logit is the label's, over labelled examples.
-
-    Args:
-      logits: `[B, K]`.
-      batch: its labels are classes [B], or distributions [B, K] whose largest class counts.
-    """
-    # Mixed examples have soft labels; their largest class stands for the label.
-    labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
-    counted = batch.valid & batch.label_valid
-    return Mean(jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted), jnp.sum(counted))
 
 
 def train_step(
@@ -268,7 +258,7 @@ def loss_fn(
         )
         loss += model.objective.weighted_sum(sums, normalizers[name], step)
         # Sums are reported instead of means, because only sums can be added over devices and steps.
-        metrics[name] = sums | {"accuracy": accuracy(outputs[name].logits, batch)}
+        metrics[name] = sums | group.task.training_metrics(outputs[name].logits, batch)
         new_aux[name] = Auxiliary(batch_stats[name], term_state)
     return loss, (metrics, new_aux)
 

@@ -122,7 +122,7 @@ def test_a_checkpoint_of_a_group_is_ranked_by_the_mean_of_its_members(notes):
 
     run(notes, members=("student", "peer"), evaluate=evaluate, metrics=metrics_of_two)
     assert [metrics for *_, metrics in notes.saved] == [
-        {"accuracy": pytest.approx(0.6), "loss": 1.5}
+        {"score": pytest.approx(0.6), "loss": 1.5}
     ] * 3
     assert notes.meta["selection"]["peer"] == {"accuracy": 0.7, "loss": 1.0}
     shown = next(
@@ -133,7 +133,7 @@ def test_a_checkpoint_of_a_group_is_ranked_by_the_mean_of_its_members(notes):
 
 def test_checkpoints_come_at_their_interval_and_at_the_end_with_the_data_position(notes):
     run(notes)
-    ranked = {"accuracy": 0.5, "loss": 2.0}
+    ranked = {"score": 0.5, "loss": 2.0}
     assert notes.saved == [(4, 4, ranked), (8, 8, ranked), (10, 10, ranked)]
     assert notes.waits == 1
 
@@ -263,7 +263,7 @@ def test_a_run_that_is_asked_to_stop_saves_unranked_and_says_where(notes):
 def test_a_stop_at_a_checkpoint_saves_it_once_and_ranked(notes):
     with pytest.raises(Interrupted):
         run(notes, stop=AtStep(4))
-    assert notes.saved == [(4, 4, {"accuracy": 0.5, "loss": 2.0})]
+    assert notes.saved == [(4, 4, {"score": 0.5, "loss": 2.0})]
 
 
 def test_a_stop_at_the_last_step_comes_too_late(notes):

@@ -15,8 +15,9 @@ from kd_jax.models.network import Network
 from kd_jax.objective import terms
 from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import BoundTerm, TermSpec
+from kd_jax.tasks.classification import accuracy
 from kd_jax.training.state import TrainState
-from kd_jax.training.step import FINITE, ModelTraining, PeerGroup, accuracy, train_step
+from kd_jax.training.step import FINITE, ModelTraining, PeerGroup, train_step
 
 pytestmark = pytest.mark.slow
 

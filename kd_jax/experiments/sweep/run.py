@@ -37,11 +37,10 @@ from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run, label, lay_out, read
 from kd_jax.experiments.sweep.workers import Outcomes, over_devices, require_going_on
 from kd_jax.experiments.workdir import Workdir
+from kd_jax.tasks import cell, header
 from kd_jax.training.interruption import Diverged, StopSignal
 
 log = logging.getLogger("kd_jax")
-
-METRICS = ("accuracy", "loss", "ece", "selection_accuracy")
 
 
 def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
@@ -61,8 +60,8 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
         workdir, models and
       gain, or why it diverged. "settings": setting, seeds, diverged seeds, models and gain; each
       number is a mean, a sample standard deviation (None for n = 1) and n, or None where no run has
-      it (a model that isn't trained has no selection_accuracy). A model's "evaluations" are its
-      accuracies on further datasets.
+      it. A model has its metrics, the primary one on the selection split too, and "evaluations",
+      the primary one on further datasets.
 
     Raises:
       ValueError: for a file or a run that isn't right, or a folder of another sweep or config; in
@@ -126,15 +125,23 @@ def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> d
         log.warning("%s diverged: %s", ended.name, outcome)
         return entry | {"diverged": str(outcome)}
     # The fingerprint tells later whether several runs share one teacher.
-    models = {
-        name: {key: outcome["models"][name].get(key) for key in (*METRICS, "fingerprint")}
-        for name in outcome["order"]
-    }
-    for name, values in models.items():
-        values["evaluations"] = {
-            key: scores[name]["accuracy"] for key, scores in outcome["evaluations"].items()
+    primary = outcome.get("primary", "accuracy")
+    models = {}
+    for name in outcome["order"]:
+        model = outcome["models"][name]
+        # The metrics of runs of before there were tasks stand beside everything else.
+        own = model.get("metrics") or {key: model[key] for key in ("accuracy", "loss", "ece")}
+        chosen = (model.get("selection") or {}).get(primary, model.get("selection_accuracy"))
+        models[name] = {**own, f"selection_{primary}": chosen, "fingerprint": model["fingerprint"]}
+        models[name]["evaluations"] = {
+            key: scores[name][primary] for key, scores in outcome["evaluations"].items()
         }
-    return entry | {"models": models, "gain": outcome["gain"]}
+    return entry | {"models": models, "gain": outcome["gain"], "primary": primary}
+
+
+def _metrics(model: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the numbers of a model's entry."""
+    return [key for key in model if key not in ("fingerprint", "evaluations")]
 
 
 def _summary(entries: Sequence[Mapping[str, Any]], runs: int) -> dict[str, Any]:
@@ -155,9 +162,11 @@ def _table(entries: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         about = {**entry["setting"], "seed": entry["seed"]}
         for name, values in entry.get("models", {}).items():
             elsewhere = {
-                f"accuracy on {key}": score for key, score in values["evaluations"].items()
+                f"{entry.get('primary', 'accuracy')} on {key}": score
+                for key, score in values["evaluations"].items()
             }
-            yield about | {"model": name} | {key: values[key] for key in METRICS} | elsewhere
+            own = {key: values[key] for key in _metrics(values)}
+            yield about | {"model": name} | own | elsewhere
         if "diverged" in entry:
             yield about | {"diverged": entry["diverged"]}
 
@@ -173,6 +182,7 @@ def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "diverged": [entry["seed"] for entry in entries if entry not in finished],
         "models": models,
         "gain": _spread(entry["gain"] for entry in finished),
+        "primary": finished[0].get("primary", "accuracy") if finished else None,
     }
 
 
@@ -185,7 +195,7 @@ def _spreads(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     # Runs that an earlier start noted may have been evaluated elsewhere.
     found = [entry.get("evaluations", {}) for entry in distinct]
     elsewhere = {dataset: _spread(each.get(dataset) for each in found) for dataset in found[-1]}
-    return {key: _spread(entry[key] for entry in distinct) for key in METRICS} | {
+    return {key: _spread(entry.get(key) for entry in distinct) for key in _metrics(entries[0])} | {
         "evaluations": elsewhere
     }
 
@@ -206,10 +216,11 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         title=f"{config['name']}, mean ± sample standard deviation over the seeds",
         caption=(
             "no ±: a single model, such as a teacher that the seeds share; tune by"
-            " selection, not by accuracy"
+            " selection, not by what is reported"
         ),
     )
-    for column in ("setting", "model", "accuracy %", "selection %", "gain, points"):
+    primary = next((each["primary"] for each in found["settings"] if each["primary"]), "accuracy")
+    for column in ("setting", "model", header(primary), "selection", "gain"):
         table.add_column(column, no_wrap=column != "setting", overflow="fold")
     for setting in found["settings"]:
         about = [label(setting["setting"]) or "the config", f"seeds: {len(setting['seeds'])}"]
@@ -217,11 +228,11 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         models = setting["models"]
         # Both are shown, as tuning by the evaluation split would make it a second selection split.
         accuracies, selections = (
-            [_words(model[key]) for model in models.values()]
-            for key in ("accuracy", "selection_accuracy")
+            [_words(model[key], primary) for model in models.values()]
+            for key in (primary, f"selection_{primary}")
         )
         gains = [
-            _words(setting["gain"]) if name == config["compare"]["student"] else ""
+            _words(setting["gain"], primary) if name == config["compare"]["student"] else ""
             for name in models
         ]
         cells = (about, models, accuracies, selections, gains)
@@ -240,21 +251,26 @@ def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
     datasets = next(iter(models.values()), {}).get("evaluations", {})
     if not datasets:
         return
-    table = Table(title=f"accuracy %, by dataset: {label(setting['setting']) or 'the config'}")
+    primary = setting["primary"]
+    table = Table(
+        title=f"{header(primary)}, by dataset: {label(setting['setting']) or 'the config'}"
+    )
     for column in ("dataset", *models):
         table.add_column(column, justify="left" if column == "dataset" else "right")
     table.add_row(
-        "in domain", *(_words(model["accuracy"]) for model in models.values()), end_section=True
+        "in domain",
+        *(_words(model[primary], primary) for model in models.values()),
+        end_section=True,
     )
     for dataset in datasets:
         table.add_row(
-            dataset, *(_words(model["evaluations"][dataset]) for model in models.values())
+            dataset, *(_words(model["evaluations"][dataset], primary) for model in models.values())
         )
     console.print(table)
 
 
-def _words(spread: Mapping[str, Any] | None) -> str:
+def _words(spread: Mapping[str, Any] | None, metric: str) -> str:
     if spread is None:
         return "-"
-    std = "" if spread["std"] is None else f" ± {100 * spread['std']:.2f}"
-    return f"{100 * spread['mean']:.2f}{std}"
+    std = "" if spread["std"] is None else f" ± {cell(metric, spread['std'])}"
+    return f"{cell(metric, spread['mean'])}{std}"

@@ -1,0 +1,62 @@
+"""Tasks: what a model predicts, how its labels are read, and by which metrics it is judged.
+
+Everything that depends on the task is asked of it, and nothing else in the package asks which one
+it is. A new task is one file here and one line in `TASKS`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_jax.core.options import call_with_options, choose
+from kd_jax.tasks.classification import CLASSIFICATION, Classification
+from kd_jax.tasks.task import METRICS, Metric, Rows, Task, cell, header, shown
+
+__all__ = [
+    "CLASSIFICATION",
+    "METRICS",
+    "TASKS",
+    "Classification",
+    "Metric",
+    "Rows",
+    "Task",
+    "cell",
+    "header",
+    "make_task",
+    "register_task",
+    "shown",
+]
+
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+}
+"""Name in a config -> task."""
+
+
+def register_task(name: str, task: type[Task]) -> None:
+    """Makes a task of your own known under a name.
+
+    Raises:
+      ValueError: if the name is taken by another one.
+    """
+    if TASKS.get(name, task) is not task:
+        raise ValueError(f"there is a task {name!r} already")
+    TASKS[name] = task
+
+
+def make_task(section: str | Mapping[str, Any], primary: str | None = None) -> Task:
+    """Makes a task from its name, or `dict(name=..., **options)`.
+
+    Args:
+      section: as `task` in a config.
+      primary: the metric by which models are chosen and compared; None: the task's first.
+
+    Raises:
+      ValueError: for an unknown task, option or metric; names what exists.
+    """
+    options = {"name": section} if isinstance(section, str) else dict(section)
+    task = call_with_options(choose(TASKS, options, "task"), options, "task")
+    if primary is not None and primary not in task.metrics:
+        raise ValueError(
+            f"primary: task {options['name']!r} has no metric {primary!r}; it has"
+            f" {', '.join(task.metrics)}"
+        )
+    return task.ranked_by(primary)

@@ -1,0 +1,133 @@
+"""One class an example."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.core.types import Batch, Mean
+from kd_jax.tasks import metrics
+from kd_jax.tasks.task import Rows, Task
+
+CALIBRATION_BINS = 15
+"""Equal-width confidence bins, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
+
+LARGEST_TABLE = 100
+"""Classes up to which results.json holds a table of them and a confusion matrix."""
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """One class an example, of K that exclude one another; outputs are logits [B, K]."""
+
+    name = "classification"
+    metrics = (
+        "accuracy",
+        "macro_f1",
+        "positive_f1",
+        "mcc",
+        "auroc",
+        "log_loss",
+        "ece",
+    )
+    tabled = ("accuracy", "loss", "ece")
+    hard_term = "cross_entropy"
+    soft_term = "soft_target_kl"
+    divergence = "teacher_kl"
+    softmax = True
+
+    def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
+        """Sums the accuracy; see `Task.training_metrics`."""
+        return {"accuracy": accuracy(outputs, batch)}
+
+    def sums(self, outputs: jax.Array, batch: Batch) -> dict[str, Any]:
+        """Sums accuracy and calibration; see `Task.sums`."""
+        return {
+            "accuracy": accuracy(outputs, batch),
+            "calibration": calibration_sums(outputs, batch),
+        }
+
+    def agreement(self, outputs: jax.Array, teacher: jax.Array) -> jax.Array:
+        """Tells whether the predictions are equal; see `Task.agreement`."""
+        return jnp.argmax(outputs, axis=-1) == jnp.argmax(teacher, axis=-1)
+
+    def summarize(self, sums: Mapping[str, Any], rows: Rows) -> dict[str, float | None]:
+        """Computes all metrics; see `Task.summarize`."""
+        labels, predicted = _classes(rows), rows.outputs.argmax(axis=-1)
+        return {
+            "accuracy": metrics.mean(sums["accuracy"]),
+            "ece": calibration_error(sums["calibration"]),
+            "macro_f1": metrics.macro_f1(labels, predicted),
+            "positive_f1": metrics.positive_f1(labels, predicted, rows.outputs.shape[-1]),
+            "mcc": metrics.mcc(labels, predicted),
+            "auroc": metrics.auroc(labels, rows.outputs),
+            "log_loss": metrics.log_loss(labels, rows.outputs),
+        }
+
+    def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
+        """Tells how each class fares, of up to `LARGEST_TABLE`; see `Task.details`."""
+        if len(names) > LARGEST_TABLE or not len(rows.labels):
+            return {}
+        labels, predicted = _classes(rows), rows.outputs.argmax(axis=-1)
+        return {
+            "by_class": metrics.by_class(labels, predicted, names),
+            # Row: the label; column: what was predicted.
+            "confusion_matrix": metrics.confusion_matrix(labels, predicted, len(names)),
+        }
+
+    def guess(self, labels: np.ndarray) -> tuple[str, float, float] | None:
+        """Returns the share of the largest class; see `Task.guess`."""
+        labels = labels[labels >= 0]
+        share = float(np.bincount(labels).max() / len(labels))
+        return "accuracy", share, 2 * sqrt(share * (1 - share) / len(labels))
+
+
+CLASSIFICATION = Classification()
+"""The task where none is named."""
+
+
+def _classes(rows: Rows) -> np.ndarray:
+    # Of a soft label the largest class counts.
+    return rows.labels if rows.labels.ndim == 1 else rows.labels.argmax(axis=-1)
+
+
+def accuracy(logits: jax.Array, batch: Batch) -> Mean:
+    """Returns how often the largest logit is the label's, over labelled examples.
+
+    Args:
+      logits: `[B, K]`.
+      batch: its labels are classes [B], or distributions [B, K] whose largest class counts.
+    """
+    # Mixed examples have soft labels; their largest class stands for the label.
+    labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
+    counted = batch.valid & batch.label_valid
+    return Mean(jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted), jnp.sum(counted))
+
+
+def calibration_sums(logits: jax.Array, batch: Batch) -> jax.Array:
+    """Returns [bins, 3]: examples, sum of confidences and number right, by bin of confidence."""
+    # Padding and examples without a label have no right answer, so they count in no bin.
+    probabilities = jax.nn.softmax(logits)
+    confidence = jnp.max(probabilities, axis=-1)
+    # Of a soft label the largest class is the right one.
+    labels = batch.labels if batch.labels.ndim == 1 else jnp.argmax(batch.labels, axis=-1)
+    counted = (batch.valid & batch.label_valid).astype(logits.dtype)
+    right = (jnp.argmax(logits, axis=-1) == labels) * counted
+    # Bins are open on the left, so a confidence of exactly 1 falls into the last one.
+    bins = jnp.clip(
+        jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1
+    )
+    columns = jnp.stack([counted, confidence * counted, right], axis=-1)
+    return jax.ops.segment_sum(columns, bins, num_segments=CALIBRATION_BINS)
+
+
+def calibration_error(sums: np.ndarray) -> float:
+    """Computes the expected calibration error in 0..1 from `calibration_sums` added up over a
+    split.
+    """
+    examples = sums[:, 0].sum()
+    return float(np.abs(sums[:, 1] - sums[:, 2]).sum() / examples) if examples else 0.0
