@@ -200,6 +200,7 @@ class Distiller:
             np.zeros(0, np.int32) if self._train_labels is None else np.asarray(self._train_labels),
             classes,
             jax.eval_shape(lambda: jax.tree.map(jnp.asarray, dict(batch.views))),
+            task=self.task,
         )
 
     def step(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:

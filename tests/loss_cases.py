@@ -6,6 +6,7 @@ from typing import Any
 
 import loss_references as reference
 import numpy as np
+from scipy import special
 
 Arrays = dict[str, np.ndarray]
 
@@ -69,6 +70,10 @@ def equal(case, arrays):
         return arrays | {"teacher_map": arrays["student_mean"]}
     if case.name == "deit_hard":
         return arrays | {"teacher_logits": arrays["distillation_logits"]}
+    if case.name == "binary_cross_entropy":
+        return arrays | {"labels": special.expit(arrays["student_logits"])}
+    if case.name in ("squared_error", "huber", "bounded_regression"):
+        return arrays | dict.fromkeys(arrays, arrays["student_values"])
     same = {}
     for name in arrays:
         twin = name.replace("teacher", "student")
@@ -129,6 +134,33 @@ def scalar(_arrays):
     return ()
 
 
+def sets(rng, variant):
+    """Labels 0, 1 and, as of mixed examples, between."""
+    found = logits(rng, variant)
+    share = rng.random(found["student_logits"].shape)
+    labels = np.where(share < 0.6, np.round(share / 0.6), share).astype(np.float32)
+    return {"student_logits": found["student_logits"], "labels": labels}
+
+
+def least_of_sets(arrays):
+    return reference.binary_cross_entropy(arrays["student_logits"], arrays["labels"])
+
+
+def values(rng, variant):
+    found = logits(rng, variant)
+    return {"student_values": found["student_logits"], "labels": found["teacher_logits"]}
+
+
+def bounded(rng, variant):
+    found = values(rng, variant)
+    teacher = found["labels"] + normal(rng, *found["labels"].shape, scale=2.5)
+    return {
+        "student_values": found["student_values"],
+        "teacher_values": teacher,
+        "labels": found["labels"],
+    }
+
+
 TEMPERATURES = ({}, {"temperature": 0.5}, {"temperature": 4.0})
 BAD_TEMPERATURE = (
     ({"temperature": 0}, "temperature must be positive, got 0"),
@@ -136,6 +168,30 @@ BAD_TEMPERATURE = (
 )
 OF_LOGITS = (
     Case("soft_target_kl", logits, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
+    Case(
+        "binary_cross_entropy",
+        sets,
+        leading,
+        ({}, {"positive_weights": 3.0}),
+        least=least_of_sets,
+    ),
+    Case("binary_soft_target_kl", logits, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
+    Case("logit_mse", logits, leading),
+    Case("squared_error", values, leading),
+    Case(
+        "huber",
+        values,
+        leading,
+        ({}, {"delta": 0.3}, {"delta": 4.0}),
+        bad=(({"delta": 0}, "delta must be positive, got 0"),),
+    ),
+    Case(
+        "bounded_regression",
+        bounded,
+        leading,
+        ({}, {"margin": 2.0}),
+        bad=(({"margin": -1}, "margin must lie between 0 and inf, got -1"),),
+    ),
     Case("reverse_kl", logits, leading, TEMPERATURES, bad=BAD_TEMPERATURE),
     Case(
         "jensen_shannon",

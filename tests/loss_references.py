@@ -37,6 +37,36 @@ def soft_target_kl(student, teacher, temperature=1.0):
     return temperature**2 * kl(softmax(teacher, temperature), softmax(student, temperature))
 
 
+def binary_cross_entropy(student, labels, positive_weights=1.0):
+    q, y = special.expit(np.float64(student)), np.float64(labels)
+    w = np.broadcast_to(np.float64(positive_weights), q.shape)
+    return (special.rel_entr(y, q) * w + special.rel_entr(1 - y, 1 - q)).mean(-1) + (
+        special.entr(y) * w + special.entr(1 - y)
+    ).mean(-1)
+
+
+def binary_soft_target_kl(student, teacher, temperature=1.0):
+    q, p = (special.expit(np.float64(z) / temperature) for z in (student, teacher))
+    return temperature**2 * (special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q)).mean(-1)
+
+
+def squared_error(student, labels):
+    return ((np.float64(student) - np.float64(labels)) ** 2).mean(-1)
+
+
+def logit_mse(student, teacher):
+    return squared_error(student, teacher)
+
+
+def huber(student, labels, delta=1.0):
+    return special.huber(delta, np.float64(student) - np.float64(labels)).mean(-1)
+
+
+def bounded_regression(student, teacher, labels, margin=0.0):
+    ours, theirs = (((np.float64(x) - np.float64(labels)) ** 2).sum(-1) for x in (student, teacher))
+    return np.where(ours + margin > theirs, ours, 0.0)
+
+
 def reverse_kl(student, teacher, temperature=1.0):
     return temperature**2 * kl(softmax(student, temperature), softmax(teacher, temperature))
 

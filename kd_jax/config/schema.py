@@ -69,6 +69,11 @@ def _are_inputs(value: Any) -> bool:
     return isinstance(parts, list | tuple) and len(parts) in (1, 2) and NAMES.fits(parts)
 
 
+def _is_label(value: Any) -> bool:
+    return TEXT.fits(value) or SOME_NAMES.fits(value)
+
+
+LABEL = Value("a column, or several", _is_label)
 INPUTS = Value("a column or a pair of columns", _are_inputs)
 
 
@@ -82,7 +87,7 @@ class Data:
     selection: Annotated[str, TEXT]
     evaluation: Annotated[str, TEXT]
     inputs: Annotated[Any, INPUTS]
-    label: Annotated[str, TEXT]
+    label: Annotated[Any, LABEL]
     max_rejected: Annotated[int, whole(0)]
     augmentation: Augmentation
     cleaning: Cleaning
@@ -328,7 +333,7 @@ class Evaluation:
     dir: Annotated[str | None, TEXT.or_none()] = None
     evaluation: Annotated[str | None, TEXT.or_none()] = None
     inputs: Annotated[Any, INPUTS.or_none()] = None
-    label: Annotated[str | None, TEXT.or_none()] = None
+    label: Annotated[Any, LABEL.or_none()] = None
     max_rejected: Annotated[int | None, whole(0).or_none()] = None
     label_map: Annotated[Any, MAPPING.or_none()] = None
     label_ranges: Annotated[Any, Maybe(Each(RANGE))] = None

@@ -273,13 +273,13 @@ def _gather(
     valid: np.ndarray,
     draws: Draws | None = None,
 ) -> Batch:
-    labels = source.labels[indices]
+    labels, labelled = source.labels[indices], source.labelled[indices]
     return Batch(
         index=indices.astype(np.int32),
         views={
             name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()
         },
-        labels=labels if source.soft_labels is None else source.soft_labels[indices],
-        label_valid=(labels >= 0) & valid,
+        labels=np.nan_to_num(labels) if source.soft_labels is None else source.soft_labels[indices],
+        label_valid=labelled & valid,
         valid=valid,
     )

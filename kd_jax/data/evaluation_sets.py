@@ -15,6 +15,7 @@ from kd_jax.data import label_map, subsets
 from kd_jax.data.corruption import Corruption, make_corruption
 from kd_jax.data.open import open_source
 from kd_jax.data.source import Source
+from kd_jax.tasks import CLASSIFICATION, Task
 
 log = logging.getLogger("kd_jax")
 
@@ -90,7 +91,10 @@ def _of_each_corruption(name: str, section: Mapping[str, Any]) -> dict[str, dict
 
 
 def open_evaluations(
-    data: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]], trained_on: Source
+    data: Mapping[str, Any],
+    sections: Mapping[str, Mapping[str, Any]],
+    trained_on: Source,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Evaluation]:
     """Opens every further dataset and gives its rows the experiment's classes.
 
@@ -99,6 +103,7 @@ def open_evaluations(
       sections: the config's `evaluations`: name -> what differs from `data` (None: nothing), and
         `label_map`, `label_ranges` (see `kd_jax.data.label_map`) and `corruption`.
       trained_on: the training split.
+      task: how labels are read.
 
     Returns:
       Name -> dataset, after `expand`. Corruptions of one dataset share it.
@@ -118,10 +123,14 @@ def open_evaluations(
         if key not in opened:
             options = {option: own.get(option, data[option]) for option in OPENED_BY}
             try:
-                source = open_source(split=options.pop("evaluation"), **options)
+                source = open_source(split=options.pop("evaluation"), **options, task=task)
             except ValueError as error:
                 raise ValueError(f"{owner}: {error}") from error
-            opened[key] = _fit(owner, source, own, trained_on)
+            opened[key] = (
+                _fit(owner, source, own, trained_on)
+                if task.kind == "classes"
+                else _same_outputs(owner, source, trained_on, task)
+            )
         source, rows, left_out = opened[key]
         if spec is not None and source.modality != "image":
             raise ValueError(
@@ -132,6 +141,27 @@ def open_evaluations(
         made = None if spec is None else make_corruption(spec, f"{owner}.corruption")
         found[name] = Evaluation(source, rows, left_out, made)
     return found
+
+
+def _same_outputs(
+    owner: str, source: Source, trained_on: Source, task: Task
+) -> tuple[Source, np.ndarray, int]:
+    """Returns the labelled rows as models learn them, their positions, and how many have none."""
+    _check_inputs(owner, source, trained_on)
+    if source.class_names != trained_on.class_names:
+        raise ValueError(
+            f"{owner}: {source.name!r} has labels of {', '.join(source.class_names)}, the training"
+            f" data of {', '.join(trained_on.class_names)}"
+        )
+    rows = np.flatnonzero(source.labelled)
+    if not len(rows):
+        raise ValueError(f"{owner}: none of the rows of {source.name!r} has a label")
+    labels = task.as_targets(source.labels[rows])
+    return (
+        subsets.relabel(source, rows, labels, source.class_names),
+        rows,
+        len(source) - len(rows),
+    )
 
 
 def _fit(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.data.labels import list_names
+from kd_jax.tasks.labels import list_names
 
 LEFT_OUT = -1
 """The number of a class that the experiment doesn't have; its rows are not evaluated."""

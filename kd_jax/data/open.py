@@ -8,6 +8,7 @@ dataset, read without TensorFlow.
 from pathlib import Path
 
 from kd_jax.data.source import Source
+from kd_jax.tasks import CLASSIFICATION, Task
 
 
 def open_source(
@@ -16,10 +17,11 @@ def open_source(
     *,
     dir: str | None,
     inputs: str | tuple[str, str],
-    label: str,
+    label: str | tuple[str, ...],
     max_rejected: int,
     class_names: tuple[str, ...] | None = None,
     unlabelled: tuple[str, ...] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Source:
     """Opens one split of a dataset.
 
@@ -37,6 +39,7 @@ def open_source(
       class_names: the classes the labels must belong to, such as the training data's; None: those
         of the dataset.
       unlabelled: labels of a table that mean that a row has none.
+      task: how labels are read.
 
     Raises:
       ValueError: with one line that says what is wrong and what would be right.
@@ -45,29 +48,42 @@ def open_source(
     from kd_jax.data import builders
     from kd_jax.data.readers import image_folders, tables, tfds
 
+    given = (label,) if isinstance(label, str) else tuple(label)
     columns, path = (inputs,) if isinstance(inputs, str) else tuple(inputs), Path(name).expanduser()
     if unlabelled and (name in builders.BUILDERS or not _is_table(path)):
         raise ValueError(
             f"data.unlabelled says which labels of a table mean none; {name!r} is no table"
         )
     if name in builders.BUILDERS:
-        return tfds.open_prepared(name, split, dir, columns, label, class_names)
+        return tfds.open_prepared(name, split, dir, columns, given[0], class_names, task)
     if path.is_file():
         return tables.open_tables(
-            name, {"train": path}, split, columns, label, max_rejected, class_names, unlabelled
+            name,
+            {"train": path},
+            split,
+            columns,
+            given,
+            max_rejected,
+            class_names,
+            unlabelled,
+            task,
         )
     if path.is_dir():
         files = tables.find_tables(path)
         if files:
             return tables.open_tables(
-                name, files, split, columns, label, max_rejected, class_names, unlabelled
+                name, files, split, columns, given, max_rejected, class_names, unlabelled, task
+            )
+        if task.kind != "classes":
+            raise ValueError(
+                f"task {task.name!r} reads tables; in the folder {name!r} each image has one class"
             )
         return image_folders.open_folder(name, path, split, max_rejected, class_names)
     # A name that looks like a path is a typing mistake, for which a list of TFDS datasets is no
     # help.
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
-    return tfds.open_prepared(name, split, dir, columns, label, class_names)
+    return tfds.open_prepared(name, split, dir, columns, given[0], class_names, task)
 
 
 def _is_table(path: Path) -> bool:

@@ -23,7 +23,6 @@ from kd_jax.data.batches import (
 from kd_jax.data.cleaning import choose_mode, clean_training, make_limits
 from kd_jax.data.concat import concatenate
 from kd_jax.data.evaluation_sets import Evaluation, open_evaluations
-from kd_jax.data.labels import check_classes
 from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
 from kd_jax.data.views.augmentation import make_augmentation
@@ -67,25 +66,28 @@ class Datasets:
     ):
         self.task = task or CLASSIFICATION
         shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
+        shared["task"] = self.task
         unlabelled = data.get("unlabelled")
         shared["unlabelled"] = None if unlabelled is None else tuple(unlabelled)
         self.columns = data["inputs"]
         mode = choose_mode(data["cleaning"], is_own(data["name"]))
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
-        counts = np.bincount(labelled(self.splits["train"].labels), minlength=len(names))
-        check_classes(names, counts.tolist(), shared["unlabelled"])
+        self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
+        self.task = self.task.fitted(self.splits["train"].labels)
         # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
-            if not (self.splits[role].labels >= 0).any():
+            if not self.splits[role].labelled.any():
                 raise ValueError(f"data.{role}: {self.splits[role].name!r} has no labels")
+        for role, source in self.splits.items():
+            self.splits[role] = replace(source, labels=self.task.as_targets(source.labels))
         train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]
         # Only the run's own held-out splits are compared with the training data. Further
         # evaluations may be added or removed between two starts of a run and must not change what
         # it learns from.
         self.splits["train"], self._cleaned = clean_training(
-            train, held_out, mode, data["cleaning"]
+            train, held_out, mode, data["cleaning"], self.task
         )
         self.cleaning = {
             "mode": mode,
@@ -94,7 +96,7 @@ class Datasets:
             "quarantined": self._cleaned.counts,
             "repaired": self._cleaned.repaired,
         }
-        self.evaluations = open_evaluations(data, evaluations, self.splits["train"])
+        self.evaluations = open_evaluations(data, evaluations, self.splits["train"], self.task)
         inputs = self.splits["train"].inputs
         size = (inputs.shape[1], inputs.shape[2]) if isinstance(inputs, np.ndarray) else None
         self.limits = make_limits(data["cleaning"])
@@ -116,10 +118,9 @@ class Datasets:
         """Returns the names of the training data's classes, by number."""
         return self.splits["train"].class_names
 
-    def class_counts(self) -> dict[str, int]:
-        """Returns how many training rows each class has."""
-        counts = np.bincount(labelled(self.splits["train"].labels), minlength=self.num_classes)
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
+    def tell_labels(self) -> tuple[str, dict[str, Any]]:
+        """Describes the labels of the training rows, in a line and for results.json."""
+        return self.task.tell_labels(self.splits["train"].labels, self.class_names)
 
     @property
     def modality(self) -> str:
@@ -305,11 +306,6 @@ class Datasets:
             process_count=jax.process_count(),
             **options,
         )
-
-
-def labelled(labels: np.ndarray) -> np.ndarray:
-    """Returns the labels of the rows that have one."""
-    return labels[labels >= 0]
 
 
 def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None = None) -> Tokenizer:

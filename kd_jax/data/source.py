@@ -33,8 +33,8 @@ class Source:
       modality: "text" or "image".
       inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8
         [H, W, C] where they differ in size or don't fit in memory.
-      labels: [N] int32, -1 where unlabelled.
-      class_names: [K].
+      labels: [N] int32 classes, -1 where unlabelled; or [N, K] float32, NaN where unlabelled.
+      class_names: [K] of the model's outputs.
       fingerprint: "sha256:..." over inputs, labels and class names.
       rejected: the rows left out.
       provenance: what else the content depends on, such as package versions.
@@ -58,6 +58,14 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Returns [N] bool, which examples have a label."""
+        known: Any = self.labels >= 0
+        if self.labels.dtype.kind == "f":
+            known = np.isfinite(self.labels).all(axis=-1)
+        return known
 
 
 def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) -> None:
@@ -88,7 +96,7 @@ def fingerprint(contents: Iterable[bytes], labels: np.ndarray, class_names: Sequ
         # With its length before each input, "ab", "c" and "a", "bc" have different fingerprints.
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
-    digest.update(np.asarray(labels, "<i4").tobytes())
+    digest.update(np.asarray(labels, "<f4" if labels.dtype.kind == "f" else "<i4").tobytes())
     digest.update(repr(tuple(class_names)).encode())
     return f"sha256:{digest.hexdigest()}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from kd_jax.config.schema import FROM_MODEL, ModelPlan
 from kd_jax.config.teachers import EMA, PEER
@@ -16,11 +17,14 @@ from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.models import registry
+from kd_jax.models.head import rescale
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
 from kd_jax.models.weights import load
+from kd_jax.models.weights.open import Published
 from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import TermSpec
+from kd_jax.tasks import Task, read_task
 from kd_jax.teachers.frozen import FrozenTeachers
 from kd_jax.training.context import RunContext
 from kd_jax.training.mixup import Mixing, make_mixing
@@ -86,8 +90,15 @@ def _module(
                 )
             )
             module, variables = load.from_source(
-                source, class_names=names, seed=seed, level=logging.DEBUG, **spec
+                source,
+                class_names=names,
+                seed=seed,
+                level=logging.DEBUG,
+                problem_type=context.datasets.task.problem_type,
+                **spec,
             )
+            if source.num_classes == len(names) and not spec["new_head"]:
+                variables = _in_our_units(source, variables, context.datasets.task)
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)
             return module, variables
@@ -99,6 +110,27 @@ def _module(
         return registry.build(spec), None
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
+
+
+def _in_our_units(source: Published, variables: Variables, task: Task) -> Variables:
+    """Returns variables whose outputs are what this run's models learn.
+
+    Raises:
+      ValueError: if the weights are of another task.
+    """
+    described = source.task or {}
+    if described and described["name"] != task.name:
+        raise ValueError(
+            f"{source.owner} is a model for task {described['name']!r}, not {task.name!r}"
+        )
+    if (units := task.into_units()) is None:
+        return variables
+    # What others published says numbers as people read them; a run of ours knows its own units.
+    theirs = read_task(described).into_units() if described.get("scale") else None
+    scale, shift = theirs or (np.ones_like(units[0]), np.zeros_like(units[1]))
+    if np.array_equal(scale, units[0]) and np.array_equal(shift, units[1]):
+        return variables
+    return rescale(variables, scale / units[0], (shift - units[1]) / units[0])
 
 
 def _check_vocabulary(plan: ModelPlan, module: Any, context: RunContext) -> None:
@@ -178,7 +210,7 @@ def make_group(
             mixing = _make_mixing(plan, objective, bool(frozen.teachers), context)
             # A mean over no label at all would be 0 in silence.
             labelled = [name for name, term in objective.terms.items() if term.labelled]
-            if labelled and not (source.labels >= 0).any():
+            if labelled and not source.labelled.any():
                 raise ValueError(
                     f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none"
                 )
@@ -266,6 +298,7 @@ def _term_spec(
         classes,
         jax.eval_shape(dict, batch.views),
         cached,
+        context.datasets.task,
     )
 
 

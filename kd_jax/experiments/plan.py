@@ -23,8 +23,8 @@ from kd_jax.data.evaluation_sets import expand
 from kd_jax.experiments.transfer_sets.generate import check_source
 from kd_jax.models import registry
 from kd_jax.models.weights.open import OWN
-from kd_jax.objective.objective import check_terms
-from kd_jax.tasks import make_task
+from kd_jax.objective.objective import check_terms, for_task
+from kd_jax.tasks import Task, make_task
 from kd_jax.teachers.build_ensemble import check_options
 
 
@@ -42,9 +42,17 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     config = fill_resolved(config)
     check_config(config)
     task = make_task(config.get("task", "classification"), config.get("primary"))
+    if task.kind != "classes":
+        _check_task(config, task)
     expand(config["evaluations"])
+    config["models"] = {
+        name: section | ({"objective": for_task(section["objective"], task)})
+        if section.get("objective")
+        else section
+        for name, section in config["models"].items()
+    }
     models = {
-        name: _plan_model(name, section, config["models"])
+        name: _plan_model(name, section, config["models"], task)
         for name, section in config["models"].items()
     }
     transfer, trusted = dict(config.get(TRANSFER) or {}), dict(config.get(TRUSTED) or {})
@@ -61,7 +69,9 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     return Plan(config, groups, transfer, trusted, task)
 
 
-def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> ModelPlan:
+def _plan_model(
+    name: str, section: Mapping[str, Any], sections: Mapping[str, Any], task: Task
+) -> ModelPlan:
     decay, peers = check_average(name, section), check_peers(name, section, sections)
     objective = dict(section.get("objective") or {})
     # Averages and peers live in the same training, so they aren't earlier models.
@@ -83,7 +93,7 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
     members = check_members(name, section, sections)
     # What needs no data is refused before any is read.
     try:
-        check_terms(objective)
+        check_terms(objective, task)
         if members:
             check_options(section["model"])
         elif "name" in section["model"]:
@@ -114,6 +124,38 @@ def _plan_model(name: str, section: Mapping[str, Any], sections: Mapping[str, An
         peers,
         section.get("allow_weak", False),
     )
+
+
+CLASSES_ONLY = ("contrastive_representation", "attribution_matching")
+"""Terms that draw negatives or explanations by the class of an example."""
+
+
+def _check_task(config: Mapping[str, Any], task: Task) -> None:
+    """Refuses what needs classes that exclude one another."""
+
+    def refuse(key: str) -> None:
+        raise ValueError(
+            f"{key} needs classes that exclude one another, and the task {task.name!r} predicts"
+            f" {task.kind}"
+        )
+
+    for key in (TRANSFER, TRUSTED):
+        if config.get(key):
+            refuse(key)
+    for name, each in config["evaluations"].items():
+        for key in ("label_map", "label_ranges"):
+            if (each or {}).get(key) is not None:
+                refuse(f"evaluations.{name}.{key}")
+    for name, model in config["models"].items():
+        if model["training"].get("mixing"):
+            refuse(f"models.{name}.training.mixing")
+        if "members" in model["model"]:
+            refuse(f"models.{name}.model.members")
+        if model.get("condition"):
+            refuse(f"models.{name}.condition")
+        for term, given in (model.get("objective") or {}).items():
+            if given["term"] in CLASSES_ONLY:
+                refuse(f"models.{name}.objective.{term}")
 
 
 def _check_named(path: str, name: str, known: Collection[str]) -> None:

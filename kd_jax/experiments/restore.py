@@ -10,6 +10,7 @@ from kd_jax.core.pytree import leaves_by_path, not_finite
 from kd_jax.experiments.build import example
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.models.network import Network
+from kd_jax.tasks import CLASSIFICATION
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import Contents, load_required
 
@@ -23,8 +24,8 @@ def read_restored(plan: ModelPlan, network: Network, context: RunContext) -> Con
       context: of the run.
 
     Raises:
-      ValueError: if there is none, or it is damaged, of another section, view, tokenizer, classes
-        or shapes.
+      ValueError: if there is none, or it is damaged, of another section, view, tokenizer, task,
+        classes or shapes.
     """
     folder, owner = Path(str(plan.restore)), f"models.{plan.name}"
     try:
@@ -40,6 +41,10 @@ def read_restored(plan: ModelPlan, network: Network, context: RunContext) -> Con
     for key, wanted in ours.items():
         if (found := done.description.get(key)) != wanted:
             raise ValueError(f"{owner}: {folder} has {key} {found}, the config {wanted}")
+    # Models of before there were tasks are all classifiers.
+    theirs = done.description.get("task", CLASSIFICATION.describe())
+    if problem := context.datasets.task.contradicts(theirs):
+        raise ValueError(f"{owner}: {folder} {problem}")
     check_inputs(plan, folder, context)
     # Equal sections can still give other shapes, with another vocabulary for example.
     expected = jax.eval_shape(network.init, jax.random.key(0), example(plan, context))

@@ -138,14 +138,7 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
         "cleaning (%(mode)s): %(kept)d of %(rows)d training rows kept; %(quarantined)s",
         datasets.cleaning,
     )
-    counts = datasets.class_counts()
-    largest = max(counts, key=lambda name: counts[name])
-    log.info(
-        "classes of the training rows: %s; always %r would be right for %.2f %%",
-        _told(counts),
-        largest,
-        100 * _largest_share(counts),
-    )
+    log.info("%s", datasets.tell_labels()[0])
     # On other data the models that are finished already would not be comparable.
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
     # A tokenizer is named by a folder, whose content may change between two starts.
@@ -196,18 +189,6 @@ def _remove_checkpoints(folder: Path, plan: Plan) -> None:
     if jax.process_index() == 0:
         for model in plan.models:
             shutil.rmtree(folder / model.name / "checkpoints", ignore_errors=True)
-
-
-def _largest_share(counts: Mapping[str, int]) -> float:
-    """Returns the share of the rows that the largest class has, which a guess gets right."""
-    return max(counts.values()) / max(sum(counts.values()), 1)
-
-
-def _told(counts: Mapping[str, int], limit: int = 10) -> str:
-    """Returns the largest classes and their rows, for a line."""
-    ordered = sorted(counts.items(), key=lambda each: -each[1])
-    shown = ", ".join(f"{name} {number}" for name, number in ordered[:limit])
-    return shown if len(counts) <= limit else f"{shown}, ... ({len(counts)} classes)"
 
 
 def _evaluated_on(plan: Plan) -> dict[str, Any]:
@@ -287,10 +268,9 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         "rejected": len(context.datasets.rejected()),
         "cleaning": context.datasets.cleaning,
         "truncated": context.datasets.truncated,
-        "classes": {
-            "training_rows": (counts := context.datasets.class_counts()),
-            "largest_share": _largest_share(counts),
-        },
+        "labels": (labels := context.datasets.tell_labels()[1]),
+        # Also by its old name.
+        **({"classes": labels} if "largest_share" in labels else {}),
     }
 
 

@@ -326,6 +326,7 @@ class ModelTrainer:
         # As JSON has them, so that a comparison with a stored description sees no tuples.
         return {key: as_json(value) for key, value in plain.items()} | {
             "class_names": list(datasets.class_names),
+            "task": as_json(datasets.task.describe()),
             "tokenizer": datasets.tokenizer_identity(plan.view),
             "parameters": count_parameters(variables["params"]),
             "fingerprint": fingerprint(variables),

@@ -116,6 +116,11 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     workdir = workdir.resolve()
     # JSON knows only lists, and some rules and comparisons of configs expect tuples.
     plan = make_plan(with_tuples(read_own(workdir / "config.json", START_AGAIN)))
+    if plan.task.kind != "classes":
+        raise ValueError(
+            f"what a model for task {plan.task.name!r} rests on isn't explained yet; explanations"
+            f" are of classes that exclude one another"
+        )
     # Before the first array: later the setting would not change what is already float32.
     set_precision([model.dtype for model in plan.models])
     config = plan.config

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from kd_jax.data.views.text import padding_id
 from kd_jax.export import model_card, sentence_encoder
-from kd_jax.export.student import Student, Unsupported, apply
+from kd_jax.export.student import Student, Unsupported, apply, task_of
 from kd_jax.models import registry
 from kd_jax.models.weights import formats, load
 from kd_jax.models.weights.formats import weight_format
@@ -116,7 +116,7 @@ def _write_config(
         id2label=labels,
         label2id={name: i for i, name in labels.items()},
         architectures=[architecture],
-        problem_type="single_label_classification",
+        problem_type=task_of(student.description).problem_type,
     )
     made.save_pretrained(target)
 

@@ -29,7 +29,8 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     # All that a prediction needs to know, so that the folder works without its run.
     kept = {
         key: student.description[key]
-        for key in ("inputs", "view", "columns", "class_names", "dtype")
+        for key in ("inputs", "view", "columns", "class_names", "dtype", "task")
+        if key in student.description
     }
     architecture = {
         "architecture": registry.describe(student.module),

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from kd_jax.core.pytree import count_parameters
 from kd_jax.data.views.text import padding_id
-from kd_jax.export.student import Student
+from kd_jax.export.student import Student, task_of
 from kd_jax.models import registry
 from kd_jax.models.weights.formats import HEAD
 from kd_jax.tasks import cell, header, shown
@@ -106,6 +107,17 @@ def _usage_of_ours() -> list[str]:
     ]
 
 
+def _read_out(student: Student, name: str) -> str:
+    """Returns the line of code that prints what `logits` say; `name` is that of class `i`."""
+    task = task_of(student.description)
+    if task.kind == "numbers":
+        return "print(logits.tolist())"
+    if task.kind == "sets":
+        cut = float(special.logit(task.describe()["threshold"]))
+        return f"print([[{name} for i, z in enumerate(row) if z >= {cut:.4g}] for row in logits])"
+    return f"print([{name} for i in logits.argmax(-1)])"
+
+
 def _usage_of_transformers(student: Student, transformers_class: str) -> list[str]:
     code = [
         f"from transformers import AutoTokenizer, {transformers_class}",
@@ -120,7 +132,8 @@ def _usage_of_transformers(student: Student, transformers_class: str) -> list[st
             'tokenizer = AutoTokenizer.from_pretrained(".")',
             f"given = tokenizer({_example(student, transformers=True)}, truncation=True,"
             ' padding=True, return_tensors="pt")',
-            "print([model.config.id2label[int(i)] for i in model(**given).logits.argmax(-1)])",
+            "logits = model(**given).logits",
+            _read_out(student, "model.config.id2label[int(i)]"),
         ]
     )
 
@@ -141,7 +154,7 @@ def _usage_of_sentence_encoder(student: Student, pooling: str) -> list[str]:
         '    mask = given["attention_mask"][..., None]',
         f"    pooled = {pooled}",
         '    logits = pooled @ head["weight"].T + head["bias"]',
-        "print([model.config.id2label[int(i)] for i in logits.argmax(-1)])",
+        _read_out(student, "model.config.id2label[int(i)]"),
     ]
     embeddings = [
         "from sentence_transformers import SentenceTransformer",
@@ -205,7 +218,7 @@ def _usage_of_onnx(student: Student) -> list[str]:
     code += [
         'session = onnxruntime.InferenceSession("model.onnx")',
         '(logits,) = session.run(["logits"], given)',
-        f"print([{names}[i] for i in logits.argmax(-1)])",
+        _read_out(student, f"{names}[i]"),
     ]
     return [note, "", *_code(code)]
 

@@ -17,10 +17,10 @@ from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.text import PreparedText, TextView
 from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.export.kd_jax_format import DESCRIPTION
-from kd_jax.export.student import apply
+from kd_jax.export.student import apply, task_of
 from kd_jax.models.weights import files, load
 
-ANSWER = ("row", "record", "file", "label", "probabilities", "error")
+ANSWER = ("row", "record", "file", "label", "labels", "values", "probabilities", "error")
 """Keys of an answer, whose names no column that is kept can have."""
 
 BATCH_SIZE = 64
@@ -52,6 +52,7 @@ class Predictor:
         module, variables = load.load(folder)
         self._run = jax.jit(lambda inputs: apply(module, variables, inputs))
         self._view = self._make_view(folder)
+        self.task = task_of(self.description)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -73,10 +74,6 @@ class Predictor:
         return ImageView(
             size, tuple(view["mean"]), tuple(view["std"]), view["channels"] or channels
         )
-
-    def probabilities(self, values: list[Any]) -> np.ndarray:
-        """Computes `[N, K]` probabilities of at most `BATCH_SIZE` inputs; see `logits`."""
-        return np.asarray(jax.nn.softmax(self.logits(values)))
 
     def logits(self, values: list[Any]) -> jax.Array:
         """Computes logits.
@@ -129,7 +126,7 @@ class Predictor:
             yield part
 
     def _of_all(self, values: list[Any]) -> list[np.ndarray]:
-        """Computes [K] probabilities of each of any number of inputs, in their order."""
+        """Computes [K] outputs of each of any number of inputs, in their order."""
         found: dict[int, np.ndarray] = {}
         order = list(range(len(values)))
         # Texts of like lengths go together: each batch is padded to its longest.
@@ -137,18 +134,16 @@ class Predictor:
             order.sort(key=lambda i: _characters(values[i]))
         for start in range(0, len(order), BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
-            computed = self.probabilities([values[i] for i in batch])
+            computed = np.asarray(self.logits([values[i] for i in batch]), np.float64)
             found |= dict(zip(batch, computed, strict=True))
         return [found[i] for i in range(len(values))]
 
-    def _answer(self, probabilities: np.ndarray) -> dict[str, Any]:
-        names = self.description["class_names"]
-        # Rounded for readers; the label comes from the exact values.
-        shown = {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}
-        # A value so large that the network overflows: JSON has no word for what comes out.
-        if not np.isfinite(probabilities).all():
-            return {"error": "the model's probabilities are not finite"}
-        return {"label": names[int(np.argmax(probabilities))], "probabilities": shown}
+    def _answer(self, outputs: np.ndarray) -> dict[str, Any]:
+        # A value so large that the network overflows: JSON has no word for what comes out. One of
+        # minus infinity rules a class out.
+        if np.isnan(outputs).any() or np.isposinf(outputs).any() or np.isneginf(outputs).all():
+            return {"error": "the model's outputs are not finite"}
+        return self.task.predict_row(outputs, self.description["class_names"])
 
 
 def _characters(value: Any) -> int:

@@ -20,7 +20,9 @@ from kd_jax.data.views.text import padding_id
 from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.models import registry
 from kd_jax.models.calls import accepted, as_output, mode
+from kd_jax.models.head import rescale
 from kd_jax.models.layers import transformer
+from kd_jax.tasks import CLASSIFICATION, Task, read_task
 from kd_jax.training import trained_model
 
 ARGUMENTS = ("images", "input_ids", "attention_mask", "token_type_ids")
@@ -175,14 +177,26 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     results = read_facts(workdir / "results.json", (), "the model card goes without results")
     tokenizer = workdir / name / "tokenizer.json"
     module, variables = _unscanned(found)
+    description = found.description
+    task = task_of(description)
+    # Who opens an export alone knows nothing of the training rows' mean and deviation.
+    if (units := task.into_units()) is not None:
+        variables = jax.tree.map(jnp.asarray, rescale(variables, *units))
+        description = description | {"task": type(task)().describe()}
     return Student(
         name,
         module,
         variables,
-        found.description,
+        description,
         tokenizer if tokenizer.is_file() else None,
         results or {},
     )
+
+
+def task_of(description: Mapping[str, Any]) -> Task:
+    """Returns the task that a finished model's description, or an export's, names."""
+    # Models of before there were tasks are all classifiers.
+    return read_task(description.get("task", CLASSIFICATION.describe()))
 
 
 def _unscanned(found: trained_model.Contents) -> tuple[nn.Module, Variables]:

@@ -5,6 +5,7 @@ averaging to `kd_jax.objective.objective`; one that must itself reduce over exam
 takes `where`."""
 
 from kd_jax.losses.attention import attention_scores_mse, relation_kl
+from kd_jax.losses.binary import binary_cross_entropy, binary_soft_target_kl
 from kd_jax.losses.contrastive import (
     ContrastMemory,
     contrastive_representation,
@@ -44,6 +45,7 @@ from kd_jax.losses.logits import (
     soft_target_kl,
     total_variation,
 )
+from kd_jax.losses.regression import bounded_regression, huber, logit_mse, squared_error
 from kd_jax.losses.relations import (
     correlation_congruence_adjacent,
     correlation_congruence_rbf,
@@ -62,6 +64,9 @@ __all__ = [
     "attention_scores_mse",
     "attention_transfer",
     "batch_correlation",
+    "binary_cross_entropy",
+    "binary_soft_target_kl",
+    "bounded_regression",
     "class_correlation",
     "contrastive_representation",
     "correlation_congruence_adjacent",
@@ -78,9 +83,11 @@ __all__ = [
     "fused_soft_target_kl",
     "hidden_mse",
     "hierarchical_context",
+    "huber",
     "info_nce",
     "init_contrast_memory",
     "jensen_shannon",
+    "logit_mse",
     "neuron_selectivity",
     "normalized_mse",
     "overhaul",
@@ -94,6 +101,7 @@ __all__ = [
     "skew_kl",
     "skew_reverse_kl",
     "soft_target_kl",
+    "squared_error",
     "standardized_kl",
     "topk_kl",
     "total_variation",

@@ -15,6 +15,7 @@ from kd_jax.core.types import Batch, Mean, PyTree
 from kd_jax.objective.schedules import Schedule, extremes, make_value
 from kd_jax.objective.terms import TERMS, BoundTerm, StepContext, Term, TermSpec
 from kd_jax.objective.terms.hyperparameters import Hyperparameter
+from kd_jax.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def make_objective(section: Mapping[str, Any], spec: TermSpec) -> Objective:
         if any(bound < 0 for bound in extremes(weight)):
             raise ValueError(f"weight of objective {name!r} must not be negative, got {weight}")
         try:
+            _check_kind(given, spec.task)
             terms[name] = given.bind(spec) if isinstance(given, Term) else bind_term(given, spec)
         except ValueError as error:
             raise ValueError(f"objective {name!r}: {error}") from None
@@ -132,11 +134,47 @@ def _weight(name: str, given: Any) -> Any:
     return given["weight"]
 
 
-def check_terms(section: Mapping[str, Any]) -> None:
+def _check_kind(given: Any, task: Task) -> None:
+    """Refuses a term that is for outputs of another kind than the task's."""
+    build: Any = type(given) if isinstance(given, Term) else TERMS[given["term"]]
+    needs = getattr(build, "needs", None)
+    if needs not in (None, task.kind):
+        fitting = [n for n, each in TERMS.items() if getattr(each, "needs", None) == task.kind]
+        raise ValueError(
+            f"it is for {needs}, and the task {task.name!r} predicts {task.kind}; terms for these"
+            f" are {', '.join(sorted(fitting))}"
+        )
+
+
+def for_task(section: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Returns an objective whose terms `hard` and `soft`, left at their defaults, are the task's.
+
+    Args:
+      section: as in configs.
+      task: what the model predicts.
+    """
+    usual = {"hard": ("cross_entropy", task.hard_term), "soft": ("soft_target_kl", task.soft_term)}
+    found = {}
+    for name, given in section.items():
+        default, own = usual.get(name, (None, None))
+        if own is not None and own != default and given.get("term") == default:
+            # What the task's own term knows too is kept: of soft targets, the temperature.
+            known = {"term", "weight", *(f.name for f in dataclasses.fields(_class(own)))}
+            given = {"term": own} | {k: v for k, v in given.items() if k in known and k != "term"}
+        found[name] = given
+    return found
+
+
+def _class(term: str) -> Any:
+    return TERMS[term]
+
+
+def check_terms(section: Mapping[str, Any], task: Task) -> None:
     """Checks what needs neither shapes nor data: terms' names, their options and these' types.
 
     Args:
       section: as in configs, name -> `dict(term=..., weight=..., **hyperparameters)`.
+      task: what the model predicts.
 
     Raises:
       ValueError: naming the term, the option and what is right.
@@ -144,6 +182,7 @@ def check_terms(section: Mapping[str, Any]) -> None:
     for name, given in section.items():
         make_value(_weight(name, given), f"weight of objective {name!r}")
         try:
+            _check_kind(given, task)
             _options(given)
         except ValueError as error:
             raise ValueError(f"objective {name!r}: {error}") from None

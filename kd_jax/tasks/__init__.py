@@ -8,6 +8,8 @@ from typing import Any
 
 from kd_jax.core.options import call_with_options, choose
 from kd_jax.tasks.classification import CLASSIFICATION, Classification
+from kd_jax.tasks.multilabel import MultiLabel
+from kd_jax.tasks.regression import Regression
 from kd_jax.tasks.task import METRICS, Metric, Rows, Task, cell, header, shown
 
 __all__ = [
@@ -16,19 +18,38 @@ __all__ = [
     "TASKS",
     "Classification",
     "Metric",
+    "MultiLabel",
+    "Regression",
     "Rows",
     "Task",
     "cell",
     "header",
     "make_task",
+    "read_task",
     "register_task",
     "shown",
 ]
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "multilabel": MultiLabel,
+    "regression": Regression,
 }
 """Name in a config -> task."""
+
+
+def read_task(described: Mapping[str, Any]) -> Task:
+    """Returns the task that `Task.describe` described.
+
+    Raises:
+      ValueError: for an unknown task, such as one of your own that isn't registered here.
+    """
+    build = choose(TASKS, described, "task")
+    # JSON has lists where tasks have tuples.
+    facts: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k != "name"
+    }
+    return build(**facts)
 
 
 def register_task(name: str, task: type[Task]) -> None:

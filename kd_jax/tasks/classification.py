@@ -1,6 +1,6 @@
 """One class an example."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -8,9 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
+from kd_jax.tasks.labels import (
+    check_classes,
+    clean_label,
+    list_counts,
+    name_classes,
+    number_labels,
+)
 from kd_jax.tasks.task import Rows, Task
 
 CALIBRATION_BINS = 15
@@ -38,7 +46,53 @@ class Classification(Task):
     hard_term = "cross_entropy"
     soft_term = "soft_target_kl"
     divergence = "teacher_kl"
-    softmax = True
+    kind = "classes"
+    problem_type = "single_label_classification"
+
+    def read_label(self, record: Mapping[str, Any], columns: Sequence[str]) -> str:
+        """Reads a class's name or number, as text; see `Task.read_label`."""
+        return clean_label(record, columns[0])
+
+    def number(
+        self,
+        given: Sequence[Any],
+        everyone: Iterable[Any],
+        names: Sequence[str] | None,
+        columns: Sequence[str],
+        rows: Sequence[int],
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Numbers the classes by their names; see `Task.number`."""
+        del columns
+        known = tuple(names or name_classes(each for each in everyone if each is not None))
+        return number_labels(given, known, rows), known
+
+    def check_labels(self, labels: np.ndarray, names: Sequence[str], unlabelled: object) -> None:
+        """Refuses what is no set of classes; see `Task.check_labels`."""
+        counts = np.bincount(labels[labels >= 0], minlength=len(names))
+        check_classes(names, counts.tolist(), unlabelled)
+
+    def tell_labels(self, labels: np.ndarray, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
+        """Counts the rows of each class; see `Task.tell_labels`."""
+        found = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+        counts = dict(zip(names, found, strict=True))
+        largest = max(counts, key=lambda name: counts[name])
+        share = counts[largest] / max(sum(counts.values()), 1)
+        told = (
+            f"classes of the training rows: {list_counts(counts)}; always {largest!r} would"
+            f" be right for {100 * share:.2f} %"
+        )
+        return told, {"training_rows": counts, "largest_share": share}
+
+    def groups(self, labels: np.ndarray) -> np.ndarray:
+        """Returns the classes; see `Task.groups`."""
+        return labels
+
+    def predict_row(self, outputs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+        """Tells the likeliest class and all probabilities; see `Task.predict_row`."""
+        found = special.softmax(outputs)
+        # Rounded for readers; the label comes from the exact values.
+        shown = {name: round(float(p), 6) for name, p in zip(names, found, strict=True)}
+        return {"label": names[int(np.argmax(found))], "probabilities": shown}
 
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
         """Sums the accuracy; see `Task.training_metrics`."""

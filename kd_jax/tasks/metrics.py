@@ -2,6 +2,7 @@
 
 The libraries are imported where they are used: a refusal shall not wait for them."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from scipy import special
 
 from kd_jax.core.types import Mean
+
+log = logging.getLogger("kd_jax")
 
 
 def mean(sums: Mean) -> float:
@@ -99,3 +102,77 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     from sklearn.metrics import confusion_matrix as count
 
     return count(labels, predicted, labels=range(classes)).tolist()
+
+
+# Of a set of classes an example: labels and predicted are [N, K] bool.
+
+
+def f1_of_sets(labels: np.ndarray, predicted: np.ndarray, average: str) -> float | None:
+    """Computes F1, the mean over the classes ("macro") or over all decisions ("micro")."""
+    from sklearn.metrics import f1_score
+
+    if not len(labels):
+        return None
+    return float(_unweighted(f1_score)(labels, predicted, average=average))
+
+
+def _unweighted(function: Any) -> Any:
+    """Returns scikit-learn's function of [N, K], also of a single class."""
+
+    def call(labels: np.ndarray, predicted: np.ndarray, average: str) -> Any:
+        # Of one column scikit-learn would take 0 and 1 for two classes and average over both.
+        if labels.shape[-1] == 1:
+            return function(labels[:, 0], predicted[:, 0], **UNDEFINED_IS_ZERO)
+        return function(labels, predicted, average=average, **UNDEFINED_IS_ZERO)
+
+    return call
+
+
+def mean_average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """Computes the mean over the classes with an example of their average precision."""
+    from sklearn.metrics import average_precision_score
+
+    found = [
+        average_precision_score(labels[:, k], scores[:, k])
+        for k in range(labels.shape[-1])
+        if labels[:, k].any()
+    ]
+    return float(np.mean(found)) if found and np.isfinite(scores).all() else None
+
+
+def exact_set_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:
+    """Computes how often all classes are right."""
+    return float((labels == predicted).all(axis=-1).mean()) if len(labels) else None
+
+
+# Of numbers: labels and outputs are [N, R] float64.
+
+
+def _mean_over_columns(labels: np.ndarray, outputs: np.ndarray, function: Any) -> float | None:
+    pairs = list(zip(labels.T, outputs.T, strict=True))
+    # Nothing is correlated with a constant, nor a single row with anything.
+    if len(labels) < 2 or any(np.ptp(each) == 0 for pair in pairs for each in pair):
+        return None
+    found = float(np.mean([function(ours, theirs).statistic for theirs, ours in pairs]))
+    return found if np.isfinite(found) else None
+
+
+def spearman(labels: np.ndarray, outputs: np.ndarray) -> float | None:
+    """Computes Spearman's rank correlation; undefined where one side is constant."""
+    from scipy.stats import spearmanr
+
+    return _mean_over_columns(labels, outputs, spearmanr)
+
+
+def pearson(labels: np.ndarray, outputs: np.ndarray) -> float | None:
+    """Computes Pearson's correlation; undefined where one side is constant."""
+    from scipy.stats import pearsonr
+
+    return _mean_over_columns(labels, outputs, pearsonr)
+
+
+def rmse(labels: np.ndarray, outputs: np.ndarray) -> float | None:
+    """Computes the root of the mean squared error, in the user's units."""
+    if not len(labels):
+        return None
+    return float(np.mean(np.sqrt(np.mean((labels - outputs) ** 2, axis=0))))

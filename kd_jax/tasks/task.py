@@ -1,7 +1,7 @@
 """What a task answers to the rest of the package."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -89,8 +89,9 @@ class Task:
       soft_term: likewise from a teacher.
       divergence: how results.json calls the soft term's loss at temperature 1.
       tabled: metrics that a table of results shows.
-      softmax: whether an example has exactly one class, so that outputs are compared as
-        distributions over the classes.
+      problem_type: as config.json of a Hugging Face folder says it.
+      kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
+        distributions; "sets", classes that are there or not; or "numbers".
       chosen: the metric by which models are chosen and compared; None: the first.
     """
 
@@ -100,7 +101,8 @@ class Task:
     soft_term: ClassVar[str]
     divergence: ClassVar[str]
     tabled: ClassVar[tuple[str, ...]]
-    softmax: ClassVar[bool] = False
+    kind: ClassVar[str]
+    problem_type: ClassVar[str]
 
     chosen: str | None = None
 
@@ -127,6 +129,100 @@ class Task:
     def describe(self) -> dict[str, Any]:
         """Returns what a finished model writes down of its task."""
         return {"name": self.name}
+
+    def contradicts(self, other: Mapping[str, Any]) -> str | None:
+        """Says why a model of another task, as `describe` returned it, can't be used for this one;
+        None if it can."""
+        if other["name"] != self.name:
+            return f"is a model for task {other['name']!r}, not {self.name!r}"
+        return None
+
+    # Labels.
+
+    def read_label(self, record: Mapping[str, Any], columns: Sequence[str]) -> Any:
+        """Reads a row of a table.
+
+        Args:
+          record: column -> value, a text in CSV and TSV, any JSON value in JSONL.
+          columns: those with the label.
+
+        Raises:
+          ValueError: if there is none, or it can't be read; the row is rejected with the message.
+        """
+        raise NotImplementedError
+
+    def number(
+        self,
+        given: Sequence[Any],
+        everyone: Iterable[Any],
+        names: Sequence[str] | None,
+        columns: Sequence[str],
+        rows: Sequence[int],
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Turns what `read_label` read into arrays.
+
+        Args:
+          given: [N] of the rows that are asked for, None where a row has no label.
+          everyone: of all rows of all splits, which know more classes than a few rows.
+          names: [K] of the outputs, where they are known.
+          columns: those with the label.
+          rows: [N] what the user calls each row, for messages.
+
+        Returns:
+          Labels, [N] int32 with -1 or [N, K] float32 with NaN where there is none; and the names of
+          the outputs.
+
+        Raises:
+          ValueError: for a label outside the names.
+        """
+        raise NotImplementedError
+
+    def check_labels(self, labels: np.ndarray, names: Sequence[str], unlabelled: object) -> None:
+        """Refuses training labels from which nothing can be learned.
+
+        Args:
+          labels: [N] or [N, K], of the training split.
+          names: [K].
+          unlabelled: the config's `data.unlabelled`; None where it says nothing.
+
+        Raises:
+          ValueError: with what is wrong and what would be right.
+        """
+        del labels, names, unlabelled
+
+    def tell_labels(self, labels: np.ndarray, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
+        """Describes training labels in a line, and for results.json."""
+        raise NotImplementedError
+
+    def fitted(self, labels: np.ndarray) -> Self:
+        """Returns the task as it is for a training split's labels."""
+        del labels
+        return self
+
+    def as_targets(self, labels: np.ndarray) -> np.ndarray:
+        """Returns labels as models learn them."""
+        return labels
+
+    def groups(self, labels: np.ndarray) -> np.ndarray:
+        """Returns [N] int, equal where two texts with these labels don't contradict each other, -1
+        where there is no label."""
+        raise NotImplementedError
+
+    # Predictions.
+
+    def into_units(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns a scale and a shift, [K] each, that turn outputs into what people read; None
+        where outputs are that."""
+        return None
+
+    def predict_row(self, outputs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+        """Returns what a prediction says of one input, as JSON.
+
+        Args:
+          outputs: [K] float64.
+          names: [K].
+        """
+        raise NotImplementedError
 
     # What a step computes on a device.
 

@@ -9,6 +9,7 @@ import numpy as np
 from kd_jax.core.options import check_keys
 from kd_jax.data.cleaning.clean import MODES, Cleaned, Limits, clean
 from kd_jax.data.source import Source, fingerprint, text_contents
+from kd_jax.tasks import CLASSIFICATION, Task
 
 OPTIONS = ("mode", "prepared", "max_characters", "max_pixels", "near_duplicate")
 
@@ -45,7 +46,11 @@ def make_limits(spec: Mapping[str, Any]) -> Limits:
 
 
 def clean_training(
-    source: Source, held_out: Sequence[Source], mode: str, spec: Mapping[str, Any]
+    source: Source,
+    held_out: Sequence[Source],
+    mode: str,
+    spec: Mapping[str, Any],
+    task: Task = CLASSIFICATION,
 ) -> tuple[Source, Cleaned]:
     """Cleans a training split.
 
@@ -55,6 +60,7 @@ def clean_training(
         they themselves stay complete.
       mode: as `choose_mode` returns it.
       spec: as in `choose_mode`.
+      task: which labels contradict each other.
 
     Returns:
       The source of the kept rows, whose fingerprint covers only these; and the result of cleaning.
@@ -68,7 +74,7 @@ def clean_training(
     try:
         cleaned = clean(
             source.inputs,
-            source.labels,
+            task.groups(source.labels),
             modality=source.modality,
             mode=mode,
             limits=limits,

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kd_jax.core import limits
-from kd_jax.data.labels import name_classes, number_labels
 from kd_jax.data.readers import image_decoding, splits
 from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint
+from kd_jax.tasks.labels import name_classes, number_labels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 

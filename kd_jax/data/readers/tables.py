@@ -4,13 +4,15 @@ Good rows come in a fixed pseudo-random order, bad rows are set aside with the r
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from kd_jax.data.labels import list_names, name_classes, number_labels
 from kd_jax.data.readers import splits, table_rows
 from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
+from kd_jax.tasks import CLASSIFICATION, Task
+from kd_jax.tasks.labels import list_names
 
 log = logging.getLogger("kd_jax")
 
@@ -19,12 +21,14 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 @dataclass
 class Table:
-    """The rows of one file: [N] inputs, labels and line numbers, and the rejected rows."""
+    """The rows of one file: [N] inputs, labels (None where there is none) and line numbers; the
+    rejected rows, and the values that meant no label."""
 
     inputs: list = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    unlabelled: set[str] = field(default_factory=set)
 
 
 def find_tables(folder: Path) -> dict[str, Path]:
@@ -50,10 +54,11 @@ def open_tables(
     files: Mapping[str, Path],
     split: str,
     columns: tuple[str, ...],
-    label: str,
+    label: tuple[str, ...],
     max_rejected: int,
     class_names: tuple[str, ...] | None,
     unlabelled: tuple[str, ...] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Source:
     """Opens one split of a set of tables.
 
@@ -65,44 +70,56 @@ def open_tables(
     """
     wanted = splits.split_names(split, files, name)
     # All files are read, since a slice need not hold every class.
-    found = {key: read_table(path, columns, label) for key, path in files.items()}
+    found = {
+        key: read_table(path, columns, label, unlabelled or (), task) for key, path in files.items()
+    }
     rejected = [row for key in sorted(wanted) for row in found[key].rejected]
     check_rejected(rejected, max_rejected, name)
     parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
     # The order is that of the whole file, cut by position: two slices of it never share a row.
     inputs, labels, lines = [], [], []
-    none = {*(unlabelled or ())}
     for key, positions in parts:
         # By line number: unlike the text, it differs even for equal rows.
         order = splits.fixed_order(map(str, found[key].rows))
         for position in (order[i] for i in positions):
             inputs.append(found[key].inputs[position])
-            given = found[key].labels[position]
-            labels.append(None if given in none else given)
+            labels.append(found[key].labels[position])
             lines.append(found[key].rows[position])
-    if absent := none - {given for table in found.values() for given in table.labels}:
+    seen = {value for table in found.values() for value in table.unlabelled}
+    if absent := {*(unlabelled or ())} - seen:
         log.warning(
             "data.unlabelled: no row of %r has the label %s", name, list_names(sorted(absent))
         )
-    class_names = class_names or name_classes(
-        text for table in found.values() for text in table.labels if text not in none
-    )
-    numbers = number_labels(labels, class_names, lines)
+    everyone = (each for table in found.values() for each in table.labels if each is not None)
+    numbers, class_names = task.number(labels, everyone, class_names, label, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)
     return Source(
         f"{name} {split}",
         "text",
         inputs,
         numbers,
-        tuple(class_names),
+        class_names,
         digest,
         tuple(rejected),
         rows=lines,
     )
 
 
-def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    label: tuple[str, ...],
+    unlabelled: Collection[str] = (),
+    task: Task = CLASSIFICATION,
+) -> Table:
     """Reads a file row by row; a row that can't be read is rejected and the next one read.
+
+    Args:
+      path: of the file.
+      columns: with the input.
+      label: columns with the label.
+      unlabelled: values that mean that a row has no label.
+      task: how labels are read.
 
     Raises:
       ValueError: if the file is of another kind or lacks a column.
@@ -123,7 +140,7 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
         header, records = next(found), list(found)
     # JSONL has no header: its columns are all keys that some row has.
     keys = header or {key for _, record in records for key in record}
-    for column in (*columns, label):
+    for column in (*columns, *label):
         if column not in keys:
             raise ValueError(
                 f"{str(path)!r} has no column {column!r}; it has"
@@ -134,13 +151,15 @@ def read_table(path: Path, columns: Sequence[str], label: str) -> Table:
             # Content is checked here and not while parsing, so that both kinds of file have the
             # same rules.
             text = tuple(clean_text(record, column) for column in columns)
-            target = clean_label(record, label)
+            none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
+            target = None if none else task.read_label(record, label)
         except ValueError as error:
             table.rejected.append(Rejected(row, str(error), shorten(record)))
         else:
             table.inputs.append(text if len(columns) == 2 else text[0])
             table.labels.append(target)
             table.rows.append(row)
+            table.unlabelled |= none
     # Rows rejected while parsing came before those rejected for their content.
     table.rejected.sort(key=lambda rejected: rejected.row)
     return table
@@ -160,19 +179,3 @@ def clean_text(record: Mapping, column: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"column {column!r} is not valid UTF-8")
     return text.strip()
-
-
-def clean_label(record: Mapping, column: str) -> str:
-    """Returns a row's label as text.
-
-    Raises:
-      ValueError: if it is missing or neither text nor an integer.
-    """
-    value = record.get(column)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise ValueError(f"missing label in column {column!r}")
-    if not isinstance(value, str | int):
-        raise ValueError(f"label in column {column!r} is neither text nor an integer")
-    if any("\ud800" <= character <= "\udfff" for character in str(value)):
-        raise ValueError(f"column {column!r} is not valid UTF-8")
-    return str(value).strip()

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from kd_jax.data import builders
-from kd_jax.data.labels import number_labels
 from kd_jax.data.readers import image_decoding, splits, tfds_folders
 from kd_jax.data.source import Source, fingerprint, text_contents
+from kd_jax.tasks import CLASSIFICATION, Task
+from kd_jax.tasks.labels import number_labels
 
 SOFT_LABELS = "soft_labels"
 """Feature [K] of a dataset that a teacher labelled, in the order of its classes."""
@@ -28,6 +29,7 @@ def open_prepared(
     columns: tuple[str, ...],
     label: str,
     class_names: tuple[str, ...] | None,
+    task: Task = CLASSIFICATION,
 ) -> Source:
     """Opens one split of a TFDS or built-in dataset, which is prepared first if necessary.
 
@@ -56,17 +58,25 @@ def open_prepared(
                 f" {', '.join(sorted(builder.info.features))}"
             )
     # Only a ClassLabel names its classes; a number or a text doesn't.
-    names = builder.info.features[label]
-    if not isinstance(names, tfds.features.ClassLabel):
+    names: Any = builder.info.features[label]
+    if task.kind == "classes" and not isinstance(names, tfds.features.ClassLabel):
         raise ValueError(f"feature {label!r} of {name!r} is no class label but {names}")
+    of: Any = names.np_dtype
+    if task.kind == "numbers" and (names.shape != () or np.dtype(of).kind != "f"):
+        raise ValueError(f"feature {label!r} of {name!r} is no number but {names}")
+    if task.kind not in ("classes", "numbers"):
+        raise ValueError(f"task {task.name!r} reads tables; {name!r} is a prepared dataset")
     parts = splits.select(
         split, {key: info.num_examples for key, info in builder.info.splits.items()}, name
     )
     records = Records(builder, parts, columns)
     inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
-    class_names = class_names or tuple(names.names)
-    # Labels are stored as the dataset's numbers; another order of classes may be asked for.
-    numbers = _number(found, names.names, class_names)
+    if task.kind == "numbers":
+        numbers, class_names = task.number(found, found, class_names, (label,), range(len(found)))
+    else:
+        class_names = class_names or tuple(names.names)
+        # Labels are stored as the dataset's numbers; another order of classes may be asked for.
+        numbers = _number(found, names.names, class_names)
     digest = fingerprint(contents, numbers, class_names)
     source = Source(
         f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance
@@ -128,7 +138,7 @@ class Records:
 
 def read_records(
     records: Records, columns: tuple[str, ...], label: str, features: Any
-) -> tuple[Any, list[int], Any, str]:
+) -> tuple[Any, list[Any], Any, str]:
     """Reads inputs and labels into memory.
 
     Returns:
@@ -140,13 +150,13 @@ def read_records(
     import tensorflow_datasets as tfds
 
     kinds: list[Any] = [features[column] for column in columns]
-    labels: list[int] = []
+    labels: list[Any] = []
     if all(isinstance(kind, tfds.features.Text) for kind in kinds):
         texts = []
         for record in image_decoding.show_progress(records, len(records), "reading text"):
             pair = tuple(record[column].decode("utf-8", "replace") for column in columns)
             texts.append(pair if len(columns) == 2 else pair[0])
-            labels.append(int(record[label]))
+            labels.append(np.asarray(record[label]).item())
         return texts, labels, text_contents(texts), "text"
     # Images are an encoded feature, or an array of bytes [H, W, C] as some datasets store them.
     kind, column = kinds[0], columns[0]
@@ -175,9 +185,9 @@ def read_records(
     return images, labels, iter(values), "image"
 
 
-def _collect_labels(records: Records, label: str, labels: list[int]) -> Iterator[dict]:
+def _collect_labels(records: Records, label: str, labels: list[Any]) -> Iterator[dict]:
     for record in image_decoding.show_progress(records, len(records), "reading images"):
-        labels.append(int(record[label]))
+        labels.append(np.asarray(record[label]).item())
         yield record
 
 

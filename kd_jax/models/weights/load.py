@@ -57,6 +57,8 @@ def path_of(name: str) -> pathlib.Path:
     return pathlib.Path(found.submodule_search_locations[0]) / folder
 
 
+SINGLE_LABEL = "single_label_classification"
+
 FREE = ("dropout", "language_head", "pooling", "remat", "scan")
 """Options that change how a model is trained or which head reads it, and not its network."""
 
@@ -83,6 +85,7 @@ def load(
     class_names: Sequence[str] | None = None,
     label_map: Mapping[Any, Any] | None = None,
     new_head: bool | None = None,
+    problem_type: str = SINGLE_LABEL,
     seed: int = 0,
     keep_layers: Sequence[int] | None = None,
     **overrides: Any,
@@ -101,6 +104,7 @@ def load(
         doesn't have. It needs `class_names`.
       new_head: whether the classifier is made anew, random. None: where there is none for that many
         classes. False: never; that there is none is an error.
+      problem_type: what the outputs shall be, in the words of config.json.
       seed: of the classifier, where there is none for that many classes; a warning says so.
       keep_layers: numbers, from 0, of the transformer blocks to keep, in order; None: all.
       **overrides: options of the module in place of what the folder says, those in `FREE`; and
@@ -111,7 +115,7 @@ def load(
 
     Raises:
       ValueError: if a file is absent, damaged or a pickle, if the network is not supported, or if
-        its classifier is of another problem_type than single-label classification, if an override
+        its classifier is of another problem_type, if an override
         contradicts the folder, or if tensors are missing, have another shape or type than the
         module's, or belong to nothing in it.
     """
@@ -121,6 +125,7 @@ def load(
         class_names=class_names,
         label_map=label_map,
         new_head=new_head,
+        problem_type=problem_type,
         seed=seed,
         keep_layers=keep_layers,
         **overrides,
@@ -134,6 +139,7 @@ def from_source(
     class_names: Sequence[str] | None = None,
     label_map: Mapping[Any, Any] | None = None,
     new_head: bool | None = None,
+    problem_type: str = SINGLE_LABEL,
     seed: int = 0,
     keep_layers: Sequence[int] | None = None,
     level: int = logging.WARNING,
@@ -158,13 +164,13 @@ def from_source(
         )
     # Its logits mean something else than those of classes that exclude one another.
     if (
-        source.problem_type not in (None, "single_label_classification")
+        source.problem_type not in (None, problem_type)
         and classes == source.num_classes
         and not new_head
     ):
         raise ValueError(
-            f"{source.owner}: config.json has problem_type {source.problem_type!r}; only"
-            " 'single_label_classification' is supported"
+            f"{source.owner}: config.json has problem_type {source.problem_type!r}, and"
+            f" {problem_type!r} is asked for (the config's task)"
         )
     # Another number of heads or another epsilon would fit all tensors and give other logits.
     # As JSON has them, so that a list and a tuple of equal sizes are equal.

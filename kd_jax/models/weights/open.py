@@ -42,6 +42,7 @@ class Published:
       inputs: argument -> shape of one example, where the folder says it.
       class_names: of the classifier's outputs, in their order, where the folder names them.
       problem_type: what its classifier was trained for, where the folder says it.
+      task: likewise, as a run of ours describes it.
       channels: of the images it reads; text models don't ask.
     """
 
@@ -54,6 +55,7 @@ class Published:
     inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+    task: Mapping[str, Any] | None = None
 
 
 def open_weights(path: pathlib.Path) -> Published:
@@ -104,6 +106,7 @@ def _open_own(folder: pathlib.Path) -> Published:
         own_source(str(folder), description["architecture"], variables),
         inputs=description.get("inputs", {}),
         class_names=None if names is None else tuple(map(str, names)),
+        task=description.get("task"),
     )
 
 

@@ -52,6 +52,14 @@ from kd_jax.objective.terms.relations import (
     SimilarityPreserving,
 )
 from kd_jax.objective.terms.responses import FactorTransfer, Overhaul, Review, Variational
+from kd_jax.objective.terms.sets_and_numbers import (
+    BinaryCrossEntropy,
+    BinarySoftTargetKL,
+    BoundedRegression,
+    Huber,
+    LogitMSE,
+    SquaredError,
+)
 from kd_jax.objective.terms.term import BoundTerm, StepContext, Term, TermSpec
 
 __all__ = [
@@ -62,7 +70,10 @@ __all__ = [
     "AttentionTransfer",
     "AttributionMatching",
     "BatchCorrelation",
+    "BinaryCrossEntropy",
+    "BinarySoftTargetKL",
     "BoundTerm",
+    "BoundedRegression",
     "ClassCorrelation",
     "ContrastiveRepresentation",
     "CorrelationCongruenceAdjacent",
@@ -75,8 +86,10 @@ __all__ = [
     "FlowOfSolution",
     "HiddenMSE",
     "HierarchicalContext",
+    "Huber",
     "InfoNCE",
     "JensenShannon",
+    "LogitMSE",
     "NeuronSelectivity",
     "NormalizedMSE",
     "Overhaul",
@@ -90,6 +103,7 @@ __all__ = [
     "SkewKL",
     "SkewReverseKL",
     "SoftTargetKL",
+    "SquaredError",
     "StandardizedKL",
     "StepContext",
     "Term",
@@ -110,6 +124,9 @@ TERMS: dict[str, Build] = {
     "attention_transfer": AttentionTransfer,
     "attribution_matching": AttributionMatching,
     "batch_correlation": BatchCorrelation,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "binary_soft_target_kl": BinarySoftTargetKL,
+    "bounded_regression": BoundedRegression,
     "class_correlation": ClassCorrelation,
     "contrastive_representation": ContrastiveRepresentation,
     "correlation_congruence_adjacent": CorrelationCongruenceAdjacent,
@@ -123,8 +140,10 @@ TERMS: dict[str, Build] = {
     "flow_of_solution": FlowOfSolution,
     "hidden_mse": HiddenMSE,
     "hierarchical_context": HierarchicalContext,
+    "huber": Huber,
     "info_nce": InfoNCE,
     "jensen_shannon": JensenShannon,
+    "logit_mse": LogitMSE,
     "neuron_selectivity": NeuronSelectivity,
     "normalized_mse": NormalizedMSE,
     "overhaul": Overhaul,
@@ -138,6 +157,7 @@ TERMS: dict[str, Build] = {
     "skew_kl": SkewKL,
     "skew_reverse_kl": SkewReverseKL,
     "soft_target_kl": SoftTargetKL,
+    "squared_error": SquaredError,
     "standardized_kl": StandardizedKL,
     "topk_kl": TopKKL,
     "total_variation": TotalVariation,

@@ -20,6 +20,8 @@ Classes = Sequence[int] | None
 class CrossEntropy(Term):
     """Cross-entropy with the labels; examples without one are left out."""
 
+    needs = "classes"
+
     def bind(self, spec: TermSpec) -> BoundTerm:
         """Checks nothing: labels are all that it reads."""
 
@@ -48,7 +50,7 @@ def _selected(logits: Any, classes: Classes, owner: str) -> Callable[[jax.Array]
     return lambda scores: scores[..., jnp.asarray(classes)]
 
 
-class _Logits:
+class TeacherLogits:
     """The logits that a term compares: how they are read, and their shapes.
 
     Args:
@@ -112,13 +114,14 @@ class PredictionTerm(LossTerm):
       teacher_classes: the teacher's, in the same order.
     """
 
+    needs = "classes"
     student: str | None = None
     student_classes: Classes = None
     teacher_classes: Classes = None
 
     def bind(self, spec: TermSpec) -> BoundTerm:
         """Checks classes and hyperparameters; see `Term.bind`."""
-        logits = _Logits(
+        logits = TeacherLogits(
             spec, self.source, self.student, self.student_classes, self.teacher_classes
         )
         # Its predictions are sorted, so any numbers of classes can be compared.
@@ -142,12 +145,13 @@ class PredictionsTerm(LossTerm):
       teacher_classes: the teacher's, in the same order.
     """
 
+    needs = "classes"
     student_classes: Classes = None
     teacher_classes: Classes = None
 
     def bind(self, spec: TermSpec) -> BoundTerm:
         """Checks classes and hyperparameters; see `Term.bind`."""
-        logits = _Logits(spec, self.source, None, self.student_classes, self.teacher_classes)
+        logits = TeacherLogits(spec, self.source, None, self.student_classes, self.teacher_classes)
         logits.require_equal_classes()
         loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *logits.shapes)
 
@@ -257,6 +261,7 @@ class DIST(PredictionsTerm):
 class DecoupledKD(LossTerm):
     """Target and non-target classes apart (DKD, 2022); examples without a label are left out."""
 
+    needs = "classes"
     loss = staticmethod(losses.decoupled_kd)
     temperature: Hyperparameter = 4.0
     target_weight: Hyperparameter = 1.0
@@ -264,7 +269,7 @@ class DecoupledKD(LossTerm):
 
     def bind(self, spec: TermSpec) -> BoundTerm:
         """Checks classes and hyperparameters; see `Term.bind`."""
-        logits = _Logits(spec, self.source)
+        logits = TeacherLogits(spec, self.source)
         logits.require_equal_classes()
         # The loss reads labels too, so its checks need their shape.
         shape = jax.ShapeDtypeStruct(logits.shapes[0].shape[:-1], jnp.int32)
@@ -290,13 +295,14 @@ class TopKKL(LossTerm):
       temperature: of both predictions.
     """
 
+    needs = "classes"
     loss = staticmethod(losses.topk_kl)
     k: int
     temperature: Hyperparameter = 1.0
 
     def bind(self, spec: TermSpec) -> BoundTerm:
         """Checks classes, k and the temperature; see `Term.bind`."""
-        logits = _Logits(spec, self.source)
+        logits = TeacherLogits(spec, self.source)
         logits.require_equal_classes()
         k, most = self.k, logits.shapes[1].shape[-1]
         # `top_k` with a wrong k fails only when the step is compiled.

@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_jax.core.types import Batch, Mean, ModelOutput, PyTree, View
 from kd_jax.objective.terms.hyperparameters import Hyperparameter, of_loss
+from kd_jax.tasks import CLASSIFICATION, Task
 
 LogitsOf = Callable[[Batch], jax.Array]
 """A model as it is evaluated: a batch of any number of rows -> logits `[N, K]`."""
@@ -30,6 +31,7 @@ class TermSpec:
       num_classes: of the data.
       inputs: name -> view of one example, likewise.
       cached: teachers whose outputs on the training data are all there is of them.
+      task: what the student predicts.
     """
 
     view: str
@@ -41,6 +43,7 @@ class TermSpec:
     num_classes: int
     inputs: Mapping[str, View] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
+    task: Task = CLASSIFICATION
 
     def teacher(self, name: str | None) -> str:
         """Returns the name of the teacher that a term reads: the one it names, or the only one.
@@ -194,7 +197,11 @@ class Term:
     Attributes:
       weight: of the term in the loss, a number from 0 on, or a schedule as in configs:
         `dict(name=..., start=..., stop=..., ...)`.
+      needs: the kind of outputs that it is for, as `Task.kind`; None: any. The same for all terms
+        of a class.
     """
+
+    needs: ClassVar[str | None] = None
 
     weight: Hyperparameter = 1.0
 

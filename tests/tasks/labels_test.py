@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kd_jax.data.labels import check_classes, name_classes, number_labels
+from kd_jax.tasks.labels import check_classes, name_classes, number_labels
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -91,6 +91,20 @@ def check_classes(names: Sequence[str], counts: Sequence[int], unlabelled: objec
     _warn(names, sum(counts))
 
 
+def check_several(names: Sequence[str], unlabelled: object, rows: int) -> None:
+    """Refuses names that are none of classes of which a row may have several.
+
+    Raises:
+      ValueError: for what often means no label and isn't said to.
+    """
+    if unlabelled is None and (found := [name for name in names if name in NO_LABEL]):
+        raise ValueError(
+            f"data.label: the label {found[0]} often means that a row has none; say"
+            f" data.unlabelled=({found[0]!r},) if it does, or data.unlabelled=() if it is a class"
+        )
+    _warn(names, rows)
+
+
 def _warn(names: Sequence[str], rows: int) -> None:
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -122,3 +136,26 @@ def _are_integers(labels: Iterable[str]) -> bool:
 def list_names(names: Sequence[str], limit: int = 20) -> str:
     """Returns the classes for a message, the first `limit` of them."""
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+
+
+def list_counts(counts: Mapping[str, int], limit: int = 10) -> str:
+    """Returns the largest classes and their rows, for a line."""
+    ordered = sorted(counts.items(), key=lambda each: -each[1])
+    shown = ", ".join(f"{name} {number}" for name, number in ordered[:limit])
+    return shown if len(counts) <= limit else f"{shown}, ... ({len(counts)} classes)"
+
+
+def clean_label(record: Mapping, column: str) -> str:
+    """Returns a row's label as text.
+
+    Raises:
+      ValueError: if it is missing or neither text nor an integer.
+    """
+    value = record.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"missing label in column {column!r}")
+    if not isinstance(value, str | int):
+        raise ValueError(f"label in column {column!r} is neither text nor an integer")
+    if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise ValueError(f"column {column!r} is not valid UTF-8")
+    return str(value).strip()
