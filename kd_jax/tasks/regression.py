@@ -13,6 +13,9 @@ from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
 from kd_jax.tasks.task import Rows, Task
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Beyond it a number would become infinite where models compute."""
+
 
 @dataclass(frozen=True)
 class Regression(Task):
@@ -156,7 +159,6 @@ def _number(value: Any, column: str) -> float:
         found = float(value)
     except (ValueError, OverflowError):
         raise ValueError(f"column {column!r} holds no number but {value!r}") from None
-    # Beyond the reach of float32 a number would become infinite.
-    if not np.isfinite(np.float32(found)):
+    if not abs(found) <= LARGEST:
         raise ValueError(f"column {column!r} holds {value!r}, which is no finite number")
     return found

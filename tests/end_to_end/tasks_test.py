@@ -1,0 +1,207 @@
+"""A table of sets or of numbers is trained on, exported and predicted, on any devices."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import kd_jax as kd
+from kd_jax.config.load import resolve
+from kd_jax.experiments.run import run_experiment
+from kd_jax.export import export
+from kd_jax.export.predict import predict_to_file
+
+ENCODER = dict(
+    name="encoder",
+    max_positions=16,
+    type_vocabulary=2,
+    pooling="mean",
+    width=8,
+    heads=2,
+    dropout=0.0,
+)
+WORDS = ("red", "green", "blue")
+
+
+def table(folder, task):
+    """Sentences of three words; their sets, or their numbers, are a function of the words."""
+    rng = np.random.default_rng(0)
+    path = folder / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "text", *(WORDS if task == "multilabel" else ("score",))])
+        for number in range(160):
+            there = rng.random(3) < 0.5
+            fill = " ".join(rng.choice([*"abcdefghijklmnopqrstuvwxyz"], 6))
+            text = " ".join([*np.array(WORDS)[there], fill])
+            score = 100 + 10 * (there @ [1, 2, 4])
+            rows.writerow([number, text, *(there.astype(int) if task == "multilabel" else [score])])
+    return path
+
+
+def config_of(path, task, **changes):
+    label = WORDS if task == "multilabel" else "score"
+    config = kd.experiment(
+        "tasks",
+        task=task,
+        data=dict(name=str(path), inputs="text", label=label, cleaning=dict(mode="off")),
+        view=dict(tokenizer="trained", vocabulary_size=120, max_length=16),
+        training=dict(
+            epochs=1.0,
+            batch_size=16,
+            optimizer=dict(learning_rate=3e-3),
+            schedule=dict(warmup_steps=1),
+        ),
+        parallel=dict(data=1),
+        checkpoint=dict(use="latest"),
+        teacher=dict(model=dict(**ENCODER, layers=1, intermediate=16)),
+        student=dict(model=dict(**ENCODER, layers=1, intermediate=8)),
+    )
+    config.update_from_flattened_dict(changes)
+    return resolve(config)
+
+
+TASKS = pytest.mark.parametrize("task", ["multilabel", "regression"])
+
+
+@TASKS
+def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_path):
+    results = run_experiment(config_of(table(tmp_path, task), task), tmp_path / "run", show=True)
+    metrics = {
+        "multilabel": {"macro_f1", "micro_f1", "mean_average_precision", "exact_set_accuracy"},
+        "regression": {"spearman", "pearson", "rmse"},
+    }[task]
+    entry = results["models"]["student"]
+    assert entry["metrics"].keys() == metrics | {"loss"}
+    assert entry["selection"].keys() == metrics | {"loss"}
+    assert results["task"]["name"] == task
+    logged = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert any("soft" in line and line["model"] == "student" for line in logged)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    terms = {n: t["term"] for n, t in config["models"]["student"]["objective"].items()}
+    wanted = {
+        "multilabel": {"hard": "binary_cross_entropy", "soft": "binary_soft_target_kl"},
+        "regression": {"hard": "squared_error", "soft": "logit_mse"},
+    }
+    assert terms == wanted[task]
+    # The same call finds it finished, and prints the same table.
+    again = run_experiment(config_of(tmp_path / "table.csv", task), tmp_path / "run")
+    assert again["models"] == results["models"]
+
+
+@pytest.mark.slow
+@TASKS
+def test_devices_train_what_one_does(task, tmp_path):
+    path = table(tmp_path, task)
+    found = {}
+    for backend, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
+        changes = {"parallel.backend": backend, "parallel.data": devices, "dtype": "float64"}
+        folder = tmp_path / f"{backend}{devices}"
+        results = run_experiment(config_of(path, task, **changes), folder)
+        found[backend, devices] = (
+            results["models"]["student"]["metrics"],
+            load_file(folder / "student" / "model.safetensors"),
+        )
+    metrics, weights = found["jit", 1]
+    for others, theirs in found.values():
+        for name, leaf in weights.items():
+            np.testing.assert_allclose(theirs[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
+        for name, value in metrics.items():
+            np.testing.assert_allclose(others[name], value, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.slow
+@TASKS
+def test_an_export_predicts_what_the_live_model_says(task, tmp_path):
+    path = table(tmp_path, task)
+    run_experiment(config_of(path, task), tmp_path / "run")
+    folder = export(tmp_path / "run")
+    kinds = {"multilabel": "multi_label_classification", "regression": "regression"}
+    said = json.loads((folder / "huggingface" / "config.json").read_text())
+    assert said["problem_type"] == kinds[task]
+    predict_to_file(tmp_path / "run", path, tmp_path / "out.jsonl", keep={"id": "id"})
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
+    live = np.asarray(kd.load(tmp_path / "run").student([row["text"] for row in rows]))
+    if task == "multilabel":
+        wanted = [[w for w, z in zip(WORDS, line, strict=True) if z >= 0] for line in live]
+        assert [answer["labels"] for answer in answers] == wanted
+        return
+    found = np.array([answer["values"]["score"] for answer in answers])
+    facts = json.loads((tmp_path / "run" / "student" / "finished.json").read_text())["task"]
+    np.testing.assert_allclose(found, live[:, 0] * facts["scale"][0] + facts["mean"][0], rtol=1e-5)
+    assert 100 < found.mean() < 170
+
+
+@pytest.mark.slow
+def test_weights_of_another_task_or_other_units_are_told_apart(tmp_path):
+    path = table(tmp_path, "regression")
+    config = config_of(path, "regression")
+    run_experiment(config, tmp_path / "run")
+    exported = export(tmp_path / "run", "teacher", ["kd_jax", "huggingface"])
+    # The same numbers, twice as large.
+    lines = path.read_text().splitlines()
+    larger = tmp_path / "larger.csv"
+    parts = [line.rpartition(",") for line in lines[1:]]
+    shifted = [f"{text},{2 * float(score)}" for text, _, score in parts]
+    larger.write_text("\n".join([lines[0], *shifted]))
+    other = config_of(larger, "regression")
+    other["models"]["teacher"] |= {"restore": str(tmp_path / "run" / "teacher")}
+    with pytest.raises(ValueError, match="learned numbers of mean"):
+        run_experiment(other, tmp_path / "other")
+    # An export is converted, and correlates with the doubled numbers as with its own.
+    scores = {}
+    for name, folder in (("own", exported), ("transformers", exported / "huggingface")):
+        config = config_of(larger, "regression")
+        config["models"]["teacher"] |= {"model": {"pretrained": str(folder)}, "objective": {}}
+        config["view"] = config["models"]["teacher"]["view"] = {
+            "tokenizer": str(folder),
+            "max_length": 16,
+        }
+        for model in config["models"].values():
+            model["view"] = config["view"]
+        results = run_experiment(config, tmp_path / name)
+        scores[name] = results["models"]["teacher"]["metrics"]
+    assert scores["own"] == pytest.approx(scores["transformers"], rel=1e-5)
+    first = json.loads((tmp_path / "run" / "results.json").read_text())["models"]["teacher"]
+    assert scores["own"]["pearson"] == pytest.approx(first["metrics"]["pearson"], rel=1e-4)
+    sets = config_of(table(tmp_path, "multilabel"), "multilabel")
+    sets["data"]["label"] = ("red",)
+    teacher = {"model": {"pretrained": str(exported / "huggingface")}, "objective": {}}
+    sets["models"]["teacher"] |= teacher
+    with pytest.raises(ValueError, match="problem_type 'regression'"):
+        run_experiment(sets, tmp_path / "sets")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"primary": "accuracy"}, "task 'regression' has no metric 'accuracy'; it has spearman"),
+        (
+            {"models.student.objective.hard.term": "decoupled_kd"},
+            "it is for classes, and the task 'regression' predicts numbers; terms for these are",
+        ),
+        ({"data.label": "id_of"}, "has no column 'id_of'"),
+        ({"data.label": "text"}, "holds no number but"),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused_before_anything_is_trained(
+    changes, message, tmp_path
+):
+    config = config_of(table(tmp_path, "regression"), "regression", **changes)
+    with pytest.raises(ValueError, match=message):
+        run_experiment(config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*/*"))
+
+
+def test_what_needs_exclusive_classes_is_refused_by_its_key(tmp_path):
+    config = config_of(table(tmp_path, "regression"), "regression")
+    mixing = dict(kind="mixup", probability=0.5, share=0.5, concentration=1.0, candidates=1)
+    config["models"]["student"]["training"]["mixing"] = mixing
+    with pytest.raises(ValueError, match=r"models\.student\.training\.mixing needs classes"):
+        run_experiment(config, tmp_path / "run")
