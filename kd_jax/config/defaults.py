@@ -4,6 +4,8 @@ from typing import Any
 
 DEFAULTS: dict[str, Any] = dict(
     seed=0,  # Of initial values, batches, dropout and everything else that is drawn.
+    task="classification",  # What models predict; dict(name=..., **options) where it has any.
+    primary=None,  # The metric that chooses and compares models; None: the task's first.
     dtype="float32",  # Of computation: float32, bfloat16, float16, float64; parameters stay wide.
     data=dict(
         dir=None,  # Where TFDS datasets lie; None: TFDS_DATA_DIR, else TFDS's own default.

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from kd_jax.config.defaults import DEFAULTS, FREE_OF_NAME, IMAGE_VIEW, TEXT_VIEW
 from kd_jax.config.inherit import inherit, inherit_from_experiment, sections_of
 
+FLAT = ("seed", "task", "primary", "dtype", "evaluations")
 SECTIONS = ("data", "compare", "parallel", "checkpoint", "logging")
 
 
@@ -22,7 +23,7 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
         the schema to refuse. `data` may be a dataset's name.
     """
     # Copies throughout: a default that is changed in one config must not change in all.
-    filled = {key: copy.deepcopy(DEFAULTS[key]) for key in ("seed", "dtype", "evaluations")}
+    filled = {key: copy.deepcopy(DEFAULTS[key]) for key in FLAT}
     filled |= copy.deepcopy(dict(config))
     # The shortest config names a dataset and nothing else of it.
     if isinstance(filled.get("data"), str):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 WORDS = {"none": None, "null": None, "true": True, "false": False}
 
-TUPLES = ("inputs",)
+TUPLES = ("inputs", "label")
 """Keys that are a text or a tuple of texts."""
 
 
@@ -80,7 +80,7 @@ def _converted(path: str, text: str, current: Any) -> Any:
     if isinstance(current, str):
         # A column's name is a text; several of them are a tuple.
         if key in TUPLES and "," in text:
-            return tuple(part.strip() for part in text.split(","))
+            return _names(text)
         return None if text in ("None", "none") and key == "dir" else text
     value = parse(text)
     # Asked before numbers, because in Python a bool is an int as well.
@@ -103,6 +103,16 @@ def _converted(path: str, text: str, current: Any) -> Any:
     elif isinstance(current, ConfigDict) and value is not None:
         raise ValueError(f"{path} is a section; set one of {', '.join(current)}, or None")
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Splits names between commas, whether or not they stand in brackets and quotes."""
+    inner = text.strip()
+    if inner[0] + inner[-1] in ("()", "[]"):
+        inner = inner[1:-1]
+    parts = (part.strip() for part in inner.split(","))
+    # A comma at the end, as in a tuple of one, names nothing.
+    return tuple(part.strip("'\"") for part in parts if part)
 
 
 def parse(text: str) -> Any:

@@ -17,7 +17,13 @@ def overridden(path, text, config="sst2_minilm"):
     ("path", "text", "value"),
     [
         ("data.inputs", "sentence1,sentence2", ("sentence1", "sentence2")),
+        ("data.inputs", "[sentence1, sentence2]", ("sentence1", "sentence2")),
+        ("data.inputs", "('sentence1', 'sentence2')", ("sentence1", "sentence2")),
+        ("data.inputs", '["sentence1","sentence2"]', ("sentence1", "sentence2")),
         ("data.inputs", "text", "text"),
+        ("data.label", "joy,anger", ("joy", "anger")),
+        ("task", "regression", "regression"),
+        ("primary", "mcc", "mcc"),
         ("data.name", "a,b.csv", "a,b.csv"),
         ("training.epochs", "3", 3.0),
         ("training.batch_size", "1e2", 100),
