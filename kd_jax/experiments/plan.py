@@ -44,6 +44,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     task = make_task(config.get("task", "classification"), config.get("primary"))
     if task.kind != "classes":
         _check_task(config, task)
+    else:
+        _check_label(config)
     expand(config["evaluations"])
     config["models"] = {
         name: section | ({"objective": for_task(section["objective"], task)})
@@ -124,6 +126,19 @@ def _plan_model(
         peers,
         section.get("allow_weak", False),
     )
+
+
+def _check_label(config: Mapping[str, Any]) -> None:
+    """Refuses several columns of labels where an example has one class."""
+    sections = {"data": config["data"]}
+    sections |= {f"evaluations.{name}": each or {} for name, each in config["evaluations"].items()}
+    for owner, section in sections.items():
+        label = section.get("label")
+        if isinstance(label, tuple | list) and len(label) > 1:
+            raise ValueError(
+                f"{owner}.label names {len(label)} columns, and an example has one class; for sets"
+                f" of classes say task='multilabel', for numbers task='regression'"
+            )
 
 
 CLASSES_ONLY = ("contrastive_representation", "attribution_matching")

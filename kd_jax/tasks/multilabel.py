@@ -95,6 +95,11 @@ class MultiLabel(Task):
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], unlabelled: object) -> None:
         """Refuses classes of which nothing can be learned; see `Task.check_labels`."""
+        if {*names} <= {"0", "1"}:
+            raise ValueError(
+                "data.label: the column holds 0 and 1 only; name the columns of all classes, or"
+                " take task='classification' for one that is there or not"
+            )
         check_several(names, unlabelled, len(labels))
         known = labels[np.isfinite(labels).all(axis=-1)]
         constant = [n for n, column in zip(names, known.T, strict=True) if len({*column}) < 2]

@@ -199,6 +199,13 @@ def test_what_does_not_fit_the_task_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "run").glob("*/*"))
 
 
+def test_several_columns_of_one_class_each_are_no_classification(tmp_path):
+    config = config_of(table(tmp_path, "multilabel"), "multilabel")
+    config["task"] = "classification"
+    with pytest.raises(ValueError, match=r"data\.label names 3 columns, and an example has one"):
+        run_experiment(config, tmp_path / "run")
+
+
 def test_what_needs_exclusive_classes_is_refused_by_its_key(tmp_path):
     config = config_of(table(tmp_path, "regression"), "regression")
     mixing = dict(kind="mixup", probability=0.5, share=0.5, concentration=1.0, candidates=1)

@@ -129,6 +129,7 @@ def test_columns_name_their_classes_in_their_order():
     ("labels", "names", "unlabelled", "message"),
     [
         ([[1, 0], [1, 0]], ("a", "b"), None, "every training row has the same classes"),
+        ([[1, 0], [0, 1]], ("0", "1"), None, "holds 0 and 1 only; name the columns of all"),
         ([[1, 0], [0, 1]], ("-1", "b"), None, "the label -1 often means that a row has none"),
     ],
 )
