@@ -30,6 +30,7 @@ ON_IMAGES = {
     "hierarchical_context": MAPS | dict(mapping="mlp"),
     "info_nce": dict(mapping="linear"),
     "jensen_shannon": {},
+    "logit_mse": {},
     "neuron_selectivity": MAPS,
     "normalized_mse": VECTORS,
     "overhaul": BEFORE,
@@ -64,6 +65,15 @@ ON_TEXTS = {
     "relation_kl": SCORES,
     "rkd_distance": {},
     "soft_target_kl": dict(temperature={"name": "linear", "start": 4.0, "stop": 1.0, "steps": 2}),
+}
+ON_SETS = {
+    "binary_cross_entropy": dict(positive_weights=(1.0, 2.0, 0.5)),
+    "binary_soft_target_kl": dict(temperature=2.0),
+}
+ON_NUMBERS = {
+    "bounded_regression": dict(margin=0.5),
+    "huber": dict(delta={"name": "linear", "start": 2.0, "stop": 0.5, "steps": 2}),
+    "squared_error": {},
 }
 
 

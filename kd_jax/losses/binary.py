@@ -45,7 +45,8 @@ def binary_cross_entropy(
     y = jax.lax.stop_gradient(jnp.asarray(labels)).astype(z.dtype)
     # log(1 - sigmoid(z)) as log sigmoid(-z), which stays finite where 1 - sigmoid(z) rounds to 0.
     there, absent = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
-    return -jnp.mean(positive_weights * y * there + (1 - y) * absent, axis=-1)
+    weights = jnp.broadcast_to(jnp.asarray(positive_weights, z.dtype), z.shape)
+    return -jnp.mean(weights * y * there + (1 - y) * absent, axis=-1)
 
 
 def binary_soft_target_kl(

@@ -170,12 +170,6 @@ def test_weights_of_another_task_or_other_units_are_told_apart(tmp_path):
     assert scores["own"] == pytest.approx(scores["transformers"], rel=1e-5)
     first = json.loads((tmp_path / "run" / "results.json").read_text())["models"]["teacher"]
     assert scores["own"]["pearson"] == pytest.approx(first["metrics"]["pearson"], rel=1e-4)
-    sets = config_of(table(tmp_path, "multilabel"), "multilabel")
-    sets["data"]["label"] = ("red",)
-    teacher = {"model": {"pretrained": str(exported / "huggingface")}, "objective": {}}
-    sets["models"]["teacher"] |= teacher
-    with pytest.raises(ValueError, match="problem_type 'regression'"):
-        run_experiment(sets, tmp_path / "sets")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_the_model_card_tells_the_results(tmp_path):
         "# student, of films",
         "| **student** | teacher | 81.25 | 0.5000 | 1,234 |",
         "One seed (3)",
-        "On `elsewhere`: 75.00 %",
+        "On `elsewhere`: accuracy 75.00 %",
         "`bad`, `fair`, `good`",
         "commit c0ffee",
         'load.load(".")',

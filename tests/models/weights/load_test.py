@@ -229,8 +229,12 @@ def test_a_classifier_of_another_problem_is_refused_and_its_network_is_not(probl
     with pytest.raises(ValueError, match=f"problem_type '{problem}'"):
         load.load(folder)
     assert load.load(folder, 3)[0].num_classes == 3
+    # Whoever asks for such outputs gets them, and nobody else's.
+    assert load.load(folder, problem_type=problem)[0].num_classes == 2
     same = write(tmp_path, bert_tensors(classes=2), problem_type="single_label_classification")
     assert load.load(same)[0].num_classes == 2
+    with pytest.raises(ValueError, match="problem_type 'single_label_classification'"):
+        load.load(same, problem_type=problem)
 
 
 @pytest.mark.parametrize(

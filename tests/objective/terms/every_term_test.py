@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from term_specs import ON_IMAGES, ON_TEXTS, mean_of
+from term_specs import ON_IMAGES, ON_NUMBERS, ON_SETS, ON_TEXTS, mean_of
 
 from kd_jax import losses
 from kd_jax.core.types import Batch, ModelOutput
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.grid
 ROWS, CLASSES, TOKENS, EXAMPLES, KEY = 6, 3, 5, 30, jax.random.key(0)
 LABELS = np.arange(EXAMPLES, dtype=np.int32) % CLASSES
 CASES = [("images", name, spec) for name, spec in ON_IMAGES.items()] + [
-    ("texts", name, spec) for name, spec in ON_TEXTS.items()
+    (kind, name, spec)
+    for kind, specs in (("texts", ON_TEXTS), ("sets", ON_SETS), ("numbers", ON_NUMBERS))
+    for name, spec in specs.items()
 ]
 every_term = pytest.mark.parametrize(
     ("kind", "name", "spec"), CASES, ids=[f"{name} on {kind}" for kind, name, _ in CASES]
@@ -55,7 +57,13 @@ def batch_of(kind, valid):
     images = np.linspace(-1, 1, ROWS * 64).reshape(ROWS, 8, 8, 1)
     views = {"texts": {"input_ids": ids, "attention_mask": mask}, "images": {"images": images}}
     index = np.array([3, 29, 11, 8, 1, 16], np.int32)
-    return Batch(index, {"v": views[kind]}, LABELS[index], np.ones(ROWS, bool), np.asarray(valid))
+    labels = LABELS[index]
+    # Their terms look at outputs and labels alone, whatever the model reads.
+    if kind in ("sets", "numbers"):
+        labels = np.random.default_rng(2).normal(size=(ROWS, CLASSES)).astype(np.float32)
+        labels = labels if kind == "numbers" else np.float32(labels > 0)
+    view = views.get(kind, views["images"])
+    return Batch(index, {"v": view}, labels, np.ones(ROWS, bool), np.asarray(valid))
 
 
 def asked(output, batch):
