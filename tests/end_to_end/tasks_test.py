@@ -66,7 +66,7 @@ def config_of(path, task, **changes):
 TASKS = pytest.mark.parametrize("task", ["multilabel", "regression"])
 
 
-@TASKS
+@pytest.mark.parametrize("task", [pytest.param("multilabel", marks=pytest.mark.slow), "regression"])
 def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_path):
     results = run_experiment(config_of(table(tmp_path, task), task), tmp_path / "run", show=True)
     metrics = {
