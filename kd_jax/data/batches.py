@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from kd_jax.core.types import Batch, View
-from kd_jax.data.source import Source
+from kd_jax.data.source import Source, are_labelled
 from kd_jax.data.views.augmentation import Augmentation, Draws
 
 
@@ -273,13 +273,13 @@ def _gather(
     valid: np.ndarray,
     draws: Draws | None = None,
 ) -> Batch:
-    labels, labelled = source.labels[indices], source.labelled[indices]
+    labels = source.labels[indices]
     return Batch(
         index=indices.astype(np.int32),
         views={
             name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()
         },
         labels=np.nan_to_num(labels) if source.soft_labels is None else source.soft_labels[indices],
-        label_valid=labelled & valid,
+        label_valid=are_labelled(labels) & valid,
         valid=valid,
     )

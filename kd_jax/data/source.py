@@ -62,10 +62,15 @@ class Source:
     @property
     def labelled(self) -> np.ndarray:
         """Returns [N] bool, which examples have a label."""
-        known: Any = self.labels >= 0
-        if self.labels.dtype.kind == "f":
-            known = np.isfinite(self.labels).all(axis=-1)
-        return known
+        return are_labelled(self.labels)
+
+
+def are_labelled(labels: np.ndarray) -> np.ndarray:
+    """Returns [N] bool, which of some labels, as in `Source`, are there."""
+    known: Any = labels >= 0
+    if labels.dtype.kind == "f":
+        known = np.isfinite(labels).all(axis=-1)
+    return known
 
 
 def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) -> None:

@@ -17,7 +17,7 @@ from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.models import registry
-from kd_jax.models.head import rescale
+from kd_jax.models.head import CLASSIFIER, rescale
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
 from kd_jax.models.weights import load
@@ -97,7 +97,8 @@ def _module(
                 problem_type=context.datasets.task.problem_type,
                 **spec,
             )
-            if source.num_classes == len(names) and not spec["new_head"]:
+            # A head that is made anew has no units yet.
+            if not (spec["new_head"] or load.is_fresh(source, CLASSIFIER, len(names))):
                 variables = _in_our_units(source, variables, context.datasets.task)
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)

@@ -47,12 +47,9 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     else:
         _check_label(config)
     expand(config["evaluations"])
-    config["models"] = {
-        name: section | ({"objective": for_task(section["objective"], task)})
-        if section.get("objective")
-        else section
-        for name, section in config["models"].items()
-    }
+    for section in config["models"].values():
+        if section.get("objective"):
+            section["objective"] = for_task(section["objective"], task)
     models = {
         name: _plan_model(name, section, config["models"], task)
         for name, section in config["models"].items()

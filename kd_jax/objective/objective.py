@@ -153,20 +153,17 @@ def for_task(section: Mapping[str, Any], task: Task) -> dict[str, Any]:
       section: as in configs.
       task: what the model predicts.
     """
+    known_terms: Any = TERMS
     usual = {"hard": ("cross_entropy", task.hard_term), "soft": ("soft_target_kl", task.soft_term)}
     found = {}
     for name, given in section.items():
         default, own = usual.get(name, (None, None))
         if own is not None and own != default and given.get("term") == default:
             # What the task's own term knows too is kept: of soft targets, the temperature.
-            known = {"term", "weight", *(f.name for f in dataclasses.fields(_class(own)))}
+            known = {"term", "weight", *(f.name for f in dataclasses.fields(known_terms[own]))}
             given = {"term": own} | {k: v for k, v in given.items() if k in known and k != "term"}
         found[name] = given
     return found
-
-
-def _class(term: str) -> Any:
-    return TERMS[term]
 
 
 def check_terms(section: Mapping[str, Any], task: Task) -> None:

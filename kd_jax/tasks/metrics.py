@@ -2,7 +2,6 @@
 
 The libraries are imported where they are used: a refusal shall not wait for them."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ import numpy as np
 from scipy import special
 
 from kd_jax.core.types import Mean
-
-log = logging.getLogger("kd_jax")
 
 
 def mean(sums: Mean) -> float:

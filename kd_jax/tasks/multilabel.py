@@ -1,6 +1,7 @@
 """A set of classes an example."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
 from kd_jax.tasks.labels import check_several, clean_label, list_counts, list_names, name_classes
 from kd_jax.tasks.task import Rows, Task
+
+log = logging.getLogger("kd_jax")
 
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 """What a column of a class holds, in any case."""
@@ -109,9 +112,7 @@ class MultiLabel(Task):
                 f" task.separator, {self.separator!r}?"
             )
         if constant:
-            metrics.log.warning(
-                "the classes %s are in all training rows or in none", list_names(constant)
-            )
+            log.warning("the classes %s are in all training rows or in none", list_names(constant))
 
     def tell_labels(self, labels: np.ndarray, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
         """Counts the rows of each class; see `Task.tell_labels`."""

@@ -1,5 +1,6 @@
 """What a task answers to the rest of the package."""
 
+import abc
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(abc.ABC):
     """What a model predicts.
 
     Attributes:
@@ -139,6 +140,7 @@ class Task:
 
     # Labels.
 
+    @abc.abstractmethod
     def read_label(self, record: Mapping[str, Any], columns: Sequence[str]) -> Any:
         """Reads a row of a table.
 
@@ -149,8 +151,8 @@ class Task:
         Raises:
           ValueError: if there is none, or it can't be read; the row is rejected with the message.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def number(
         self,
         given: Sequence[Any],
@@ -175,7 +177,6 @@ class Task:
         Raises:
           ValueError: for a label outside the names.
         """
-        raise NotImplementedError
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], unlabelled: object) -> None:
         """Refuses training labels from which nothing can be learned.
@@ -190,9 +191,9 @@ class Task:
         """
         del labels, names, unlabelled
 
+    @abc.abstractmethod
     def tell_labels(self, labels: np.ndarray, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
         """Describes training labels in a line, and for results.json."""
-        raise NotImplementedError
 
     def fitted(self, labels: np.ndarray) -> Self:
         """Returns the task as it is for a training split's labels."""
@@ -203,10 +204,10 @@ class Task:
         """Returns labels as models learn them."""
         return labels
 
+    @abc.abstractmethod
     def groups(self, labels: np.ndarray) -> np.ndarray:
         """Returns [N] int, equal where two texts with these labels don't contradict each other, -1
         where there is no label."""
-        raise NotImplementedError
 
     # Predictions.
 
@@ -215,6 +216,7 @@ class Task:
         where outputs are that."""
         return None
 
+    @abc.abstractmethod
     def predict_row(self, outputs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         """Returns what a prediction says of one input, as JSON.
 
@@ -222,13 +224,12 @@ class Task:
           outputs: [K] float64.
           names: [K].
         """
-        raise NotImplementedError
 
     # What a step computes on a device.
 
+    @abc.abstractmethod
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
         """Sums what is logged of a training batch beside the terms; outputs [B, K]."""
-        raise NotImplementedError
 
     def sums(self, outputs: jax.Array, batch: Batch) -> dict[str, Any]:
         """Sums what `summarize` needs of an evaluation batch, rows that don't count left out.
@@ -258,6 +259,7 @@ class Task:
 
     # What is computed of a whole split, on the host.
 
+    @abc.abstractmethod
     def summarize(self, sums: Mapping[str, Any], rows: Rows) -> dict[str, float | None]:
         """Computes all metrics of a split; None for one that is undefined there.
 
@@ -265,7 +267,6 @@ class Task:
           sums: of `sums`, added up in float64.
           rows: all labelled examples.
         """
-        raise NotImplementedError
 
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
         """Computes what results.json holds beside the metrics.

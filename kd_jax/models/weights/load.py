@@ -227,7 +227,7 @@ def _variables(
     for head in source.layout.heads:
         own = [path for path in shapes if path.startswith(f"params/{head}/")]
         replaced = bool(new_head) and head.endswith("classifier")
-        if not own or not (replaced or _is_fresh(source, head, classes)):
+        if not own or not (replaced or is_fresh(source, head, classes)):
             continue
         # A language head is not what a classifier teaches with.
         if new_head is False and not head.startswith("language"):
@@ -249,7 +249,8 @@ def _variables(
     return flax.traverse_util.unflatten_dict(found, sep="/")
 
 
-def _is_fresh(source: Published, head: str, classes: int) -> bool:
+def is_fresh(source: Published, head: str, classes: int) -> bool:
+    """Tells whether the weights hold no such head for that many classes."""
     kernel = source.layout.sources(f"params/{head}/kernel")[0]
     if kernel not in source.tensors:
         return True
