@@ -29,7 +29,9 @@ View = dict[str, Array]
 """What one model reads of a batch, by the names of the module's arguments.
 
 Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [B, T] int32
-(sentence pairs only).
+(sentence pairs only),
+`positions` [B, P] int32, of the tokens that a task of several predictions an example asks about, -1
+where there are fewer.
 Images: `images` [B, H, W, C] float32.
 """
 
@@ -42,16 +44,20 @@ class Batch:
       index: [B] int32, the example's position in its source, which caches and memory banks
         are keyed by.
       views: name -> `View`.
-      labels: [B] int32 class, or [B, K] float soft label.
+      labels: [B] int32 class, or [B, K] float soft label; [B, P] int32 classes, -1 where there is
+        none, of several predictions an example.
       label_valid: [B] bool, false where the example has no label.
       valid: [B] bool, false for the rows that only fill an evaluation batch.
+      positions: [B, P] bool, which of an example's P predictions are there, for a task of several,
+        such as one a word; None where an example has one.
     """
 
     index: Int[Array, "*b"]
     views: dict[str, View]
-    labels: Int[Array, "*b"] | Float[Array, "*b k"]
+    labels: Int[Array, "*b"] | Float[Array, "*b k"] | Int[Array, "*b p"]
     label_valid: Bool[Array, "*b"]
     valid: Bool[Array, "*b"]
+    positions: Bool[Array, "*b p"] | None = None
 
 
 @flax.struct.dataclass
@@ -59,7 +65,8 @@ class ModelOutput:
     """What a model returns for a batch.
 
     Attributes:
-      logits: [B, K] unnormalized log-probabilities.
+      logits: [B, K] unnormalized log-probabilities, or whatever the task's outputs are; [B, P, K]
+        of P predictions an example.
       features: name -> array with leading axis B, every intermediate value that a term may read:
         `pooled` [B, D] always (what the classifier reads), `embeddings` and `block_0`, `block_1`,
         ... [B, T, D] or [B, H, W, C], `attention_0`, ... [B, heads, T, T] (scores before the
@@ -67,7 +74,7 @@ class ModelOutput:
         reads cost nothing under jit.
     """
 
-    logits: Float[jax.Array, "*b k"]
+    logits: Float[jax.Array, "*b k"] | Float[jax.Array, "*b p k"]
     features: dict[str, jax.Array]
 
 

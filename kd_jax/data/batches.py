@@ -274,12 +274,35 @@ def _gather(
     draws: Draws | None = None,
 ) -> Batch:
     labels = source.labels[indices]
+    found = {name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()}
+    positions = _align(list(found.values()))
+    if positions is not None and labels.ndim == 2:
+        labels = _widened(labels, positions.shape[1])
     return Batch(
         index=indices.astype(np.int32),
-        views={
-            name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()
-        },
+        views=found,
         labels=np.nan_to_num(labels) if source.soft_labels is None else source.soft_labels[indices],
         label_valid=are_labelled(labels) & valid,
         valid=valid,
+        positions=positions,
     )
+
+
+def _align(views: list[View]) -> np.ndarray | None:
+    """Gives all views room for as many words; returns which of them are there in every view.
+
+    None where an example has one prediction.
+    """
+    reading = [view for view in views if "positions" in view]
+    if not reading:
+        return None
+    width = max(view["positions"].shape[1] for view in reading)
+    for view in reading:
+        view["positions"] = _widened(np.asarray(view["positions"]), width)
+    return np.logical_and.reduce([view["positions"] >= 0 for view in reading])
+
+
+def _widened(values: np.ndarray, width: int) -> np.ndarray:
+    """Returns [b, W] values in [b, width]: filled up with -1, or without what no row has."""
+    kept = values[:, :width]
+    return np.pad(kept, ((0, 0), (0, width - kept.shape[1])), constant_values=-1)

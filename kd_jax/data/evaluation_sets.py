@@ -128,7 +128,7 @@ def open_evaluations(
                 raise ValueError(f"{owner}: {error}") from error
             opened[key] = (
                 _fit(owner, source, own, trained_on)
-                if task.kind == "classes"
+                if task.one_class
                 else _same_outputs(owner, source, trained_on, task)
             )
         source, rows, left_out = opened[key]

@@ -74,7 +74,7 @@ def open_source(
             return tables.open_tables(
                 name, files, split, columns, given, max_rejected, class_names, unlabelled, task
             )
-        if task.kind != "classes":
+        if not task.one_class:
             raise ValueError(
                 f"task {task.name!r} reads tables; in the folder {name!r} each image has one class"
             )

@@ -74,7 +74,7 @@ class Datasets:
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names
         self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
-        self.task = self.task.fitted(self.splits["train"].labels)
+        self.task = self.task.fitted(self.splits["train"].labels, names)
         # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
@@ -215,7 +215,7 @@ class Datasets:
             if "tokenizer" in spec:
                 if "max_length" not in spec:
                     raise ValueError("view needs option 'max_length'")
-                view = TextView(self.tokenizer(spec), spec["max_length"])
+                view = TextView(self.tokenizer(spec), spec["max_length"], self.task.words)
             else:
                 view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
             self._prepared[key] = prepared = view.prepare(source)

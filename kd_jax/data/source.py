@@ -31,9 +31,11 @@ class Source:
     Attributes:
       name: dataset and split, e.g. "glue/sst2 train[:95%]".
       modality: "text" or "image".
-      inputs: [N] strings or pairs of strings; for images uint8 [N, H, W, C], or a sequence of uint8
+      inputs: [N] strings or pairs of strings, words between single spaces where each has a label;
+        for images uint8 [N, H, W, C], or a sequence of uint8
         [H, W, C] where they differ in size or don't fit in memory.
-      labels: [N] int32 classes, -1 where unlabelled; or [N, K] float32, NaN where unlabelled.
+      labels: [N] int32 classes, -1 where unlabelled; [N, K] float32, NaN where unlabelled; or
+        [N, W] int32, a class a word, -1 after the last.
       class_names: [K] of the model's outputs.
       fingerprint: "sha256:..." over inputs, labels and class names.
       rejected: the rows left out.
@@ -70,6 +72,9 @@ def are_labelled(labels: np.ndarray) -> np.ndarray:
     known: Any = labels >= 0
     if labels.dtype.kind == "f":
         known = np.isfinite(labels).all(axis=-1)
+    # Of several classes an example, the first ones are those of its words.
+    elif labels.ndim == 2:
+        known = known.any(axis=-1)
     return known
 
 

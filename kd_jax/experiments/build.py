@@ -21,7 +21,7 @@ from kd_jax.models.head import CLASSIFIER, rescale
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
 from kd_jax.models.weights import load
-from kd_jax.models.weights.open import Published
+from kd_jax.models.weights.open import Published, predicting
 from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import TermSpec
 from kd_jax.tasks import Task, read_task
@@ -89,17 +89,22 @@ def _module(
                     str(folder), earlier[own].network.module, earlier[own].variables
                 )
             )
+            task = context.datasets.task
+            if task.predicts != source.options.get("predicts", "example"):
+                registry.check_predicts(str(source.options["name"]), task.predicts)
+                spec["predicts"] = task.predicts
+                source = predicting(source, task.predicts)
             module, variables = load.from_source(
                 source,
                 class_names=names,
                 seed=seed,
                 level=logging.DEBUG,
-                problem_type=context.datasets.task.problem_type,
+                problem_type=task.problem_type,
                 **spec,
             )
             # A head that is made anew has no units yet.
             if not (spec["new_head"] or load.is_fresh(source, CLASSIFIER, len(names))):
-                variables = _in_our_units(source, variables, context.datasets.task)
+                variables = _in_our_units(source, variables, task)
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)
             return module, variables
@@ -108,6 +113,8 @@ def _module(
         spec |= {"num_classes": len(names)} | (
             {} if vocabulary is None else {"vocabulary_size": vocabulary}
         )
+        if (predicts := context.datasets.task.predicts) != "example":
+            spec["predicts"] = predicts
         return registry.build(spec), None
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None

@@ -128,10 +128,10 @@ def _frozen(
 
 
 def _table(teacher: Teacher, batch: Batch, rows: int) -> dict[str, Any]:
-    """Returns the shapes of a teacher's stored outputs: those with one vector an example."""
+    """Returns the shapes of a teacher's stored outputs: logits, and one vector an example."""
     output = jax.eval_shape(lambda held, seen: held(seen), teacher, batch)
     kept = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
     return {
-        name: jax.ShapeDtypeStruct((rows, found.shape[-1]), found.dtype)
+        name: jax.ShapeDtypeStruct((rows, *found.shape[1:]), found.dtype)
         for name, found in {**kept, "logits": output.logits}.items()
     }

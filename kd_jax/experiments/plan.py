@@ -42,7 +42,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     config = fill_resolved(config)
     check_config(config)
     task = make_task(config.get("task", "classification"), config.get("primary"))
-    if task.kind != "classes":
+    if not task.one_class:
         _check_task(config, task)
     else:
         _check_label(config)
@@ -96,7 +96,7 @@ def _plan_model(
         if members:
             check_options(section["model"])
         elif "name" in section["model"]:
-            registry.check(section["model"])
+            registry.check(section["model"], task.predicts)
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}") from None
     # Only a model that comes with weights can do without an objective.
@@ -143,13 +143,10 @@ CLASSES_ONLY = ("contrastive_representation", "attribution_matching")
 
 
 def _check_task(config: Mapping[str, Any], task: Task) -> None:
-    """Refuses what needs classes that exclude one another."""
+    """Refuses what needs one class an example."""
 
     def refuse(key: str) -> None:
-        raise ValueError(
-            f"{key} needs classes that exclude one another, and the task {task.name!r} predicts"
-            f" {task.kind}"
-        )
+        raise ValueError(f"{key} needs one class an example, and the task is {task.name!r}")
 
     for key in (TRANSFER, TRUSTED):
         if config.get(key):

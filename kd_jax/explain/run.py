@@ -116,10 +116,10 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     workdir = workdir.resolve()
     # JSON knows only lists, and some rules and comparisons of configs expect tuples.
     plan = make_plan(with_tuples(read_own(workdir / "config.json", START_AGAIN)))
-    if plan.task.kind != "classes":
+    if not plan.task.one_class:
         raise ValueError(
             f"what a model for task {plan.task.name!r} rests on isn't explained yet; explanations"
-            f" are of classes that exclude one another"
+            f" are of one class an example"
         )
     # Before the first array: later the setting would not change what is already float32.
     set_precision([model.dtype for model in plan.models])

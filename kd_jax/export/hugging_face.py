@@ -74,24 +74,22 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         _write_tokenizer(student, target, tokenizer, types=types and options["type_vocabulary"] > 1)
     else:
         _write_processor(student, target)
-    opener = "AutoModel" if found.pooling else _auto_class(found.model_type)
+    opener = "AutoModel" if found.pooling else _auto_class(found.model_type, architecture)
     card = model_card.make_for_transformers(student, opener, found.pooling)
     (target / model_card.FILE).write_text(card, encoding="utf-8")
     return _reader(target, architecture, found.pooling)
 
 
-def _auto_class(kind: str) -> str:
+def _auto_class(kind: str, architecture: str) -> str:
     """Returns what people open such a folder with; the automatic class knows no DeiT of two
     heads.
     """
     # The class is named in full here, as the automatic one would build a model with one head.
     if kind == "deit":
         return formats.FORMATS[kind].architecture
-    return (
-        "AutoModelForImageClassification"
-        if kind in ("vit", "resnet")
-        else "AutoModelForSequenceClassification"
-    )
+    if kind in ("vit", "resnet"):
+        return "AutoModelForImageClassification"
+    return f"AutoModel{architecture[architecture.index('For') :]}"
 
 
 def _write_config(

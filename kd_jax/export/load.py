@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from kd_jax.data.readers.tables import clean_words
 from kd_jax.export.predict import BATCH_SIZE, Predictor
 from kd_jax.models.weights import files
 
@@ -27,24 +28,39 @@ class LoadedModel(Predictor):
         """Computes logits.
 
         Args:
-          inputs: texts, pairs of texts, or images uint8 `[N, H, W, C]` or a list of `[H, W, C]`;
+          inputs: texts, lists of words for a task of a label a word, pairs of texts, or images
+            uint8 `[N, H, W, C]` or a list of `[H, W, C]`;
             they are tokenized, or resized and normalized, as in training.
 
         Returns:
-          `[N, K]` float, in the order of `class_names`.
+          `[N, K]` float, in the order of `class_names`; of a task of a label a word `[N, W, K]`,
+          NaN after a text's last word and for words that were cut off.
         """
         # A single text is a sequence of characters too, and would become many inputs.
         values = [inputs] if isinstance(inputs, str) else list(inputs)
+        if self.task.words:
+            values = [clean_words({"inputs": each}, "inputs") for each in values]
         # Each chunk has the size of one compiled batch, however many inputs there are.
         chunks = [values[i : i + BATCH_SIZE] for i in range(0, len(values), BATCH_SIZE)]
         if not chunks:
             raise ValueError("there are no inputs")
-        return jax.numpy.concatenate([self.logits(chunk) for chunk in chunks])
+        found = [self.logits(chunk) for chunk in chunks]
+        if self.task.words:
+            longest = max(len(text.split(" ")) for text in values)
+            found = [_of_words(each, longest) for each in found]
+        return jax.numpy.concatenate(found)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Returns the names of the K classes."""
         return tuple(self.description["class_names"])
+
+
+def _of_words(logits: jax.Array, words: int) -> jax.Array:
+    """Returns `[N, words, K]`, NaN where there are fewer."""
+    missing = max(0, words - logits.shape[1])
+    filled = ((0, 0), (0, missing), (0, 0))
+    return jax.numpy.pad(logits[:, :words], filled, constant_values=jax.numpy.nan)
 
 
 class LoadedModels(Mapping[str, LoadedModel]):

@@ -115,6 +115,8 @@ def _read_out(student: Student, name: str) -> str:
     if task.kind == "sets":
         cut = float(special.logit(task.describe()["threshold"]))
         return f"print([[{name} for i, z in enumerate(row) if z >= {cut:.4g}] for row in logits])"
+    if task.words:
+        return f"print([[{name} for i in row] for row in logits.argmax(-1)])  # A tag a token."
     return f"print([{name} for i in logits.argmax(-1)])"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.data.batches import bucket_lengths
@@ -20,7 +21,7 @@ from kd_jax.export.kd_jax_format import DESCRIPTION
 from kd_jax.export.student import apply, task_of
 from kd_jax.models.weights import files, load
 
-ANSWER = ("row", "record", "file", "label", "labels", "values", "probabilities", "error")
+ANSWER = ("row", "record", "file", "label", "labels", "tags", "values", "probabilities", "error")
 """Keys of an answer, whose names no column that is kept can have."""
 
 BATCH_SIZE = 64
@@ -51,8 +52,8 @@ class Predictor:
         self.description = files.read_json(folder / self.DESCRIPTION)
         module, variables = load.load(folder)
         self._run = jax.jit(lambda inputs: apply(module, variables, inputs))
-        self._view = self._make_view(folder)
         self.task = task_of(self.description)
+        self._view = self._make_view(folder)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -68,7 +69,8 @@ class Predictor:
     def _make_view(self, folder: Path) -> TextView | ImageView:
         view = self.description["view"]
         if self.modality == "text":
-            return TextView(read_tokenizer(folder / "tokenizer.json"), view["max_length"])
+            tokenizer = read_tokenizer(folder / "tokenizer.json")
+            return TextView(tokenizer, view["max_length"], self.task.words)
         height, width, channels = self.description["inputs"]["images"]
         size = (height, width)
         return ImageView(
@@ -82,7 +84,8 @@ class Predictor:
           values: at most `BATCH_SIZE` texts, pairs of texts, or images uint8 `[H, W, C]`.
 
         Returns:
-          `[N, K]`.
+          `[N, K]`; of a task of a label a word `[N, W, K]`, W words of the longest text or more,
+          NaN where there is none and for words that were cut off.
         """
         names = tuple(self.description["class_names"])
         # Rows to predict have no label, which -1 says; the same views as in training prepare them.
@@ -96,7 +99,12 @@ class Predictor:
             length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
         # The last row fills the batch up, so that each length is compiled once.
         rows = np.minimum(np.arange(BATCH_SIZE), len(values) - 1)
-        return self._run(prepared.gather(rows, length))[: len(values)]
+        given = prepared.gather(rows, length)
+        found = self._run(given)[: len(values)]
+        if not self.task.words:
+            return found
+        there = given["positions"][: len(values), :, None] >= 0
+        return jnp.where(there, found, jnp.nan)
 
     def answers(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         """Yields one JSON object a row, in order: its place, and label and probabilities, or its
@@ -135,10 +143,19 @@ class Predictor:
         for start in range(0, len(order), BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
             computed = np.asarray(self.logits([values[i] for i in batch]), np.float64)
+            # Rows of words are as long as the longest of the batch.
+            if self.task.words:
+                counts = [len(values[i].split(" ")) for i in batch]
+                computed = [row[:count] for row, count in zip(computed, counts, strict=True)]
             found |= dict(zip(batch, computed, strict=True))
         return [found[i] for i in range(len(values))]
 
     def _answer(self, outputs: np.ndarray) -> dict[str, Any]:
+        if self.task.words:
+            known = outputs[~np.isnan(outputs).all(axis=-1)]
+            if not np.isfinite(known).all():
+                return {"error": "the model's outputs are not finite"}
+            return self.task.predict_row(outputs, self.description["class_names"])
         # A value so large that the network overflows: JSON has no word for what comes out. One of
         # minus infinity rules a class out.
         if np.isnan(outputs).any() or np.isposinf(outputs).any() or np.isneginf(outputs).all():
@@ -209,7 +226,8 @@ def predict(
     channels = (
         predictor.description["inputs"]["images"][-1] if predictor.modality == "image" else None
     )
-    rows = unlabelled.read(path, predictor.modality, named, channels, keep)
+    words = predictor.task.words
+    rows = unlabelled.read(path, predictor.modality, named, channels, keep, words)
     # One line at a time, so that whoever reads the stream can begin at once.
     for answer in predictor.answers(unlabelled.show_progress(rows)):
         counts["unreadable" if "error" in answer else "predicted"] += 1

@@ -136,7 +136,7 @@ class Student:
 
 
 def apply(module: nn.Module, variables: Variables, inputs: Mapping[str, Array]) -> jax.Array:
-    """Computes a module's logits `[B, K]` of its inputs by argument."""
+    """Computes a module's logits `[B, K]`, or `[B, T, K]` of tokens, of its inputs by argument."""
     given: dict[str, Any] = dict(inputs) | mode(accepted(type(module).__call__), train=False)
     found: Any = module.apply(variables, **given)
     return as_output(found, {}, f"the module {type(module).__name__}").logits

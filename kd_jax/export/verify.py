@@ -54,6 +54,10 @@ def largest_difference(
     inputs = sample(student, rows, length)
     want = np.asarray(jax.jit(student.logits)(*inputs.values()))
     found = np.asarray(run(inputs))
+    # What stands at padding is meaningless, and each library has its own.
+    if want.ndim == 3 and found.shape == want.shape:
+        there = inputs["attention_mask"]
+        want, found = want[there], found[there]
     # A wrong shape counts as an infinite difference, so that it fails like a wrong number.
     return (
         float(np.abs(found - want).max() / max(1.0, np.abs(want).max()))

@@ -93,17 +93,20 @@ def build(spec: Mapping[str, Any] | ConfigDict) -> nn.Module:
     )
 
 
-def check(spec: Mapping[str, Any]) -> None:
+def check(spec: Mapping[str, Any], predicts: str = "example") -> None:
     """Checks a config's section before the data is known.
 
     Args:
       spec: as for `build`, without what the data fills in.
+      predicts: for what the model gives outputs.
 
     Raises:
-      ValueError: as `build`.
+      ValueError: as `build`, or if it can't give these outputs.
     """
     name = spec.get("name")
-    cls = MODELS.get(str(PRESETS.get(str(name), {}).get("name", name)))
+    cls = MODELS.get(_class_name(name))
+    if cls is not None:
+        check_predicts(str(name), predicts)
     known = {field.name for field in dataclasses.fields(cls)} if cls is not None else set()
     # Any number will do in place of those that the data gives.
     build({**dict.fromkeys(known & {"num_classes", "vocabulary_size"}, 2), **spec})
@@ -140,6 +143,29 @@ def register(name: str, cls: type[nn.Module]) -> type[nn.Module]:
         raise ValueError(f"model {name!r} must be a Linen module's class, got {cls!r}")
     MODELS[name] = cls
     return cls
+
+
+def _class_name(name: Any) -> str:
+    return str(PRESETS.get(str(name), {}).get("name", name))
+
+
+def check_predicts(name: str, predicts: str) -> None:
+    """Refuses a model without such outputs, which the option `predicts` of others names.
+
+    Raises:
+      ValueError: naming those that do.
+    """
+
+    def gives(cls: Any) -> bool:
+        kinds = {f.name: f.type for f in dataclasses.fields(cls)}.get("predicts")
+        return predicts in typing.get_args(kinds)
+
+    if predicts != "example" and not gives(MODELS[_class_name(name)]):
+        able = sorted(each for each, cls in MODELS.items() if gives(cls))
+        raise ValueError(
+            f"model {name!r} has no outputs by {predicts}, which the task needs; {', '.join(able)}"
+            f" have"
+        )
 
 
 def describe(module: nn.Module) -> dict[str, Any]:

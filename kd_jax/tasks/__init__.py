@@ -10,6 +10,7 @@ from kd_jax.core.options import call_with_options, choose
 from kd_jax.tasks.classification import CLASSIFICATION, Classification
 from kd_jax.tasks.multilabel import MultiLabel
 from kd_jax.tasks.regression import Regression
+from kd_jax.tasks.tagging import Tagging
 from kd_jax.tasks.task import METRICS, Metric, Rows, Task, cell, header, shown
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MultiLabel",
     "Regression",
     "Rows",
+    "Tagging",
     "Task",
     "cell",
     "header",
@@ -34,6 +36,7 @@ TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "multilabel": MultiLabel,
     "regression": Regression,
+    "tagging": Tagging,
 }
 """Name in a config -> task."""
 

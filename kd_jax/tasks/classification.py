@@ -48,6 +48,8 @@ class Classification(Task):
     divergence = "teacher_kl"
     kind = "classes"
     problem_type = "single_label_classification"
+    one_class = True
+    feature = "class"
 
     def read_label(self, record: Mapping[str, Any], columns: Sequence[str]) -> str:
         """Reads a class's name or number, as text; see `Task.read_label`."""

@@ -37,6 +37,7 @@ class Regression(Task):
     divergence = "teacher_mse"
     kind = "numbers"
     problem_type = "regression"
+    feature = "number"
 
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
@@ -111,8 +112,9 @@ class Regression(Task):
         )
         return f"numbers of {len(known)} training rows: {told}", {"training_rows": facts}
 
-    def fitted(self, labels: np.ndarray) -> Self:
+    def fitted(self, labels: np.ndarray, names: Sequence[str]) -> Self:
         """Returns the task with the labels' mean and scale; see `Task.fitted`."""
+        del names
         known = np.float64(labels[np.isfinite(labels).all(axis=-1)])
         mean, scale = known.mean(axis=0), known.std(axis=0)
         return dataclasses.replace(self, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))

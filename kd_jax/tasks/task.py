@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core.types import Batch, Mean
@@ -41,6 +42,8 @@ METRICS: dict[str, Metric] = {
     "spearman": Metric(True, True, "Spearman"),
     "pearson": Metric(True, True, "Pearson"),
     "rmse": Metric(False, False, "RMSE"),
+    "entity_f1": Metric(True, True, "entity F1"),
+    "token_accuracy": Metric(True, True, "token accuracy"),
     "loss": Metric(False, False, "loss"),
 }
 """Name in results.json -> what it is."""
@@ -70,7 +73,7 @@ class Rows:
     """A model's outputs on the labelled examples of a whole split.
 
     Attributes:
-      outputs: [N, K] float64, what the model returns as logits.
+      outputs: [N, K] float64, what the model returns as logits, or what `Task.rows` makes of it.
       labels: [N] or [N, K], as in a batch.
     """
 
@@ -90,7 +93,13 @@ class Task(abc.ABC):
       soft_term: likewise from a teacher.
       divergence: how results.json calls the soft term's loss at temperature 1.
       tabled: metrics that a table of results shows.
-      problem_type: as config.json of a Hugging Face folder says it.
+      problem_type: as config.json of a Hugging Face folder says it; None where it says nothing.
+      one_class: whether an example has one class of K, so that examples can be grouped, mixed and
+        weighed by it.
+      words: whether an example is a list of words, each of which has a label.
+      predicts: for what a model gives outputs, an option of its module: "example" or "token".
+      feature: what a prepared dataset calls its labels, "class" or "number"; None: it can't hold
+        them.
       kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
         distributions; "sets", classes that are there or not; or "numbers".
       chosen: the metric by which models are chosen and compared; None: the first.
@@ -103,7 +112,11 @@ class Task(abc.ABC):
     divergence: ClassVar[str]
     tabled: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
-    problem_type: ClassVar[str]
+    problem_type: ClassVar[str | None]
+    one_class: ClassVar[bool] = False
+    words: ClassVar[bool] = False
+    predicts: ClassVar[str] = "example"
+    feature: ClassVar[str | None] = None
 
     chosen: str | None = None
 
@@ -195,9 +208,21 @@ class Task(abc.ABC):
     def tell_labels(self, labels: np.ndarray, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
         """Describes training labels in a line, and for results.json."""
 
-    def fitted(self, labels: np.ndarray) -> Self:
-        """Returns the task as it is for a training split's labels."""
-        del labels
+    def check_row(self, text: Any, label: Any) -> None:
+        """Compares a row's input with its label.
+
+        Args:
+          text: as in `Source.inputs`.
+          label: of `read_label`; None where there is none.
+
+        Raises:
+          ValueError: if they don't fit; the row is rejected with the message.
+        """
+        del text, label
+
+    def fitted(self, labels: np.ndarray, names: Sequence[str]) -> Self:
+        """Returns the task as it is for a training split's labels, and names of the outputs."""
+        del labels, names
         return self
 
     def as_targets(self, labels: np.ndarray) -> np.ndarray:
@@ -226,6 +251,19 @@ class Task(abc.ABC):
         """
 
     # What a step computes on a device.
+
+    def counted(self, batch: Batch) -> jax.Array:
+        """Returns which predictions have a label to compare with: [B], or [B, P] of several."""
+        return jnp.asarray(batch.valid) & batch.label_valid
+
+    def compared(self, batch: Batch) -> jax.Array:
+        """Returns which predictions can be compared with a teacher's: [B], or [B, P] of several."""
+        return jnp.asarray(batch.valid)
+
+    def rows(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns what `summarize` needs of each row of a batch: leading axis B, -1 is padding."""
+        wide = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        return wide, jnp.asarray(batch.labels)
 
     @abc.abstractmethod
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:

@@ -29,7 +29,8 @@ from kd_jax.training.trained_model import TrainedModel
 log = logging.getLogger("kd_jax")
 
 Table = dict[str, np.ndarray]
-"""Output's name ("logits", "pooled", ...) -> [N, D], row = `Batch.index`."""
+"""Output's name ("logits", "pooled", ...) -> [N, D], row = `Batch.index`; of P predictions an
+example [N, P, D]."""
 
 
 class CachedTeacher:
@@ -39,7 +40,13 @@ class CachedTeacher:
         """Looks up row `batch.index` of everything in the table."""
         # Rows are found by the example's index, so the table works for any order of the batches.
         rows = {name: jnp.asarray(column)[batch.index] for name, column in table.items()}
-        return ModelOutput(rows.pop("logits"), rows)
+        logits = rows.pop("logits")
+        if batch.positions is not None:
+            # The table is as wide as the longest example, a batch as its own.
+            wanted = batch.positions.shape[-1]
+            missing = ((0, 0), (0, max(0, wanted - logits.shape[1])), (0, 0))
+            logits = jnp.pad(logits[:, :wanted], missing)
+        return ModelOutput(logits, rows)
 
 
 def output_rows(
@@ -115,13 +122,17 @@ def compute(
             )
             # Widths are known only after the first batch; then the table gets its full size.
             table = {
-                key: np.zeros((examples, value.shape[-1]), value.dtype)
+                key: np.zeros((examples, *value.shape[1:]), value.dtype)
                 for key, value in rows.items()
             }
         # The last batch is padded, and its surplus rows must not overwrite real ones.
         for key, value in rows.items():
+            # Batches of longer texts have more predictions an example.
+            if value.ndim == 3 and (more := value.shape[1] - table[key].shape[1]) > 0:
+                table[key] = np.pad(table[key], ((0, 0), (0, more), (0, 0)))
             # By position, so that the order of the batches doesn't matter.
-            table[key][index[valid]] = value[valid]
+            place = index[valid] if value.ndim == 2 else (index[valid], slice(value.shape[1]))
+            table[key][place] = value[valid]
         progress.advance(number)
         # In a cluster an agreement costs a collective, so it is sought every 100 batches only.
         if stop.asked(agree=number % 100 == 0):

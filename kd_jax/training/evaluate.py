@@ -1,6 +1,6 @@
 """Evaluation: sums over every example of a split, exact under padding, divided once at the end."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,30 +48,36 @@ def eval_step(
     """
     # Shapes are fixed under jit: rows that don't count are computed too and set to 0.
     outputs = forward(variables, batch).logits
-    labelled = batch.valid & batch.label_valid
+    counted = task.counted(batch)
     # Rows that only fill the batch may hold anything, also what gives infinity.
-    values = jnp.where(labelled, loss_of(task.hard_term)(outputs, jnp.asarray(batch.labels)), 0)
-    sums = task.sums(outputs, batch) | {"loss": Mean(jnp.sum(values), jnp.sum(labelled))}
+    values = jnp.where(counted, loss_of(task.hard_term)(outputs, jnp.asarray(batch.labels)), 0)
+    sums = task.sums(outputs, batch) | {"loss": Mean(jnp.sum(values), jnp.sum(counted))}
     # A comparison with a teacher needs no label, so every valid example counts.
+    comparable = task.compared(batch)
     for name, teacher in teachers.items():
-        taught, count = teacher(batch).logits, jnp.sum(batch.valid)
+        taught, count = teacher(batch).logits, jnp.sum(comparable)
         compared = {
             "agreement": task.agreement(outputs, taught),
             task.divergence: loss_of(task.soft_term)(outputs, taught),
         }
         for kind, each in compared.items():
             if each is not None:
-                total = jnp.sum(jnp.where(batch.valid, each, 0))
+                total = jnp.sum(jnp.where(comparable, each, 0))
                 sums[f"{kind}/{name}"] = Mean(total, count)
     # Some metrics are of a whole split and no mean over its rows, so these leave the devices.
-    rows = (
-        outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)),
-        jnp.asarray(batch.labels),
-        labelled,
-    )
+    rows = (*task.rows(outputs, batch), batch.valid & batch.label_valid)
     if axis_name is not None:
         rows = jax.lax.all_gather(rows, axis_name, tiled=True)
     return {"sums": all_reduce_sum(sums, axis_name), "rows": rows}
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Joins the rows of all batches; with one value a word, all get as many as the longest."""
+    if parts[0].ndim == 2 and len({part.shape[1] for part in parts}) > 1:
+        longest = max(part.shape[1] for part in parts)
+        fill = [((0, 0), (0, longest - part.shape[1])) for part in parts]
+        parts = [np.pad(part, f, constant_values=-1) for part, f in zip(parts, fill, strict=True)]
+    return np.concatenate(parts)
 
 
 def evaluate(
@@ -104,8 +110,11 @@ def evaluate(
         parts = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), step["sums"])
         sums = parts if not sums else jax.tree.map(np.add, sums, parts)
         outputs, labels, counted = map(np.asarray, step["rows"])
-        found.append((outputs[counted].astype(np.float64), labels[counted]))
-    outputs, labels = (np.concatenate(column) for column in zip(*found, strict=True))
+        # Numbers in float64, whatever they were computed in.
+        if outputs.dtype.kind not in "iub":
+            outputs = outputs.astype(np.float64)
+        found.append((outputs[counted], labels[counted]))
+    outputs, labels = (_joined(column) for column in zip(*found, strict=True))
     rows = Rows(outputs, labels)
     metrics: dict[str, Any] = {"agreement": {}, task.divergence: {}}
     for name in [name for name in sums if "/" in name]:

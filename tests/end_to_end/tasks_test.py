@@ -1,4 +1,4 @@
-"""A table of sets or of numbers is trained on, exported and predicted, on any devices."""
+"""A table of sets, of numbers or of tags is trained on, exported and predicted, on any devices."""
 
 import csv
 import json
@@ -27,6 +27,8 @@ WORDS = ("red", "green", "blue")
 
 def table(folder, task):
     """Sentences of three words; their sets, or their numbers, are a function of the words."""
+    if task == "tagging":
+        return sentences(folder)
     rng = np.random.default_rng(0)
     path = folder / "table.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -41,12 +43,30 @@ def table(folder, task):
     return path
 
 
+def sentences(folder):
+    """Sentences in which the colours are entities, two in a row one of two words."""
+    rng = np.random.default_rng(0)
+    path = folder / "sentences.conll"
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(160):
+            before = "O"
+            for word in rng.choice([*WORDS, *"abcdefgh"], rng.integers(2, 20)):
+                tag = "O" if word not in WORDS else "B-colour" if before == "O" else "I-colour"
+                file.write(f"{word}\t{tag}\n")
+                before = tag
+            file.write("\n")
+    return path
+
+
+LABELS = {"multilabel": WORDS, "regression": "score", "tagging": "tags"}
+
+
 def config_of(path, task, **changes):
-    label = WORDS if task == "multilabel" else "score"
+    inputs, label = "words" if task == "tagging" else "text", LABELS[task]
     config = kd.experiment(
         "tasks",
         task=task,
-        data=dict(name=str(path), inputs="text", label=label, cleaning=dict(mode="off")),
+        data=dict(name=str(path), inputs=inputs, label=label, cleaning=dict(mode="off")),
         view=dict(tokenizer="trained", vocabulary_size=120, max_length=16),
         training=dict(
             epochs=1.0,
@@ -63,15 +83,18 @@ def config_of(path, task, **changes):
     return resolve(config)
 
 
-TASKS = pytest.mark.parametrize("task", ["multilabel", "regression"])
+TASKS = pytest.mark.parametrize("task", ["multilabel", "regression", "tagging"])
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("multilabel", "tagging")]
 
 
-@pytest.mark.parametrize("task", [pytest.param("multilabel", marks=pytest.mark.slow), "regression"])
+@pytest.mark.parametrize("task", [*SLOW, "regression"])
 def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_path):
-    results = run_experiment(config_of(table(tmp_path, task), task), tmp_path / "run", show=True)
+    path = table(tmp_path, task)
+    results = run_experiment(config_of(path, task), tmp_path / "run", show=True)
     metrics = {
         "multilabel": {"macro_f1", "micro_f1", "mean_average_precision", "exact_set_accuracy"},
         "regression": {"spearman", "pearson", "rmse"},
+        "tagging": {"entity_f1", "token_accuracy"},
     }[task]
     entry = results["models"]["student"]
     assert entry["metrics"].keys() == metrics | {"loss"}
@@ -86,10 +109,11 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
     wanted = {
         "multilabel": {"hard": "binary_cross_entropy", "soft": "binary_soft_target_kl"},
         "regression": {"hard": "squared_error", "soft": "logit_mse"},
+        "tagging": {"hard": "cross_entropy", "soft": "soft_target_kl"},
     }
     assert terms == wanted[task]
     # The same call finds it finished, and prints the same table.
-    again = run_experiment(config_of(tmp_path / "table.csv", task), tmp_path / "run")
+    again = run_experiment(config_of(path, task), tmp_path / "run")
     assert again["models"] == results["models"]
 
 
@@ -115,7 +139,36 @@ def test_devices_train_what_one_does(task, tmp_path):
 
 
 @pytest.mark.slow
-@TASKS
+def test_tags_are_predicted_word_by_word_as_by_the_live_model(tmp_path):
+    path = table(tmp_path, "tagging")
+    config = config_of(path, "tagging", **{"training.epochs": 20.0})
+    # The teacher's outputs a word are stored as well.
+    config["models"]["student"]["cached"] = ("teacher",)
+    results = run_experiment(config, tmp_path / "run")
+    assert results["models"]["student"]["metrics"]["entity_f1"] > 0.6
+    folder = export(tmp_path / "run")
+    assert json.loads((folder / "huggingface" / "config.json").read_text())["architectures"] == [
+        "BertForTokenClassification"
+    ]
+    predict_to_file(tmp_path / "run", path, tmp_path / "out.jsonl")
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    texts = [
+        " ".join(line.split("\t")[0] for line in sentence.splitlines())
+        for sentence in path.read_text().strip().split("\n\n")
+    ]
+    student = kd.load(tmp_path / "run").student
+    live = np.asarray(student(texts))
+    assert len(answers) == len(texts) == len(live)
+    for text, answer, logits in zip(texts, answers, live, strict=True):
+        words = len(text.split(" "))
+        assert np.isnan(logits[words:]).all()
+        # Sixteen tokens are read, two of which are special; later words have no tag.
+        wanted = [student.class_names[int(k)] for k in logits[: min(words, 14)].argmax(-1)]
+        assert answer["tags"] == wanted + [None] * (words - len(wanted))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_an_export_predicts_what_the_live_model_says(task, tmp_path):
     path = table(tmp_path, task)
     run_experiment(config_of(path, task), tmp_path / "run")
@@ -204,5 +257,5 @@ def test_what_needs_exclusive_classes_is_refused_by_its_key(tmp_path):
     config = config_of(table(tmp_path, "regression"), "regression")
     mixing = dict(kind="mixup", probability=0.5, share=0.5, concentration=1.0, candidates=1)
     config["models"]["student"]["training"]["mixing"] = mixing
-    with pytest.raises(ValueError, match=r"models\.student\.training\.mixing needs classes"):
+    with pytest.raises(ValueError, match=r"models\.student\.training\.mixing needs one class"):
         run_experiment(config, tmp_path / "run")

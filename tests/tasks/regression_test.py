@@ -10,7 +10,7 @@ TASK = make_task("regression")
 
 
 def fitted(labels):
-    return TASK.fitted(np.asarray(labels, np.float32))
+    return TASK.fitted(np.asarray(labels, np.float32), ("a", "b")[: len(labels[0])])
 
 
 @pytest.mark.parametrize(("rows", "numbers"), [(50, 1), (50, 3), (3, 2)])

@@ -72,6 +72,7 @@ def clean(
     limits: Limits,
     held_out: Sequence = (),
     rows: Sequence[int] | np.ndarray = (),
+    words: bool = False,
 ) -> Cleaned:
     """Checks training rows, also against the rows held out for evaluation.
 
@@ -88,6 +89,7 @@ def clean(
       held_out: inputs of the evaluation; training rows that repeat them are set aside, the
         evaluation's own rows never are.
       rows: [N] what the user calls each row; empty: counted from 1.
+      words: whether each word between spaces has a label, so that none may be lost by a repair.
 
     Raises:
       ValueError: for another mode or lengths that differ; or if more rows would be set aside than
@@ -103,8 +105,11 @@ def clean(
         return Cleaned(np.arange(len(labels)), {}, [], {}, {})
     # Two passes: first each row by itself, then the duplicates among the rows that passed, so that
     # a broken row can't push out a good one that resembles it.
-    examine = _examine_texts if modality == "text" else _examine_images
-    found = examine(inputs, limits, mode == "repair")
+    repair = mode == "repair"
+    if modality == "text":
+        found = _examine_texts(inputs, limits, repair, words)
+    else:
+        found = _examine_images(inputs, limits)
     repeats = _add_duplicates(found, labels, _keys(held_out, modality), limits.near_duplicate)
     bad = [row for row, reasons in enumerate(found.reasons) if reasons]
     counts = Counter(reason for reasons in found.reasons for reason in reasons)
@@ -159,7 +164,9 @@ class _Findings:
     changes: dict[int, tuple[Any, list[str]]]
 
 
-def _examine_texts(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) -> _Findings:
+def _examine_texts(
+    inputs: Sequence | np.ndarray, limits: Limits, repair: bool, words: bool
+) -> _Findings:
     found = _Findings([], [], {})
     for row, value in enumerate(inputs):
         reasons = text.check(value, max_characters=limits.max_characters)
@@ -172,7 +179,8 @@ def _examine_texts(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) 
                 # Repair may reveal more, such as an emptied text: the row shows both, in the usual
                 # order.
                 reasons = [reason for reason in text.REASONS if reason in (*reasons, *left)]
-            else:
+            # With another number of words the labels would be those of other words.
+            elif not (words and str(changed).count(" ") != str(value).count(" ")):
                 found.changes[row] = changed, reasons or [NOT_NFC]
                 value, reasons = changed, []
         found.reasons.append(reasons)
@@ -180,9 +188,8 @@ def _examine_texts(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) 
     return found
 
 
-def _examine_images(inputs: Sequence | np.ndarray, limits: Limits, repair: bool) -> _Findings:
+def _examine_images(inputs: Sequence | np.ndarray, limits: Limits) -> _Findings:
     # What is wrong with a picture can't be repaired.
-    del repair
     found = _Findings([], [], {})
     for value in inputs:
         reasons = images.check(value, max_pixels=limits.max_pixels)

@@ -80,6 +80,7 @@ def clean_training(
             limits=limits,
             held_out=others,
             rows=source.rows,
+            words=task.words,
         )
     except ValueError as error:
         raise ValueError(f"{source.name!r}: {error}") from None

@@ -1,22 +1,22 @@
-"""Reads CSV, TSV and JSONL files.
+"""Reads CSV, TSV, JSONL and CoNLL files.
 
 Good rows come in a fixed pseudo-random order, bad rows are set aside with the reason.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from kd_jax.data.readers import splits, table_rows
+from kd_jax.data.readers import conll, splits, table_rows
 from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
 from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.tasks.labels import list_names
 
 log = logging.getLogger("kd_jax")
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".conll")
 
 
 @dataclass
@@ -105,6 +105,25 @@ def open_tables(
     )
 
 
+def read_records(file: BinaryIO, rejected: list[Rejected], path: Path) -> Iterator[Any]:
+    """Yields a file's header, empty where it has none, then pairs of line and record.
+
+    Args:
+      file: opened.
+      rejected: gets what can't be read.
+      path: of the file, whose ending says its kind.
+
+    Raises:
+      ValueError: if it has a header that can't be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return table_rows.read_json_rows(file, rejected)
+    if suffix == ".conll":
+        return conll.read_sentences(file, rejected)
+    return table_rows.read_rows(file, rejected, suffix, path)
+
+
 def read_table(
     path: Path,
     columns: Sequence[str],
@@ -131,12 +150,7 @@ def read_table(
         )
     table = Table()
     with path.open("rb") as file:
-        bad = table.rejected
-        found = (
-            table_rows.read_json_rows(file, bad)
-            if suffix == ".jsonl"
-            else table_rows.read_rows(file, bad, suffix, path)
-        )
+        found = read_records(file, table.rejected, path)
         header, records = next(found), list(found)
     # JSONL has no header: its columns are all keys that some row has.
     keys = header or {key for _, record in records for key in record}
@@ -150,9 +164,11 @@ def read_table(
         try:
             # Content is checked here and not while parsing, so that both kinds of file have the
             # same rules.
-            text = tuple(clean_text(record, column) for column in columns)
+            read = clean_words if task.words else clean_text
+            text = tuple(read(record, column) for column in columns)
             none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
             target = None if none else task.read_label(record, label)
+            task.check_row(text[0], target)
         except ValueError as error:
             table.rejected.append(Rejected(row, str(error), shorten(record)))
         else:
@@ -179,3 +195,20 @@ def clean_text(record: Mapping, column: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"column {column!r} is not valid UTF-8")
     return text.strip()
+
+
+def clean_words(record: Mapping, column: str) -> str:
+    """Returns a row's words between single spaces; a text is cut at its spaces.
+
+    Raises:
+      ValueError: if there are none, or one isn't a text without space.
+    """
+    value = record.get(column)
+    if isinstance(value, str | None):
+        return " ".join(clean_text(record, column).split())
+    if not isinstance(value, list):
+        raise ValueError(f"column {column!r} is no list of words")
+    for number, word in enumerate(value, 1):
+        if not isinstance(word, str) or len(word.split()) != 1 or word.split() != [word]:
+            raise ValueError(f"word {number} of column {column!r} is {word!r}: words have no space")
+    return clean_text({column: " ".join(value)}, column)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax.data import builders
+from kd_jax.data.builders import labels_of_text
 from kd_jax.data.readers import image_decoding, splits, tfds_folders
 from kd_jax.data.source import Source, fingerprint, text_contents
 from kd_jax.tasks import CLASSIFICATION, Task
@@ -51,6 +52,9 @@ def open_prepared(
     if file_format != "array_record":
         advice = tfds_folders.advise(name, root)
         raise ValueError(f"{name!r} in {folder} is in {file_format}, not array_record; {advice}")
+    # The built-in texts have a label for every task.
+    made = labels_of_text.LABELS.get(task.name) if name in builders.BUILDERS else None
+    made = made if isinstance(builder.info.features.get(columns[0]), tfds.features.Text) else None
     for column in (*columns, label):
         if column not in builder.info.features:
             raise ValueError(
@@ -59,19 +63,20 @@ def open_prepared(
             )
     # Only a ClassLabel names its classes; a number or a text doesn't.
     names: Any = builder.info.features[label]
-    if task.kind == "classes" and not isinstance(names, tfds.features.ClassLabel):
-        raise ValueError(f"feature {label!r} of {name!r} is no class label but {names}")
-    of: Any = names.np_dtype
-    if task.kind == "numbers" and (names.shape != () or np.dtype(of).kind != "f"):
-        raise ValueError(f"feature {label!r} of {name!r} is no number but {names}")
-    if task.kind not in ("classes", "numbers"):
-        raise ValueError(f"task {task.name!r} reads tables; {name!r} is a prepared dataset")
+    if made is None:
+        _check_feature(names, label, name, task)
     parts = splits.select(
         split, {key: info.num_examples for key, info in builder.info.splits.items()}, name
     )
     records = Records(builder, parts, columns)
     inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
-    if task.kind == "numbers":
+    if made is not None:
+        known, label_of = made
+        # Cut at its spaces, a text has as many words as labels.
+        inputs = [" ".join(text.split()) for text in inputs] if task.words else inputs
+        found = [label_of(text) for text in inputs]
+        numbers, class_names = task.number(found, found, known, (label,), range(len(found)))
+    elif task.feature == "number":
         numbers, class_names = task.number(found, found, class_names, (label,), range(len(found)))
     else:
         class_names = class_names or tuple(names.names)
@@ -86,6 +91,22 @@ def open_prepared(
         if SOFT_LABELS in builder.info.features
         else source
     )
+
+
+def _check_feature(feature: Any, label: str, name: str, task: Task) -> None:
+    """Refuses a feature that holds no labels of the task."""
+    import tensorflow_datasets as tfds
+
+    of: Any = feature.np_dtype
+    kinds = {
+        "class": isinstance(feature, tfds.features.ClassLabel),
+        "number": feature.shape == () and np.dtype(of).kind == "f",
+    }
+    if task.feature is None:
+        raise ValueError(f"task {task.name!r} reads tables; {name!r} is a prepared dataset")
+    if not kinds[task.feature]:
+        wanted = {"class": "class label", "number": "number"}[task.feature]
+        raise ValueError(f"feature {label!r} of {name!r} is no {wanted} but {feature}")
 
 
 def _with_soft_labels(

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def read(
     columns: Sequence[str],
     channels: int | None,
     keep: Mapping[str, str] | None = None,
+    words: bool = False,
 ) -> Iterator[Row]:
     """Returns the rows of a file or folder, read one at a time.
 
@@ -53,6 +54,7 @@ def read(
       columns: of a table, that hold the text: one, or two for pairs.
       channels: of images, 1 or 3.
       keep: name in `Row.kept` -> column of a table.
+      words: whether texts are words between spaces, or lists of them.
 
     Raises:
       ValueError: if there is nothing there, or it is of another kind, or lacks a column.
@@ -72,16 +74,17 @@ def read(
                 f"the model reads pairs of texts; give a table with the columns"
                 f" {' and '.join(columns)}"
             )
-        return _read_lines(path)
+        return _read_lines(path, words)
     if path.is_file() and suffix in tables.SUFFIXES:
-        return _read_table(path, columns, keep or {})
+        clean = tables.clean_words if words else tables.clean_text
+        return _read_table(path, columns, keep or {}, clean)
     raise ValueError(
         f"the model reads text, from .txt, {', '.join(tables.SUFFIXES)} files; {str(path)!r} is"
         f" none"
     )
 
 
-def _read_lines(path: Path) -> Iterator[Row]:
+def _read_lines(path: Path, words: bool) -> Iterator[Row]:
     with path.open("rb") as file:
         # Decoded line by line, so that one bad byte costs one line and not the whole file.
         for number, line in enumerate(table_rows.bounded_lines(file), 1):
@@ -94,10 +97,13 @@ def _read_lines(path: Path) -> Iterator[Row]:
             except UnicodeDecodeError:
                 yield Row(place, None, "not valid UTF-8")
                 continue
+            text = " ".join(text.split()) if words else text
             yield Row(place, text or None, None if text else "empty text")
 
 
-def _read_table(path: Path, columns: Sequence[str], keep: Mapping[str, str]) -> Iterator[Row]:
+def _read_table(
+    path: Path, columns: Sequence[str], keep: Mapping[str, str], clean: Callable[..., str]
+) -> Iterator[Row]:
     bad: list[Rejected] = []
     numbers = itertools.count(1)
 
@@ -109,10 +115,7 @@ def _read_table(path: Path, columns: Sequence[str], keep: Mapping[str, str]) -> 
         bad.clear()
 
     with path.open("rb") as file:
-        if path.suffix.lower() == ".jsonl":
-            found = table_rows.read_json_rows(file, bad)
-        else:
-            found = table_rows.read_rows(file, bad, path.suffix.lower(), path)
+        found = tables.read_records(file, bad, path)
         header = next(found)
         # A JSONL file has no header, so what none of its objects has is known only at its end.
         missing = set() if header else set(keep.values())
@@ -129,7 +132,7 @@ def _read_table(path: Path, columns: Sequence[str], keep: Mapping[str, str]) -> 
             place, kept = {"row": number, "record": next(numbers)}, dict.fromkeys(keep)
             try:
                 kept = {name: _as_json(record.get(column)) for name, column in keep.items()}
-                text = tuple(tables.clean_text(record, column) for column in columns)
+                text = tuple(clean(record, column) for column in columns)
             except RecursionError:
                 yield Row(place, None, "a column to keep is nested too deeply", kept)
             except ValueError as error:

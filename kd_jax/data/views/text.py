@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Encoding,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from kd_jax.data.source import Source
 from kd_jax.data.views.tokenizer_file import read_tokenizer
@@ -56,10 +64,17 @@ def load_tokenizer(
 
 @dataclass(frozen=True)
 class TextView:
-    """A view of text as token ids, cut to `max_length` with the special tokens kept."""
+    """A view of text as token ids, cut to `max_length` with the special tokens kept.
+
+    Attributes:
+      tokenizer: makes the tokens.
+      max_length: the most tokens.
+      words: whether it is also told where the words between spaces begin.
+    """
 
     tokenizer: Tokenizer
     max_length: int
+    words: bool = False
 
     def prepare(self, source: Source) -> "PreparedText":
         """Tokenizes a whole source.
@@ -83,8 +98,12 @@ class TextView:
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
         ids, types, lengths, cut = [], [], [], 0
+        words: list[np.ndarray] = []
         for start in range(0, len(source), _CHUNK):
-            for encoding in tokenizer.encode_batch(list(source.inputs[start : start + _CHUNK])):
+            texts = list(source.inputs[start : start + _CHUNK])
+            for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True):
+                if self.words:
+                    words.append(first_pieces(text, encoding))
                 ids.append(np.array(encoding.ids, np.int32))
                 types.append(np.array(encoding.type_ids if pairs else (), np.int32))
                 lengths.append(len(encoding.ids))
@@ -96,6 +115,7 @@ class TextView:
             padding,
             self.max_length,
             cut,
+            words if self.words else None,
         )
 
 
@@ -104,6 +124,7 @@ class PreparedText:
 
     `lengths` [N] int32 counts each example's tokens. A padded array would take the longest
     example's length for every one. `cut` counts the examples that were longer than `max_length`.
+    `words`, [N] arrays of where the words begin, as `first_pieces` finds it, or None.
     """
 
     def __init__(
@@ -114,9 +135,11 @@ class PreparedText:
         padding: int,
         max_length: int,
         cut: int = 0,
+        words: list[np.ndarray] | None = None,
     ):
-        self.lengths = lengths
+        self.lengths, self.words = lengths, words
         self.cut = cut
+        self._widths: dict[int, int] = {}
         self.max_length = max_length
         self._ids, self._types, self._padding = ids, types, padding
         self._starts = np.cumsum(lengths, dtype=np.int64) - lengths
@@ -134,7 +157,8 @@ class PreparedText:
 
         Returns:
           `input_ids` [b, length] int32, `attention_mask` [b, length] bool; for pairs
-          `token_type_ids` [b, length] int32.
+          `token_type_ids` [b, length] int32; where words count `positions` [b, W] int32 of each
+          one's first token, -1 where it was cut off and after the last, with W at least `length`.
 
         Raises:
           ValueError: if an example is longer.
@@ -154,7 +178,39 @@ class PreparedText:
         }
         if self._types is not None:
             view["token_type_ids"] = np.where(mask, self._types[places], np.int32(0))
+        if self.words is not None:
+            view["positions"] = np.full((len(indices), self._width(length)), -1, np.int32)
+            for row, index in enumerate(indices):
+                starts = self.words[index]
+                view["positions"][row, : len(starts)] = starts
         return view
+
+    def _width(self, length: int) -> int:
+        """Returns room for the words of all texts of up to that many tokens."""
+        if length not in self._widths:
+            assert self.words is not None
+            counts = [len(self.words[i]) for i in np.flatnonzero(self.lengths <= length)]
+            # Only texts that were cut, and words of which nothing is read, need more.
+            self._widths[length] = max(length, 16 * -(-max(counts, default=0) // 16))
+        return self._widths[length]
+
+
+def first_pieces(text: str, encoding: Encoding) -> np.ndarray:
+    """Returns [W] int32, the position of the first token of each word between single spaces.
+
+    -1 for a word without a token: it was cut off, or the tokenizer reads nothing in it.
+    """
+    # The word that each character belongs to; a token may begin with the space before its word.
+    word_of = np.cumsum(np.frombuffer(text.encode("utf-32-le"), "<u4") == ord(" "))
+    starts = np.full(int(word_of[-1]) + 1, -1, np.int32)
+    pieces = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+    for position, ((begin, end), special) in enumerate(pieces):
+        if special or end <= begin:
+            continue
+        word = word_of[end - 1]
+        if starts[word] < 0:
+            starts[word] = position
+    return starts
 
 
 def padding_id(tokenizer: Tokenizer) -> int:

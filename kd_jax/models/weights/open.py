@@ -18,6 +18,8 @@ from kd_jax.models.weights.formats import FORMATS, HEAD, torch_files, weight_for
 OWN = ("architecture.json", "finished.json")
 """What tells that a folder is an export of ours or a finished model of a run."""
 
+LEAVES_OF_HEADS = ("kernel", "bias")
+
 POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -136,7 +138,8 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
         raise ValueError(
             f"{folder}: model_type {kind!r} is not supported; supported: {sorted(FORMATS)}"
         )
-    found = FORMATS[kind]
+    predicts = _predicts(config)
+    found = FORMATS[kind].of(predicts)
     # Only single files lack it, and no folder has their format.
     assert found.options is not None
     try:
@@ -147,6 +150,8 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
     if options["name"] == "encoder":
         pooling = folder / "1_Pooling" / "config.json"
         options["pooling"] = _pooling(files.read_json(pooling)) if pooling.exists() else "cls"
+        if predicts != "example":
+            options["predicts"] = predicts
     tensors = _normalised(folder, found, files.read_folder(folder))
     # An export of a sentence encoder keeps its classifier apart.
     if (folder / HEAD).is_file():
@@ -170,6 +175,36 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
         class_names=_class_names(labels, classes),
         # An export of labels for which softmax is wrong says so only here.
         problem_type=config.get("problem_type") if classifier in tensors else None,
+    )
+
+
+def _predicts(config: Mapping[str, Any]) -> str:
+    """Returns for what a folder's classifier gives logits."""
+    names = config.get("architectures")
+    # A single name, as transformers writes it; others may write anything.
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    return "token" if name.endswith("ForTokenClassification") else "example"
+
+
+def predicting(source: Published, predicts: str) -> Published:
+    """Returns the weights as those of a network with other predictions, whose head is still to be
+    made; unchanged where it has these.
+
+    Raises:
+      ValueError: if the format has no such network.
+    """
+    if predicts == source.options.get("predicts", "example"):
+        return source
+    layers = [f"params/{head}/{leaf}" for head in source.layout.heads for leaf in LEAVES_OF_HEADS]
+    own = {name for leaf in layers for name in source.layout.sources(leaf)}
+    return replace(
+        source,
+        layout=source.layout.of(predicts),
+        options={**source.options, "predicts": predicts},
+        tensors={name: tensor for name, tensor in source.tensors.items() if name not in own},
+        num_classes=None,
+        class_names=None,
+        problem_type=None,
     )
 
 

@@ -29,7 +29,7 @@ class CrossEntropy(Term):
             labels = jnp.asarray(context.batch.labels)
             return losses.cross_entropy(context.student.logits, labels), state
 
-        return BoundTerm("example", compute, spec.view, labelled=True)
+        return BoundTerm(spec.prediction, compute, spec.view, labelled=True)
 
 
 def _selected(logits: Any, classes: Classes, owner: str) -> Callable[[jax.Array], jax.Array]:
@@ -132,7 +132,7 @@ class PredictionTerm(LossTerm):
         def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             return loss(*logits.read(context), **settings.at(context.step)), state
 
-        return BoundTerm("example", compute, spec.view)
+        return BoundTerm(spec.prediction, compute, spec.view)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +153,19 @@ class PredictionsTerm(LossTerm):
         """Checks classes and hyperparameters; see `Term.bind`."""
         logits = TeacherLogits(spec, self.source, None, self.student_classes, self.teacher_classes)
         logits.require_equal_classes()
-        loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *logits.shapes)
+        several, shapes = spec.prediction == "position", logits.shapes
+        if several:
+            shapes = tuple(jax.ShapeDtypeStruct((2, s.shape[-1]), s.dtype) for s in shapes)
+        loss, settings = self.loss, Settings(self.loss, self.hyperparameters(), *shapes)
 
         def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
-            valid = jnp.asarray(context.batch.valid)
-            return loss(*logits.read(context), **settings.at(context.step), where=valid), state
+            pair, valid = logits.read(context), jnp.asarray(context.batch.valid)
+            # Of several predictions an example, each is a row.
+            if several:
+                there = valid[:, None] & jnp.asarray(context.batch.positions)
+                pair = tuple(each.reshape(-1, each.shape[-1]) for each in pair)
+                valid = there.reshape(-1)
+            return loss(*pair, **settings.at(context.step), where=valid), state
 
         return BoundTerm("batch", compute, spec.view)
 
@@ -276,13 +284,14 @@ class DecoupledKD(LossTerm):
         settings = Settings(self.loss, self.hyperparameters(), *logits.shapes, shape)
 
         def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
-            # Of a soft label the largest class is the target.
             labels = jnp.asarray(context.batch.labels)
-            labels = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
+            # Of a soft label the largest class is the target.
+            if jnp.issubdtype(labels.dtype, jnp.floating):
+                labels = jnp.argmax(labels, axis=-1)
             values = losses.decoupled_kd(*logits.read(context), labels, **settings.at(context.step))
             return values, state
 
-        return BoundTerm("example", compute, spec.view, labelled=True)
+        return BoundTerm(spec.prediction, compute, spec.view, labelled=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,4 +329,4 @@ class TopKKL(LossTerm):
         def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
             return loss(*logits.read(context), **settings.at(context.step)), state
 
-        return BoundTerm("example", compute, spec.view)
+        return BoundTerm(spec.prediction, compute, spec.view)

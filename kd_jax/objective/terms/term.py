@@ -86,6 +86,12 @@ class TermSpec:
         """Tells whether a feature `[B, T, D]` has a vector for each token of the student's view."""
         return self.tokens is not None and len(shape) == 3 and shape[1] == self.tokens
 
+    @property
+    def prediction(self) -> str:
+        """Returns what kind of term one on the student's outputs is; see `BoundTerm.kind`."""
+        # Outputs [B, P, K] are of P predictions an example, each of which counts by itself.
+        return "position" if self.student.logits.ndim == 3 else "example"
+
     def require_one_tokenizer(self, teacher: str) -> None:
         """Refuses to compare tokens of two tokenizers.
 
@@ -150,8 +156,9 @@ class BoundTerm:
 
     Attributes:
       kind: what a value belongs to, and so which mask counts it: "example" [B, ...] (further axes
-        are averaged first), "token" [B, T] (the student view's attention mask), or "batch" [] (sees
-        the whole microbatch; counts once, and must itself leave out the rows that are not valid).
+        are averaged first), "position" [B, P] (an example's predictions that are there), "token"
+        [B, T] (the student view's attention mask), or "batch" [] (sees the whole microbatch; counts
+        once, and must itself leave out the rows that are not valid).
       compute: `(params, state, context) -> (unreduced values, new state)`.
       view: the student's view, whose mask a "token" term uses.
       labelled: whether examples without a label are left out.
@@ -173,6 +180,9 @@ class BoundTerm:
         if self.kind == "batch":
             # Every device counts the microbatch, also one that holds none of its valid rows.
             return jnp.ones(valid.shape[:-1], bool)
+        if self.kind == "position":
+            there = valid[..., None] & jnp.asarray(batch.positions)
+            return there & (jnp.asarray(batch.labels) >= 0) if self.labelled else there
         if self.kind == "token":
             return valid[..., None] & (jnp.asarray(batch.views[self.view]["attention_mask"]) > 0)
         return valid

@@ -54,9 +54,13 @@ def counterpart(options: Mapping[str, Any]) -> Counterpart:
       ValueError: if transformers has no such network, or not with these options.
     """
     kind = model_type_of(options)
-    layout = FORMATS[kind]
+    predicts = options.get("predicts", "example")
+    layout = FORMATS[kind].of(predicts)
     assert layout.config is not None
     pooling = options.get("pooling", "cls")
+    if predicts != "example":
+        # What the tokens are pooled to is read by nothing.
+        return Counterpart(kind, layout, layout.config({**options, "pooling": "cls"}), None)
     if pooling == "cls":
         return Counterpart(kind, layout, layout.config(options), None)
     # The network is the same; how its outputs are pooled stands beside it.

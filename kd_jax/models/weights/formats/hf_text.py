@@ -100,6 +100,14 @@ ARCHITECTURES = {
     "electra": "ElectraForSequenceClassification",
 }
 
+TOKEN_ARCHITECTURES = {
+    "bert": "BertForTokenClassification",
+    "roberta": "RobertaForTokenClassification",
+    "distilbert": "DistilBertForTokenClassification",
+    "electra": "ElectraForTokenClassification",
+}
+"""Those that classify each token; their classifier is one dense layer, whatever the family's."""
+
 BARE = {
     "bert": "BertModel",
     "roberta": "RobertaModel",
@@ -108,10 +116,17 @@ BARE = {
 }
 
 
-def make(family: str) -> WeightFormat:
-    """Makes the layout of one of `encoder.FAMILIES`."""
-    distilled = family == "distilbert"
+def make(family: str, predicts: str = "example") -> WeightFormat:
+    """Makes the layout of one of `encoder.FAMILIES`.
+
+    Args:
+      family: the family.
+      predicts: for what the classifier gives logits.
+    """
+    distilled, by_token = family == "distilbert", predicts == "token"
     outer, block = EMBEDDINGS | HEADS[family], DISTILBERT_BLOCK if distilled else BLOCK
+    if by_token:
+        outer |= {"classifier": "classifier"}
     stack = "transformer.layer" if distilled else "encoder.layer"
 
     # Published blocks keep query, key and value apart; ours is one product of all three.
@@ -123,7 +138,7 @@ def make(family: str) -> WeightFormat:
 
     # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and
     # comes with the task.
-    heads = ("classifier",) if family == "bert" else ("classifier", "pooler")
+    heads = ("classifier",) if family == "bert" or by_token else ("classifier", "pooler")
     # Heads stand beside the network, so their names have no prefix.
     outside = tuple(
         layer for layer in HEADS[family] if layer in heads or layer.startswith("language")
@@ -137,8 +152,9 @@ def make(family: str) -> WeightFormat:
         alone=("language_bias",),
         options=lambda config: _options(family, config),
         config=lambda options: _config(family, options),
-        architecture=ARCHITECTURES[family],
+        architecture=(TOKEN_ARCHITECTURES if by_token else ARCHITECTURES)[family],
         bare=BARE[family],
+        others={} if by_token else {"token": make(family, "token")},
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.traverse_util
@@ -46,6 +46,8 @@ class WeightFormat:
         say it. None where there is no config.json.
       architecture: the class of transformers that opens a folder of this format.
       bare: the class that opens the network without the task's own layers; none for images.
+      others: `predicts` of a module, other than "example" -> the format of the same network that
+        gives these.
     """
 
     names: Callable[[str], tuple[str, ...]]
@@ -58,6 +60,19 @@ class WeightFormat:
     config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     architecture: str = ""
     bare: str = ""
+    others: "Mapping[str, WeightFormat]" = field(default_factory=dict)
+
+    def of(self, predicts: str) -> "WeightFormat":
+        """Returns the format of the network that gives other predictions.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        if predicts == "example":
+            return self
+        if predicts not in self.others:
+            raise ValueError(f"{self.architecture} has no counterpart that predicts by {predicts}")
+        return self.others[predicts]
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
         """Returns the file's names of what makes up a leaf, `params/block_0/qkv/bias` -> three of
@@ -76,6 +91,11 @@ class Own(WeightFormat):
 
     def __init__(self):
         super().__init__(lambda layer: (layer,), ("classifier", "distillation_classifier"))
+
+    def of(self, predicts: str) -> "WeightFormat":
+        """Returns itself: our names are the same whatever is predicted."""
+        del predicts
+        return self
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
         """Returns the leaf itself."""

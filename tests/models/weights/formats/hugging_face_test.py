@@ -136,6 +136,39 @@ def test_language_heads_match_pytorch(kind, tmp_path):
     load.load(tmp_path, 2, **options)  # The head may be left out as well.
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+def test_token_classifiers_match_pytorch_and_are_written_back(kind, tmp_path):
+    auto = transformers.AutoModelForTokenClassification
+    config = make_text(kind).config
+    model = shaken(auto.from_config(config, attn_implementation="eager"))
+    model.save_pretrained(tmp_path / "theirs")
+    want, mask = run_text(kind, model).logits.numpy(), text_batch(kind)[1]
+    module, variables = load.load(tmp_path / "theirs", 5, problem_type=None)
+    assert module.predicts == "token"
+    found = jax.jit(module.apply)(variables, *text_batch(kind)).logits
+    np.testing.assert_allclose(found[mask], want[mask], rtol=0, atol=1e-5)
+    # Only some tokens, in any order.
+    positions = np.array([[3, 0], [5, -1], [0, -1]])
+    some = module.apply(variables, *text_batch(kind), positions=positions).logits
+    np.testing.assert_allclose(some[0], want[0, [3, 0]], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(some[1, 0], want[1, 5], rtol=0, atol=1e-5)
+    found = formats.counterpart(registry.describe(module))
+    tensors = weight_format.write(found.layout, variables)
+    their = safetensors.numpy.load_file(tmp_path / "theirs" / "model.safetensors")
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, their[name], err_msg=name)
+
+
+def test_a_classifier_of_texts_starts_one_of_tokens_with_a_new_head(tmp_path):
+    model = shaken(make_text("roberta"))
+    model.save_pretrained(tmp_path)
+    _, variables = load.load(tmp_path, 5, predicts="token", problem_type=None)
+    assert variables["params"]["classifier"]["kernel"].shape == (6, 5)
+    assert "pooler" not in variables["params"]
+    again, _ = load.load(tmp_path, 5)
+    assert again.predicts == "example"
+
+
 @pytest.mark.parametrize("kind", ["vit", "deit", "resnet_basic", "resnet_bottleneck"])
 def test_image_networks_match_pytorch(kind, tmp_path):
     model = shaken(make_image(kind))
