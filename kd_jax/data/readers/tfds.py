@@ -53,8 +53,10 @@ def open_prepared(
         advice = tfds_folders.advise(name, root)
         raise ValueError(f"{name!r} in {folder} is in {file_format}, not array_record; {advice}")
     # The built-in texts have a label for every task.
-    made = labels_of_text.LABELS.get(task.name) if name in builders.BUILDERS else None
-    made = made if isinstance(builder.info.features.get(columns[0]), tfds.features.Text) else None
+    made, features = None, builder.info.features
+    if name in builders.BUILDERS and columns[0] in features:
+        texts = isinstance(features[columns[0]], tfds.features.Text)
+        made = labels_of_text.LABELS.get(task.name) if texts else None
     for column in (*columns, label):
         if column not in builder.info.features:
             raise ValueError(
