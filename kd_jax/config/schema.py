@@ -87,7 +87,8 @@ class Data:
     selection: Annotated[str, TEXT]
     evaluation: Annotated[str, TEXT]
     inputs: Annotated[Any, INPUTS]
-    label: Annotated[Any, LABEL]
+    # None: there are no labels, and the task needs none.
+    label: Annotated[Any, LABEL.or_none()]
     max_rejected: Annotated[int, whole(0)]
     augmentation: Augmentation
     cleaning: Cleaning

@@ -17,7 +17,7 @@ def open_source(
     *,
     dir: str | None,
     inputs: str | tuple[str, str],
-    label: str | tuple[str, ...],
+    label: str | tuple[str, ...] | None,
     max_rejected: int,
     class_names: tuple[str, ...] | None = None,
     unlabelled: tuple[str, ...] | None = None,
@@ -34,7 +34,7 @@ def open_source(
         default.
       inputs: the column or feature to read, or two of them for sentence pairs. Image folders have
         none.
-      label: the column or feature that holds the class.
+      label: the column or feature that holds the class; None: there is none.
       max_rejected: how many unreadable rows are left out before it is an error.
       class_names: the classes the labels must belong to, such as the training data's; None: those
         of the dataset.
@@ -48,14 +48,19 @@ def open_source(
     from kd_jax.data import builders
     from kd_jax.data.readers import image_folders, tables, tfds
 
-    given = (label,) if isinstance(label, str) else tuple(label)
+    one = label if isinstance(label, str) else label[0] if label else None
+    given = (label,) if isinstance(label, str) else tuple(label or ())
+    if not given and task.needs_labels:
+        raise ValueError(
+            f"data.label is None, and task {task.name!r} needs labels (primary={task.primary!r})"
+        )
     columns, path = (inputs,) if isinstance(inputs, str) else tuple(inputs), Path(name).expanduser()
     if unlabelled and (name in builders.BUILDERS or not _is_table(path)):
         raise ValueError(
             f"data.unlabelled says which labels of a table mean none; {name!r} is no table"
         )
     if name in builders.BUILDERS:
-        return tfds.open_prepared(name, split, dir, columns, given[0], class_names, task)
+        return tfds.open_prepared(name, split, dir, columns, one, class_names, task)
     if path.is_file():
         return tables.open_tables(
             name,
@@ -83,7 +88,7 @@ def open_source(
     # help.
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
-    return tfds.open_prepared(name, split, dir, columns, given[0], class_names, task)
+    return tfds.open_prepared(name, split, dir, columns, one, class_names, task)
 
 
 def _is_table(path: Path) -> bool:

@@ -78,8 +78,11 @@ class Datasets:
         # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
-            if not self.splits[role].labelled.any():
-                raise ValueError(f"data.{role}: {self.splits[role].name!r} has no labels")
+            if self.task.needs_labels and not self.splits[role].labelled.any():
+                raise ValueError(
+                    f"data.{role}: {self.splits[role].name!r} has no labels, and models are chosen"
+                    f" by {self.task.primary}"
+                )
         for role, source in self.splits.items():
             self.splits[role] = replace(source, labels=self.task.as_targets(source.labels))
         train, held_out = self.splits["train"], [self.splits[role] for role in SPLITS[1:]]

@@ -93,6 +93,20 @@ def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) 
         )
 
 
+def each_apart(
+    inputs: Sequence[Any], labels: Sequence[Any], rows: Sequence[int]
+) -> tuple[list[Any], list[Any], list[int]]:
+    """Makes each text of a pair an example of its own, with the pair's label and row; a text alone
+    has no label, which would be of a pair."""
+    texts, scores, lines = [], [], []
+    for value, label, row in zip(inputs, labels, rows, strict=True):
+        pair = value if isinstance(value, tuple) else (value,)
+        texts += pair
+        scores += [label if len(pair) == 2 else None] * len(pair)
+        lines += [row] * len(pair)
+    return texts, scores, lines
+
+
 def shorten(value: Any, limit: int = 60) -> str:
     """Returns a value's repr in at most `limit` characters."""
     text = repr(value)

@@ -292,8 +292,10 @@ def _term_spec(
     for name, model in live.items():
         teachers[name], views[name] = outputs[model], networks[model].view
     for name, output in teachers.items():
-        # A teacher of other classes would only fail in a broadcast, or worse, not at all.
-        if (found := output.logits.shape[-1]) != classes:
+        # A teacher of other classes would only fail in a broadcast, or worse, not at all. Vectors
+        # may be of any width; terms that can't compare two say so.
+        vectors = context.datasets.task.predicts == "embedding"
+        if (found := output.logits.shape[-1]) != classes and not vectors:
             raise ValueError(f"teacher {name!r} has {found} classes, the data has {classes}")
     tokens = batch.views[view].get("input_ids")
     return TermSpec(

@@ -294,7 +294,8 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any], task: Task) -> dict[s
         key: model.description[key] for key in ("members", "weights") if key in model.description
     }
     # A model without teachers has no agreement to report.
-    return entry | {key: scores[key] for key in ("agreement", task.divergence) if scores[key]}
+    compared = [key for key in ("agreement", task.divergence) if key and scores.get(key)]
+    return entry | {key: scores[key] for key in compared}
 
 
 def _origin(plan: ModelPlan) -> str:

@@ -19,20 +19,30 @@ from kd_jax.training.trained_model import TrainedModel
 class Selection:
     """Evaluates variables on the selection split; compiled once."""
 
-    def __init__(self, network: Network, plan: ModelPlan, context: RunContext):
+    def __init__(
+        self,
+        network: Network,
+        plan: ModelPlan,
+        context: RunContext,
+        teachers: Mapping[str, TrainedModel] | None = None,
+    ):
         # Evaluated many times while one model trains, so it is compiled here and not in each call.
         self._task = context.datasets.task
         step = partial(eval_step, forward=network, task=self._task)
         self._compiled = context.parallel.evaluate(step)
         source = context.datasets.splits["selection"]
+        # Checkpoints are chosen by what the model alone can do, but for a task whose metrics
+        # compare it with its teachers.
+        met = (teachers or {}) if self._task.meets_teachers else {}
+        frozen = freeze(met, (), source, context, mixed=False)
+        self._teachers = frozen.teachers
         self._batches = context.datasets.evaluation_batches(
-            source, [plan.view], plan.training["batch_size"]
+            source, [plan.view, *frozen.views], plan.training["batch_size"]
         )
 
     def __call__(self, variables: Variables) -> dict[str, float | None]:
         """Computes the task's metrics and "loss"; None for one that is undefined there."""
-        # No teachers: checkpoints are chosen by what the model alone can do.
-        metrics = evaluate(self._compiled, variables, {}, self._batches, self._task)
+        metrics = evaluate(self._compiled, variables, self._teachers, self._batches, self._task)
         return {name: metrics[name] for name in ("loss", *self._task.metrics)}
 
 

@@ -242,7 +242,12 @@ class ModelTrainer:
         """Evaluates every model of a state on the selection split."""
         # Made once for the whole training, because each of them compiles.
         selections = {
-            plan.name: Selection(group.models[plan.name].network, plan, self._context)
+            plan.name: Selection(
+                group.models[plan.name].network,
+                plan,
+                self._context,
+                {name: self._teachers[name] for name in plan.teachers},
+            )
             for plan in self._plans
         }
 

@@ -59,7 +59,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     if found.pooling:
         assert student.max_length is not None
         tensors, head = sentence_encoder.split(found.layout, tensors)
-        sentence_encoder.write(target, head, found.pooling, student.max_length)
+        sentence_encoder.write(target, head, found.pooling, student.max_length, options["width"])
     # PyTorch counts each BatchNorm's batches, and misses the counter where there is none.
     tensors |= {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)

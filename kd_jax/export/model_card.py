@@ -88,7 +88,7 @@ def _row(name: str, entry: Mapping[str, Any], primary: str, *, own: bool) -> str
     metrics = entry.get("metrics", entry)
     taught = ", ".join(entry["teachers"]) or "labels"
     return (
-        f"| {bold} | {taught} | {cell(primary, metrics[primary])} | {metrics['loss']:.4f}"
+        f"| {bold} | {taught} | {cell(primary, metrics[primary])} | {cell('loss', metrics['loss'])}"
         f" | {entry['parameters']:,} |"
     )
 

@@ -21,7 +21,10 @@ from kd_jax.export.kd_jax_format import DESCRIPTION
 from kd_jax.export.student import apply, task_of
 from kd_jax.models.weights import files, load
 
-ANSWER = ("row", "record", "file", "label", "labels", "tags", "values", "probabilities", "error")
+ANSWER = (
+    *("row", "record", "file", "error"),
+    *("label", "labels", "tags", "values", "probabilities", "embedding"),
+)
 """Keys of an answer, whose names no column that is kept can have."""
 
 BATCH_SIZE = 64

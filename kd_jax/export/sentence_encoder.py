@@ -15,7 +15,10 @@ from kd_jax.models.weights.formats.weight_format import WeightFormat
 def split(
     layout: WeightFormat, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Splits a student's tensors, by their full names, into the bare network's and the head's."""
+    """Splits a student's tensors, by their full names, into the bare network's and the head's.
+
+    The head is `{}` where what is pooled is the output.
+    """
     network = {
         name.removeprefix(layout.prefix): tensor
         for name, tensor in tensors.items()
@@ -27,19 +30,24 @@ def split(
         width = network["embeddings.LayerNorm.weight"].shape[0]
         network["pooler.dense.weight"] = np.zeros((width, width), np.float32)
         network["pooler.dense.bias"] = np.zeros(width, np.float32)
+    if not layout.heads:
+        return network, {}
     (kernel,) = layout.sources("params/classifier/kernel")
     (bias,) = layout.sources("params/classifier/bias")
     return network, {"weight": tensors[kernel], "bias": tensors[bias]}
 
 
-def write(target: Path, head: Mapping[str, np.ndarray], pooling: str, max_length: int) -> None:
+def write(
+    target: Path, head: Mapping[str, np.ndarray], pooling: str, max_length: int, width: int
+) -> None:
     """Writes what sentence-transformers reads beside the network, and the head.
 
     Args:
       target: the folder.
-      head: `weight` [K, D] and `bias` [K].
+      head: `weight` [K, D] and `bias` [K], or nothing.
       pooling: "mean" or "first".
       max_length: in tokens.
+      width: D.
     """
     kinds = {"": "Transformer", "1_Pooling": "Pooling"}
     modules = [
@@ -59,26 +67,28 @@ def write(target: Path, head: Mapping[str, np.ndarray], pooling: str, max_length
     write_json(
         target / "1_Pooling" / "config.json",
         {
-            "word_embedding_dimension": head["weight"].shape[1],
+            "word_embedding_dimension": width,
             "pooling_mode_cls_token": pooling == "first",
             "pooling_mode_mean_tokens": pooling == "mean",
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
     )
-    save_file(dict(head), target / HEAD)
+    if head:
+        save_file(dict(head), target / HEAD)
 
 
 def classifier(target: Path, model: Any, pooling: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Returns what computes logits `[B, K]` of PyTorch inputs, by the bare network and the head."""
+    """Returns what computes logits `[B, K]` of PyTorch inputs, by the bare network and the head;
+    without a head the embedding `[B, D]`."""
     from safetensors.torch import load_file
 
-    head = load_file(target / HEAD)
+    head = load_file(target / HEAD) if (target / HEAD).is_file() else None
 
     def run(given: Mapping[str, Any]) -> Any:
         tokens = model(**given).last_hidden_state
         mask = given["attention_mask"][..., None].to(tokens.dtype)
         pooled = tokens[:, 0] if pooling == "first" else (tokens * mask).sum(1) / mask.sum(1)
-        return pooled @ head["weight"].T + head["bias"]
+        return pooled if head is None else pooled @ head["weight"].T + head["bias"]
 
     return run

@@ -158,10 +158,14 @@ def for_task(section: Mapping[str, Any], task: Task) -> dict[str, Any]:
     found = {}
     for name, given in section.items():
         default, own = usual.get(name, (None, None))
-        if own is not None and own != default and given.get("term") == default:
+        if default is not None and own != default and given.get("term") == default:
+            # A task without labels learns from none.
+            if own is None:
+                continue
             # What the task's own term knows too is kept: of soft targets, the temperature.
             known = {"term", "weight", *(f.name for f in dataclasses.fields(known_terms[own]))}
-            given = {"term": own} | {k: v for k, v in given.items() if k in known and k != "term"}
+            kept = {k: v for k, v in given.items() if k in known and k != "term"}
+            given = {"term": own} | (dict(task.soft_options) if name == "soft" else {}) | kept
         found[name] = given
     return found
 

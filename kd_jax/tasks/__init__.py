@@ -8,6 +8,7 @@ from typing import Any
 
 from kd_jax.core.options import call_with_options, choose
 from kd_jax.tasks.classification import CLASSIFICATION, Classification
+from kd_jax.tasks.embedding import Embedding
 from kd_jax.tasks.multilabel import MultiLabel
 from kd_jax.tasks.regression import Regression
 from kd_jax.tasks.tagging import Tagging
@@ -18,6 +19,7 @@ __all__ = [
     "METRICS",
     "TASKS",
     "Classification",
+    "Embedding",
     "Metric",
     "MultiLabel",
     "Regression",
@@ -34,6 +36,7 @@ __all__ = [
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "embedding": Embedding,
     "multilabel": MultiLabel,
     "regression": Regression,
     "tagging": Tagging,

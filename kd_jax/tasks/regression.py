@@ -11,10 +11,8 @@ import numpy as np
 
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
+from kd_jax.tasks.numbers import read_number, stack_numbers
 from kd_jax.tasks.task import Rows, Task
-
-LARGEST = float(np.finfo(np.float32).max)
-"""Beyond it a number would become infinite where models compute."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Regression(Task):
 
     def read_label(self, record: Mapping[str, Any], columns: Sequence[str]) -> tuple[float, ...]:
         """Reads the numbers; see `Task.read_label`."""
-        return tuple(_number(record.get(column), column) for column in columns)
+        return tuple(read_number(record.get(column), column) for column in columns)
 
     def number(
         self,
@@ -76,10 +74,7 @@ class Regression(Task):
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         """Stacks the numbers, in the user's units; see `Task.number`."""
         del everyone, rows
-        missing = (np.nan,) * len(columns)
-        found = [missing if each is None else np.atleast_1d(each) for each in given]
-        labels = np.asarray(found, np.float32).reshape(len(given), len(columns))
-        return labels, tuple(names or columns)
+        return stack_numbers(given, len(columns)), tuple(names or columns)
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], unlabelled: object) -> None:
         """Refuses numbers that are all equal; see `Task.check_labels`."""
@@ -152,15 +147,3 @@ class Regression(Task):
             "pearson": metrics.pearson(labels, outputs),
             "rmse": metrics.rmse(labels, outputs),
         }
-
-
-def _number(value: Any, column: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        raise ValueError(f"column {column!r} holds no number but {value!r}")
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        raise ValueError(f"column {column!r} holds no number but {value!r}") from None
-    if not abs(found) <= LARGEST:
-        raise ValueError(f"column {column!r} holds {value!r}, which is no finite number")
-    return found

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import jax
@@ -44,6 +44,8 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric(False, False, "RMSE"),
     "entity_f1": Metric(True, True, "entity F1"),
     "token_accuracy": Metric(True, True, "token accuracy"),
+    "teacher_cosine": Metric(True, False, "cosine with teacher"),
+    "recall_at_1": Metric(True, True, "recall at 1"),
     "loss": Metric(False, False, "loss"),
 }
 """Name in results.json -> what it is."""
@@ -75,10 +77,14 @@ class Rows:
     Attributes:
       outputs: [N, K] float64, what the model returns as logits, or what `Task.rows` makes of it.
       labels: [N] or [N, K], as in a batch.
+      index: [N] position of each in the split; empty where it isn't asked for.
+      teachers: name -> what it returns on the same rows, for tasks that compare spaces.
     """
 
     outputs: np.ndarray
     labels: np.ndarray
+    index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    teachers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,32 +95,39 @@ class Task(abc.ABC):
       name: in configs.
       metrics: names in `METRICS`, the usual first one first.
       hard_term: the loss of `kd_jax.losses` and the term by which a model learns from labels where
-        a config says nothing; "loss" in results.json.
+        a config says nothing; "loss" in results.json. None: it doesn't learn from them.
       soft_term: likewise from a teacher.
-      divergence: how results.json calls the soft term's loss at temperature 1.
+      soft_options: of that term.
+      divergence: how results.json calls the soft term's loss at temperature 1; None: it doesn't.
       tabled: metrics that a table of results shows.
       problem_type: as config.json of a Hugging Face folder says it; None where it says nothing.
       one_class: whether an example has one class of K, so that examples can be grouped, mixed and
         weighed by it.
       words: whether an example is a list of words, each of which has a label.
-      predicts: for what a model gives outputs, an option of its module: "example" or "token".
+      apart: whether each text of a pair is an example of its own.
+      meets_teachers: whether its metrics compare a model's outputs with its teachers'.
+      predicts: for what a model gives outputs, an option of its module: "example" or "token", or
+        "embedding", where what it pools is its output.
       feature: what a prepared dataset calls its labels, "class" or "number"; None: it can't hold
         them.
       kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
-        distributions; "sets", classes that are there or not; or "numbers".
+        distributions; "sets", classes that are there or not; "numbers"; or "vectors".
       chosen: the metric by which models are chosen and compared; None: the first.
     """
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
-    hard_term: ClassVar[str]
+    hard_term: ClassVar[str | None]
     soft_term: ClassVar[str]
-    divergence: ClassVar[str]
+    soft_options: ClassVar[Mapping[str, Any]] = {}
+    divergence: ClassVar[str | None]
     tabled: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
     problem_type: ClassVar[str | None]
     one_class: ClassVar[bool] = False
     words: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
+    meets_teachers: ClassVar[bool] = False
     predicts: ClassVar[str] = "example"
     feature: ClassVar[str | None] = None
 
@@ -128,6 +141,11 @@ class Task(abc.ABC):
     def ranked_by(self, metric: str | None) -> Self:
         """Returns the task with another primary metric; None: its first."""
         return dataclasses.replace(self, chosen=metric)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Returns whether models are chosen by labels."""
+        return True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -259,6 +277,10 @@ class Task(abc.ABC):
     def compared(self, batch: Batch) -> jax.Array:
         """Returns which predictions can be compared with a teacher's: [B], or [B, P] of several."""
         return jnp.asarray(batch.valid)
+
+    def kept(self, batch: Batch) -> jax.Array:
+        """Returns [B], which rows `summarize` is given."""
+        return jnp.asarray(batch.valid) & batch.label_valid
 
     def rows(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns what `summarize` needs of each row of a batch: leading axis B, -1 is padding."""

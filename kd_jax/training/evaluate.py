@@ -43,32 +43,44 @@ def eval_step(
 
     Returns:
       "sums": what the task sums over labelled examples, and what it compares, over all, as
-      `Mean`s by "<comparison>/<teacher>". "rows": of all devices, outputs, labels, and which of
-      them count.
+      `Mean`s by "<comparison>/<teacher>". "rows": of all devices, what makes `Rows`, and which are
+      "kept".
     """
     # Shapes are fixed under jit: rows that don't count are computed too and set to 0.
     outputs = forward(variables, batch).logits
-    counted = task.counted(batch)
-    # Rows that only fill the batch may hold anything, also what gives infinity.
-    values = jnp.where(counted, loss_of(task.hard_term)(outputs, jnp.asarray(batch.labels)), 0)
-    sums = task.sums(outputs, batch) | {"loss": Mean(jnp.sum(values), jnp.sum(counted))}
+    sums = task.sums(outputs, batch)
+    if task.hard_term is not None:
+        counted, labels = task.counted(batch), jnp.asarray(batch.labels)
+        # Rows that only fill the batch may hold anything, also what gives infinity.
+        values = jnp.where(counted, loss_of(task.hard_term)(outputs, labels), 0)
+        sums |= {"loss": Mean(jnp.sum(values), jnp.sum(counted))}
     # A comparison with a teacher needs no label, so every valid example counts.
     comparable = task.compared(batch)
-    for name, teacher in teachers.items():
-        taught, count = teacher(batch).logits, jnp.sum(comparable)
-        compared = {
-            "agreement": task.agreement(outputs, taught),
-            task.divergence: loss_of(task.soft_term)(outputs, taught),
-        }
+    taught = {name: teacher(batch).logits for name, teacher in teachers.items()}
+    for name, theirs in taught.items():
+        count, compared = jnp.sum(comparable), {"agreement": task.agreement(outputs, theirs)}
+        if task.divergence is not None:
+            compared[task.divergence] = loss_of(task.soft_term)(outputs, theirs)
         for kind, each in compared.items():
             if each is not None:
                 total = jnp.sum(jnp.where(comparable, each, 0))
                 sums[f"{kind}/{name}"] = Mean(total, count)
     # Some metrics are of a whole split and no mean over its rows, so these leave the devices.
-    rows = (*task.rows(outputs, batch), batch.valid & batch.label_valid)
+    made, labels = task.rows(outputs, batch)
+    rows = {
+        "outputs": made,
+        "labels": labels,
+        "index": jnp.asarray(batch.index),
+        "kept": task.kept(batch),
+        "teachers": taught if task.meets_teachers else {},
+    }
     if axis_name is not None:
         rows = jax.lax.all_gather(rows, axis_name, tiled=True)
     return {"sums": all_reduce_sum(sums, axis_name), "rows": rows}
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype.kind in "iub" else values.astype(np.float64)
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -103,26 +115,27 @@ def evaluate(
       "agreement" and "teacher_kl", by teacher's name.
     """
     sums: dict[str, Any] = {}
-    found: list[tuple[np.ndarray, ...]] = []
+    found: list[dict[str, Any]] = []
     for batch in batches:
         step = compiled_step(variables, teachers, batch)
         # Added in float64 on the host: the result doesn't depend on how the split was batched.
         parts = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), step["sums"])
         sums = parts if not sums else jax.tree.map(np.add, sums, parts)
-        outputs, labels, counted = map(np.asarray, step["rows"])
+        rows = jax.tree.map(np.asarray, step["rows"])
+        kept = rows.pop("kept")
         # Numbers in float64, whatever they were computed in.
-        if outputs.dtype.kind not in "iub":
-            outputs = outputs.astype(np.float64)
-        found.append((outputs[counted], labels[counted]))
-    outputs, labels = (_joined(column) for column in zip(*found, strict=True))
-    rows = Rows(outputs, labels)
-    metrics: dict[str, Any] = {"agreement": {}, task.divergence: {}}
+        wide = {key: jax.tree.map(_wide, rows[key]) for key in ("outputs", "teachers")}
+        found.append(jax.tree.map(lambda column, kept=kept: column[kept], rows | wide))
+    rows = Rows(**jax.tree.map(lambda *columns: _joined(columns), *found))
+    metrics: dict[str, Any] = {"agreement": {}}
+    if task.divergence is not None:
+        metrics[task.divergence] = {}
     for name in [name for name in sums if "/" in name]:
         kind, _, teacher = name.partition("/")
         mean: Mean = sums.pop(name)
         metrics[kind][teacher] = float(mean.total / max(float(mean.count), 1))
-    loss: Mean = sums.pop("loss")
-    metrics["loss"] = float(loss.total / max(float(loss.count), 1))
+    loss: Mean | None = sums.pop("loss", None)
+    metrics["loss"] = None if loss is None else float(loss.total / max(float(loss.count), 1))
     metrics |= task.summarize(sums, rows)
     return (
         metrics if class_names is None else metrics | {"details": task.details(rows, class_names)}

@@ -245,7 +245,8 @@ def _means(
     return {
         # A metric that is undefined for one model ranks worst, whatever the others'.
         "score": statistics.fmean(known) if len(known) == len(ranks) else None,
-        "loss": statistics.fmean(own["loss"] for own in scores.values()),
+        # Not every task has a loss on labels.
+        "loss": statistics.fmean(own["loss"] or 0.0 for own in scores.values()),
     }
 
 

@@ -36,9 +36,17 @@ def tags_of(text: str) -> tuple[str, ...]:
     )
 
 
-LABELS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
+def overlap(pair: tuple[str, str]) -> tuple[float, ...]:
+    """Returns which share of two texts' words both have."""
+    ours, theirs = ({*re.findall(r"[a-z]+", text.lower())} for text in pair)
+    return (len(ours & theirs) / max(len(ours | theirs), 1),)
+
+
+LABELS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
+    "embedding": (("embedding",), overlap),
     "multilabel": (WORDS, words_in),
     "regression": (("log_length",), log_length),
     "tagging": (TAGS, tags_of),
 }
-"""Task's name -> names of its outputs, and a text's label as the task's `read_label` returns it."""
+"""Task's name -> names of its outputs, and the label of a text, or of a pair for a task of pairs,
+as the task's `read_label` returns it."""

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kd_jax.data.readers import conll, splits, table_rows
-from kd_jax.data.source import Rejected, Source, check_rejected, fingerprint, shorten, text_contents
+from kd_jax.data.source import (
+    Rejected,
+    Source,
+    check_rejected,
+    each_apart,
+    fingerprint,
+    shorten,
+    text_contents,
+)
 from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.tasks.labels import list_names
 
@@ -91,6 +99,8 @@ def open_tables(
             "data.unlabelled: no row of %r has the label %s", name, list_names(sorted(absent))
         )
     everyone = (each for table in found.values() for each in table.labels if each is not None)
+    if task.apart:
+        inputs, labels, lines = each_apart(inputs, labels, lines)
     numbers, class_names = task.number(labels, everyone, class_names, label, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)
     return Source(
@@ -167,7 +177,7 @@ def read_table(
             read = clean_words if task.words else clean_text
             text = tuple(read(record, column) for column in columns)
             none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
-            target = None if none else task.read_label(record, label)
+            target = None if none or not label else task.read_label(record, label)
             task.check_row(text[0], target)
         except ValueError as error:
             table.rejected.append(Rejected(row, str(error), shorten(record)))

@@ -3,16 +3,16 @@
 TensorFlow is not needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kd_jax.data import builders
 from kd_jax.data.builders import labels_of_text
 from kd_jax.data.readers import image_decoding, splits, tfds_folders
-from kd_jax.data.source import Source, fingerprint, text_contents
+from kd_jax.data.source import Source, each_apart, fingerprint, text_contents
 from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.tasks.labels import number_labels
 
@@ -28,7 +28,7 @@ def open_prepared(
     split: str,
     dir: str | None,
     columns: tuple[str, ...],
-    label: str,
+    label: str | None,
     class_names: tuple[str, ...] | None,
     task: Task = CLASSIFICATION,
 ) -> Source:
@@ -52,45 +52,60 @@ def open_prepared(
     if file_format != "array_record":
         advice = tfds_folders.advise(name, root)
         raise ValueError(f"{name!r} in {folder} is in {file_format}, not array_record; {advice}")
+    features = dict(builder.info.features.items())
     # The built-in texts have a label for every task.
-    made, features = None, builder.info.features
-    if name in builders.BUILDERS and columns[0] in features:
-        texts = isinstance(features[columns[0]], tfds.features.Text)
-        made = labels_of_text.LABELS.get(task.name) if texts else None
-    for column in (*columns, label):
-        if column not in builder.info.features:
+    made, names = None, cast(Any, features.get(label))
+    if name in builders.BUILDERS and isinstance(features.get(columns[0]), tfds.features.Text):
+        made = labels_of_text.LABELS.get(task.name)
+    for column in (*columns, *([label] if label else [])):
+        if column not in features:
             raise ValueError(
-                f"{name!r} has no feature {column!r}; it has"
-                f" {', '.join(sorted(builder.info.features))}"
+                f"{name!r} has no feature {column!r}; it has {', '.join(sorted(features))}"
             )
     # Only a ClassLabel names its classes; a number or a text doesn't.
-    names: Any = builder.info.features[label]
-    if made is None:
+    if made is None and label is not None:
         _check_feature(names, label, name, task)
     parts = splits.select(
         split, {key: info.num_examples for key, info in builder.info.splits.items()}, name
     )
     records = Records(builder, parts, columns)
-    inputs, found, contents, modality = read_records(records, columns, label, builder.info.features)
+    inputs, found, contents, modality = read_records(records, columns, label, features)
+    rows: list[int] = list(range(len(found)))
     if made is not None:
-        known, label_of = made
+        class_names, label_of = made
         # Cut at its spaces, a text has as many words as labels.
         inputs = [" ".join(text.split()) for text in inputs] if task.words else inputs
+        # Texts side by side are as good a pair as any.
+        if task.apart:
+            inputs = list(zip(inputs[::2], inputs[1::2], strict=False))
         found = [label_of(text) for text in inputs]
-        numbers, class_names = task.number(found, found, known, (label,), range(len(found)))
-    elif task.feature == "number":
-        numbers, class_names = task.number(found, found, class_names, (label,), range(len(found)))
-    else:
+        rows = rows[: len(found)]
+    if task.apart:
+        inputs, found, rows = each_apart(inputs, found, rows)
+    if task.words or task.apart:
+        contents = text_contents(inputs)
+    if made is None and task.feature == "class":
         class_names = class_names or tuple(names.names)
         # Labels are stored as the dataset's numbers; another order of classes may be asked for.
         numbers = _number(found, names.names, class_names)
+    else:
+        columns = () if label is None else (label,)
+        numbers, class_names = task.number(found, found, class_names, columns, rows)
     digest = fingerprint(contents, numbers, class_names)
     source = Source(
-        f"{name} {split}", modality, inputs, numbers, tuple(class_names), digest, (), provenance
+        f"{name} {split}",
+        modality,
+        inputs,
+        numbers,
+        tuple(class_names),
+        digest,
+        (),
+        provenance,
+        [row + 1 for row in rows] if task.apart else (),
     )
     return (
         _with_soft_labels(source, builder, parts, names.names)
-        if SOFT_LABELS in builder.info.features
+        if SOFT_LABELS in features and task.one_class
         else source
     )
 
@@ -160,12 +175,13 @@ class Records:
 
 
 def read_records(
-    records: Records, columns: tuple[str, ...], label: str, features: Any
+    records: Records, columns: tuple[str, ...], label: str | None, features: Any
 ) -> tuple[Any, list[Any], Any, str]:
     """Reads inputs and labels into memory.
 
     Returns:
-      Inputs and modality as in `Source`, labels [N], and an iterable of each input's bytes.
+      Inputs and modality as in `Source`, labels [N], None without a feature of them, and an
+      iterable of each input's bytes.
 
     Raises:
       ValueError: if the feature is neither text nor pictures, or a picture is broken.
@@ -179,7 +195,7 @@ def read_records(
         for record in image_decoding.show_progress(records, len(records), "reading text"):
             pair = tuple(record[column].decode("utf-8", "replace") for column in columns)
             texts.append(pair if len(columns) == 2 else pair[0])
-            labels.append(np.asarray(record[label]).item())
+            labels.append(_label(record, label))
         return texts, labels, text_contents(texts), "text"
     # Images are an encoded feature, or an array of bytes [H, W, C] as some datasets store them.
     kind, column = kinds[0], columns[0]
@@ -208,9 +224,13 @@ def read_records(
     return images, labels, iter(values), "image"
 
 
-def _collect_labels(records: Records, label: str, labels: list[Any]) -> Iterator[dict]:
+def _label(record: Mapping[str, Any], label: str | None) -> Any:
+    return None if label is None else np.asarray(record[label]).item()
+
+
+def _collect_labels(records: Records, label: str | None, labels: list[Any]) -> Iterator[dict]:
     for record in image_decoding.show_progress(records, len(records), "reading images"):
-        labels.append(np.asarray(record[label]).item())
+        labels.append(_label(record, label))
         yield record
 
 

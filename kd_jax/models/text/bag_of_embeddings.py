@@ -1,5 +1,7 @@
 """A bag of embeddings: the smallest student of a text model."""
 
+from typing import Literal
+
 import flax.linen as nn
 from jaxtyping import Int, Shaped
 
@@ -23,6 +25,8 @@ class BagOfEmbeddings(nn.Module):
       width: of the embeddings.
       hidden: widths of the hidden layers, `()` for none.
       dropout: rate in [0, 1), on the input of every dense layer.
+      predicts: "example", logits of the text; or "embedding": there is no classifier, and what it
+        would read is the output.
 
     References:
       Iyyer et al. `Deep Unordered Composition Rivals Syntactic Methods for Text Classification
@@ -34,6 +38,7 @@ class BagOfEmbeddings(nn.Module):
     width: int
     hidden: tuple[int, ...]
     dropout: float
+    predicts: Literal["example", "embedding"] = "example"
 
     @nn.compact
     def __call__(
@@ -72,7 +77,9 @@ class BagOfEmbeddings(nn.Module):
                     drop(x)
                 )
             )
-        logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
+        logits = x
+        if self.predicts == "example":
+            logits = nn.Dense(self.num_classes, name="classifier")(drop(x))
         logits = logits.astype(normalization.at_least_float32(logits.dtype))
         return ModelOutput(logits, {"embeddings": embeddings, "mean_embedding": mean, "pooled": x})
 

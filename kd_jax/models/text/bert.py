@@ -73,8 +73,9 @@ class Encoder(nn.Module):
       remat: whether the backward pass recomputes each block.
       scan: whether the blocks are one loop over stacked parameters.
       layer_norm_epsilon: added to the variance; the architecture's value.
-      predicts: for what the classifier gives logits: "example", by the pooled states; or "token",
-        each by its own state.
+      predicts: for what the classifier gives logits: "example", by the pooled states; "token",
+        each by its own state; or "embedding": there is no classifier, and the pooled states are
+        the output.
 
     References:
       Devlin et al. `BERT <https://arxiv.org/abs/1810.04805>`_, 2018. Liu et al. `RoBERTa
@@ -99,7 +100,7 @@ class Encoder(nn.Module):
     remat: bool = False
     scan: bool = False
     layer_norm_epsilon: float = 1e-12
-    predicts: Literal["example", "token"] = "example"
+    predicts: Literal["example", "token", "embedding"] = "example"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -159,7 +160,7 @@ class Encoder(nn.Module):
             train=train,
         )
         # Classifiers read the first token through a layer; sentence encoders have no such layer.
-        if self.pooling == "cls" and self.predicts == "example":
+        if self.pooling == "cls" and self.predicts != "token":
             pooled = self._pool(x, drop)
         else:
             pooled = x[:, 0] if self.pooling == "first" else masked_mean(x, mask)
@@ -167,6 +168,9 @@ class Encoder(nn.Module):
         # The tied head is large, and only language modelling reads it.
         if self.language_head:
             features["vocabulary_logits"] = self._predict_tokens(x, words)
+        if self.predicts == "embedding":
+            wide = normalization.at_least_float32(pooled.dtype)
+            return ModelOutput(pooled.astype(wide), features)
         read = pooled if self.predicts == "example" else at_positions(x, positions)
         logits = transformer.dense(self.num_classes, "classifier")(drop(read))
         return ModelOutput(logits.astype(normalization.at_least_float32(logits.dtype)), features)

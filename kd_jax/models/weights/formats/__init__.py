@@ -58,9 +58,14 @@ def counterpart(options: Mapping[str, Any]) -> Counterpart:
     layout = FORMATS[kind].of(predicts)
     assert layout.config is not None
     pooling = options.get("pooling", "cls")
-    if predicts != "example":
+    if predicts == "token":
         # What the tokens are pooled to is read by nothing.
         return Counterpart(kind, layout, layout.config({**options, "pooling": "cls"}), None)
+    if pooling == "cls" and predicts == "embedding":
+        raise ValueError(
+            "pooling 'cls' of an embedding, through a dense layer, has no counterpart in"
+            " sentence-transformers; 'mean' and 'first' have"
+        )
     if pooling == "cls":
         return Counterpart(kind, layout, layout.config(options), None)
     # The network is the same; how its outputs are pooled stands beside it.

@@ -116,6 +116,10 @@ BARE = {
 }
 
 
+ARCHITECTURES_BY = {"example": ARCHITECTURES, "token": TOKEN_ARCHITECTURES, "embedding": BARE}
+"""`predicts` of a module -> family -> architecture."""
+
+
 def make(family: str, predicts: str = "example") -> WeightFormat:
     """Makes the layout of one of `encoder.FAMILIES`.
 
@@ -139,6 +143,8 @@ def make(family: str, predicts: str = "example") -> WeightFormat:
     # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and
     # comes with the task.
     heads = ("classifier",) if family == "bert" or by_token else ("classifier", "pooler")
+    if predicts == "embedding":
+        heads = ()
     # Heads stand beside the network, so their names have no prefix.
     outside = tuple(
         layer for layer in HEADS[family] if layer in heads or layer.startswith("language")
@@ -152,9 +158,11 @@ def make(family: str, predicts: str = "example") -> WeightFormat:
         alone=("language_bias",),
         options=lambda config: _options(family, config),
         config=lambda options: _config(family, options),
-        architecture=(TOKEN_ARCHITECTURES if by_token else ARCHITECTURES)[family],
+        architecture=ARCHITECTURES_BY[predicts][family],
         bare=BARE[family],
-        others={} if by_token else {"token": make(family, "token")},
+        others={other: make(family, other) for other in ARCHITECTURES_BY if other != "example"}
+        if predicts == "example"
+        else {},
     )
 
 
