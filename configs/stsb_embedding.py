@@ -29,7 +29,7 @@ def get_config():
         ),
         teacher=dict(model=dict(pretrained="minilm"), objective={}),
         student=dict(
-            model=dict(pretrained="minilm", keep_layers=(0, 2, 4)),
+            model=dict(pretrained="minilm", keep_layers=(0, 2, 5)),
             cached=("teacher",),
             objective=dict(
                 vectors=dict(

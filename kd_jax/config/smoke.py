@@ -116,7 +116,10 @@ def _shrink_model(section: Any, config: Any, text: bool) -> None:
             key: model[key] for key in ("pooling",) if text and key in model
         }
         section.model = ConfigDict(tiny)
-        # Weights that are random now have to be trained, where the others were used as they are.
+        # Of a task without labels nothing trains them.
+        if config.get("task", "classification") != "classification":
+            section.allow_weak = True
+        # What is random now has to be trained, where the other was used as it is.
         if not section.get("objective"):
             section.objective = ConfigDict(HARD)
             # Mixing may ask for a teacher to choose among mixes, and this model has none.

@@ -70,6 +70,9 @@ class Datasets:
         unlabelled = data.get("unlabelled")
         shared["unlabelled"] = None if unlabelled is None else tuple(unlabelled)
         self.columns = data["inputs"]
+        # Whoever learned from each text of a pair by itself reads one text.
+        if self.task.apart and not isinstance(self.columns, str):
+            self.columns = self.columns[0]
         mode = choose_mode(data["cleaning"], is_own(data["name"]))
         self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
         names = self.splits["train"].class_names

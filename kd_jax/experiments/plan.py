@@ -101,6 +101,8 @@ def _plan_model(
         raise ValueError(f"models.{name}: {error}") from None
     # Only a model that comes with weights can do without an objective.
     used_as_is = "pretrained" in section["model"] or section.get("restore") or members
+    # Weights at random teach nothing, but who says so may use them.
+    used_as_is = used_as_is or section.get("allow_weak", False)
     if not objective and not used_as_is:
         raise ValueError(
             f"models.{name} has no objective: give it one, or pretrained weights, or restore=..."

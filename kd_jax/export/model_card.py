@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from kd_jax.core.pytree import count_parameters
 from kd_jax.data.views.text import padding_id
@@ -55,7 +54,7 @@ def _make(student: Student, library: str, usage: Sequence[str]) -> str:
         f"# {student.name}, of {experiment}",
         "",
         f"Model `{options['name']}`, {count_parameters(student.variables['params']):,} parameters,"
-        f" for the classes " + ", ".join(f"`{name}`" for name in student.class_names) + ".",
+        f" for {_outputs(student)}.",
         "",
         *_results(student),
         *usage,
@@ -63,6 +62,12 @@ def _make(student: Student, library: str, usage: Sequence[str]) -> str:
         *_origin(student),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _outputs(student: Student) -> str:
+    if task_of(student.description).predicts == "embedding":
+        return "embeddings of texts"
+    return "the classes " + ", ".join(f"`{name}`" for name in student.class_names)
 
 
 def _results(student: Student) -> list[str]:
@@ -86,7 +91,8 @@ def _results(student: Student) -> list[str]:
 def _row(name: str, entry: Mapping[str, Any], primary: str, *, own: bool) -> str:
     bold = f"**{name}**" if own else name
     metrics = entry.get("metrics", entry)
-    taught = ", ".join(entry["teachers"]) or "labels"
+    untaught = "(as published)" if entry.get("origin") == "as published" else "labels"
+    taught = ", ".join(entry["teachers"]) or untaught
     return (
         f"| {bold} | {taught} | {cell(primary, metrics[primary])} | {cell('loss', metrics['loss'])}"
         f" | {entry['parameters']:,} |"
@@ -109,15 +115,7 @@ def _usage_of_ours() -> list[str]:
 
 def _read_out(student: Student, name: str) -> str:
     """Returns the line of code that prints what `logits` say; `name` is that of class `i`."""
-    task = task_of(student.description)
-    if task.kind == "numbers":
-        return "print(logits.tolist())"
-    if task.kind == "sets":
-        cut = float(special.logit(task.describe()["threshold"]))
-        return f"print([[{name} for i, z in enumerate(row) if z >= {cut:.4g}] for row in logits])"
-    if task.words:
-        return f"print([[{name} for i in row] for row in logits.argmax(-1)])  # A tag a token."
-    return f"print([{name} for i in logits.argmax(-1)])"
+    return task_of(student.description).read_out(name)
 
 
 def _usage_of_transformers(student: Student, transformers_class: str) -> list[str]:
@@ -164,6 +162,9 @@ def _usage_of_sentence_encoder(student: Student, pooling: str) -> list[str]:
         f'embeddings = SentenceTransformer(".").encode({_example(student)})',
     ]
     read = "the mean of the tokens' outputs" if pooling == "mean" else "the first token's output"
+    if task_of(student.description).predicts == "embedding":
+        note = "It opens in sentence-transformers, and its network as `AutoModel`."
+        return [note, "", *_code(embeddings)]
     note = f"The network opens as `AutoModel`; its classifier, which reads {read}, is `{HEAD}`."
     return [
         note,

@@ -135,6 +135,11 @@ class MultiLabel(Task):
         labels = [name for name, p in zip(names, found, strict=True) if p >= self.threshold]
         return {"labels": labels, "probabilities": shown}
 
+    def read_out(self, name: str) -> str:
+        """Compares log-odds with the threshold's; see `Task.read_out`."""
+        cut = float(special.logit(self.threshold))
+        return f"print([[{name} for i, z in enumerate(row) if z >= {cut:.4g}] for row in logits])"
+
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
         """Sums how many classes are right; see `Task.training_metrics`."""
         counted = (batch.valid & batch.label_valid)[:, None]

@@ -132,6 +132,11 @@ class Regression(Task):
         found = self.in_units(outputs)
         return {"values": {n: float(f"{v:.7g}") for n, v in zip(names, found, strict=True)}}
 
+    def read_out(self, name: str) -> str:
+        """Prints the numbers; see `Task.read_out`."""
+        del name
+        return "print(logits.tolist())"
+
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
         """Sums the squared error, in variances; see `Task.training_metrics`."""
         counted = batch.valid & batch.label_valid

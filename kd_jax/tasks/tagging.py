@@ -128,6 +128,10 @@ class Tagging(Task):
             ],
         }
 
+    def read_out(self, name: str) -> str:
+        """Prints a tag a token; see `Task.read_out`."""
+        return f"print([[{name} for i in row] for row in logits.argmax(-1)])"
+
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
         """Sums the share of words that are right; see `Task.training_metrics`."""
         return {"token_accuracy": self._accuracy(outputs, batch)}

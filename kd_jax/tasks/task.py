@@ -268,6 +268,14 @@ class Task(abc.ABC):
           names: [K].
         """
 
+    def read_out(self, name: str) -> str:
+        """Returns a line of Python for readers of an export, that prints what `logits` say.
+
+        Args:
+          name: Python for the name of class `i`.
+        """
+        return f"print([{name} for i in logits.argmax(-1)])"
+
     # What a step computes on a device.
 
     def counted(self, batch: Batch) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A table of sets, of numbers or of tags is trained on, exported and predicted, on any devices."""
+"""Every task from a table of one's own to predictions, on any devices."""
 
 import csv
 import json
@@ -27,8 +27,8 @@ WORDS = ("red", "green", "blue")
 
 def table(folder, task):
     """Sentences of three words; their sets, or their numbers, are a function of the words."""
-    if task == "tagging":
-        return sentences(folder)
+    if task in ("tagging", "embedding"):
+        return sentences(folder) if task == "tagging" else pairs(folder)
     rng = np.random.default_rng(0)
     path = folder / "table.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -58,11 +58,27 @@ def sentences(folder):
     return path
 
 
-LABELS = {"multilabel": WORDS, "regression": "score", "tagging": "tags"}
+def pairs(folder):
+    """Pairs of short texts; the score is how many words both have."""
+    rng = np.random.default_rng(0)
+    path = folder / "pairs.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["first", "second", "score"])
+        for _ in range(80):
+            both = [rng.choice([*WORDS, *"abcdefghijk"], 4, replace=False) for _ in range(2)]
+            rows.writerow([*map(" ".join, both), len({*both[0]} & {*both[1]})])
+    return path
+
+
+LABELS = {"embedding": "score", "multilabel": WORDS, "regression": "score", "tagging": "tags"}
+
+
+INPUTS = {"embedding": ("first", "second"), "tagging": "words"}
 
 
 def config_of(path, task, **changes):
-    inputs, label = "words" if task == "tagging" else "text", LABELS[task]
+    inputs, label = INPUTS.get(task, "text"), LABELS[task]
     config = kd.experiment(
         "tasks",
         task=task,
@@ -79,12 +95,16 @@ def config_of(path, task, **changes):
         teacher=dict(model=dict(**ENCODER, layers=1, intermediate=16)),
         student=dict(model=dict(**ENCODER, layers=1, intermediate=8)),
     )
+    if task == "embedding":
+        # Nothing learns from labels: a teacher at random is as good as any.
+        for model in ("teacher", "baseline"):
+            config.models[model].allow_weak = True
     config.update_from_flattened_dict(changes)
     return resolve(config)
 
 
-TASKS = pytest.mark.parametrize("task", ["multilabel", "regression", "tagging"])
-SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("multilabel", "tagging")]
+TASKS = pytest.mark.parametrize("task", sorted(LABELS))
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in sorted({*LABELS} - {"regression"})]
 
 
 @pytest.mark.parametrize("task", [*SLOW, "regression"])
@@ -92,6 +112,7 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
     path = table(tmp_path, task)
     results = run_experiment(config_of(path, task), tmp_path / "run", show=True)
     metrics = {
+        "embedding": {"spearman", "pearson", "teacher_cosine", "recall_at_1"},
         "multilabel": {"macro_f1", "micro_f1", "mean_average_precision", "exact_set_accuracy"},
         "regression": {"spearman", "pearson", "rmse"},
         "tagging": {"entity_f1", "token_accuracy"},
@@ -107,6 +128,7 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     terms = {n: t["term"] for n, t in config["models"]["student"]["objective"].items()}
     wanted = {
+        "embedding": {"soft": "cosine_distance"},
         "multilabel": {"hard": "binary_cross_entropy", "soft": "binary_soft_target_kl"},
         "regression": {"hard": "squared_error", "soft": "logit_mse"},
         "tagging": {"hard": "cross_entropy", "soft": "soft_target_kl"},
@@ -135,6 +157,9 @@ def test_devices_train_what_one_does(task, tmp_path):
         for name, leaf in weights.items():
             np.testing.assert_allclose(theirs[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
         for name, value in metrics.items():
+            if value is None:
+                assert others[name] is None
+                continue
             np.testing.assert_allclose(others[name], value, rtol=1e-9, err_msg=name)
 
 
@@ -189,6 +214,37 @@ def test_an_export_predicts_what_the_live_model_says(task, tmp_path):
     facts = json.loads((tmp_path / "run" / "student" / "finished.json").read_text())["task"]
     np.testing.assert_allclose(found, live[:, 0] * facts["scale"][0] + facts["mean"][0], rtol=1e-5)
     assert 100 < found.mean() < 170
+
+
+@pytest.mark.slow
+def test_vectors_need_no_labels_and_are_predicted_as_by_the_live_model(tmp_path):
+    path = table(tmp_path, "embedding")
+    config = config_of(path, "embedding", primary="teacher_cosine", **{"data.inputs": "first"})
+    config["data"]["label"] = None
+    results = run_experiment(config, tmp_path / "run")
+    entry = results["models"]["student"]
+    assert entry["metrics"]["spearman"] is None
+    assert entry["selection"]["teacher_cosine"] > 0
+    folder = export(tmp_path / "run")
+    assert not (folder / "huggingface" / "head.safetensors").exists()
+    assert (folder / "huggingface" / "1_Pooling" / "config.json").is_file()
+    predict_to_file(tmp_path / "run", path, tmp_path / "out.jsonl")
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    live = np.asarray(kd.load(tmp_path / "run").student([row["first"] for row in rows]))
+    found = np.array([answer["embedding"] for answer in answers])
+    np.testing.assert_allclose(found, live, rtol=1e-5, atol=1e-5)
+    # The folder is a teacher like any other.
+    again, variables = kd.load_pretrained(folder / "huggingface", 1, predicts="embedding")
+    assert again.predicts == "embedding"
+    assert "classifier" not in variables["params"]
+
+
+def test_scores_are_asked_for_where_they_choose_models(tmp_path):
+    config = config_of(table(tmp_path, "embedding"), "embedding")
+    config["data"]["label"] = None
+    with pytest.raises(ValueError, match=r"data\.label is None, and task 'embedding' needs labels"):
+        run_experiment(config, tmp_path / "run")
 
 
 @pytest.mark.slow
