@@ -276,6 +276,9 @@ def _gather(
     labels = source.labels[indices]
     found = {name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()}
     positions = _align(list(found.values()))
+    # What is hidden in a text is its label; all views are one here.
+    for view in found.values():
+        labels = np.asarray(view.pop("labels", labels))
     if positions is not None and labels.ndim == 2:
         labels = _widened(labels, positions.shape[1])
     return Batch(

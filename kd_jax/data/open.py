@@ -48,6 +48,7 @@ def open_source(
     from kd_jax.data import builders
     from kd_jax.data.readers import image_folders, tables, tfds
 
+    label = label if task.reads_labels else None
     one = label if isinstance(label, str) else label[0] if label else None
     given = (label,) if isinstance(label, str) else tuple(label or ())
     if not given and task.needs_labels:

@@ -27,6 +27,7 @@ from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
 from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.image import ImageView
+from kd_jax.data.views.masked_text import FreshMasks, MaskedText
 from kd_jax.data.views.text import PreparedText, TextView, load_tokenizer
 from kd_jax.data.views.tokenizer_identity import identity
 from kd_jax.tasks import CLASSIFICATION, Task
@@ -109,7 +110,8 @@ class Datasets:
         self._sets: dict[str, Source] = {}
         self._suspect: list[dict[str, Any]] = []
         self._unions: dict[tuple[str, ...], Source] = {}
-        self._augmentation = make_augmentation(data["augmentation"], size)
+        augmentation: Any = make_augmentation(data["augmentation"], size)
+        self._augmentation = augmentation if self.task.masks is None else FreshMasks()
         self._tokenizers: dict[str, Tokenizer] = {}
         self._prepared: dict[tuple[str, str], Any] = {}
         self.truncated: dict[str, dict[str, int]] = {}
@@ -221,11 +223,12 @@ class Datasets:
             if "tokenizer" in spec:
                 if "max_length" not in spec:
                     raise ValueError("view needs option 'max_length'")
-                view = TextView(self.tokenizer(spec), spec["max_length"], self.task.words)
+                task = self.task
+                view = TextView(self.tokenizer(spec), spec["max_length"], task.words, task.masks)
             else:
                 view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
             self._prepared[key] = prepared = view.prepare(source)
-            if isinstance(prepared, PreparedText) and prepared.cut:
+            if isinstance(prepared, PreparedText | MaskedText) and prepared.cut:
                 self.truncated[f"{source.name}, max_length {prepared.max_length}"] = {
                     "texts": len(source),
                     "cut": prepared.cut,

@@ -218,7 +218,8 @@ def make_group(
             mixing = _make_mixing(plan, objective, bool(frozen.teachers), context)
             # A mean over no label at all would be 0 in silence.
             labelled = [name for name, term in objective.terms.items() if term.labelled]
-            if labelled and not source.labelled.any():
+            made = context.datasets.task.masks is not None
+            if labelled and not made and not source.labelled.any():
                 raise ValueError(
                     f"objective {labelled[0]!r} learns from labels, and {source.name!r} has none"
                 )
@@ -292,10 +293,10 @@ def _term_spec(
     for name, model in live.items():
         teachers[name], views[name] = outputs[model], networks[model].view
     for name, output in teachers.items():
-        # A teacher of other classes would only fail in a broadcast, or worse, not at all. Vectors
-        # may be of any width; terms that can't compare two say so.
-        vectors = context.datasets.task.predicts == "embedding"
-        if (found := output.logits.shape[-1]) != classes and not vectors:
+        # A teacher of other classes would only fail in a broadcast, or worse, not at all. Where
+        # the data don't say how many outputs there are, terms say what they can't compare.
+        free = context.datasets.task.predicts in ("embedding", "vocabulary")
+        if (found := output.logits.shape[-1]) != classes and not free:
             raise ValueError(f"teacher {name!r} has {found} classes, the data has {classes}")
     tokens = batch.views[view].get("input_ids")
     return TermSpec(

@@ -20,6 +20,7 @@ from kd_jax.config.teachers import (
     check_peers,
 )
 from kd_jax.data.evaluation_sets import expand
+from kd_jax.data.run_datasets import view_name
 from kd_jax.experiments.transfer_sets.generate import check_source
 from kd_jax.models import registry
 from kd_jax.models.weights.open import OWN
@@ -150,6 +151,12 @@ def _check_task(config: Mapping[str, Any], task: Task) -> None:
     def refuse(key: str) -> None:
         raise ValueError(f"{key} needs one class an example, and the task is {task.name!r}")
 
+    views = {view_name(model["view"]) for model in config["models"].values()}
+    if task.masks is not None and len(views) > 1:
+        raise ValueError(
+            f"models: all need one view for task {task.name!r}, as the tokens that are hidden are"
+            f" those of a tokenizer; there are {len(views)}"
+        )
     for key in (TRANSFER, TRUSTED):
         if config.get(key):
             refuse(key)

@@ -3,6 +3,7 @@ lines."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +16,7 @@ from kd_jax.data.readers import unlabelled
 from kd_jax.data.readers.unlabelled import Row
 from kd_jax.data.source import Source
 from kd_jax.data.views.image import ImageView
-from kd_jax.data.views.text import PreparedText, TextView
+from kd_jax.data.views.text import TextView
 from kd_jax.data.views.tokenizer_file import read_tokenizer
 from kd_jax.export.kd_jax_format import DESCRIPTION
 from kd_jax.export.student import apply, task_of
@@ -23,7 +24,7 @@ from kd_jax.models.weights import files, load
 
 ANSWER = (
     *("row", "record", "file", "error"),
-    *("label", "labels", "tags", "values", "probabilities", "embedding"),
+    *("label", "labels", "tags", "values", "probabilities", "embedding", "masks"),
 )
 """Keys of an answer, whose names no column that is kept can have."""
 
@@ -73,7 +74,9 @@ class Predictor:
         view = self.description["view"]
         if self.modality == "text":
             tokenizer = read_tokenizer(folder / "tokenizer.json")
-            return TextView(tokenizer, view["max_length"], self.task.words)
+            # Of a masked language model those tokens are asked for that are masks in the text.
+            masks = None if self.task.masks is None else 0.0
+            return TextView(tokenizer, view["max_length"], self.task.words, masks)
         height, width, channels = self.description["inputs"]["images"]
         size = (height, width)
         return ImageView(
@@ -87,24 +90,25 @@ class Predictor:
           values: at most `BATCH_SIZE` texts, pairs of texts, or images uint8 `[H, W, C]`.
 
         Returns:
-          `[N, K]`; of a task of a label a word `[N, W, K]`, W words of the longest text or more,
-          NaN where there is none and for words that were cut off.
+          `[N, K]`; of a task of a label a word, or of a mask, `[N, W, K]`, W words of the longest
+          text or more, NaN where there is none and for words that were cut off.
         """
         names = tuple(self.description["class_names"])
         # Rows to predict have no label, which -1 says; the same views as in training prepare them.
         source = Source(
             "input", self.modality, values, np.full(len(values), -1, np.int32), names, ""
         )
-        prepared, length = self._view.prepare(source), None
+        prepared: Any = self._view.prepare(source)
+        length = None
         # Lengths come in a few steps, each of which is compiled once.
-        if isinstance(prepared, PreparedText):
+        if self.modality == "text":
             longest = int(prepared.lengths.max())
             length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
         # The last row fills the batch up, so that each length is compiled once.
         rows = np.minimum(np.arange(BATCH_SIZE), len(values) - 1)
         given = prepared.gather(rows, length)
         found = self._run(given)[: len(values)]
-        if not self.task.words:
+        if found.ndim == 2:
             return found
         there = given["positions"][: len(values), :, None] >= 0
         return jnp.where(there, found, jnp.nan)
@@ -154,16 +158,26 @@ class Predictor:
         return [found[i] for i in range(len(values))]
 
     def _answer(self, outputs: np.ndarray) -> dict[str, Any]:
-        if self.task.words:
+        if outputs.ndim == 2:
             known = outputs[~np.isnan(outputs).all(axis=-1)]
             if not np.isfinite(known).all():
                 return {"error": "the model's outputs are not finite"}
-            return self.task.predict_row(outputs, self.description["class_names"])
+            kept = outputs if self.task.words else known
+            return self.task.predict_row(kept, self._names)
         # A value so large that the network overflows: JSON has no word for what comes out. One of
         # minus infinity rules a class out.
         if np.isnan(outputs).any() or np.isposinf(outputs).any() or np.isneginf(outputs).all():
             return {"error": "the model's outputs are not finite"}
-        return self.task.predict_row(outputs, self.description["class_names"])
+        return self.task.predict_row(outputs, self._names)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Returns the names of the outputs."""
+        if self.task.predicts == "vocabulary":
+            assert isinstance(self._view, TextView)
+            tokenizer, size = self._view.tokenizer, self.description["architecture"]
+            return [tokenizer.id_to_token(i) or str(i) for i in range(size["vocabulary_size"])]
+        return list(self.description["class_names"])
 
 
 def _characters(value: Any) -> int:

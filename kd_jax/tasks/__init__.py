@@ -9,6 +9,7 @@ from typing import Any
 from kd_jax.core.options import call_with_options, choose
 from kd_jax.tasks.classification import CLASSIFICATION, Classification
 from kd_jax.tasks.embedding import Embedding
+from kd_jax.tasks.masked_language_model import MaskedLanguageModel
 from kd_jax.tasks.multilabel import MultiLabel
 from kd_jax.tasks.regression import Regression
 from kd_jax.tasks.tagging import Tagging
@@ -20,6 +21,7 @@ __all__ = [
     "TASKS",
     "Classification",
     "Embedding",
+    "MaskedLanguageModel",
     "Metric",
     "MultiLabel",
     "Regression",
@@ -37,6 +39,7 @@ __all__ = [
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "embedding": Embedding,
+    "masked_language_model": MaskedLanguageModel,
     "multilabel": MultiLabel,
     "regression": Regression,
     "tagging": Tagging,

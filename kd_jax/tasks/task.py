@@ -46,6 +46,7 @@ METRICS: dict[str, Metric] = {
     "token_accuracy": Metric(True, True, "token accuracy"),
     "teacher_cosine": Metric(True, False, "cosine with teacher"),
     "recall_at_1": Metric(True, True, "recall at 1"),
+    "perplexity": Metric(False, False, "perplexity"),
     "loss": Metric(False, False, "loss"),
 }
 """Name in results.json -> what it is."""
@@ -107,7 +108,8 @@ class Task(abc.ABC):
       apart: whether each text of a pair is an example of its own.
       meets_teachers: whether its metrics compare a model's outputs with its teachers'.
       predicts: for what a model gives outputs, an option of its module: "example" or "token", or
-        "embedding", where what it pools is its output.
+        "embedding", where what it pools is its output; or "vocabulary", a token at each position.
+      reads_labels: whether data may have labels for it.
       feature: what a prepared dataset calls its labels, "class" or "number"; None: it can't hold
         them.
       kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
@@ -127,6 +129,7 @@ class Task(abc.ABC):
     one_class: ClassVar[bool] = False
     words: ClassVar[bool] = False
     apart: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = True
     meets_teachers: ClassVar[bool] = False
     predicts: ClassVar[str] = "example"
     feature: ClassVar[str | None] = None
@@ -146,6 +149,11 @@ class Task(abc.ABC):
     def needs_labels(self) -> bool:
         """Returns whether models are chosen by labels."""
         return True
+
+    @property
+    def masks(self) -> float | None:
+        """Returns which share of a text's tokens is hidden and predicted; None: none is."""
+        return None
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ WORDS = ("red", "green", "blue")
 
 def table(folder, task):
     """Sentences of three words; their sets, or their numbers, are a function of the words."""
-    if task in ("tagging", "embedding"):
+    if task in ("tagging", "embedding", "masked_language_model"):
         return sentences(folder) if task == "tagging" else pairs(folder)
     rng = np.random.default_rng(0)
     path = folder / "table.csv"
@@ -71,10 +71,20 @@ def pairs(folder):
     return path
 
 
-LABELS = {"embedding": "score", "multilabel": WORDS, "regression": "score", "tagging": "tags"}
+LABELS = {
+    "embedding": "score",
+    "masked_language_model": None,
+    "multilabel": WORDS,
+    "regression": "score",
+    "tagging": "tags",
+}
 
 
-INPUTS = {"embedding": ("first", "second"), "tagging": "words"}
+INPUTS = {
+    "embedding": ("first", "second"),
+    "masked_language_model": "first",
+    "tagging": "words",
+}
 
 
 def config_of(path, task, **changes):
@@ -113,6 +123,7 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
     results = run_experiment(config_of(path, task), tmp_path / "run", show=True)
     metrics = {
         "embedding": {"spearman", "pearson", "teacher_cosine", "recall_at_1"},
+        "masked_language_model": {"perplexity", "token_accuracy"},
         "multilabel": {"macro_f1", "micro_f1", "mean_average_precision", "exact_set_accuracy"},
         "regression": {"spearman", "pearson", "rmse"},
         "tagging": {"entity_f1", "token_accuracy"},
@@ -129,6 +140,7 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
     terms = {n: t["term"] for n, t in config["models"]["student"]["objective"].items()}
     wanted = {
         "embedding": {"soft": "cosine_distance"},
+        "masked_language_model": {"hard": "cross_entropy", "soft": "soft_target_kl"},
         "multilabel": {"hard": "binary_cross_entropy", "soft": "binary_soft_target_kl"},
         "regression": {"hard": "squared_error", "soft": "logit_mse"},
         "tagging": {"hard": "cross_entropy", "soft": "soft_target_kl"},
@@ -219,8 +231,8 @@ def test_an_export_predicts_what_the_live_model_says(task, tmp_path):
 @pytest.mark.slow
 def test_vectors_need_no_labels_and_are_predicted_as_by_the_live_model(tmp_path):
     path = table(tmp_path, "embedding")
-    config = config_of(path, "embedding", primary="teacher_cosine", **{"data.inputs": "first"})
-    config["data"]["label"] = None
+    config = config_of(path, "embedding", primary="teacher_cosine")
+    config["data"] |= {"inputs": "first", "label": None}
     results = run_experiment(config, tmp_path / "run")
     entry = results["models"]["student"]
     assert entry["metrics"]["spearman"] is None
@@ -238,6 +250,26 @@ def test_vectors_need_no_labels_and_are_predicted_as_by_the_live_model(tmp_path)
     again, variables = kd.load_pretrained(folder / "huggingface", 1, predicts="embedding")
     assert again.predicts == "embedding"
     assert "classifier" not in variables["params"]
+
+
+@pytest.mark.slow
+def test_a_masked_language_model_opens_in_transformers_and_fills_masks_in(tmp_path):
+    path = table(tmp_path, "masked_language_model")
+    results = run_experiment(config_of(path, "masked_language_model"), tmp_path / "run")
+    metrics = results["models"]["student"]["metrics"]
+    # The same tokens are hidden in every evaluation.
+    assert results["models"]["student"]["selection"]["perplexity"] > 1
+    assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]), rel=1e-6)
+    folder = export(tmp_path / "run")
+    said = json.loads((folder / "huggingface" / "config.json").read_text())
+    assert said["architectures"] == ["BertForMaskedLM"]
+    (tmp_path / "in.txt").write_text("red [MASK] blue [MASK]\nno mask\n")
+    predict_to_file(tmp_path / "run", tmp_path / "in.txt", tmp_path / "out.jsonl")
+    first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert [len(tokens) for tokens in first["masks"]] == [5, 5]
+    assert second["masks"] == []
+    _, variables = kd.load_pretrained(folder / "huggingface", 1, predicts="vocabulary")
+    assert {"language_dense", "language_norm", "language_bias"} <= variables["params"].keys()
 
 
 def test_scores_are_asked_for_where_they_choose_models(tmp_path):

@@ -44,6 +44,7 @@ def overlap(pair: tuple[str, str]) -> tuple[float, ...]:
 
 LABELS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "embedding": (("embedding",), overlap),
+    "masked_language_model": (("token",), lambda _: None),
     "multilabel": (WORDS, words_in),
     "regression": (("log_length",), log_length),
     "tagging": (TAGS, tags_of),

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import (
@@ -70,14 +71,20 @@ class TextView:
       tokenizer: makes the tokens.
       max_length: the most tokens.
       words: whether it is also told where the words between spaces begin.
+      masks: share of the tokens that are hidden and predicted, 0: those that are masks in the text;
+        None: nothing is.
     """
 
     tokenizer: Tokenizer
     max_length: int
     words: bool = False
+    masks: float | None = None
 
-    def prepare(self, source: Source) -> "PreparedText":
+    def prepare(self, source: Source) -> Any:
         """Tokenizes a whole source.
+
+        Returns:
+          A `PreparedText`, or a `MaskedText` of one.
 
         Raises:
           ValueError: if it holds images, `max_length` leaves no room for text, or no token pads.
@@ -108,7 +115,7 @@ class TextView:
                 types.append(np.array(encoding.type_ids if pairs else (), np.int32))
                 lengths.append(len(encoding.ids))
                 cut += bool(encoding.overflowing)
-        return PreparedText(
+        prepared = PreparedText(
             np.concatenate(ids),
             np.concatenate(types) if pairs else None,
             np.array(lengths, np.int32),
@@ -117,6 +124,11 @@ class TextView:
             cut,
             words if self.words else None,
         )
+        if self.masks is None:
+            return prepared
+        from kd_jax.data.views.masked_text import MaskedText
+
+        return MaskedText(prepared, self.tokenizer, self.masks)
 
 
 class PreparedText:

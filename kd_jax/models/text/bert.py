@@ -74,8 +74,8 @@ class Encoder(nn.Module):
       scan: whether the blocks are one loop over stacked parameters.
       layer_norm_epsilon: added to the variance; the architecture's value.
       predicts: for what the classifier gives logits: "example", by the pooled states; "token",
-        each by its own state; or "embedding": there is no classifier, and the pooled states are
-        the output.
+        each by its own state. Or "embedding": there is no classifier, and the pooled states are
+        the output; or "vocabulary": the language head takes its place.
 
     References:
       Devlin et al. `BERT <https://arxiv.org/abs/1810.04805>`_, 2018. Liu et al. `RoBERTa
@@ -100,7 +100,7 @@ class Encoder(nn.Module):
     remat: bool = False
     scan: bool = False
     layer_norm_epsilon: float = 1e-12
-    predicts: Literal["example", "token", "embedding"] = "example"
+    predicts: Literal["example", "token", "embedding", "vocabulary"] = "example"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -131,7 +131,8 @@ class Encoder(nn.Module):
           train: whether to drop out, by the random stream "dropout".
 
         Returns:
-          Logits `[B, K]` in at least float32, of tokens `[B, P, K]`, and the features.
+          Logits `[B, K]` in at least float32, of tokens `[B, P, K]`, and the features. K is the
+          vocabulary's size, or the width, where there is no classifier.
 
         Raises:
           ValueError: if shapes differ or T exceeds `max_positions`.
@@ -160,14 +161,16 @@ class Encoder(nn.Module):
             train=train,
         )
         # Classifiers read the first token through a layer; sentence encoders have no such layer.
-        if self.pooling == "cls" and self.predicts != "token":
+        if self.pooling == "cls" and self.predicts in ("example", "embedding"):
             pooled = self._pool(x, drop)
         else:
             pooled = x[:, 0] if self.pooling == "first" else masked_mean(x, mask)
         features |= {"embeddings": embeddings, "pooled": pooled}
         # The tied head is large, and only language modelling reads it.
-        if self.language_head:
+        if self.language_head and self.predicts != "vocabulary":
             features["vocabulary_logits"] = self._predict_tokens(x, words)
+        if self.predicts == "vocabulary":
+            return ModelOutput(self._predict_tokens(at_positions(x, positions), words), features)
         if self.predicts == "embedding":
             wide = normalization.at_least_float32(pooled.dtype)
             return ModelOutput(pooled.astype(wide), features)

@@ -228,7 +228,7 @@ def _variables(
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     tensors, fresh = dict(source.tensors), {}
     for head in source.layout.heads:
-        own = [path for path in shapes if path.startswith(f"params/{head}/")]
+        own = [path for path in shapes if f"{path}/".startswith(f"params/{head}/")]
         replaced = bool(new_head) and head.endswith("classifier")
         if not own or not (replaced or is_fresh(source, head, classes)):
             continue
@@ -247,14 +247,16 @@ def _variables(
         made = jax.jit(lambda key, head=head: module.init(key, **example)["params"][head])(
             jax.random.key(seed)
         )
-        fresh |= {f"params/{head}/{name}": leaf for name, leaf in made.items()}
+        fresh |= flax.traverse_util.flatten_dict({"params": {head: made}}, sep="/")
     found = weight_format.read(source.layout, tensors, shapes, source.owner) | fresh
     return flax.traverse_util.unflatten_dict(found, sep="/")
 
 
 def is_fresh(source: Published, head: str, classes: int) -> bool:
     """Tells whether the weights hold no such head for that many classes."""
-    kernel = source.layout.sources(f"params/{head}/kernel")[0]
+    # A language head is there as a whole or not at all.
+    first = "language_dense" if head.startswith("language") else head
+    kernel = source.layout.sources(f"params/{first}/kernel")[0]
     if kernel not in source.tensors:
         return True
     outputs = source.tensors[kernel].shape[

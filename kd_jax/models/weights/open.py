@@ -18,6 +18,7 @@ from kd_jax.models.weights.formats import FORMATS, HEAD, torch_files, weight_for
 OWN = ("architecture.json", "finished.json")
 """What tells that a folder is an export of ours or a finished model of a run."""
 
+OWN_HEADS = ("params/classifier/", "params/distillation_classifier/")
 LEAVES_OF_HEADS = ("kernel", "bias")
 
 POOLING_KEYS = {
@@ -201,7 +202,11 @@ def predicting(source: Published, predicts: str) -> Published:
         source,
         layout=source.layout.of(predicts),
         options={**source.options, "predicts": predicts},
-        tensors={name: tensor for name, tensor in source.tensors.items() if name not in own},
+        tensors={
+            name: tensor
+            for name, tensor in source.tensors.items()
+            if name not in own and not name.startswith(OWN_HEADS)
+        },
         num_classes=None,
         class_names=None,
         problem_type=None,

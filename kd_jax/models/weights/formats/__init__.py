@@ -58,7 +58,7 @@ def counterpart(options: Mapping[str, Any]) -> Counterpart:
     layout = FORMATS[kind].of(predicts)
     assert layout.config is not None
     pooling = options.get("pooling", "cls")
-    if predicts == "token":
+    if predicts in ("token", "vocabulary"):
         # What the tokens are pooled to is read by nothing.
         return Counterpart(kind, layout, layout.config({**options, "pooling": "cls"}), None)
     if pooling == "cls" and predicts == "embedding":

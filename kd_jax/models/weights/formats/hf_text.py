@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kd_jax.models.weights.formats.weight_format import WeightFormat
+from kd_jax.models.weights.formats.weight_format import LANGUAGE_HEAD, WeightFormat
 
 KEYS = {
     "vocabulary_size": "vocab_size",
@@ -116,7 +116,19 @@ BARE = {
 }
 
 
-ARCHITECTURES_BY = {"example": ARCHITECTURES, "token": TOKEN_ARCHITECTURES, "embedding": BARE}
+LANGUAGE_ARCHITECTURES = {
+    "bert": "BertForMaskedLM",
+    "roberta": "RobertaForMaskedLM",
+    "distilbert": "DistilBertForMaskedLM",
+    "electra": "ElectraForMaskedLM",
+}
+
+ARCHITECTURES_BY = {
+    "example": ARCHITECTURES,
+    "token": TOKEN_ARCHITECTURES,
+    "embedding": BARE,
+    "vocabulary": LANGUAGE_ARCHITECTURES,
+}
 """`predicts` of a module -> family -> architecture."""
 
 
@@ -143,8 +155,8 @@ def make(family: str, predicts: str = "example") -> WeightFormat:
     # BERT's pooler belongs to the pretrained network; the others' is part of the classifier and
     # comes with the task.
     heads = ("classifier",) if family == "bert" or by_token else ("classifier", "pooler")
-    if predicts == "embedding":
-        heads = ()
+    if predicts in ("embedding", "vocabulary"):
+        heads = LANGUAGE_HEAD if predicts == "vocabulary" else ()
     # Heads stand beside the network, so their names have no prefix.
     outside = tuple(
         layer for layer in HEADS[family] if layer in heads or layer.startswith("language")

@@ -22,6 +22,9 @@ LEAVES = {
 }
 """Our leaf -> PyTorch's."""
 
+LANGUAGE_HEAD = ("language_dense", "language_norm", "language_bias")
+"""Layers of a head that predicts tokens; its last product is the table of word embeddings."""
+
 log = logging.getLogger(__name__)
 
 
@@ -93,9 +96,11 @@ class Own(WeightFormat):
         super().__init__(lambda layer: (layer,), ("classifier", "distillation_classifier"))
 
     def of(self, predicts: str) -> "WeightFormat":
-        """Returns itself: our names are the same whatever is predicted."""
-        del predicts
-        return self
+        """Returns the same names with the heads of other predictions."""
+        made = Own()
+        if predicts in ("embedding", "vocabulary"):
+            object.__setattr__(made, "heads", LANGUAGE_HEAD if predicts == "vocabulary" else ())
+        return made
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
         """Returns the leaf itself."""

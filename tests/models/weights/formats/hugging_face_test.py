@@ -159,6 +159,31 @@ def test_token_classifiers_match_pytorch_and_are_written_back(kind, tmp_path):
         np.testing.assert_array_equal(tensor, their[name], err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+def test_masked_language_models_match_pytorch_and_are_written_back(kind, tmp_path):
+    config = make_text(kind).config
+    auto = transformers.AutoModelForMaskedLM
+    model = shaken(auto.from_config(config, attn_implementation="eager"))
+    model.save_pretrained(tmp_path / "theirs")
+    want, mask = run_text(kind, model).logits.numpy(), text_batch(kind)[1]
+    module, variables = load.load(tmp_path / "theirs", 1, predicts="vocabulary", problem_type=None)
+    found = jax.jit(module.apply)(variables, *text_batch(kind)).logits
+    np.testing.assert_allclose(found[mask], want[mask], rtol=0, atol=1e-5)
+    assert "classifier" not in variables["params"]
+    made = formats.counterpart(registry.describe(module))
+    tensors = weight_format.write(made.layout, variables)
+    their = safetensors.numpy.load_file(tmp_path / "theirs" / "model.safetensors")
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, their[name], err_msg=name)
+
+
+def test_a_language_head_that_is_not_there_is_made_as_a_whole(tmp_path):
+    shaken(make_text("bert")).save_pretrained(tmp_path)
+    _, variables = load.load(tmp_path, 1, predicts="vocabulary", problem_type=None)
+    assert variables["params"]["language_dense"]["kernel"].shape == (6, 6)
+    assert variables["params"]["language_bias"].shape == (19,)
+
+
 def test_a_classifier_of_texts_starts_one_of_tokens_with_a_new_head(tmp_path):
     model = shaken(make_text("roberta"))
     model.save_pretrained(tmp_path)
