@@ -94,6 +94,10 @@ class Data:
     cleaning: Cleaning
     # Labels that mean "none"; None: nothing is said, so what usually means it is refused.
     unlabelled: Annotated[Any, NAMES.or_none()] = None
+    # Of CSV and TSV files without a first row of names.
+    header: Annotated[Any, SOME_NAMES.or_none()] = None
+    # Their names by number, or a file with one a line.
+    class_names: Annotated[Any, LABEL.or_none()] = None
 
 
 def _is_size(value: Any) -> bool:
@@ -228,6 +232,7 @@ class Training:
     optimizer: Annotated[Any, Named(OPTIMIZERS)]
     schedule: Annotated[Any, Named(SCHEDULES)]
     mixing: Annotated[Any, Maybe(Section(Mixing))] = None
+    patience: Annotated[int | None, whole(1).or_none()] = None
 
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:

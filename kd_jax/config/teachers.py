@@ -15,7 +15,7 @@ PEER = "peer:"
 """Before another model's name among a model's teachers: that model as it is in the same step of
   training."""
 
-SHARED = ("batch_size", "epochs", "accumulate", "mixing")
+SHARED = ("batch_size", "epochs", "accumulate", "mixing", "patience")
 """What the `training` sections of peers must agree in, since they share batches and steps."""
 
 ENSEMBLE = "ensemble"

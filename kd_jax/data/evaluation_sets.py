@@ -122,6 +122,11 @@ def open_evaluations(
         key = repr(own)
         if key not in opened:
             options = {option: own.get(option, data[option]) for option in OPENED_BY}
+            # Another file of the data has its columns; another dataset has its own.
+            header = None if "name" in own else data.get("header")
+            options["header"] = None if header is None else tuple(header)
+            if task.predicts != "example" or not task.one_class:
+                options["class_names"] = trained_on.class_names
             try:
                 source = open_source(split=options.pop("evaluation"), **options, task=task)
             except ValueError as error:

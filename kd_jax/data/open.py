@@ -1,8 +1,8 @@
 """Opens a dataset by its name.
 
-The name is a .csv, .tsv or .jsonl file, a folder of such files or of images, one of the built-in
-datasets (`digits`, `docstrings`, `hostile_docstrings`), which need no download, or any TFDS
-dataset, read without TensorFlow.
+The name is a .csv, .tsv, .jsonl, .conll, .parquet or .arrow file, a folder of such files or of
+images, one of the built-in datasets (`digits`, `docstrings`, `hostile_docstrings`), which need no
+download, or any TFDS dataset, read without TensorFlow.
 """
 
 from pathlib import Path
@@ -22,6 +22,7 @@ def open_source(
     class_names: tuple[str, ...] | None = None,
     unlabelled: tuple[str, ...] | None = None,
     task: Task = CLASSIFICATION,
+    header: tuple[str, ...] | None = None,
 ) -> Source:
     """Opens one split of a dataset.
 
@@ -40,6 +41,7 @@ def open_source(
         of the dataset.
       unlabelled: labels of a table that mean that a row has none.
       task: how labels are read.
+      header: names of the columns of CSV and TSV files without any.
 
     Raises:
       ValueError: with one line that says what is wrong and what would be right.
@@ -60,6 +62,8 @@ def open_source(
         raise ValueError(
             f"data.unlabelled says which labels of a table mean none; {name!r} is no table"
         )
+    if header and (name in builders.BUILDERS or not _is_table(path)):
+        raise ValueError(f"data.header names the columns of tables; {name!r} is no table")
     if name in builders.BUILDERS:
         return tfds.open_prepared(name, split, dir, columns, one, class_names, task)
     if path.is_file():
@@ -73,12 +77,22 @@ def open_source(
             class_names,
             unlabelled,
             task,
+            header,
         )
     if path.is_dir():
         files = tables.find_tables(path)
         if files:
             return tables.open_tables(
-                name, files, split, columns, given, max_rejected, class_names, unlabelled, task
+                name,
+                files,
+                split,
+                columns,
+                given,
+                max_rejected,
+                class_names,
+                unlabelled,
+                task,
+                header,
             )
         if not task.one_class:
             raise ValueError(

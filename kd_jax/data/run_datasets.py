@@ -20,6 +20,7 @@ from kd_jax.data.batches import (
     evaluation_batches,
     training_batches,
 )
+from kd_jax.data.class_names import read_class_names
 from kd_jax.data.cleaning import choose_mode, clean_training, make_limits
 from kd_jax.data.concat import concatenate
 from kd_jax.data.evaluation_sets import Evaluation, open_evaluations
@@ -70,12 +71,17 @@ class Datasets:
         shared["task"] = self.task
         unlabelled = data.get("unlabelled")
         shared["unlabelled"] = None if unlabelled is None else tuple(unlabelled)
+        header = data.get("header")
+        shared["header"] = None if header is None else tuple(header)
+        named = read_class_names(data.get("class_names"))
         self.columns = data["inputs"]
         # Whoever learned from each text of a pair by itself reads one text.
         if self.task.apart and not isinstance(self.columns, str):
             self.columns = self.columns[0]
         mode = choose_mode(data["cleaning"], is_own(data["name"]))
-        self.splits: dict[str, Source] = {"train": open_source(split=data["train"], **shared)}
+        self.splits: dict[str, Source] = {
+            "train": open_source(split=data["train"], **shared, class_names=named)
+        }
         names = self.splits["train"].class_names
         self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
         self.task = self.task.fitted(self.splits["train"].labels, names)

@@ -190,7 +190,10 @@ class ModelTrainer:
                 learning_rates=_learning_rates(group),
                 batches=batches,
                 intervals=Intervals(
-                    steps, context.checkpoint["every_steps"], context.logging["every_steps"]
+                    steps,
+                    context.checkpoint["every_steps"],
+                    context.logging["every_steps"],
+                    training.get("patience"),
                 ),
                 evaluate=self._selections(group),
                 checkpoints=checkpoints,

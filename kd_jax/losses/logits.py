@@ -23,23 +23,34 @@ from kd_jax.core.types import Array, Scalar
 
 
 def cross_entropy(
-    student_logits: Float[Array, "*b k"], labels: Int[Array, "*b"] | Float[Array, "*b k"]
+    student_logits: Float[Array, "*b k"],
+    labels: Int[Array, "*b"] | Float[Array, "*b k"],
+    *,
+    label_smoothing: Scalar = 0.0,
 ) -> Float[jax.Array, "*b"]:
     """Computes the cross-entropy of the student's prediction with the labels.
 
-    Computed in at least float32. No gradient reaches soft labels.
+    With smoothing `s` the target is `1 - s` times the label and `s / K` for each class. Computed in
+    at least float32. No gradient reaches soft labels.
 
     Args:
       student_logits: `[..., K]` unnormalized log-probabilities.
       labels: `[...]` integer classes, or `[..., K]` probabilities. An integer outside `0..K-1`
         picks no class and costs 0: mask such rows.
+      label_smoothing: `s` from 0 to 1.
 
     Returns:
       `[...]` nats, unreduced; zero where the student is certain and right.
 
     Raises:
-      ValueError: if the logits are not floating point, or the shapes don't fit.
+      ValueError: if the logits are not floating point, the shapes don't fit, or `label_smoothing`
+        is a Python number outside its range.
+
+    References:
+      Szegedy et al. `Rethinking the Inception Architecture <https://arxiv.org/abs/1512.00567>`_,
+      2015, of the smoothing.
     """
+    require_within(label_smoothing, 0, 1, "label_smoothing")
     # Integer logits are most often labels in the wrong place.
     require_floating(student_logits, "student logits")
     (student_logits,) = at_least_float32(student_logits)
@@ -61,6 +72,11 @@ def cross_entropy(
             )
         # Soft labels may come from another network, which must not be trained.
         targets = jax.lax.stop_gradient(labels).astype(log_q.dtype)
+    if not isinstance(label_smoothing, int | float) or label_smoothing:
+        # A row without a class has no target to smooth.
+        total = jnp.sum(targets, axis=-1, keepdims=True)
+        even = jnp.full_like(targets, 1 / targets.shape[-1]) * total
+        targets = (1 - label_smoothing) * targets + label_smoothing * even
     # A class of probability 0 adds 0 even where the student's log-probability is -inf.
     return -jnp.sum(jnp.where(targets > 0, targets * log_q, 0.0), axis=-1)
 

@@ -84,10 +84,15 @@ class Objective:
         """
         # Weights are asked for at every step, so a schedule works inside the compiled step.
         shares = (
-            self.weights[name](step) * each.total / jnp.maximum(normalizers[name], 1)
+            self.weights[name](step) * each.total / _or_one(normalizers[name])
             for name, each in sums.items()
         )
         return sum(shares, start=jnp.zeros(()))
+
+
+def _or_one(count: jax.Array) -> jax.Array:
+    """Returns what to divide by: 1 where nothing counts. Weights may add up to less."""
+    return jnp.where(count > 0, count, 1)
 
 
 def make_objective(section: Mapping[str, Any], spec: TermSpec) -> Objective:

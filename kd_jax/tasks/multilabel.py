@@ -82,6 +82,10 @@ class MultiLabel(Task):
             several = len(columns) > 1
             names = columns if several else name_classes(n for each in everyone for n in each)
         position = {name: number for number, name in enumerate(names)}
+        found = {name for each in given if each is not None for name in each}
+        # Numbers of classes that have names, as in files that come with a list of them.
+        if found and not found & {*names} and all(name.isdecimal() for name in found):
+            position = {str(number): number for number in range(len(names))}
         labels = np.zeros((len(given), len(position)), np.float32)
         for row, (line, each) in enumerate(zip(rows, given, strict=True)):
             if each is None:

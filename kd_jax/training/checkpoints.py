@@ -124,6 +124,11 @@ class Checkpoints:
         if meta.get("metrics"):
             self._policy.metrics[step] = {**meta["metrics"], "step": step}
 
+    def since_best(self) -> int:
+        """Returns the steps from the best ranked checkpoint to the newest ranked one."""
+        ranked = self._policy.order(self._policy.metrics)
+        return max(ranked) - ranked[-1] if ranked else 0
+
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())

@@ -1,6 +1,7 @@
 """The outer loop: step, log, evaluate, checkpoint; stops on SIGTERM, on numbers that aren't finite,
 or when done."""
 
+import logging
 import math
 import statistics
 import time
@@ -21,6 +22,8 @@ from kd_jax.training.metrics_writer import MetricsWriter
 from kd_jax.training.progress import StepProgress
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import FINITE
+
+log = logging.getLogger("kd_jax")
 
 CONSEQUENCES = ("accuracy", "loss", "gradient_norm")
 """What a step reports beside its terms."""
@@ -87,11 +90,13 @@ class Intervals:
       total: of the whole training.
       save: between evaluations on the selection split, each saved.
       log: between log lines.
+      patience: evaluations without a better one after which the training ends; None: it doesn't.
     """
 
     total: int
     save: int
     log: int
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         # An interval of 0 would divide by zero only at the first step.
@@ -177,7 +182,12 @@ def train(
         }
         checkpoints.save(step, state, meta, ranks)
 
-    while step < intervals.total:
+    def exhausted() -> bool:
+        # Asked of the checkpoints, so that a run which was stopped here ends here as well.
+        patience = intervals.patience
+        return patience is not None and checkpoints.since_best() >= patience * intervals.save
+
+    while step < intervals.total and not exhausted():
         # Dispatch returns at once; the metrics of the step before are looked at meanwhile.
         batch = next(batches)
         state, metrics = advance(state, batch)
@@ -222,6 +232,14 @@ def train(
                 f"stopped at step {step} of {intervals.total}; the same command resumes it"
             )
     checkpoints.wait()
+    if step < intervals.total:
+        log.info(
+            "%s: ended at step %d of %d, as %d evaluations brought nothing better",
+            ", ".join(writers),
+            step,
+            intervals.total,
+            intervals.patience,
+        )
     return time.perf_counter() - began
 
 

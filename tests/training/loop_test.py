@@ -39,6 +39,10 @@ class Notes:
     def wait(self):
         self.waits += 1
 
+    def since_best(self):
+        """The first of these evaluations stays the best."""
+        return self.saved[-1][0] - self.saved[0][0] if self.saved else 0
+
     def last_good(self):
         return f"checkpoint {self.saved[-1][0]}" if self.saved else None
 
@@ -92,11 +96,12 @@ def run(notes, *, total=10, save=4, log=5, stop=None, start=0, metrics=metrics_o
 
     batches = Batches()
     batches.position = start
+    patience = other.get("patience")
     return train(
         TrainState(np.int32(start), {}),
         advance=advance,
         batches=batches,
-        intervals=Intervals(total, save, log),
+        intervals=Intervals(total, save, log, patience),
         evaluate=other.get("evaluate", evaluate),
         checkpoints=notes,
         writers=dict.fromkeys(other.get("members", ("student",)), notes),
@@ -163,6 +168,15 @@ def test_a_resumed_run_takes_only_the_steps_that_are_left(notes):
     run(notes, start=7)
     assert [step for step, _, _ in notes.saved] == [8, 10]
     assert [position for _, position, _ in notes.saved] == [8, 10]
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 4), (2, 6), (None, 10)])
+def test_a_training_ends_after_so_many_evaluations_without_a_better_one(notes, patience, last):
+    run(notes, save=2, patience=patience)
+    assert notes.saved[-1][0] == last
+    # Started again, it takes no further step.
+    run(notes, save=2, patience=patience, start=last)
+    assert notes.saved[-1][0] == last
 
 
 def test_seconds_add_up_over_the_starts_of_a_run(notes):

@@ -7,7 +7,7 @@ Both have a header. Files may be of any size.
 import csv
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,8 +58,21 @@ def read_json_rows(file: BinaryIO, rejected: list[Rejected]) -> Iterator:
             yield number, record
 
 
-def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path) -> Iterator:
+def read_rows(
+    file: BinaryIO,
+    rejected: list[Rejected],
+    suffix: str,
+    path: Path,
+    names: Sequence[str] | None = None,
+) -> Iterator:
     """Yields the header, then pairs of line and record; broken rows are added to `rejected`.
+
+    Args:
+      file: opened.
+      rejected: gets broken rows.
+      suffix: ".csv" or ".tsv".
+      path: of the file, for messages.
+      names: the header of a file without one.
 
     Raises:
       ValueError: if there is no readable header.
@@ -78,7 +91,9 @@ def read_rows(file: BinaryIO, rejected: list[Rejected], suffix: str, path: Path)
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
         strict=True,
     )
-    header: list[str] | None = None
+    header = None if names is None else list(names)
+    if header is not None:
+        yield header
     while True:
         start = lines.start_record()
         try:

@@ -1,4 +1,4 @@
-"""Reads CSV, TSV, JSONL and CoNLL files.
+"""Reads CSV, TSV, JSONL, CoNLL, Parquet and Arrow files.
 
 Good rows come in a fixed pseudo-random order, bad rows are set aside with the reason.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kd_jax.data.readers import conll, splits, table_rows
+from kd_jax.data.readers import columnar, conll, splits, table_rows
 from kd_jax.data.source import (
     Rejected,
     Source,
@@ -24,7 +24,7 @@ from kd_jax.tasks.labels import list_names
 
 log = logging.getLogger("kd_jax")
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".conll")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".conll", *columnar.SUFFIXES)
 
 
 @dataclass
@@ -67,6 +67,7 @@ def open_tables(
     class_names: tuple[str, ...] | None,
     unlabelled: tuple[str, ...] | None = None,
     task: Task = CLASSIFICATION,
+    header: tuple[str, ...] | None = None,
 ) -> Source:
     """Opens one split of a set of tables.
 
@@ -79,7 +80,8 @@ def open_tables(
     wanted = splits.split_names(split, files, name)
     # All files are read, since a slice need not hold every class.
     found = {
-        key: read_table(path, columns, label, unlabelled or (), task) for key, path in files.items()
+        key: read_table(path, columns, label, unlabelled or (), task, header)
+        for key, path in files.items()
     }
     rejected = [row for key in sorted(wanted) for row in found[key].rejected]
     check_rejected(rejected, max_rejected, name)
@@ -115,23 +117,30 @@ def open_tables(
     )
 
 
-def read_records(file: BinaryIO, rejected: list[Rejected], path: Path) -> Iterator[Any]:
+def read_records(
+    file: BinaryIO, rejected: list[Rejected], path: Path, header: Sequence[str] | None = None
+) -> Iterator[Any]:
     """Yields a file's header, empty where it has none, then pairs of line and record.
 
     Args:
       file: opened.
       rejected: gets what can't be read.
       path: of the file, whose ending says its kind.
+      header: names of the columns of a CSV or TSV file without any; None: its first row has them.
 
     Raises:
       ValueError: if it has a header that can't be read.
     """
     suffix = path.suffix.lower()
+    if header is not None and suffix not in (".csv", ".tsv"):
+        raise ValueError(f"data.header names columns of a CSV or TSV file; {str(path)!r} is none")
+    if suffix in columnar.SUFFIXES:
+        return columnar.read_rows(path)
     if suffix == ".jsonl":
         return table_rows.read_json_rows(file, rejected)
     if suffix == ".conll":
         return conll.read_sentences(file, rejected)
-    return table_rows.read_rows(file, rejected, suffix, path)
+    return table_rows.read_rows(file, rejected, suffix, path, header)
 
 
 def read_table(
@@ -140,6 +149,7 @@ def read_table(
     label: tuple[str, ...],
     unlabelled: Collection[str] = (),
     task: Task = CLASSIFICATION,
+    header: Sequence[str] | None = None,
 ) -> Table:
     """Reads a file row by row; a row that can't be read is rejected and the next one read.
 
@@ -149,6 +159,7 @@ def read_table(
       label: columns with the label.
       unlabelled: values that mean that a row has no label.
       task: how labels are read.
+      header: names of the columns of a file without any.
 
     Raises:
       ValueError: if the file is of another kind or lacks a column.
@@ -160,10 +171,10 @@ def read_table(
         )
     table = Table()
     with path.open("rb") as file:
-        found = read_records(file, table.rejected, path)
-        header, records = next(found), list(found)
+        found = read_records(file, table.rejected, path, header)
+        named, records = next(found), list(found)
     # JSONL has no header: its columns are all keys that some row has.
-    keys = header or {key for _, record in records for key in record}
+    keys = named or {key for _, record in records for key in record}
     for column in (*columns, *label):
         if column not in keys:
             raise ValueError(

