@@ -28,8 +28,8 @@ def get_config():
                 states=dict(
                     term="cosine_distance",
                     weight=0.3,
-                    student="block_2",
-                    teacher="block_5",
+                    student="last_block",
+                    teacher="last_block",
                     mapping=None,
                 )
             ),

@@ -33,6 +33,11 @@ A key that is new in the defaults belongs here with its default, so that the has
 stay."""
 
 
+LATER = ("training.patience",)
+"""Keys of a model that are newer than the hashes of models `like` others: they count where they
+differ from the other's."""
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of nested mappings by dotted path; tuples become lists, as in JSON."""
     # An empty section is kept as a leaf, so that a config with it differs from one without.
@@ -81,10 +86,21 @@ def _is_absent(path: str, value: Any, config: Mapping[str, Any]) -> bool:
     kind, *rest = path.split(".")
     # Below a model the same keys are known by their names within its section.
     if kind == "models" and len(rest) > 1:
-        if "like" in config["models"][rest[0]]:
-            return False  # There it takes the place of the other model's value.
-        path = ".".join(rest[1:])
+        path, section = ".".join(rest[1:]), config["models"][rest[0]]
+        # There it takes the place of the other model's value, and so counts.
+        if "like" in section and path not in LATER:
+            return False
+        if "like" in section and value != _at(config["models"][section["like"]], path):
+            return False
     return value in ABSENT.get(path, ())
+
+
+def _at(section: Mapping[str, Any], path: str) -> Any:
+    """Returns the value at a dotted path; None where there is none."""
+    found: Any = section
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -74,6 +74,10 @@ def _shrink_data(config: Any, text: bool) -> None:
         # A few rows would leave nothing that a scoring model can tell apart.
         if not (key == "train" and config.get("trusted_sets")):
             config.data[key] = value
+    # What is said of a table's columns and classes is not of the built-in data.
+    for key in ("header", "class_names", "unlabelled"):
+        if config.data.get(key) is not None:
+            config.data[key] = None
     if config.data.augmentation.crop:
         config.data.augmentation.crop = 1
     # Other datasets may be absent or need the network; other splits and corruptions stay.

@@ -40,7 +40,7 @@ def test_a_batch_of_training_and_a_models_output_fit(make_batch):
 @pytest.mark.parametrize(
     "change",
     [
-        dict(labels=np.zeros((6, 1), np.int32)),
+        dict(labels=np.zeros((5, 1), np.int32)),
         dict(labels=np.zeros(6)),
         dict(valid=np.ones(6, np.int32)),
         dict(index=np.arange(5)),

@@ -44,7 +44,8 @@ FAMILIES = {
 class Encoder(nn.Module):
     """Embeddings, post-LayerNorm blocks, pooling, classifier.
 
-    Features: `embeddings` `[B, T, width]`; for each block `i`, `block_i` `[B, T, width]`,
+    Features: `embeddings` `[B, T, width]`; for each block `i`, `block_i` `[B, T, width]`, the last
+    one also as `last_block`,
     `attention_i` `[B, heads, T, T]`, scaled scores before mask and softmax, in at least float32,
     and `query_i`, `key_i`, `value_i` `[B, heads, T, width / heads]`; `pooled` `[B, width]`, what
     the classifier reads, before its dropout; with a language head `vocabulary_logits` `[B, T,
@@ -165,7 +166,7 @@ class Encoder(nn.Module):
             pooled = self._pool(x, drop)
         else:
             pooled = x[:, 0] if self.pooling == "first" else masked_mean(x, mask)
-        features |= {"embeddings": embeddings, "pooled": pooled}
+        features |= {"embeddings": embeddings, "pooled": pooled, "last_block": x}
         # The tied head is large, and only language modelling reads it.
         if self.language_head and self.predicts != "vocabulary":
             features["vocabulary_logits"] = self._predict_tokens(x, words)
