@@ -1,6 +1,7 @@
 """Every task from a table of one's own to predictions, on any devices."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from kd_jax.config.load import resolve
 from kd_jax.experiments.run import run_experiment
 from kd_jax.export import export
 from kd_jax.export.predict import predict_to_file
+from kd_jax.training.interruption import Interrupted, StopSignal
 
 ENCODER = dict(
     name="encoder",
@@ -149,6 +151,33 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
     # The same call finds it finished, and prints the same table.
     again = run_experiment(config_of(path, task), tmp_path / "run")
     assert again["models"] == results["models"]
+
+
+@pytest.mark.slow
+@TASKS
+def test_a_run_that_is_stopped_ends_as_if_it_had_not_been(task, tmp_path, monkeypatch):
+    path = table(tmp_path, task)
+    changes = {"checkpoint.every_steps": 3, "training.epochs": 2.0}
+    whole = run_experiment(config_of(path, task, **changes), tmp_path / "whole")
+    # Stopped between two checkpoints, by every model anew.
+    asked = StopSignal.asked
+    counts = itertools.count(1)
+    monkeypatch.setattr(
+        StopSignal,
+        "asked",
+        lambda self, *, agree: next(counts) % 8 == 0 or asked(self, agree=agree),
+    )
+    stops = 0
+    while True:
+        try:
+            parts = run_experiment(config_of(path, task, **changes), tmp_path / "parts")
+            break
+        except Interrupted:
+            stops += 1
+    assert stops >= 1
+    for name, entry in whole["models"].items():
+        assert parts["models"][name]["fingerprint"] == entry["fingerprint"]
+        assert parts["models"][name]["metrics"] == entry["metrics"]
 
 
 @pytest.mark.slow
