@@ -26,7 +26,7 @@ from kd_jax.models.adapters import FunctionModel, LinenModel, NnxModel
 from kd_jax.models.weights import load as weights
 from kd_jax.objective.objective import make_objective
 from kd_jax.objective.terms.term import TermSpec
-from kd_jax.tasks import Task, make_task
+from kd_jax.tasks import CLASSIFICATION, Task, make_task
 from kd_jax.teachers.ensemble import Ensemble
 from kd_jax.training.evaluate import eval_step, evaluate
 from kd_jax.training.sharding import Parallel, make_parallel, wait_where_cores_are_few
@@ -92,13 +92,13 @@ class Distiller:
             )
         self.network = as_student(student)
         view = VIEW if teacher_inputs is None else TEACHER_VIEW
-        self._given_teachers = as_teachers(teacher, view)
+        self.task = task if isinstance(task, Task) else make_task(task)
+        self._given_teachers = as_teachers(teacher, view, self.task)
         self._losses, self._optimizer = dict(losses), optimizer
         # Batches are read when they come, so these are only remembered here.
         self._where = {"inputs": inputs, "labels": labels, "teacher_inputs": teacher_inputs}
         self._accumulate, self._train_labels = accumulate, train_labels
         self._parallel = parallel
-        self.task = task if isinstance(task, Task) else make_task(task)
         self._group: PeerGroup | None = None
         self._compiled: Callable[..., tuple[TrainState, Metrics]] | None = None
         self.teachers: dict[str, Teacher] = {}
@@ -446,8 +446,15 @@ def as_student(student: Any) -> Any:
     )
 
 
-def as_teachers(teacher: Any, view: str = VIEW) -> dict[str, tuple[Any, PyTree]]:
+def as_teachers(
+    teacher: Any, view: str = VIEW, task: Task = CLASSIFICATION
+) -> dict[str, tuple[Any, PyTree]]:
     """Returns a user's teachers: name -> the model and its variables.
+
+    Args:
+      teacher: as `Distiller` takes it.
+      view: name of what they read of a batch.
+      task: what they predict, by which several in a list are averaged.
 
     Raises:
       ValueError: for something else than a teacher, naming what there is.
@@ -455,11 +462,11 @@ def as_teachers(teacher: Any, view: str = VIEW) -> dict[str, tuple[Any, PyTree]]
     if teacher is None:
         return {}
     if isinstance(teacher, Mapping):
-        return {name: _as_teacher(each, view) for name, each in teacher.items()}
-    return {TEACHER: _as_teacher(teacher, view)}
+        return {name: _as_teacher(each, view, task) for name, each in teacher.items()}
+    return {TEACHER: _as_teacher(teacher, view, task)}
 
 
-def _as_teacher(teacher: Any, view: str) -> tuple[Any, PyTree]:
+def _as_teacher(teacher: Any, view: str, task: Task) -> tuple[Any, PyTree]:
     if isinstance(teacher, nnx.Module):
         model = NnxModel(teacher, view)
         return model, model.init(jax.random.key(0))
@@ -467,10 +474,15 @@ def _as_teacher(teacher: Any, view: str) -> tuple[Any, PyTree]:
         model = LinenModel(teacher[0], view)
         return model, model.stored(teacher[1])
     if isinstance(teacher, list) and teacher:
-        members = {str(number): _as_teacher(each, view) for number, each in enumerate(teacher)}
+        members = {
+            str(number): _as_teacher(each, view, task) for number, each in enumerate(teacher)
+        }
         equal = (1 / len(members),) * len(members)
         models = {name: model for name, (model, _) in members.items()}
-        ensemble = Ensemble(models, "mean_probabilities", equal, (1.0,) * len(members), view)
+        # Numbers and vectors have no probabilities.
+        combine = "mean_probabilities" if task.kind in ("classes", "sets") else "mean_logits"
+        ones = (1.0,) * len(members)
+        ensemble = Ensemble(models, combine, equal, ones, view, task.kind)
         return ensemble, {name: variables for name, (_, variables) in members.items()}
     if isinstance(teacher, (str, Path)):
         module, variables = weights.load(weights.path_of(str(teacher)), None)

@@ -95,7 +95,7 @@ def _plan_model(
     try:
         check_terms(objective, task)
         if members:
-            check_options(section["model"])
+            check_options(section["model"], task)
         elif "name" in section["model"]:
             registry.check(section["model"], task.predicts)
     except ValueError as error:
@@ -167,8 +167,6 @@ def _check_task(config: Mapping[str, Any], task: Task) -> None:
     for name, model in config["models"].items():
         if model["training"].get("mixing"):
             refuse(f"models.{name}.training.mixing")
-        if "members" in model["model"]:
-            refuse(f"models.{name}.model.members")
         if model.get("condition"):
             refuse(f"models.{name}.condition")
         for term, given in (model.get("objective") or {}).items():

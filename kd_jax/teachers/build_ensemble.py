@@ -17,6 +17,7 @@ from kd_jax.core.option_types import is_number
 from kd_jax.core.options import call_with_options, options_of
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
+from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.teachers import cache
 from kd_jax.teachers.ensemble import AVERAGES, ROUTES, Ensemble, without_labels
 from kd_jax.training.context import RunContext
@@ -87,17 +88,31 @@ def equal_ensemble(
     return call_with_options(_make, options, "model", members, context)
 
 
-def check_options(section: Mapping[str, Any]) -> None:
+def check_options(section: Mapping[str, Any], task: Task = CLASSIFICATION) -> None:
     """Checks an ensemble's options before its members are there.
 
     Args:
       section: the model's `model`.
+      task: what the members predict.
 
     Raises:
       ValueError: naming the option and what is right.
     """
     options = {key: value for key, value in section.items() if key != "members"}
-    _check_combine(options_of(_make, options, "model").get("combine"))
+    found = options_of(_make, options, "model")
+    combine = found.get("combine")
+    _check_combine(combine)
+    if task.one_class:
+        return
+    # A vote, and weights by the likelihood of labels, are of one class an example.
+    fitting = AVERAGES if task.kind in ("classes", "sets") else ("mean_logits",)
+    if combine not in fitting:
+        raise ValueError(
+            f"combine {combine!r} isn't for task {task.name!r}; {', '.join(fitting)} "
+            + ("are" if len(fitting) > 1 else "is")
+        )
+    if found.get("weights") == LEARNED:
+        raise ValueError(f"weights aren't learned for task {task.name!r}; give numbers, or None")
 
 
 def _check_combine(combine: Any) -> None:
@@ -128,6 +143,7 @@ def _make(
         ones,
         _numbers(temperatures, count, "temperatures", ones),
         names.pop() if len(names) == 1 else "",
+        context.datasets.task.kind,
     )
     # Refused rather than ignored, since the user would believe that the weights count.
     if weights is not None and combine in ROUTES:

@@ -27,6 +27,8 @@ class Ensemble:
       weights: [M] of the means, summing to 1.
       temperatures: [M], by which the members' logits are divided first.
       view: the one that all members read; "" where they differ.
+      kind: what outputs stand for, as `Task.kind`: of "sets" each class has a probability of its
+        own.
     """
 
     members: Mapping[str, Any]
@@ -34,6 +36,7 @@ class Ensemble:
     weights: tuple[float, ...]
     temperatures: tuple[float, ...]
     view: str
+    kind: str = "classes"
 
     def frozen(self, variables: Mapping[str, Variables]) -> dict[str, Any]:
         """Casts each member's variables to its own dtype."""
@@ -51,7 +54,8 @@ class Ensemble:
     def __call__(self, variables: Mapping[str, Variables], batch: Batch) -> ModelOutput:
         """Computes logits `[B, K]`, and the members' features.
 
-        `NAME/FEATURE` of each member, and `pooled`, all members' side by side.
+        `NAME/FEATURE` of each member, and `pooled`, all members' side by side; of vectors their
+        mean.
         """
         # Every member keeps its features under its name, so that terms can point at one.
         outputs = {name: member(variables[name], batch) for name, member in self.members.items()}
@@ -68,17 +72,32 @@ class Ensemble:
             features["pooled"] = jnp.concatenate([x.astype(dtype) for x in pooled], axis=-1)
         # Members may compute in different dtypes.
         logits = at_least_float32(*(output.logits for output in outputs.values()))
+        if len({z.shape for z in logits}) > 1:
+            widths = {name: z.shape[-1] for name, z in zip(outputs, logits, strict=True)}
+            raise ValueError(f"an ensemble's members need outputs of one width, got {widths}")
         scaled = jnp.stack(
             [z / temperature for z, temperature in zip(logits, self.temperatures, strict=True)]
         )
-        return ModelOutput(self.combined(scaled, batch), features)
+        combined = self.combined(scaled, batch)
+        # What a vector's model pools is its output.
+        if self.kind == "vectors":
+            features["pooled"] = combined
+        return ModelOutput(combined, features)
 
     def combined(self, scaled: jax.Array, batch: Batch) -> jax.Array:
-        """Combines `[M, B, K]` to `[B, K]`."""
-        weights = jnp.asarray(self.weights, scaled.dtype)[:, None, None]
+        """Combines `[M, B, K]` to `[B, K]`, of several predictions an example `[M, B, P, K]`."""
+        weights = jnp.asarray(self.weights, scaled.dtype)
+        weights = weights.reshape(-1, *(1,) * (scaled.ndim - 1))
         # Cheapest, and right only where the members' logits have one scale.
         if self.combine == "mean_logits":
             return jnp.sum(weights * scaled, axis=0)
+        if self.kind == "sets":
+            # The log-odds of each class's mean probability, likewise.
+            there, absent = (
+                jax.nn.logsumexp(jax.nn.log_sigmoid(sign * scaled) + jnp.log(weights), axis=0)
+                for sign in (1, -1)
+            )
+            return there - absent
         log_p = jax.nn.log_softmax(scaled)
         if self.combine == "mean_probabilities":
             # The logarithm of the mean probability, without leaving logarithms.

@@ -309,6 +309,30 @@ def test_scores_are_asked_for_where_they_choose_models(tmp_path):
 
 
 @pytest.mark.slow
+@TASKS
+def test_an_ensemble_teaches_and_is_evaluated_like_any_model(task, tmp_path):
+    path = table(tmp_path, task)
+    config = config_of(path, task)
+    models = config["models"]
+    models["other"] = {k: v for k, v in models["teacher"].items() if k != "like"}
+    combine = "mean_logits" if task in ("regression", "embedding") else "mean_probabilities"
+    section = dict(name="ensemble", members=("teacher", "other"), combine=combine)
+    models["both"] = models["teacher"] | {"model": section | dict(weights=None, temperatures=None)}
+    models["both"]["objective"] = {}
+    models["student"]["teachers"] = ("both",)
+    config["compare"]["teacher"] = "both"
+    entries = run_experiment(config, tmp_path / "run")["models"]
+    primary = kd.tasks.make_task(task).primary
+    assert entries["both"]["origin"] == "ensemble"
+    assert entries["both"]["metrics"][primary] is not None
+    assert "shapley" not in entries["both"]
+    for wrong in ("least_loss", *(("mean_probabilities",) if combine == "mean_logits" else ())):
+        models["both"]["model"]["combine"] = wrong
+        with pytest.raises(ValueError, match=rf"combine '{wrong}' isn't for task '{task}'"):
+            run_experiment(config, tmp_path / "wrong")
+
+
+@pytest.mark.slow
 def test_weights_of_another_task_or_other_units_are_told_apart(tmp_path):
     path = table(tmp_path, "regression")
     config = config_of(path, "regression")

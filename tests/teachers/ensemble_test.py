@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import special
 
 from kd_jax.core.types import Batch, ModelOutput
@@ -52,6 +53,33 @@ def test_the_mean_of_probabilities_is_of_the_softened_ones():
     ]
     found = combined("mean_probabilities").logits
     np.testing.assert_allclose(jnp.exp(found), sum(softened), rtol=1e-5)
+
+
+def test_of_sets_each_class_has_a_mean_probability_of_its_own():
+    members = {"a": Fixed(1), "b": Fixed(2, jnp.bfloat16), "c": Fixed(3)}
+    ensemble = Ensemble(members, "mean_probabilities", WEIGHTS, TEMPERATURES, "v", "sets")
+    chances = [
+        w * special.expit(z / t) for w, z, t in zip(WEIGHTS, STACKED, TEMPERATURES, strict=True)
+    ]
+    found = special.expit(np.asarray(ensemble(LOGITS, BATCH).logits, np.float64))
+    np.testing.assert_allclose(found, sum(chances), rtol=1e-5)
+
+
+@pytest.mark.parametrize("combine", ["mean_probabilities", "mean_logits"])
+def test_of_several_predictions_an_example_each_is_combined_by_itself(combine):
+    members = {"a": Fixed(1), "b": Fixed(2), "c": Fixed(3)}
+    ensemble = Ensemble(members, combine, WEIGHTS, TEMPERATURES, "v")
+    several = {name: jnp.stack([z, 2 * z], axis=1) for name, z in LOGITS.items()}
+    found = ensemble(several, BATCH).logits
+    doubled = {name: 2 * z for name, z in LOGITS.items()}
+    np.testing.assert_allclose(found[:, 0], ensemble(LOGITS, BATCH).logits, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 1], ensemble(doubled, BATCH).logits, rtol=1e-5)
+
+
+def test_members_of_other_widths_are_refused():
+    ensemble = Ensemble({"a": Fixed(1), "b": Fixed(1)}, "mean_logits", (0.5, 0.5), (1.0, 1.0), "v")
+    with pytest.raises(ValueError, match=r"outputs of one width, got \{'a': 3, 'b': 2\}"):
+        ensemble({"a": jnp.zeros((B, 3)), "b": jnp.zeros((B, 2))}, BATCH)
 
 
 def test_the_mean_of_logits_is_of_the_scaled_ones():
