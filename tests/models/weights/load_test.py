@@ -162,7 +162,7 @@ def test_a_fresh_classifier_is_announced_and_follows_the_seed(tmp_path, caplog, 
 
 
 def test_mean_pooling_comes_from_the_sentence_encoders_own_config(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "kd_jax")
     folder = write(tmp_path, bert_tensors())
     assert load.module_options(folder)["pooling"] == "cls"
     (tmp_path / "1_Pooling").mkdir()

@@ -90,17 +90,19 @@ class WeightFormat:
 
 
 class Own(WeightFormat):
-    """Our own format: a leaf is named by its path and kept as it is."""
+    """Our own format: a leaf is named by its path and kept as it is.
 
-    def __init__(self):
-        super().__init__(lambda layer: (layer,), ("classifier", "distillation_classifier"))
+    Args:
+      heads: as `WeightFormat.heads`.
+    """
+
+    def __init__(self, heads: tuple[str, ...] = ("classifier", "distillation_classifier")):
+        super().__init__(lambda layer: (layer,), heads)
 
     def of(self, predicts: str) -> "WeightFormat":
         """Returns the same names with the heads of other predictions."""
-        made = Own()
-        if predicts in ("embedding", "vocabulary"):
-            object.__setattr__(made, "heads", LANGUAGE_HEAD if predicts == "vocabulary" else ())
-        return made
+        others = {"embedding": (), "vocabulary": LANGUAGE_HEAD}
+        return Own(others[predicts]) if predicts in others else Own()
 
     def sources(self, leaf: str, *, prefixed: bool = False) -> list[str]:
         """Returns the leaf itself."""
