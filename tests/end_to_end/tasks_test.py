@@ -116,6 +116,12 @@ def config_of(path, task, **changes):
 
 
 TASKS = pytest.mark.parametrize("task", sorted(LABELS))
+# Landings try these on tasks that differ most.
+EVERY_TIME = ("embedding", "masked_language_model")
+FEWER = pytest.mark.parametrize(
+    "task",
+    [pytest.param(t, marks=() if t in EVERY_TIME else pytest.mark.soak) for t in sorted(LABELS)],
+)
 SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in sorted({*LABELS} - {"regression"})]
 
 
@@ -154,7 +160,7 @@ def test_a_run_reports_the_tasks_metrics_and_its_terms_are_the_tasks(task, tmp_p
 
 
 @pytest.mark.slow
-@TASKS
+@FEWER
 def test_a_run_that_is_stopped_ends_as_if_it_had_not_been(task, tmp_path, monkeypatch):
     path = table(tmp_path, task)
     changes = {"checkpoint.every_steps": 3, "training.epochs": 2.0}
@@ -309,7 +315,7 @@ def test_scores_are_asked_for_where_they_choose_models(tmp_path):
 
 
 @pytest.mark.slow
-@TASKS
+@FEWER
 def test_an_ensemble_teaches_and_is_evaluated_like_any_model(task, tmp_path):
     path = table(tmp_path, task)
     config = config_of(path, task)
