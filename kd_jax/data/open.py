@@ -58,6 +58,10 @@ def open_source(
             f"data.label is None, and task {task.name!r} needs labels (primary={task.primary!r})"
         )
     columns, path = (inputs,) if isinstance(inputs, str) else tuple(inputs), Path(name).expanduser()
+    if task.words and len(columns) > 1:
+        raise ValueError(
+            f"data.inputs names {len(columns)} columns, and task {task.name!r} reads one of words"
+        )
     if unlabelled and (name in builders.BUILDERS or not _is_table(path)):
         raise ValueError(
             f"data.unlabelled says which labels of a table mean none; {name!r} is no table"

@@ -393,6 +393,13 @@ def test_what_does_not_fit_the_task_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "run").glob("*/*"))
 
 
+def test_words_are_of_one_column(tmp_path):
+    config = config_of(table(tmp_path, "tagging"), "tagging")
+    config["data"]["inputs"] = ("words", "tags")
+    with pytest.raises(ValueError, match=r"data\.inputs names 2 columns, and task 'tagging' reads"):
+        run_experiment(config, tmp_path / "run")
+
+
 def test_several_columns_of_one_class_each_are_no_classification(tmp_path):
     config = config_of(table(tmp_path, "multilabel"), "multilabel")
     config["task"] = "classification"
