@@ -125,7 +125,7 @@ def open_evaluations(
             # Another file of the data has its columns; another dataset has its own.
             header = None if "name" in own else data.get("header")
             options["header"] = None if header is None else tuple(header)
-            if task.predicts != "example" or not task.one_class:
+            if not task.one_class:
                 options["class_names"] = trained_on.class_names
             try:
                 source = open_source(split=options.pop("evaluation"), **options, task=task)

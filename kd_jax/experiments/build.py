@@ -295,8 +295,8 @@ def _term_spec(
     for name, output in teachers.items():
         # A teacher of other classes would only fail in a broadcast, or worse, not at all. Where
         # the data don't say how many outputs there are, terms say what they can't compare.
-        free = context.datasets.task.predicts in ("embedding", "vocabulary")
-        if (found := output.logits.shape[-1]) != classes and not free:
+        named = context.datasets.task.named
+        if (found := output.logits.shape[-1]) != classes and named:
             raise ValueError(f"teacher {name!r} has {found} classes, the data has {classes}")
     tokens = batch.views[view].get("input_ids")
     return TermSpec(

@@ -103,7 +103,9 @@ def _write_config(
     from transformers import AutoConfig
 
     # With names of the classes, transformers' pipelines print words instead of LABEL_0.
+    task = task_of(student.description)
     labels = dict(enumerate(student.class_names))
+    names = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}
     if tokenizer is not None:
         config = {"pad_token_id": padding_id(tokenizer), **found.config}
     else:
@@ -111,10 +113,9 @@ def _write_config(
     made = AutoConfig.for_model(
         found.model_type,
         **config,
-        id2label=labels,
-        label2id={name: i for i, name in labels.items()},
+        **(names if task.named else {}),
         architectures=[architecture],
-        problem_type=task_of(student.description).problem_type,
+        problem_type=task.problem_type,
     )
     made.save_pretrained(target)
 

@@ -33,8 +33,8 @@ class LoadedModel(Predictor):
             they are tokenized, or resized and normalized, as in training.
 
         Returns:
-          `[N, K]` float, in the order of `class_names`; of a task of a label a word `[N, W, K]`,
-          NaN after a text's last word and for words that were cut off.
+          `[N, K]` float, in the order of `class_names`; of a label a word, or a mask,
+          `[N, W, K]`, NaN after a text's last one and for words that were cut off.
         """
         # A single text is a sequence of characters too, and would become many inputs.
         values = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -45,9 +45,10 @@ class LoadedModel(Predictor):
         if not chunks:
             raise ValueError("there are no inputs")
         found = [self.logits(chunk) for chunk in chunks]
-        if self.task.words:
-            longest = max(len(text.split(" ")) for text in values)
-            found = [_of_words(each, longest) for each in found]
+        # Of several predictions an input, each chunk has as many as its longest.
+        if found[0].ndim == 3:
+            most = max(each.shape[1] for each in found)
+            found = [_filled(each, most) for each in found]
         return jax.numpy.concatenate(found)
 
     @property
@@ -56,11 +57,10 @@ class LoadedModel(Predictor):
         return tuple(self.description["class_names"])
 
 
-def _of_words(logits: jax.Array, words: int) -> jax.Array:
-    """Returns `[N, words, K]`, NaN where there are fewer."""
-    missing = max(0, words - logits.shape[1])
-    filled = ((0, 0), (0, missing), (0, 0))
-    return jax.numpy.pad(logits[:, :words], filled, constant_values=jax.numpy.nan)
+def _filled(logits: jax.Array, most: int) -> jax.Array:
+    """Returns `[N, most, K]`, NaN where there are fewer."""
+    missing = ((0, 0), (0, most - logits.shape[1]), (0, 0))
+    return jax.numpy.pad(logits, missing, constant_values=jax.numpy.nan)
 
 
 class LoadedModels(Mapping[str, LoadedModel]):

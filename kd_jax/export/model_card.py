@@ -65,8 +65,9 @@ def _make(student: Student, library: str, usage: Sequence[str]) -> str:
 
 
 def _outputs(student: Student) -> str:
-    if task_of(student.description).predicts == "embedding":
-        return "embeddings of texts"
+    task = task_of(student.description)
+    if not task.named:
+        return f"outputs by {task.predicts}"
     return "the classes " + ", ".join(f"`{name}`" for name in student.class_names)
 
 

@@ -38,6 +38,7 @@ class Embedding(Task):
     feature = "number"
     predicts = "embedding"
     apart = True
+    named = False
     meets_teachers = True
 
     @property

@@ -39,6 +39,7 @@ class MaskedLanguageModel(Task):
     problem_type = None
     predicts = "vocabulary"
     reads_labels = False
+    named = False
 
     rate: float = field(default=0.15, kw_only=True)
 

@@ -110,6 +110,7 @@ class Task(abc.ABC):
       predicts: for what a model gives outputs, an option of its module: "example" or "token", or
         "embedding", where what it pools is its output; or "vocabulary", a token at each position.
       reads_labels: whether data may have labels for it.
+      named: whether the data name the outputs, and so say how many there are.
       feature: what a prepared dataset calls its labels, "class" or "number"; None: it can't hold
         them.
       kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
@@ -130,6 +131,7 @@ class Task(abc.ABC):
     words: ClassVar[bool] = False
     apart: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
+    named: ClassVar[bool] = True
     meets_teachers: ClassVar[bool] = False
     predicts: ClassVar[str] = "example"
     feature: ClassVar[str | None] = None

@@ -298,6 +298,11 @@ def test_a_masked_language_model_opens_in_transformers_and_fills_masks_in(tmp_pa
     folder = export(tmp_path / "run")
     said = json.loads((folder / "huggingface" / "config.json").read_text())
     assert said["architectures"] == ["BertForMaskedLM"]
+    assert "token" not in said.get("id2label", {}).values()
+    # More inputs than are predicted at a time, with masks in some of them.
+    many = kd.load(tmp_path / "run").student(["a", *["[MASK] " * 9] * 100])
+    assert many.shape[0] == 101
+    assert np.isnan(many[0]).all()
     (tmp_path / "in.txt").write_text("red [MASK] blue [MASK]\nno mask\n")
     predict_to_file(tmp_path / "run", tmp_path / "in.txt", tmp_path / "out.jsonl")
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())

@@ -1,7 +1,7 @@
 """Reads CoNLL files: a word a line with its tags in columns, sentences between blank lines.
 
 Columns are cut at tabs or spaces. The first is read as `words`, the last as `tags`, those between
-as `column_2` and so on. Lines that begin with `#` before a sentence's first word are comments, and
+as `column_2` and so on. Lines `# KEY = VALUE` before a sentence's first word are comments, and
 `-DOCSTART-` is no word.
 """
 
@@ -25,7 +25,9 @@ def read_sentences(file: BinaryIO, rejected: list[Rejected]) -> Iterator[Any]:
     first, reason = 0, ""
     for number, line in enumerate(_lines(file), 1):
         text = line if isinstance(line, str) else ""
-        comment = not rows and not reason and text.startswith(("# ", "-DOCSTART-"))
+        # A sentence may well begin with the word "#", which no comment must hide.
+        about = text.startswith("-DOCSTART-") or (text.startswith("# ") and " = " in text)
+        comment = about and not rows and not reason
         if line is not None and not text.strip():
             yield from _sentence(first, rows, reason, rejected)
             rows, reason = [], ""

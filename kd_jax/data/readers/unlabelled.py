@@ -155,7 +155,8 @@ def _as_json(value: Any) -> Any:
         return [_as_json(item) for item in value]
     if isinstance(value, dict):
         return {_as_json(key): _as_json(item) for key, item in value.items()}
-    return value
+    # A column of Parquet may hold what JSON has no word for, such as a date.
+    return value if isinstance(value, bool | int | float | None) else str(value)
 
 
 def _read_images(path: Path, channels: int | None) -> Iterator[Row]:

@@ -29,10 +29,16 @@ def test_sentences_stand_between_blank_lines(between, end):
 
 def test_the_last_column_has_the_tags_and_others_are_numbered():
     found, _ = sentences(
-        b"\xef\xbb\xbf-DOCSTART- -X- O O\n\n# id 7\nBo NNP I-NP B-x\n# NN I-NP O\n"
+        b"\xef\xbb\xbf-DOCSTART- -X- O O\n\n# id = 7\nBo NNP I-NP B-x\n# NN I-NP O\n"
     )
     words = {"words": ["Bo", "#"], "column_2": ["NNP", "NN"], "column_3": ["I-NP", "I-NP"]}
     assert found == [(4, words | {"tags": ["B-x", "O"]})]
+
+
+def test_a_sentence_may_begin_with_a_hash():
+    found, rejected = sentences(b"# O\nBo B-x\n")
+    assert found == [(1, {"words": ["#", "Bo"], "tags": ["O", "B-x"]})]
+    assert rejected == []
 
 
 @pytest.mark.parametrize(
