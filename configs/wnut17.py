@@ -21,5 +21,9 @@ def get_config(folder="wnut17"):
             selection="dev",
             evaluation="test",
         ),
-        training=dict(epochs=5.0),
+        training=dict(
+            epochs=5.0,
+            optimizer=dict(learning_rate=2e-4),
+            schedule=dict(name="linear", warmup_steps=20),
+        ),
     )

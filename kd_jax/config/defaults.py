@@ -12,6 +12,7 @@ DEFAULTS: dict[str, Any] = dict(
         label="label",  # Column or feature with the class.
         max_rejected=0,  # Rows that can't be read before that is an error.
         header=None,  # Names of the columns of CSV and TSV files without any.
+        id=None,  # Column of ids, by which a file's outputs are found; None: a row's place.
         class_names=None,  # Names of the classes by number, or a file of them; None: the data's.
         augmentation=dict(
             crop=0,  # Pixels of padding, from which images are cropped at random.

@@ -135,7 +135,9 @@ def _models(
         found["teacher"] = copy.deepcopy(dict(teacher))
         model = found["teacher"].get("model", {})
         # A model with weights is used as it is; all others have to learn from something.
-        if not ({"pretrained", "members"} & model.keys() or found["teacher"].get("restore")):
+        if not (
+            {"pretrained", "members", "outputs"} & model.keys() or found["teacher"].get("restore")
+        ):
             found["teacher"].setdefault("objective", copy.deepcopy(HARD))
     if student is not None:
         found["student"] = copy.deepcopy(dict(student))

@@ -1,13 +1,18 @@
 """Fills a config's missing keys in with their defaults."""
 
 import copy
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from kd_jax.config.defaults import DEFAULTS, FREE_OF_NAME, IMAGE_VIEW, TEXT_VIEW
 from kd_jax.config.inherit import inherit, inherit_from_experiment, sections_of
+
+FILE = "file:"
+"""Before the path of a file of outputs among a model's teachers."""
 
 FLAT = ("seed", "task", "primary", "dtype", "evaluations")
 SECTIONS = ("data", "compare", "parallel", "checkpoint", "logging")
@@ -37,7 +42,34 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     for section in (filled, *sections_of(filled.get("models"))):
         if "view" in section:
             section["view"] = fill_view(section["view"])
+    _name_files(filled)
     return filled
+
+
+def _name_files(config: dict[str, Any]) -> None:
+    """Gives each file of outputs among the teachers, "file:PATH", a section of its own."""
+    models = config.get("models")
+    for section in sections_of(models):
+        teachers = section.get("teachers")
+        if isinstance(teachers, list | tuple):
+            section["teachers"] = tuple(_name_of(each, config) for each in teachers)
+
+
+def _name_of(teacher: Any, config: dict[str, Any]) -> Any:
+    if not isinstance(teacher, str) or not teacher.startswith(FILE):
+        return teacher
+    path, models = teacher.removeprefix(FILE), config["models"]
+    for name, section in models.items():
+        if isinstance(section, Mapping) and section.get("model") == {"outputs": path}:
+            return name
+    # The compared teacher where there is none yet, else by the file's name.
+    name = config["compare"].get("teacher", "teacher")
+    if name in models:
+        name = re.sub(r"\W+", "_", Path(path).stem) or "outputs"
+    if name in models:
+        raise ValueError(f"teachers names {teacher!r}, and there is another model {name!r}")
+    models[name] = {"model": {"outputs": path}}
+    return name
 
 
 def resolve(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:

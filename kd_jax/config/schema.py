@@ -38,6 +38,9 @@ FROM_MODEL = "from_model"
 """Key of a model's `model` that names an earlier model, whose weights it starts from in place of
 random ones."""
 
+OUTPUTS = "outputs"
+"""Key of a model's `model` that names a file of its outputs on the data, where no more is known."""
+
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """What models may compute in."""
 
@@ -96,6 +99,8 @@ class Data:
     unlabelled: Annotated[Any, NAMES.or_none()] = None
     # Of CSV and TSV files without a first row of names.
     header: Annotated[Any, SOME_NAMES.or_none()] = None
+    # Column of the rows' ids, by which outputs that a file holds are found; None: a row's place.
+    id: Annotated[str | None, TEXT.or_none()] = None
     # Their names by number, or a file with one a line.
     class_names: Annotated[Any, LABEL.or_none()] = None
 
@@ -279,8 +284,8 @@ class Condition:
 class Model:
     """`models.*`: what a model is, reads and learns from."""
 
-    # One of three keys says where the model comes from; the rest are its own options.
-    model: Annotated[Any, Options(("name", "pretrained", FROM_MODEL))]
+    # One of these keys says where the model comes from; the rest are its own options.
+    model: Annotated[Any, Options(("name", "pretrained", FROM_MODEL, OUTPUTS))]
     view: Annotated[Any, VIEW]
     dtype: Annotated[str, one_of(*DTYPES)]
     training: Training
@@ -529,6 +534,11 @@ class ModelPlan:
     condition: dict[str, Any] | None = None
     peers: tuple[str, ...] = ()
     allow_weak: bool = False
+
+    @property
+    def outputs(self) -> str | None:
+        """Returns the file with its outputs, where nothing else is known of it, or None."""
+        return self.model.get(OUTPUTS)
 
     @property
     def start(self) -> str | None:

@@ -6,6 +6,9 @@ ROW = 4 * 1024**2
 PICTURE = 256 * 1024**2
 """Bytes of one encoded picture. How many pixels it may hold is Pillow's own limit, 89 million."""
 
+OUTPUTS = 64 * 1024**3
+"""Bytes of the arrays of an .npz file of outputs: four million vectors of 4,096 numbers."""
+
 PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 """What pictures are decoded from, whatever their names say: other decoders start programs, or are
 seldom used and little tested."""

@@ -55,6 +55,7 @@ def concatenate(sources: Sequence[Source]) -> Source:
     )
     name = " + ".join(source.name for source in sources)
     inputs = _join([source.inputs for source in sources])
+    ids = [each for source in sources for each in source.ids]
     return Source(
         name,
         first.modality,
@@ -65,6 +66,7 @@ def concatenate(sources: Sequence[Source]) -> Source:
         provenance=first.provenance,
         soft_labels=soft,
         parts=tuple(sources),
+        ids=ids if all(len(source.ids) for source in sources) else (),
     )
 
 

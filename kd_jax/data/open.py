@@ -23,6 +23,7 @@ def open_source(
     unlabelled: tuple[str, ...] | None = None,
     task: Task = CLASSIFICATION,
     header: tuple[str, ...] | None = None,
+    id: str | None = None,
 ) -> Source:
     """Opens one split of a dataset.
 
@@ -42,6 +43,7 @@ def open_source(
       unlabelled: labels of a table that mean that a row has none.
       task: how labels are read.
       header: names of the columns of CSV and TSV files without any.
+      id: the column or feature that holds each row's id; None: it is the row's place.
 
     Raises:
       ValueError: with one line that says what is wrong and what would be right.
@@ -69,7 +71,7 @@ def open_source(
     if header and (name in builders.BUILDERS or not _is_table(path)):
         raise ValueError(f"data.header names the columns of tables; {name!r} is no table")
     if name in builders.BUILDERS:
-        return tfds.open_prepared(name, split, dir, columns, one, class_names, task)
+        return tfds.open_prepared(name, split, dir, columns, one, class_names, task, id)
     if path.is_file():
         return tables.open_tables(
             name,
@@ -82,6 +84,7 @@ def open_source(
             unlabelled,
             task,
             header,
+            id,
         )
     if path.is_dir():
         files = tables.find_tables(path)
@@ -97,17 +100,22 @@ def open_source(
                 unlabelled,
                 task,
                 header,
+                id,
             )
         if not task.one_class:
             raise ValueError(
                 f"task {task.name!r} reads tables; in the folder {name!r} each image has one class"
+            )
+        if id is not None:
+            raise ValueError(
+                f"data.id names a column, and the id of an image in {name!r} is its path"
             )
         return image_folders.open_folder(name, path, split, max_rejected, class_names)
     # A name that looks like a path is a typing mistake, for which a list of TFDS datasets is no
     # help.
     if path.suffix.lower() in tables.SUFFIXES or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no file or folder {name!r}")
-    return tfds.open_prepared(name, split, dir, columns, one, class_names, task)
+    return tfds.open_prepared(name, split, dir, columns, one, class_names, task, id)
 
 
 def _is_table(path: Path) -> bool:

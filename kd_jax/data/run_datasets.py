@@ -73,6 +73,7 @@ class Datasets:
         shared["unlabelled"] = None if unlabelled is None else tuple(unlabelled)
         header = data.get("header")
         shared["header"] = None if header is None else tuple(header)
+        shared["id"] = data.get("id")
         named = read_class_names(data.get("class_names"))
         self.columns = data["inputs"]
         # Whoever learned from each text of a pair by itself reads one text.

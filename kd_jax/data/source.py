@@ -44,6 +44,8 @@ class Source:
       soft_labels: [N, K] float32, distributions that take the place of the labels in training;
         None: there are none.
       parts: of sources joined to one, those sources in order.
+      ids: [N] by what outputs that a file holds are found: a column's, or each example's place in
+        its dataset; both texts of a pair have its id. Empty: there are none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Source:
     rows: Sequence[int] | np.ndarray = field(default=(), repr=False)
     soft_labels: np.ndarray | None = field(default=None, repr=False)
     parts: "tuple[Source, ...]" = field(default=(), repr=False)
+    ids: Sequence[str] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,6 +96,11 @@ def check_rejected(rejected: Sequence[Rejected], max_rejected: int, owner: str) 
         )
 
 
+def texts_of(value: Any) -> tuple[Any, ...]:
+    """Returns the texts of an input: two of a pair."""
+    return value if isinstance(value, tuple) else (value,)
+
+
 def each_apart(
     inputs: Sequence[Any], labels: Sequence[Any], rows: Sequence[int]
 ) -> tuple[list[Any], list[Any], list[int]]:
@@ -100,11 +108,27 @@ def each_apart(
     has no label, which would be of a pair."""
     texts, scores, lines = [], [], []
     for value, label, row in zip(inputs, labels, rows, strict=True):
-        pair = value if isinstance(value, tuple) else (value,)
+        pair = texts_of(value)
         texts += pair
         scores += [label if len(pair) == 2 else None] * len(pair)
         lines += [row] * len(pair)
     return texts, scores, lines
+
+
+def as_id(value: Any, column: str) -> str:
+    """Returns a row's id as text.
+
+    Raises:
+      ValueError: if it is missing, empty, or neither a text nor a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise ValueError(f"column {column!r} has no id but {value!r}")
+    return str(value).strip()
+
+
+def pick_ids(source: Source, rows: np.ndarray) -> list[str]:
+    """Returns the ids of some rows; none where the source has none."""
+    return [str(source.ids[row]) for row in rows.tolist()] if len(source.ids) else []
 
 
 def shorten(value: Any, limit: int = 60) -> str:

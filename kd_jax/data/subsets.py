@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax.data.corruption import Corruption
-from kd_jax.data.source import Source, fingerprint
+from kd_jax.data.source import Source, fingerprint, pick_ids
 
 
 class LazyRows(Sequence):
@@ -64,6 +64,7 @@ def relabel(
         class_names=class_names,
         fingerprint=digest,
         soft_labels=soft,
+        ids=pick_ids(source, rows),
     )
 
 

@@ -19,24 +19,33 @@ from kd_jax.models.weights import formats
 from kd_jax.teachers.build_ensemble import equal_ensemble
 from kd_jax.teachers.cache import CachedTeacher
 from kd_jax.teachers.conditioned_student import build_condition
-from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable
+from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable, outputs_on
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
 
 
-def check_shapes(plan: Plan, context: RunContext) -> None:
+def check_shapes(
+    plan: Plan, context: RunContext, stored: Mapping[str, TrainedModel] | None = None
+) -> None:
     """Builds every model, objective and condition of an experiment as shapes.
 
     So a wrong layer name in the last student is refused in seconds, not after its teachers were
     trained for hours, and so is a finished model that can't be restored.
 
+    Args:
+      plan: of the experiment.
+      context: of the run.
+      stored: the teachers of which only outputs are known, by name.
+
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
-    models: dict[str, TrainedModel] = {}
+    models: dict[str, TrainedModel] = dict(stored or {})
     for group in plan.groups:
+        if group[0].name in models:
+            continue
         if group[0].members:
             models[group[0].name] = _ensemble(group[0], models, context)
         else:
@@ -109,12 +118,16 @@ def _frozen(
     # A dict in place of a set, because it keeps the order.
     names = {name: None for plan in plans for name in plan.teachers}
     cached = {name for plan in plans for name in plan.cached}
+    cached |= {name for name in names if models[name].stored is not None}
     mixed = bool(plans[0].training.get("mixing"))
     check_cacheable(sorted(cached), augmented=context.datasets.augmented, mixed=mixed)
     teachers: dict[str, Teacher] = {}
     views: list[Mapping[str, Any]] = []
     for name in names:
         model = models[name]
+        if model.stored is not None:
+            teachers[name] = Teacher(outputs_on(model, source), CachedTeacher())
+            continue
         # Casting to the teacher's dtype is part of the shapes: it decides the terms' dtypes.
         variables = jax.eval_shape(model.network.frozen, model.variables)
         live = Teacher(variables, model.network)

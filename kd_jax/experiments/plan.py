@@ -10,7 +10,7 @@ from kd_jax.config.hashing import difference
 from kd_jax.config.inherit import seed_group_of
 from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
 from kd_jax.config.order import groups_in_order
-from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan, check_config
+from kd_jax.config.schema import FROM_MODEL, OUTPUTS, ModelPlan, Plan, check_config
 from kd_jax.config.teachers import (
     EMA,
     PEER,
@@ -26,7 +26,7 @@ from kd_jax.models import registry
 from kd_jax.models.weights.open import OWN
 from kd_jax.objective.objective import check_terms, for_task
 from kd_jax.tasks import Task, make_task
-from kd_jax.teachers.build_ensemble import check_options
+from kd_jax.teachers import build_ensemble, stored
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:
@@ -91,17 +91,20 @@ def _plan_model(
     if (start := section["model"].get(FROM_MODEL)) is not None:
         _check_named(f"models.{name}.model.{FROM_MODEL}", start, sections.keys() - {name})
     members = check_members(name, section, sections)
+    outputs = _check_outputs(name, section, sections)
     # What needs no data is refused before any is read.
     try:
         check_terms(objective, task)
         if members:
-            check_options(section["model"], task)
+            build_ensemble.check_options(section["model"], task)
+        elif outputs:
+            stored.check_options(section["model"], task)
         elif "name" in section["model"]:
             registry.check(section["model"], task.predicts)
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}") from None
     # Only a model that comes with weights can do without an objective.
-    used_as_is = "pretrained" in section["model"] or section.get("restore") or members
+    used_as_is = "pretrained" in section["model"] or section.get("restore") or members or outputs
     # Weights at random teach nothing, but who says so may use them.
     used_as_is = used_as_is or section.get("allow_weak", False)
     if not objective and not used_as_is:
@@ -126,6 +129,32 @@ def _plan_model(
         peers,
         section.get("allow_weak", False),
     )
+
+
+def _check_outputs(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> bool:
+    """Tells whether only a model's outputs are known, and refuses what needs more of it."""
+    if OUTPUTS not in section["model"]:
+        others = {
+            "model.members": section["model"].get("members") or (),
+            f"model.{FROM_MODEL}": (section["model"].get(FROM_MODEL),),
+            "condition.on": ((section.get("condition") or {}).get("on"),),
+        }
+        for key, named in others.items():
+            for other in named:
+                if OUTPUTS in sections.get(other, {}).get("model", {}):
+                    raise ValueError(
+                        f"models.{name}.{key} names {other!r}, of which only outputs on the data"
+                        f" are known"
+                    )
+        return False
+    owner = f"models.{name}"
+    if others := sorted({"name", "pretrained", FROM_MODEL} & section["model"].keys()):
+        raise ValueError(f"{owner}.model has {others[0]!r} and {OUTPUTS!r}; give one of them")
+    if section.get("objective") or section.get("teachers") or section.get("restore"):
+        raise ValueError(
+            f"{owner} is a file of outputs: it has no objective, no teachers and nothing to restore"
+        )
+    return True
 
 
 def _check_label(config: Mapping[str, Any]) -> None:
@@ -210,6 +239,8 @@ def _check_comparison(compare: Mapping[str, str], models: Mapping[str, ModelPlan
     for role, name in compare.items():
         _check_named(f"compare.{role}", name, models)
     student, baseline = models[compare["student"]], models[compare["baseline"]]
+    for role, model in (("student", student), ("baseline", baseline)):
+        _check_computed(f"compare.{role}", model)
     # Only what teaches the student may differ, or the gain would have a second cause.
     for aspect in ("model", "view", "dtype", "training"):
         ours, theirs = getattr(student, aspect), getattr(baseline, aspect)
@@ -245,13 +276,23 @@ def _check_sets(
             raise ValueError(f"{owner}: {error}") from None
         _check_named(f"{owner}.teacher", spec["teacher"], models)
         _check_named(f"{owner}.base", spec.get("base", TRAIN), {TRAIN, *trusted})
+        _check_computed(f"{owner}.teacher", models[spec["teacher"]])
     for name, spec in trusted.items():
         _check_named(f"{TRUSTED}.{name}.judge", spec["judge"], models)
+        _check_computed(f"{TRUSTED}.{name}.judge", models[spec["judge"]])
         # Folds only serve the search for label errors.
         if spec["label_errors"] and spec["folds"]:
             _check_folds(f"{TRUSTED}.{name}.folds", models[spec["judge"]])
     for model in models.values():
         _check_data(f"models.{model.name}.data", model.data, transfer, trusted)
+
+
+def _check_computed(path: str, model: ModelPlan) -> None:
+    """Refuses a model of which only outputs are known, where it would be asked for others."""
+    if model.outputs is not None:
+        raise ValueError(
+            f"{path} names {model.name!r}, of which only outputs on the data are known"
+        )
 
 
 def _makers(transfer: Mapping[str, Any], trusted: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

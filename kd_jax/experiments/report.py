@@ -31,17 +31,20 @@ def compare(
       "gain" (student minus baseline in the primary metric, the other way round where less of it is
       better; None where one is undefined), "gap_closed" (gain over teacher minus baseline; None
       where the teacher isn't better than the baseline), "compression" (teacher's parameters over
-      the student's).
+      the student's; None where nobody knows them).
     """
     student, baseline, teacher = (
         models[roles[role]] for role in ("student", "baseline", "teacher")
     )
+    ratio = None
+    if teacher["parameters"] is not None:
+        ratio = teacher["parameters"] / student["parameters"]
     gain, gap = (_gain(each, baseline, task) for each in (student, teacher))
     # Over a teacher that is no better than the baseline there is no gap, and a share of it is none.
     return {
         "gain": gain,
         "gap_closed": gain / gap if gain is not None and gap is not None and gap > 0 else None,
-        "compression": teacher["parameters"] / student["parameters"],
+        "compression": ratio,
     }
 
 
@@ -128,7 +131,7 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
             learned_from,
             *(cell(metric, values_of(model)[metric]) for metric in metrics),
             *((agreement,) if agrees else ()),
-            f"{model['parameters']:,}",
+            "" if model["parameters"] is None else f"{model['parameters']:,}",
             f"{model['train_seconds']:.1f}",
         )
     console.print(table)
@@ -168,6 +171,9 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         of = "" if primary == "accuracy" else f" in {METRICS[primary].title}"
         console.print(f"gain over the baseline{of}: {told}{gap}")
     ratio = results["compression"]
+    if ratio is None:
+        console.print(f"results: {workdir / 'results.json'}")
+        return
     size = f"{ratio:.1f}x fewer" if ratio >= 1 else f"{1 / ratio:.1f}x more"
     faster = "faster by" if min(results["speedup"].values()) >= 1 else "speed"
     console.print(f"student against teacher: {size} parameters; {faster} {speed}")
@@ -195,7 +201,8 @@ def _show_with_teacher(name: str, found: Mapping[str, Any], console: Console) ->
 def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
     """Datasets as rows, since there may be many; the experiment's own comes first, the summary
     last."""
-    order, summary = results["order"], results["robustness"]
+    summary = results["robustness"]
+    order = [name for name in results["order"] if name in summary]
     primary = _metrics(results)[0]
     table = Table(title=f"{header(primary)}, by dataset")
     for column in ("dataset", "rows", "left out", *order):

@@ -29,13 +29,16 @@ def evaluate_all(
             partial(eval_step, forward=without_labels(model.network), task=task)
         )
         for name, model in models.items()
+        # Stored outputs are of the run's own data.
+        if model.stored is None
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
     # One dataset at a time, so that only one has to be in memory.
     for dataset, evaluation, source in context.datasets.open_evaluations():
         counts: dict[str, float] = {"rows": len(source), "left_out": evaluation.left_out}
         found[dataset] = {}
-        for name, model in models.items():
+        for name in steps:
+            model = models[name]
             batches = context.datasets.evaluation_batches(source, list(model.views), batch_size)
             scores = evaluate(steps[name], model.variables, {}, batches, task)
             found[dataset][name] = {
@@ -59,10 +62,12 @@ def summarize(
     Returns:
       Model -> values of the metric: "in_domain", "mean" (each dataset counts once), "worst" and its
       "worst_dataset", and "drop", "in_domain" minus "mean"; None where one is undefined.
-      Nothing where there are no further datasets.
+      Nothing where there are no further datasets, or a model was not evaluated on them.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, own in in_domain.items() if evaluations else ():
+        if any(name not in scores for scores in evaluations.values()):
+            continue
         # Each dataset counts once, whatever its size; else the largest would decide alone.
         others = {dataset: scores[name][primary] for dataset, scores in evaluations.items()}
         # Where a metric is undefined, as on a dataset of one class, nothing can be said of all.

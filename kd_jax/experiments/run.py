@@ -16,12 +16,14 @@ from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core import seal
 from kd_jax.core.json_files import write_json, write_rows
 from kd_jax.data.evaluation_sets import expand
+from kd_jax.data.readers.stored_outputs import fingerprint_of
 from kd_jax.data.run_datasets import Datasets, view_name
 from kd_jax.experiments import report, robustness
 from kd_jax.experiments.check_shapes import check_shapes
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.reuse import set_aside
-from kd_jax.experiments.scoring import score
+from kd_jax.experiments.scoring import covers, score
+from kd_jax.experiments.stored_teachers import open_stored
 from kd_jax.experiments.train_models import ModelTrainer
 from kd_jax.experiments.training_sets import TrainingSets, check_sizes
 from kd_jax.experiments.workdir import Workdir
@@ -76,10 +78,15 @@ def run_experiment(
         return found
     context = _open(plan, folder, parallel, stop)
     # Whatever can be checked is checked before the first training, which may take hours.
-    check_shapes(plan, context)
-    models: dict[str, TrainedModel] = {}
+    models = open_stored(plan, context)
+    if models:
+        prints = {name: model.description["fingerprint"] for name, model in models.items()}
+        folder.require_same("outputs", prints, "stored outputs changed since this run began")
+    check_shapes(plan, context, models)
     sets = TrainingSets(plan, context)
     for group in plan.groups:
+        if group[0].name in models:
+            continue
         for model in group:
             # A set may be made by a model that is finished by now.
             sets.make(model.data, models)
@@ -175,6 +182,12 @@ def _are_whole(folder: Path, plan: Plan, results: Mapping[str, Any]) -> bool:
         # An ensemble has no weights of its own.
         if model.members:
             continue
+        if model.outputs is not None:
+            told = results["models"].get(model.name, {}).get("fingerprint")
+            if fingerprint_of(Path(model.outputs).expanduser()) != told:
+                log.warning("the outputs of %s changed; the models are evaluated again", model.name)
+                return False
+            continue
         found = trained_model.load(folder / model.name)
         told = results["models"].get(model.name, {}).get("fingerprint")
         if found is None or found.description["fingerprint"] != told:
@@ -229,6 +242,10 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
     evaluation = context.datasets.splits["evaluation"]
     entries = {}
     for model in plan.models:
+        if not covers(models[model.name], evaluation):
+            log.warning("%s has no outputs on the evaluation split", model.name)
+            entries[model.name] = _entry(models[model.name], {}, context.datasets.task)
+            continue
         scores = score(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
@@ -281,10 +298,10 @@ def _entry(model: TrainedModel, scores: Mapping[str, Any], task: Task) -> dict[s
         "data": list(model.plan.data),
         "origin": _origin(model.plan),
         "parameters": model.parameters,
-        "metrics": {name: scores[name] for name in ("loss", *task.metrics)},
+        "metrics": {name: scores.get(name) for name in ("loss", *task.metrics)},
         # Also by themselves, as in the results of earlier versions.
         **{name: scores[name] for name in ("accuracy", "loss", "ece") if name in scores},
-        **scores["details"],
+        **scores.get("details", {}),
         "fingerprint": model.description["fingerprint"],
         "train_seconds": model.description["train_seconds"],
         "step": model.description["step"],
@@ -303,6 +320,8 @@ def _origin(plan: ModelPlan) -> str:
     """Says where a model comes from: trained in this run, taken over, or made of others."""
     if plan.members:
         return "ensemble"
+    if plan.outputs is not None:
+        return "stored outputs"
     if plan.restore:
         return "restored"
     return "trained" if plan.objective else "as published"
@@ -312,7 +331,10 @@ def _speedup(teacher: TrainedModel, student: TrainedModel, context: RunContext) 
     """Measures how many times faster the student infers than the teacher, compiled, on one
     device.
     """
-    speedups = {}
+    speedups: dict[str, float] = {}
+    # Nobody knows how long it took to compute outputs that are there.
+    if teacher.stored is not None:
+        return speedups
     for name, (examples, repetitions) in SPEED_BATCHES.items():
         # Both are timed on the same examples, each in its own view.
         views = [*teacher.views, *student.views]

@@ -1,6 +1,7 @@
 """How good a model is: on the selection split while it is trained, and on whole splits when it is
 finished."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -9,11 +10,14 @@ from kd_jax.config.schema import ModelPlan
 from kd_jax.core.types import Teacher, Variables
 from kd_jax.data.source import Source
 from kd_jax.models.network import Network
+from kd_jax.tasks import shown
 from kd_jax.teachers.ensemble import without_labels
-from kd_jax.teachers.frozen import freeze
+from kd_jax.teachers.frozen import freeze, outputs_on
 from kd_jax.training.context import RunContext
 from kd_jax.training.evaluate import eval_step, evaluate
 from kd_jax.training.trained_model import TrainedModel
+
+log = logging.getLogger("kd_jax")
 
 
 class Selection:
@@ -54,8 +58,10 @@ def score(
     batch_size: int,
 ) -> dict[str, Any]:
     """Computes a model's metrics on a whole split, and how far it agrees with its teachers."""
+    # A file need not have outputs on more than what is learned from.
+    known = {name: each for name, each in teachers.items() if covers(each, source)}
     # Nothing is cached, as an evaluation reads each example only once.
-    frozen = freeze(teachers, (), source, context, mixed=False)
+    frozen = freeze(known, (), source, context, mixed=False)
     # Nobody may know the label of an example that is evaluated.
     asked = {
         name: Teacher(teacher.variables, without_labels(teacher.forward))
@@ -66,4 +72,60 @@ def score(
     compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
     batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
     names = context.datasets.class_names
-    return evaluate(compiled, model.variables, asked, batches, task, names)
+    variables = model.variables
+    if model.stored is not None:
+        variables = context.parallel.place(outputs_on(model, source))
+    return evaluate(compiled, variables, asked, batches, task, names)
+
+
+def covers(model: TrainedModel, source: Source) -> bool:
+    """Tells whether a model has outputs on a source: one of which only these are known may not."""
+    return model.stored is None or model.stored.on(source) is not None
+
+
+def judge(
+    plan: ModelPlan, metrics: Mapping[str, float | None], context: RunContext
+) -> dict[str, Any]:
+    """Compares a model that isn't trained here with a guess, and tells the result.
+
+    Classes in another order, other tokens or another normalization show here and nowhere else.
+
+    Args:
+      plan: of the model.
+      metrics: on the selection split.
+      context: of the run.
+
+    Returns:
+      What its description holds of these metrics.
+
+    Raises:
+      ValueError: if it is worse, unless the config allows that.
+    """
+    task = context.datasets.task
+    guess = task.guess(context.datasets.splits["selection"].labels)
+    if guess is None:
+        told = shown(task.primary, metrics[task.primary])
+        log.info("%s is not trained here; selection split: %s", plan.name, told)
+        return described(metrics)
+    name, chance, margin = guess
+    value = metrics[name]
+    told = (
+        f"{plan.name} is not trained here; selection split: {shown(name, value)} (without"
+        f" looking, always the commonest: {shown(name, chance)})"
+    )
+    # What few rows leave open is no error: a sound model may be unlucky with them.
+    if (value is None or value < chance - margin) and not plan.allow_weak:
+        raise ValueError(
+            f"models.{told}, worse than a guess: are its classes, tokenizer and normalization"
+            f" the data's? If it shall be used all the same, say"
+            f" models.{plan.name}.allow_weak=True"
+        )
+    sound = value is not None and value > chance
+    log.log(logging.INFO if sound else logging.WARNING, "%s", told)
+    return described(metrics)
+
+
+def described(metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    """Returns what a description holds of the metrics on the selection split."""
+    # The accuracy also by its old name, by which older runs' reports know it.
+    return {"selection": dict(metrics), "selection_accuracy": metrics.get("accuracy")}

@@ -20,10 +20,9 @@ from kd_jax.distiller import Distiller
 from kd_jax.experiments.build import build, input_shapes, make_group, total_steps
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.experiments.restore import read_restored
-from kd_jax.experiments.scoring import Selection
+from kd_jax.experiments.scoring import Selection, described, judge
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
-from kd_jax.tasks import shown
 from kd_jax.teachers import conditioned_student
 from kd_jax.teachers.frozen import freeze
 from kd_jax.training import trained_model
@@ -109,34 +108,10 @@ class ModelTrainer:
         return self.save(plan, done._replace(description=ours | done.description))
 
     def _selection_of(self, plan: ModelPlan, variables: Variables) -> dict[str, Any]:
-        """Evaluates a model that isn't trained here on the selection split, and tells the result.
-
-        Classes in another order, other tokens or another normalization show here and nowhere else.
-        """
+        """Evaluates a model that isn't trained here on the selection split; see `judge`."""
         network, context = self._built[plan.name][0], self._context
-        placed = context.parallel.place(variables)
-        metrics, task = Selection(network, plan, context)(placed), context.datasets.task
-        guess = task.guess(context.datasets.splits["selection"].labels)
-        if guess is None:
-            told = shown(task.primary, metrics[task.primary])
-            log.info("%s is not trained here; selection split: %s", plan.name, told)
-            return _selection(metrics)
-        name, chance, margin = guess
-        value = metrics[name]
-        told = (
-            f"{plan.name} is not trained here; selection split: {shown(name, value)} (without"
-            f" looking, always the commonest: {shown(name, chance)})"
-        )
-        # What few rows leave open is no error: a sound model may be unlucky with them.
-        if (value is None or value < chance - margin) and not plan.allow_weak:
-            raise ValueError(
-                f"models.{told}, worse than a guess: are its classes, tokenizer and normalization"
-                f" the data's? If it shall be used all the same, say"
-                f" models.{plan.name}.allow_weak=True"
-            )
-        sound = value is not None and value > chance
-        log.log(logging.INFO if sound else logging.WARNING, "%s", told)
-        return _selection(metrics)
+        metrics = Selection(network, plan, context)(context.parallel.place(variables))
+        return judge(plan, metrics, context)
 
     def fit(self) -> dict[str, TrainedModel]:
         """Trains the group to the end, or goes on from its newest checkpoint.
@@ -270,7 +245,7 @@ class ModelTrainer:
         variables = own.variables()
         description = self._describe(plan, variables, step=meta["step"], seconds=round(seconds, 1))
         # A checkpoint of a stopped run has no scores.
-        description |= _selection((meta["selection"] or {}).get(plan.name) or {})
+        description |= described((meta["selection"] or {}).get(plan.name) or {})
         # The map is trained among the terms, and leaves them here for a file of its own.
         condition_map = own.term_params.get(CONDITION, {})
         description |= conditioned_student.described(plan, condition_map, self._teachers)
@@ -367,12 +342,6 @@ def _teacher_at_fault(teachers: Mapping[str, Teacher], batch: Batch) -> str | No
             if np.isnan(logits).any() or np.isposinf(logits).any():
                 return name
     return None
-
-
-def _selection(metrics: Mapping[str, float | None]) -> dict[str, Any]:
-    """Returns what a description holds of the metrics on the selection split."""
-    # The accuracy also by its old name, by which older runs' reports know it.
-    return {"selection": dict(metrics), "selection_accuracy": metrics.get("accuracy")}
 
 
 def _check_finite(name: str, variables: Variables, where: str) -> None:

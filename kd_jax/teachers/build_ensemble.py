@@ -61,7 +61,7 @@ def assemble(
         "fingerprint": f"sha256:{digest}",
         "step": 0,
         "train_seconds": 0.0,
-        "parameters": sum(member.parameters for member in members.values()),
+        "parameters": sum(member.parameters or 0 for member in members.values()),
     }
     home = context.workdir / plan.name
     if jax.process_index() == 0:

@@ -34,7 +34,13 @@ example [N, P, D]."""
 
 
 class CachedTeacher:
-    """Stands where a `Network` stands; its variables are a `Table`."""
+    """Stands where a `Network` stands; its variables are a `Table`.
+
+    Attributes:
+      view: it reads none.
+    """
+
+    view = ""
 
     def __call__(self, table: Mapping[str, jax.Array], batch: Batch) -> ModelOutput:
         """Looks up row `batch.index` of everything in the table."""

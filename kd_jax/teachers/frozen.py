@@ -63,21 +63,44 @@ def freeze(
       ValueError: if one is to be cached and the data looks different each time.
     """
     # Checked before any table is computed, as that can take long.
+    fixed = [name for name, model in models.items() if name in cached or model.stored]
     check_cacheable(cached, augmented=context.datasets.augmented, mixed=mixed)
     teachers: dict[str, Teacher] = {}
     for name, model in models.items():
-        if name in cached:
+        if model.stored is not None:
+            table = context.parallel.place(outputs_on(model, source))
+            teachers[name] = Teacher(table, cache.CachedTeacher())
+        elif name in cached:
             # The table lives on the devices, so a look-up in the step needs no transfer.
             table = context.parallel.place(_table(name, model, source, context))
             teachers[name] = Teacher(table, cache.CachedTeacher())
         else:
             # Cast once here and not in every step.
             teachers[name] = Teacher(model.network.frozen(model.variables), model.network)
-    # A cached teacher reads no input any more, so its views needn't be loaded.
-    views = [view for name, model in models.items() if name not in cached for view in model.views]
+    # Such a teacher reads no input any more, so its views needn't be loaded.
+    views = [view for name, model in models.items() if name not in fixed for view in model.views]
     return FrozenTeachers(
         teachers, views, {name: model.network.view for name, model in models.items()}
     )
+
+
+def outputs_on(model: TrainedModel, source: Source) -> cache.Table:
+    """Returns a stored teacher's outputs on a source.
+
+    Raises:
+      ValueError: if it has none for any row.
+    """
+    assert model.stored is not None
+    try:
+        table = model.stored.on(source)
+        if table is None:
+            raise ValueError(
+                f"it has outputs for no row of {source.name!r}, whose ids are such as"
+                f" {', '.join(map(repr, source.ids[:3]))}"
+            )
+    except ValueError as error:
+        raise ValueError(f"models.{model.plan.name}: {error}") from None
+    return table
 
 
 def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.traverse_util
 import jax
@@ -19,9 +19,18 @@ from kd_jax.core import seal
 from kd_jax.core.json_files import write_json
 from kd_jax.core.pytree import fingerprint, on_host
 from kd_jax.core.types import PyTree, Variables
+from kd_jax.data.source import Source
 from kd_jax.models.projectors.conditioning import Condition
 
 log = logging.getLogger("kd_jax")
+
+
+class StoredOnly(Protocol):
+    """Outputs of a model that isn't here."""
+
+    def on(self, source: Source) -> dict[str, np.ndarray] | None:
+        """Returns its outputs on a source's rows, by name; None if it has none of them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class TrainedModel:
       home: the folder it was trained in, where its outputs are kept.
       views: what it reads of a batch.
       condition: the teacher's output that it may be given, or None.
+      stored: where only its outputs on the data are known, these; its network reads them.
       condition_map: parameters of the map from that output to its input, which it needs with that
         teacher only.
     """
@@ -52,10 +62,11 @@ class TrainedModel:
     views: tuple[Mapping[str, Any], ...]
     condition: Condition | None = None
     condition_map: PyTree = field(default_factory=dict)
+    stored: StoredOnly | None = None
 
     @property
-    def parameters(self) -> int:
-        """Counts its parameters, BatchNorm statistics left out."""
+    def parameters(self) -> int | None:
+        """Counts its parameters, BatchNorm statistics left out; None where nobody knows them."""
         return self.description["parameters"]
 
 

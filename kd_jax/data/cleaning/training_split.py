@@ -8,7 +8,7 @@ import numpy as np
 
 from kd_jax.core.options import check_keys
 from kd_jax.data.cleaning.clean import MODES, Cleaned, Limits, clean
-from kd_jax.data.source import Source, fingerprint, text_contents
+from kd_jax.data.source import Source, fingerprint, pick_ids, text_contents
 from kd_jax.tasks import CLASSIFICATION, Task
 
 OPTIONS = ("mode", "prepared", "max_characters", "max_pixels", "near_duplicate")
@@ -109,7 +109,13 @@ def _keep(source: Source, cleaned: Cleaned) -> Source:
         contents = (*contents, soft.tobytes())
     digest = fingerprint(contents, labels, source.class_names)
     return replace(
-        source, inputs=inputs, labels=labels, fingerprint=digest, rows=rows, soft_labels=soft
+        source,
+        inputs=inputs,
+        labels=labels,
+        fingerprint=digest,
+        rows=rows,
+        soft_labels=soft,
+        ids=pick_ids(source, cleaned.kept),
     )
 
 

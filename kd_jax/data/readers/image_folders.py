@@ -65,6 +65,7 @@ def open_folder(
         digest,
         tuple(rejected),
         rows=rows,
+        ids=[paths[i].relative_to(folder).as_posix() for i in good],
     )
 
 

@@ -13,11 +13,13 @@ from kd_jax.data.readers import columnar, conll, splits, table_rows
 from kd_jax.data.source import (
     Rejected,
     Source,
+    as_id,
     check_rejected,
     each_apart,
     fingerprint,
     shorten,
     text_contents,
+    texts_of,
 )
 from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.tasks.labels import list_names
@@ -29,12 +31,13 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".conll", *columnar.SUFFIXES)
 
 @dataclass
 class Table:
-    """The rows of one file: [N] inputs, labels (None where there is none) and line numbers; the
-    rejected rows, and the values that meant no label."""
+    """The rows of one file: [N] inputs, labels (None where there is none), line numbers and ids;
+    the rejected rows, and the values that meant no label."""
 
     inputs: list = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     unlabelled: set[str] = field(default_factory=set)
 
@@ -68,10 +71,12 @@ def open_tables(
     unlabelled: tuple[str, ...] | None = None,
     task: Task = CLASSIFICATION,
     header: tuple[str, ...] | None = None,
+    id_column: str | None = None,
 ) -> Source:
     """Opens one split of a set of tables.
 
-    Arguments are as in `open_source`, with files by split.
+    Arguments are as in `open_source`, with files by split. Without `id_column` a row's id is its
+    line, after the split's name where there are several files.
 
     Raises:
       ValueError: for a missing column, a bad split, too many bad rows or a label outside the
@@ -80,14 +85,14 @@ def open_tables(
     wanted = splits.split_names(split, files, name)
     # All files are read, since a slice need not hold every class.
     found = {
-        key: read_table(path, columns, label, unlabelled or (), task, header)
+        key: read_table(path, columns, label, unlabelled or (), task, header, id_column)
         for key, path in files.items()
     }
     rejected = [row for key in sorted(wanted) for row in found[key].rejected]
     check_rejected(rejected, max_rejected, name)
     parts = splits.select(split, {key: len(table.rows) for key, table in found.items()}, name)
     # The order is that of the whole file, cut by position: two slices of it never share a row.
-    inputs, labels, lines = [], [], []
+    inputs, labels, lines, ids = [], [], [], []
     for key, positions in parts:
         # By line number: unlike the text, it differs even for equal rows.
         order = splits.fixed_order(map(str, found[key].rows))
@@ -95,6 +100,8 @@ def open_tables(
             inputs.append(found[key].inputs[position])
             labels.append(found[key].labels[position])
             lines.append(found[key].rows[position])
+            own = found[key].ids[position]
+            ids.append(own if id_column is not None or len(files) == 1 else f"{key}:{own}")
     seen = {value for table in found.values() for value in table.unlabelled}
     if absent := {*(unlabelled or ())} - seen:
         log.warning(
@@ -102,6 +109,7 @@ def open_tables(
         )
     everyone = (each for table in found.values() for each in table.labels if each is not None)
     if task.apart:
+        ids = [each for each, value in zip(ids, inputs, strict=True) for _ in texts_of(value)]
         inputs, labels, lines = each_apart(inputs, labels, lines)
     numbers, class_names = task.number(labels, everyone, class_names, label, lines)
     digest = fingerprint(text_contents(inputs), numbers, class_names)
@@ -114,6 +122,7 @@ def open_tables(
         digest,
         tuple(rejected),
         rows=lines,
+        ids=ids,
     )
 
 
@@ -150,6 +159,7 @@ def read_table(
     unlabelled: Collection[str] = (),
     task: Task = CLASSIFICATION,
     header: Sequence[str] | None = None,
+    id_column: str | None = None,
 ) -> Table:
     """Reads a file row by row; a row that can't be read is rejected and the next one read.
 
@@ -160,6 +170,7 @@ def read_table(
       unlabelled: values that mean that a row has no label.
       task: how labels are read.
       header: names of the columns of a file without any.
+      id_column: column of the rows' ids; None: they are the rows' numbers.
 
     Raises:
       ValueError: if the file is of another kind or lacks a column.
@@ -175,7 +186,7 @@ def read_table(
         named, records = next(found), list(found)
     # JSONL has no header: its columns are all keys that some row has.
     keys = named or {key for _, record in records for key in record}
-    for column in (*columns, *label):
+    for column in (*columns, *label, *(() if id_column is None else (id_column,))):
         if column not in keys:
             raise ValueError(
                 f"{str(path)!r} has no column {column!r}; it has"
@@ -190,12 +201,14 @@ def read_table(
             none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
             target = None if none or not label else task.read_label(record, label)
             task.check_row(text[0], target)
+            own = str(row) if id_column is None else as_id(record.get(id_column), id_column)
         except ValueError as error:
             table.rejected.append(Rejected(row, str(error), shorten(record)))
         else:
             table.inputs.append(text if len(columns) == 2 else text[0])
             table.labels.append(target)
             table.rows.append(row)
+            table.ids.append(own)
             table.unlabelled |= none
     # Rows rejected while parsing came before those rejected for their content.
     table.rejected.sort(key=lambda rejected: rejected.row)

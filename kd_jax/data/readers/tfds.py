@@ -12,7 +12,7 @@ import numpy as np
 from kd_jax.data import builders
 from kd_jax.data.builders import labels_of_text
 from kd_jax.data.readers import image_decoding, splits, tfds_folders
-from kd_jax.data.source import Source, each_apart, fingerprint, text_contents
+from kd_jax.data.source import Source, as_id, each_apart, fingerprint, text_contents, texts_of
 from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.tasks.labels import number_labels
 
@@ -31,10 +31,12 @@ def open_prepared(
     label: str | None,
     class_names: tuple[str, ...] | None,
     task: Task = CLASSIFICATION,
+    id_feature: str | None = None,
 ) -> Source:
     """Opens one split of a TFDS or built-in dataset, which is prepared first if necessary.
 
-    Arguments are as in `open_source`.
+    Arguments are as in `open_source`. Without `id_feature` a row's id is its place, "<split>:<n>",
+    counted from 0.
 
     Raises:
       ValueError: with one line that says what is missing and how to get it.
@@ -71,6 +73,7 @@ def open_prepared(
     records = Records(builder, parts, columns)
     inputs, found, contents, modality = read_records(records, columns, label, features)
     rows: list[int] = list(range(len(found)))
+    ids = _ids(builder, parts, id_feature, name)
     if made is not None:
         class_names, label_of = made
         # Cut at its spaces, a text has as many words as labels.
@@ -80,7 +83,9 @@ def open_prepared(
             inputs = list(zip(inputs[::2], inputs[1::2], strict=False))
         found = [label_of(text) for text in inputs]
         rows = rows[: len(found)]
+    ids = ids[: len(found)]
     if task.apart:
+        ids = [each for each, value in zip(ids, inputs, strict=True) for _ in texts_of(value)]
         inputs, found, rows = each_apart(inputs, found, rows)
     if task.words or task.apart:
         contents = text_contents(inputs)
@@ -102,12 +107,28 @@ def open_prepared(
         (),
         provenance,
         [row + 1 for row in rows] if task.apart else (),
+        ids=ids,
     )
     return (
         _with_soft_labels(source, builder, parts, names.names)
         if SOFT_LABELS in features and task.one_class
         else source
     )
+
+
+def _ids(builder: Any, parts: list[tuple[str, range]], feature: str | None, name: str) -> list[str]:
+    """Returns the ids of a split's rows: a feature's, or "<split>:<position, from 0>"."""
+    if feature is None:
+        return [f"{key}:{row}" for key, rows in parts for row in rows]
+    if feature not in builder.info.features:
+        features = ", ".join(sorted(builder.info.features))
+        raise ValueError(f"{name!r} has no feature {feature!r} (data.id); it has {features}")
+    found = [record[feature] for record in Records(builder, parts, (feature,))]
+    ids = [each.decode() if isinstance(each, bytes) else each for each in found]
+    try:
+        return [as_id(np.asarray(each).item(), feature) for each in ids]
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from None
 
 
 def _check_feature(feature: Any, label: str, name: str, task: Task) -> None:
