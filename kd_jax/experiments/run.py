@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,13 @@ def run_experiment(
     parallel = make_parallel(**plan.config["parallel"])
     # The folder is claimed before the data is read: a second process shall fail at once.
     adapt = partial(set_aside, plan=plan) if reuse else None
-    folder = Workdir(Path(workdir), plan.config, adapt)
+    with closing(Workdir(Path(workdir), plan.config, adapt)) as folder:
+        return _run_in(folder, plan, parallel, stop, show)
+
+
+def _run_in(
+    folder: Workdir, plan: Plan, parallel: Parallel, stop: StopSignal, show: bool
+) -> dict[str, Any]:
     found = _finished(folder, plan)
     if found is not None and _are_whole(folder.path, plan, found):
         if show:

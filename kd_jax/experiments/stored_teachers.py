@@ -48,6 +48,12 @@ def _open(model: ModelPlan, plan: Plan, context: RunContext) -> TrainedModel:
     outputs_on(found, datasets.splits["train"])
     # What doesn't fit the other splits as a whole is refused, too; here and not after the training.
     known = {role: covers(found, datasets.splits[role]) for role in ("selection", "evaluation")}
+    if datasets.task.meets_teachers and not all(known.values()):
+        role = next(role for role, each in known.items() if not each)
+        raise ValueError(
+            f"models.{model.name}: it has outputs for no row of {datasets.splits[role].name!r},"
+            f" and task {datasets.task.name!r} compares models with their teachers there"
+        )
     if not known["selection"]:
         return found
     metrics = score(found, {}, datasets.splits["selection"], context, context.parallel.devices * 64)

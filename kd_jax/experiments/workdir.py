@@ -30,7 +30,7 @@ DELETE = "if the run's config and data are those that it began with, delete that
 
 
 class Workdir:
-    """A claimed folder.
+    """A claimed folder, until it is closed.
 
     Args:
       path: the folder; created when missing.
@@ -58,6 +58,21 @@ class Workdir:
             raise ValueError(
                 f"the workdir {path} can't be written: {error.strerror or error}"
             ) from None
+        # Whoever catches what is raised here may start again, and must not find our own lock.
+        try:
+            self._take(config, adapt)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Gives the folder back, so that this process too may start another run in it."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take(
+        self, config: Mapping[str, Any], adapt: Callable[[Path, dict[str, Any]], None] | None
+    ) -> None:
         if self._lock is not None:
             self._remove_leftovers()
         # What a refused config left behind is nothing that anybody would miss.
@@ -76,6 +91,7 @@ class Workdir:
             # The kernel frees this lock when the process ends, also after a kill.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise ValueError(f"another process is at work in {self.path}") from None
         weakref.finalize(self, lock.close)
         # A full or read-only disk shows here, and not at the first checkpoint.

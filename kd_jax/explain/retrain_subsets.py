@@ -4,6 +4,7 @@ else equal."""
 import hashlib
 import json
 import logging
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,36 +73,36 @@ def value_training(
             f" {EXACT_PLAYERS} {players.kind}; sample them with --permutations=N"
         )
     # Claimed like a run's folder, so that two calls never train in it at the same time.
-    home = Workdir(run.folder / players.kind, run.plan.config)
-    accuracy, everything = _Accuracy(run, model, players, home.path), frozenset(players.names)
-    # The two ends of the game cost no training: a guess, and the run's own model.
-    known = {
-        frozenset(): 1 / len(run.class_names),
-        everything: run.results["models"][model]["accuracy"],
-    }
+    with closing(Workdir(run.folder / players.kind, run.plan.config)) as home:
+        accuracy, everything = _Accuracy(run, model, players, home.path), frozenset(players.names)
+        # The two ends of the game cost no training: a guess, and the run's own model.
+        known = {
+            frozenset(): 1 / len(run.class_names),
+            everything: run.results["models"][model]["accuracy"],
+        }
 
-    # Many permutations pass through the same subset, which must be trained once only.
-    def value(subset: frozenset) -> float:
-        if subset not in known:
-            known[subset] = accuracy(subset)
-        return known[subset]
+        # Many permutations pass through the same subset, which must be trained once only.
+        def value(subset: frozenset) -> float:
+            if subset not in known:
+                known[subset] = accuracy(subset)
+            return known[subset]
 
-    values, errors = shapley_values(
-        value, players.names, permutations=permutations, seed=run.context.seed
-    )
-    return {
-        "model": model,
-        "values": values,
-        "standard_errors": errors,
-        "all": known[everything],
-        "empty": known[frozenset()],
-        "permutations": permutations,
-        "seed": run.context.seed,
-        "subsets": {
-            "+".join(n for n in players.names if n in subset): worth
-            for subset, worth in known.items()
-        },
-    }
+        values, errors = shapley_values(
+            value, players.names, permutations=permutations, seed=run.context.seed
+        )
+        return {
+            "model": model,
+            "values": values,
+            "standard_errors": errors,
+            "all": known[everything],
+            "empty": known[frozenset()],
+            "permutations": permutations,
+            "seed": run.context.seed,
+            "subsets": {
+                "+".join(n for n in players.names if n in subset): worth
+                for subset, worth in known.items()
+            },
+        }
 
 
 def _read_accuracy(file: Path) -> float | None:
@@ -152,7 +153,7 @@ class _Accuracy:
         context = replace(run.context, workdir=folder)
         folder.mkdir(parents=True, exist_ok=True)
         # Teachers are the run's own for every subset, so they are loaded once.
-        self._teachers = self._teachers or run.models(plan.teachers)
+        self._teachers = self._teachers or run.models(plan.teachers, teaching=True)
         teachers = {name: self._teachers[name] for name in plan.teachers}
         model = obtain([_from_here(plan, run.path)], teachers, context)[plan.name]
         source = context.datasets.splits["evaluation"]

@@ -11,6 +11,7 @@ from kd_jax.config.schema import Plan
 from kd_jax.core.json_files import read_own
 from kd_jax.data.run_datasets import Datasets
 from kd_jax.experiments.plan import make_plan
+from kd_jax.experiments.stored_teachers import open_stored
 from kd_jax.experiments.train_models import obtain
 from kd_jax.experiments.training_sets import reopen
 from kd_jax.teachers.build_ensemble import assemble
@@ -65,17 +66,30 @@ class Run:
             )
         return chosen
 
-    def models(self, names: Iterable[str]) -> dict[str, TrainedModel]:
+    def models(self, names: Iterable[str], *, teaching: bool = False) -> dict[str, TrainedModel]:
         """Loads models of the run by name, and those that an ensemble among them is made of.
 
+        Args:
+          names: the models'.
+          teaching: whether they shall only teach, for which outputs in a file will do.
+
         Raises:
-          ValueError: if one is damaged.
+          ValueError: if one is damaged, or only outputs are known of it.
         """
         wanted = set(names)
         # From last to first: an ensemble stands behind its members, which may be ensembles.
         for plan in reversed(self.plan.models):
             wanted |= set(plan.members) if plan.name in wanted else set()
         found: dict[str, TrainedModel] = {}
+        if files := [
+            plan.name for plan in self.plan.models if plan.outputs and plan.name in wanted
+        ]:
+            if not teaching:
+                raise ValueError(
+                    f"of {files[0]!r} only outputs on the data are known, not what they rest on;"
+                    f" --by=terms and --by=sources explain what a student learned from them"
+                )
+            found |= open_stored(self.plan, self.context)
         # In the order of training, so that members are there before their ensemble.
         for plan in self.plan.models:
             if plan.name in wanted and plan.members:
@@ -85,7 +99,7 @@ class Run:
                 found[plan.name] = assemble(
                     plan, {member: found[member] for member in plan.members}, elsewhere
                 )
-            elif plan.name in wanted:
+            elif plan.name in wanted and plan.name not in found:
                 # Looked at first, because a damaged model would silently be trained anew.
                 if trained_model.load(self.path / plan.name) is None:
                     raise ValueError(

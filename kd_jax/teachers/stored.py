@@ -188,7 +188,8 @@ def _as_outputs(
         for each, value in zip(found.rows, values, strict=True):
             far = np.abs(value.sum(axis=-1) - 1).max() if task.kind == "classes" else 0
             if value.min() < 0 or value.max() > 1 or far > SUM_TOLERANCE:
-                problem = "don't sum to 1" if far > SUM_TOLERANCE else "aren't between 0 and 1"
+                within = value.min() >= 0 and value.max() <= 1
+                problem = "don't sum to 1" if within else "aren't between 0 and 1"
                 raise ValueError(
                     f"{owner} has probabilities that {problem} for id {each!r}; are they logits?"
                 )

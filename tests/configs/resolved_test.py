@@ -20,7 +20,7 @@ def test_a_config_resolves_to_what_it_has_always_meant(argument):
     # A key that is newer than the hashes, at what its absence meant.
     assert found["checkpoint"].pop("keep_finished") is False
     assert (found.pop("task"), found.pop("primary")) == ("classification", None)
-    assert (found["data"].pop("header"), found["data"].pop("class_names")) == (None, None)
+    assert {found["data"].pop(key) for key in ("header", "class_names", "id")} == {None}
     for section in (found, *found["models"].values()):
         assert section["training"].pop("patience") is None
     resolved = json.dumps(found, sort_keys=True)

@@ -14,9 +14,6 @@ CONFIG = {
     "checkpoint": {"every_steps": 5, "keep_latest": 2},
 }
 
-# A workdir's lock is held until the workdir is forgotten.
-pytestmark = pytest.mark.filterwarnings(r"ignore:.*\.lock:pytest.PytestUnraisableExceptionWarning")
-
 
 def claim(path, **changes):
     """Claims a folder for the config with some paths changed, and lets it go again."""
@@ -27,7 +24,7 @@ def claim(path, **changes):
         for name in sections:
             section = section[name]
         section[key] = value
-    del Workdir(path, config)._lock
+    Workdir(path, config).close()
 
 
 def train_something(path):
@@ -204,3 +201,16 @@ def test_what_kills_left_of_half_written_files_is_removed_and_nothing_else(tmp_p
         (tmp_path / name).write_text("{}")
     claim(tmp_path)
     assert [name for name in (*leftovers, *others) if (tmp_path / name).exists()] == others
+
+
+def test_a_folder_is_free_again_after_a_refusal_and_after_the_run(tmp_path):
+    first = Workdir(tmp_path, CONFIG)
+    with pytest.raises(ValueError, match="another process is at work"):
+        claim(tmp_path)
+    first.close()
+    train_something(tmp_path)
+    # The error is kept, as notebooks keep it, and with it all that it refers to.
+    with pytest.raises(ValueError, match="belongs to another config") as kept:
+        claim(tmp_path, seed=1)
+    claim(tmp_path)
+    assert kept.value.__traceback__ is not None

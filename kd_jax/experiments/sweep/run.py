@@ -81,22 +81,22 @@ def run_sweep(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
         )  # The GPUs are the runs', so this process must not take them.
     # All runs are checked here, before the first of them begins.
     runs = lay_out(config, spec, workdir.resolve())
-    folder = Workdir(workdir, plain(config) | {"sweep": spec})
-    # Runs of an earlier start keep their entries until they are done again.
-    done = _earlier(folder.path / "sweep.json")
-    found: dict[str, Any] = {}
-    # Closing the generator stops the processes that it has started, also after an error.
-    with closing(
-        over_devices(runs, folder.path, devices) if devices else _one_by_one(runs, folder.path)
-    ) as outcomes:
-        for ended, outcome in outcomes:
-            done[ended.name] = _entry(ended, outcome, folder.path)
-            found = _summary([done[each.name] for each in runs if each.name in done], len(runs))
-            # Written after every run, so that a stopped sweep can be read as far as it got.
-            write_json(folder.path / "sweep.json", found)
-            write_csv(folder.path / "sweep.csv", _table(found["runs"]))
-    _show(found, plain(config), folder.path)
-    return found
+    with closing(Workdir(workdir, plain(config) | {"sweep": spec})) as folder:
+        # Runs of an earlier start keep their entries until they are done again.
+        done = _earlier(folder.path / "sweep.json")
+        found: dict[str, Any] = {}
+        # Closing the generator stops the processes that it has started, also after an error.
+        with closing(
+            over_devices(runs, folder.path, devices) if devices else _one_by_one(runs, folder.path)
+        ) as outcomes:
+            for ended, outcome in outcomes:
+                done[ended.name] = _entry(ended, outcome, folder.path)
+                found = _summary([done[each.name] for each in runs if each.name in done], len(runs))
+                # Written after every run, so that a stopped sweep can be read as far as it got.
+                write_json(folder.path / "sweep.json", found)
+                write_csv(folder.path / "sweep.csv", _table(found["runs"]))
+        _show(found, plain(config), folder.path)
+        return found
 
 
 def _one_by_one(runs: Sequence[Run], folder: Path) -> Outcomes:
