@@ -8,8 +8,11 @@ from ml_collections import ConfigDict
 
 WORDS = {"none": None, "null": None, "true": True, "false": False}
 
-TUPLES = ("inputs", "label")
+TUPLES = ("inputs", "label", "unlabelled")
 """Keys that are a text or a tuple of texts."""
+
+OPTIONAL = {"view": ("long",), "data": ("unlabelled",)}
+"""Section -> keys that a config need not have, and a flag may add: texts, and tuples of them."""
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -59,9 +62,12 @@ def override(config: ConfigDict, path: str, text: str) -> None:
         if not isinstance(section, ConfigDict) or name not in section:
             _refuse(section, ".".join(sections[:number]), name)
         section = section[name]
-    if not isinstance(section, ConfigDict) or key not in section:
+    if not isinstance(section, ConfigDict):
         _refuse(section, ".".join(sections), key)
-    value = _converted(path, text, section[key])
+    if key not in section and key not in OPTIONAL.get(sections[-1] if sections else "", ()):
+        _refuse(section, ".".join(sections), key)
+    absent = () if key in TUPLES else ""
+    value = _converted(path, text, section.get(key, absent))
     # Types were compared above, with a message that names the key.
     with section.unlocked(), section.ignore_type():
         section[key] = value
@@ -76,6 +82,8 @@ def _refuse(section: Any, where: str, name: str) -> None:
 def _converted(path: str, text: str, current: Any) -> Any:
     """Converts a text to the type that the key's present value suggests."""
     key = path.rpartition(".")[2]
+    if key == "unlabelled":
+        return _names(text) if text.strip() else ()
     # A text stays as it is typed: a dataset may be called "1" or "true".
     if isinstance(current, str):
         # A column's name is a text; several of them are a tuple.

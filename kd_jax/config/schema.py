@@ -133,6 +133,7 @@ class TextView:
     max_length: Annotated[int, whole(1)]
     # A tokenizer that comes from a file brings its own vocabulary.
     vocabulary_size: Annotated[int | None, whole(1).or_none()] = None
+    long: Annotated[str, one_of("truncate", "head_tail")] = "truncate"
 
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:
@@ -563,6 +564,11 @@ class Plan:
     transfer_sets: dict[str, Any]
     trusted_sets: dict[str, Any]
     task: Any
+
+    @property
+    def taught(self) -> bool:
+        """Returns whether a model learns from a teacher, a peer or its own average."""
+        return any(model.teachers or model.peers or model.decay for model in self.models)
 
     @property
     def models(self) -> tuple[ModelPlan, ...]:

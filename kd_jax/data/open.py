@@ -24,6 +24,7 @@ def open_source(
     task: Task = CLASSIFICATION,
     header: tuple[str, ...] | None = None,
     id: str | None = None,
+    keep_blank: bool = False,
 ) -> Source:
     """Opens one split of a dataset.
 
@@ -44,6 +45,8 @@ def open_source(
       task: how labels are read.
       header: names of the columns of CSV and TSV files without any.
       id: the column or feature that holds each row's id; None: it is the row's place.
+      keep_blank: whether a row of a table with nothing where its label belongs has none; else it is
+        rejected.
 
     Raises:
       ValueError: with one line that says what is wrong and what would be right.
@@ -85,6 +88,7 @@ def open_source(
             task,
             header,
             id,
+            keep_blank,
         )
     if path.is_dir():
         files = tables.find_tables(path)
@@ -101,6 +105,7 @@ def open_source(
                 task,
                 header,
                 id,
+                keep_blank,
             )
         if not task.one_class:
             raise ValueError(

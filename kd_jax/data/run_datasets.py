@@ -50,6 +50,8 @@ class Datasets:
       data: the config's section.
       evaluations: further datasets, see `kd_jax.data.evaluation_sets`.
       task: what models predict; None: one class an example.
+      taught: whether a model learns from teachers, which need no labels: then rows of tables with
+        nothing where their label belongs stay, without one.
 
     Attributes:
       task: likewise.
@@ -65,6 +67,8 @@ class Datasets:
         data: Mapping[str, Any],
         evaluations: Mapping[str, Mapping[str, Any]],
         task: Task | None = None,
+        *,
+        taught: bool = False,
     ):
         self.task = task or CLASSIFICATION
         shared = {key: data[key] for key in ("name", "dir", "inputs", "label", "max_rejected")}
@@ -74,6 +78,7 @@ class Datasets:
         header = data.get("header")
         shared["header"] = None if header is None else tuple(header)
         shared["id"] = data.get("id")
+        shared["keep_blank"] = taught
         named = read_class_names(data.get("class_names"))
         self.columns = data["inputs"]
         # Whoever learned from each text of a pair by itself reads one text.
@@ -136,6 +141,11 @@ class Datasets:
     def tell_labels(self) -> tuple[str, dict[str, Any]]:
         """Describes the labels of the training rows, in a line and for results.json."""
         return self.task.tell_labels(self.splits["train"].labels, self.class_names)
+
+    @property
+    def unlabelled(self) -> int:
+        """Returns how many training rows have no label."""
+        return int(np.sum(~self.splits["train"].labelled)) if self.task.reads_labels else 0
 
     @property
     def modality(self) -> str:
@@ -211,7 +221,7 @@ class Datasets:
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
         """Returns the tokenizer that a text view names; "trained" makes one of training texts."""
         # Views of different lengths share a tokenizer.
-        options = {key: value for key, value in spec.items() if key != "max_length"}
+        options = {key: spec[key] for key in spec if key not in ("max_length", "long")}
         key = view_name(options)
         if key not in self._tokenizers:
             self._tokenizers[key] = call_with_options(
@@ -231,7 +241,13 @@ class Datasets:
                 if "max_length" not in spec:
                     raise ValueError("view needs option 'max_length'")
                 task = self.task
-                view = TextView(self.tokenizer(spec), spec["max_length"], task.words, task.masks)
+                view = TextView(
+                    self.tokenizer(spec),
+                    spec["max_length"],
+                    task.words,
+                    task.masks,
+                    spec.get("long", "truncate"),
+                )
             else:
                 view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
             self._prepared[key] = prepared = view.prepare(source)

@@ -143,7 +143,7 @@ def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, A
 def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:
     """Opens the data, and writes down what of it was left out."""
     config = plan.config
-    datasets = Datasets(config["data"], config["evaluations"], plan.task)
+    datasets = Datasets(config["data"], config["evaluations"], plan.task, taught=plan.taught)
     # What so few rows rule out is refused before anything is trained.
     check_sizes(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
@@ -153,6 +153,12 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
         datasets.cleaning,
     )
     log.info("%s", datasets.tell_labels()[0])
+    if datasets.task.needs_labels and datasets.unlabelled:
+        log.info(
+            "%d of the training rows have no label: only what compares with a teacher learns from"
+            " them",
+            datasets.unlabelled,
+        )
     # On other data the models that are finished already would not be comparable.
     folder.require_same("data", datasets.fingerprint(), "the data changed since this run began")
     # A tokenizer is named by a folder, whose content may change between two starts.
@@ -293,6 +299,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         "rejected": len(context.datasets.rejected()),
         "cleaning": context.datasets.cleaning,
         "truncated": context.datasets.truncated,
+        "unlabelled": context.datasets.unlabelled,
         "labels": (labels := context.datasets.tell_labels()[1]),
         # Also by its old name.
         **({"classes": labels} if "largest_share" in labels else {}),

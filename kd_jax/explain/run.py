@@ -139,7 +139,7 @@ def open_run(workdir: Path, parallel: Mapping[str, Any] | None = None) -> Run:
     set_precision([model.dtype for model in plan.models])
     config = plan.config
     # Further datasets aren't explained, so they need not be there any more.
-    datasets = Datasets(config["data"], {}, plan.task)
+    datasets = Datasets(config["data"], {}, plan.task, taught=plan.taught)
     if read_own(workdir / "data.json", START_AGAIN, str) != datasets.fingerprint():
         raise ValueError(f"the data changed since the run in {workdir}")
     # Models may have learned from sets, which a training of a subset reads again.

@@ -251,7 +251,16 @@ def _code(lines: Sequence[str]) -> list[str]:
 def _view(student: Student) -> list[str]:
     # The tokenizer is a file beside the card, and its name in the run means nothing there.
     view = {key: value for key, value in student.description["view"].items() if key != "tokenizer"}
-    return [f"It reads what this view gives: `{view}`.", ""]
+    lines = [f"It reads what this view gives: `{view}`.", ""]
+    if view.get("long") == "head_tail":
+        told = (
+            f"Of a text of more than {view['max_length']} tokens it reads the first quarter of as"
+        )
+        told += (
+            " many and the last three quarters, as `kd-jax --stage=predict` gives them; the code"
+        )
+        lines += [f"{told} above gives its beginning.", ""]
+    return lines
 
 
 def _origin(student: Student) -> list[str]:

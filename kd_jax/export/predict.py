@@ -76,7 +76,8 @@ class Predictor:
             tokenizer = read_tokenizer(folder / "tokenizer.json")
             # Of a masked language model those tokens are asked for that are masks in the text.
             masks = None if self.task.masks is None else 0.0
-            return TextView(tokenizer, view["max_length"], self.task.words, masks)
+            long = view.get("long", "truncate")
+            return TextView(tokenizer, view["max_length"], self.task.words, masks, long)
         height, width, channels = self.description["inputs"]["images"]
         size = (height, width)
         return ImageView(

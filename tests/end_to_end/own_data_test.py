@@ -33,6 +33,33 @@ def test_a_table_of_the_users_own_runs_and_its_bad_rows_are_listed(tmp_path):
     assert "UTF-8" in json.loads((tmp_path / "run" / "rejected.jsonl").read_text())["reason"]
 
 
+def test_rows_without_a_label_teach_students_and_nobody_else(tmp_path, caplog):
+    table = tmp_path / "reviews.csv"
+    rows = [
+        f"{word} {number} times,{label if number % 4 else ''}\n"
+        for number in range(80)
+        for word, label in (("good", "up"), ("bad", "down"))
+    ]
+    table.write_text("text,label\n" + "".join(rows))
+    data = {
+        "data.name": str(table),
+        "data.train": "train[:80%]",
+        "data.selection": "train[80%:90%]",
+        "data.evaluation": "train[90%:]",
+    }
+    config = smoke("docstrings.py", **data)
+    with caplog.at_level("INFO"):
+        results = run_experiment(config, tmp_path / "run")
+    assert results["unlabelled"] > 20
+    assert f"{results['unlabelled']} of the training rows have no label" in caplog.text
+    assert results["rejected"] == 0
+    # Where nobody has a teacher, such a row is of no use.
+    labels = config["models"]["baseline"]["objective"]
+    config["models"]["student"] |= {"teachers": (), "cached": (), "objective": labels}
+    with pytest.raises(ValueError, match="missing label in column 'label'"):
+        run_experiment(config, tmp_path / "labels")
+
+
 def test_hostile_rows_of_the_users_own_are_repaired_or_quarantined_and_counted(tmp_path):
     rows = [
         f"{word} {number} times,{label}\n"

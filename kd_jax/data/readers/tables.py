@@ -72,6 +72,7 @@ def open_tables(
     task: Task = CLASSIFICATION,
     header: tuple[str, ...] | None = None,
     id_column: str | None = None,
+    keep_blank: bool = False,
 ) -> Source:
     """Opens one split of a set of tables.
 
@@ -85,7 +86,7 @@ def open_tables(
     wanted = splits.split_names(split, files, name)
     # All files are read, since a slice need not hold every class.
     found = {
-        key: read_table(path, columns, label, unlabelled or (), task, header, id_column)
+        key: read_table(path, columns, label, unlabelled or (), task, header, id_column, keep_blank)
         for key, path in files.items()
     }
     rejected = [row for key in sorted(wanted) for row in found[key].rejected]
@@ -160,6 +161,7 @@ def read_table(
     task: Task = CLASSIFICATION,
     header: Sequence[str] | None = None,
     id_column: str | None = None,
+    keep_blank: bool = False,
 ) -> Table:
     """Reads a file row by row; a row that can't be read is rejected and the next one read.
 
@@ -171,6 +173,7 @@ def read_table(
       task: how labels are read.
       header: names of the columns of a file without any.
       id_column: column of the rows' ids; None: they are the rows' numbers.
+      keep_blank: whether a row with nothing where its label belongs has none; else it is rejected.
 
     Raises:
       ValueError: if the file is of another kind or lacks a column.
@@ -199,7 +202,8 @@ def read_table(
             read = clean_words if task.words else clean_text
             text = tuple(read(record, column) for column in columns)
             none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
-            target = None if none or not label else task.read_label(record, label)
+            blank = keep_blank and all(_is_blank(record.get(column)) for column in label)
+            target = None if none or blank or not label else task.read_label(record, label)
             task.check_row(text[0], target)
             own = str(row) if id_column is None else as_id(record.get(id_column), id_column)
         except ValueError as error:
@@ -213,6 +217,10 @@ def read_table(
     # Rows rejected while parsing came before those rejected for their content.
     table.rejected.sort(key=lambda rejected: rejected.row)
     return table
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def clean_text(record: Mapping, column: str) -> str:

@@ -71,6 +71,8 @@ class TextView:
       tokenizer: makes the tokens.
       max_length: the most tokens.
       words: whether it is also told where the words between spaces begin.
+      long: what is read of a text of more tokens: "truncate", its beginning; or "head_tail", its
+        first quarter and its last three (Sun et al., https://arxiv.org/abs/1905.05583).
       masks: share of the tokens that are hidden and predicted, 0: those that are masks in the text;
         None: nothing is.
     """
@@ -79,6 +81,7 @@ class TextView:
     max_length: int
     words: bool = False
     masks: float | None = None
+    long: str = "truncate"
 
     def prepare(self, source: Source) -> Any:
         """Tokenizes a whole source.
@@ -99,11 +102,17 @@ class TextView:
             raise ValueError(
                 f"max_length {self.max_length} leaves no room beside {special} special tokens"
             )
+        if self.long == "head_tail" and (pairs or self.words):
+            read = "pairs of texts" if pairs else "words that have labels"
+            raise ValueError(
+                f"view.long='head_tail' is for single texts; {source.name!r} has {read}"
+            )
         padding = padding_id(self.tokenizer)
         # Truncation is set on a copy: several views share the caller's tokenizer.
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_padding()
-        tokenizer.enable_truncation(self.max_length)
+        if self.long == "truncate":
+            tokenizer.enable_truncation(self.max_length)
         ids, types, lengths, cut = [], [], [], 0
         words: list[np.ndarray] = []
         for start in range(0, len(source), _CHUNK):
@@ -111,10 +120,11 @@ class TextView:
             for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True):
                 if self.words:
                     words.append(first_pieces(text, encoding))
-                ids.append(np.array(encoding.ids, np.int32))
+                own = head_and_tail(np.array(encoding.ids, np.int32), self.max_length)
+                ids.append(own)
                 types.append(np.array(encoding.type_ids if pairs else (), np.int32))
-                lengths.append(len(encoding.ids))
-                cut += bool(encoding.overflowing)
+                lengths.append(len(own))
+                cut += bool(encoding.overflowing) or len(own) < len(encoding.ids)
         prepared = PreparedText(
             np.concatenate(ids),
             np.concatenate(types) if pairs else None,
@@ -205,6 +215,17 @@ class PreparedText:
             # Only texts that were cut, and words of which nothing is read, need more.
             self._widths[length] = max(length, 16 * -(-max(counts, default=0) // 16))
         return self._widths[length]
+
+
+def head_and_tail(ids: np.ndarray, length: int) -> np.ndarray:
+    """Returns tokens [T], of more than `length` the first quarter of it and the last three.
+
+    Special tokens at both ends so stay.
+    """
+    if len(ids) <= length:
+        return ids
+    head = -(-length // 4)
+    return np.concatenate([ids[:head], ids[len(ids) - (length - head) :]])
 
 
 def first_pieces(text: str, encoding: Encoding) -> np.ndarray:

@@ -181,6 +181,21 @@ def test_labels_that_mean_none_leave_their_rows_unlabelled(tmp_path):
     assert found == {"a": -1, "b": 0, "c": 1, "d": -1}
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_row_without_a_label_is_kept_where_that_is_asked_for_and_else_rejected(name, tmp_path):
+    path = tmp_path / name
+    content = {
+        "a.csv": "text,label\na,\nb,no\nc,yes\nd, \n",
+        "a.jsonl": '{"text": "a"}\n{"text": "b", "label": "no"}\n{"text": "c", "label": "yes"}\n'
+        '{"text": "d", "label": null}\n',
+    }
+    path.write_text(content[name])
+    kept = read(path, keep_blank=True)
+    assert dict(zip(kept.inputs, kept.labels.tolist(), strict=True)) == dict(a=-1, b=0, c=1, d=-1)
+    with pytest.raises(ValueError, match="missing label in column 'label'"):
+        read(path)
+
+
 def test_a_value_for_no_label_that_occurs_nowhere_is_said(tmp_path, caplog):
     path = write(tmp_path, "a.csv", "text,label\nx,good\ny,bad\n")
     read(path, unlabelled=("none", "bad"))

