@@ -119,6 +119,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "distilbert_base": _BERT | {"family": "distilbert", "layers": 6, "type_vocabulary": 0},
     # RoBERTa has one token type, and its code another epsilon.
     "roberta_base": _BERT | {"family": "roberta", "type_vocabulary": 1, "layer_norm_epsilon": 1e-5},
+    "mpnet_base": _BERT | {"family": "mpnet", "type_vocabulary": 0, "layer_norm_epsilon": 1e-5},
     # ELECTRA's small network projects narrow embeddings to its width.
     "electra_small": _BERT
     | {"family": "electra", "width": 256, "heads": 4, "intermediate": 1024, "embedding_width": 128},

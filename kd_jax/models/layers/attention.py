@@ -8,7 +8,11 @@ from kd_jax.models.layers.dropout import Dropout
 
 
 def attend(
-    qkv: jax.Array, mask: jax.Array | None, heads: int, drop: Dropout
+    qkv: jax.Array,
+    mask: jax.Array | None,
+    heads: int,
+    drop: Dropout,
+    bias: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Computes self-attention from projected queries, keys and values, before its output layer.
 
@@ -18,6 +22,7 @@ def attend(
         nonsense.
       heads: divides D.
       drop: applied to the attention weights.
+      bias: `[1, heads, T, T]`, added to the scaled scores; None: nothing is.
 
     Returns:
       The weighted values `[B, T, D]`, and by name `attention` `[B, heads, T, T]`, the scaled scores
@@ -31,6 +36,8 @@ def attend(
     # Scores are summed in float32: in bfloat16 softmax would confuse close ones.
     dtype = normalization.at_least_float32(qkv.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=dtype) * size**-0.5
+    if bias is not None:
+        scores = scores + bias.astype(dtype)
     # The smallest finite number, not -inf: softmax over a row without any valid token would be NaN.
     kept = (
         scores if mask is None else jnp.where(mask[:, None, None, :], scores, jnp.finfo(dtype).min)

@@ -41,11 +41,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None
+        self, x: jax.Array, mask: jax.Array | None, bias: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps `x` `[B, T, D]` to the next `[B, T, D]` and the features by name.
 
-        `mask` is `[B, T]` bool, or None.
+        `mask` is `[B, T]` bool, or None; `bias` `[1, heads, T, T]` of the scores, or None.
 
         The features are those of `attention.attend`, and `block`, the result once more.
         """
@@ -55,7 +55,7 @@ class Block(nn.Module):
         before, after = self._norms("attention_norm")
         # One matmul for queries, keys and values saves about an eighth of the forward pass.
         context, features = attention.attend(
-            dense(3 * width, "qkv")(before(x)), mask, self.heads, drop
+            dense(3 * width, "qkv")(before(x)), mask, self.heads, drop, bias
         )
         x = after(x + drop(dense(width, "attention_output")(context)))
         before, after = self._norms("output_norm")
@@ -69,13 +69,21 @@ class Block(nn.Module):
 
 
 def run_blocks(
-    x: jax.Array, mask: jax.Array | None, *, layers: int, remat: bool, scan: bool, **options: Any
+    x: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None = None,
+    *,
+    layers: int,
+    remat: bool,
+    scan: bool,
+    **options: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Runs a stack of blocks from within a compact module, which then holds their parameters.
 
     Args:
       x: `[B, T, D]`.
       mask: `[B, T]` bool or None.
+      bias: `[1, heads, T, T]` of every block's attention scores, or None.
       layers: how many.
       remat: whether the backward pass computes each block's inside again instead of keeping it:
         less memory, more time.
@@ -98,13 +106,13 @@ def run_blocks(
         }
         # One block is compiled for all layers; compile time no longer grows with depth.
         stack = nn.scan(block, length=layers, **lifting)
-        x, stacked = stack(name=STACK, **options)(x, mask)
+        x, stacked = stack(name=STACK, **options)(x, mask, bias)
         return x, {
             f"{name}_{i}": values[i] for name, values in stacked.items() for i in range(layers)
         }
     features = {}
     for i in range(layers):
-        x, found = block(name=f"block_{i}", **options)(x, mask)
+        x, found = block(name=f"block_{i}", **options)(x, mask, bias)
         features |= {f"{name}_{i}": values for name, values in found.items()}
     return x, features
 

@@ -25,11 +25,14 @@ class Family:
         tokens advance the position.
       pooler: activation of the dense layer between the first token's state and the classifier.
       drops_before_pooler: whether dropout is applied there too.
+      relative: whether every block's attention scores also have a bias by the distance of two
+        tokens.
     """
 
     first_position: int
     pooler: Callable[[jax.Array], jax.Array]
     drops_before_pooler: bool
+    relative: bool = False
 
 
 FAMILIES = {
@@ -37,6 +40,7 @@ FAMILIES = {
     "roberta": Family(2, nn.tanh, True),
     "distilbert": Family(0, nn.relu, False),
     "electra": Family(0, transformer.gelu, True),
+    "mpnet": Family(2, nn.tanh, True, relative=True),
 }
 """Name -> family; MiniLM is a "bert"."""
 
@@ -61,7 +65,7 @@ class Encoder(nn.Module):
       intermediate: width of a block's hidden layer.
       max_positions: the longest T.
       type_vocabulary: number of token types; at 0 or 1 the types of a pair are not read, as in
-        DistilBERT and RoBERTa.
+        DistilBERT, MPNet and RoBERTa.
       dropout: rate in [0, 1), on embeddings, attention weights, both sublayers' results and the
         classifier's input.
       pooling: "cls", the first token's state through the family's dense layer, as in its published
@@ -82,7 +86,8 @@ class Encoder(nn.Module):
       Devlin et al. `BERT <https://arxiv.org/abs/1810.04805>`_, 2018. Liu et al. `RoBERTa
       <https://arxiv.org/abs/1907.11692>`_, 2019. Sanh et al. `DistilBERT
       <https://arxiv.org/abs/1910.01108>`_, 2019. Clark et al. `ELECTRA
-      <https://arxiv.org/abs/2003.10555>`_, 2020.
+      <https://arxiv.org/abs/2003.10555>`_, 2020. Song et al. `MPNet
+      <https://arxiv.org/abs/2004.09297>`_, 2020.
     """
 
     num_classes: int
@@ -95,7 +100,7 @@ class Encoder(nn.Module):
     type_vocabulary: Count
     dropout: float
     pooling: Literal["cls", "mean", "first"]
-    family: Literal["bert", "roberta", "distilbert", "electra"] = "bert"
+    family: Literal["bert", "roberta", "distilbert", "electra", "mpnet"] = "bert"
     embedding_width: Count = 0
     language_head: bool = False
     remat: bool = False
@@ -151,6 +156,7 @@ class Encoder(nn.Module):
         x, features = transformer.run_blocks(
             x,
             mask,
+            self._bias(x.shape[1]),
             layers=self.layers,
             remat=self.remat,
             scan=self.scan,
@@ -216,6 +222,18 @@ class Encoder(nn.Module):
             else transformer.dense(self.width, "embeddings_projection")(x)
         )
 
+    def _bias(self, length: int) -> jax.Array | None:
+        """Returns the bias of attention scores by distance, `[1, heads, T, T]`, or None."""
+        if not FAMILIES[self.family].relative:
+            return None
+        table = nn.Embed(
+            2 * len(DISTANCES),
+            self.heads,
+            embedding_init=transformer.INITIALIZER,
+            name="relative_bias",
+        )
+        return jnp.moveaxis(table(distance_buckets(length)), -1, 0)[None]
+
     def _table(self, size: int, name: str) -> nn.Embed:
         return nn.Embed(
             size,
@@ -250,6 +268,22 @@ def _positions(input_ids: Int[Array, "b t"], first: int) -> jax.Array:
     # RoBERTa counts positions from its padding token on, and padding has none.
     counts = (jnp.asarray(input_ids) != first - 1).astype(jnp.int32)
     return jnp.cumsum(counts, axis=1) * counts + first - 1
+
+
+DISTANCES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91)
+"""Where each bucket of distances begins, as in T5: single ones up to 8, then a factor of the square
+root of 2 each."""
+
+
+def distance_buckets(length: int) -> jax.Array:
+    """Returns the bucket of the distance from each token to each other one, `[T, T]` int32.
+
+    Tokens that follow have the second half of the buckets.
+    """
+    place = jnp.arange(length)
+    distance = place[None, :] - place[:, None]
+    bucket = jnp.searchsorted(jnp.asarray(DISTANCES), jnp.abs(distance), side="right") - 1
+    return jnp.where(distance > 0, bucket + len(DISTANCES), bucket).astype(jnp.int32)
 
 
 def at_positions(

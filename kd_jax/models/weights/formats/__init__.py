@@ -17,6 +17,7 @@ FORMATS: dict[str, WeightFormat] = {
     "deit": hf_vision.make_transformer("deit"),
     "distilbert": hf_text.make("distilbert"),
     "electra": hf_text.make("electra"),
+    "mpnet": hf_text.make("mpnet"),
     "resnet": hf_vision.make_resnet(),
     "roberta": hf_text.make("roberta"),
     "vit": hf_vision.make_transformer("vit"),

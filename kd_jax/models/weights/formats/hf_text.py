@@ -1,8 +1,9 @@
-"""Hugging Face's formats of BERT, RoBERTa, DistilBERT and ELECTRA."""
+"""Hugging Face's formats of BERT, RoBERTa, DistilBERT, ELECTRA and MPNet."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from kd_jax.models.text.bert import DISTANCES
 from kd_jax.models.weights.formats.weight_format import LANGUAGE_HEAD, WeightFormat
 
 KEYS = {
@@ -28,12 +29,15 @@ DISTILBERT_KEYS = {
     "dropout": "dropout",
 }
 
+MPNET_KEYS = {option: key for option, key in KEYS.items() if option != "type_vocabulary"}
+
 EMBEDDINGS = {
     "word_embeddings": "embeddings.word_embeddings",
     "position_embeddings": "embeddings.position_embeddings",
     "type_embeddings": "embeddings.token_type_embeddings",
     "embeddings_norm": "embeddings.LayerNorm",
     "embeddings_projection": "embeddings_project",
+    "relative_bias": "encoder.relative_attention_bias",
 }
 
 BLOCK = {
@@ -54,6 +58,12 @@ DISTILBERT_BLOCK = {
     "output_norm": ("output_layer_norm",),
 }
 
+MPNET_BLOCK = BLOCK | {
+    "qkv": ("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+    "attention_output": ("attention.attn.o",),
+    "attention_norm": ("attention.LayerNorm",),
+}
+
 HEADS = {
     "bert": {
         "pooler": "pooler.dense",
@@ -63,6 +73,13 @@ HEADS = {
         "language_bias": "cls.predictions.bias",
     },
     "roberta": {
+        "pooler": "classifier.dense",
+        "classifier": "classifier.out_proj",
+        "language_dense": "lm_head.dense",
+        "language_norm": "lm_head.layer_norm",
+        "language_bias": "lm_head.bias",
+    },
+    "mpnet": {
         "pooler": "classifier.dense",
         "classifier": "classifier.out_proj",
         "language_dense": "lm_head.dense",
@@ -87,6 +104,7 @@ HEADS = {
 
 UNUSED = {
     "bert": ("pooler.", "cls.", "embeddings.position_ids"),
+    "mpnet": ("pooler.", "lm_head.", "embeddings.position_ids"),
     "roberta": ("pooler.", "lm_head.", "embeddings.position_ids"),
     "distilbert": ("vocab_", "embeddings.position_ids", "pre_classifier."),
     "electra": ("generator_", "discriminator_predictions.", "embeddings.position_ids"),
@@ -95,6 +113,7 @@ UNUSED = {
 
 ARCHITECTURES = {
     "bert": "BertForSequenceClassification",
+    "mpnet": "MPNetForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
     "distilbert": "DistilBertForSequenceClassification",
     "electra": "ElectraForSequenceClassification",
@@ -102,6 +121,7 @@ ARCHITECTURES = {
 
 TOKEN_ARCHITECTURES = {
     "bert": "BertForTokenClassification",
+    "mpnet": "MPNetForTokenClassification",
     "roberta": "RobertaForTokenClassification",
     "distilbert": "DistilBertForTokenClassification",
     "electra": "ElectraForTokenClassification",
@@ -110,6 +130,7 @@ TOKEN_ARCHITECTURES = {
 
 BARE = {
     "bert": "BertModel",
+    "mpnet": "MPNetModel",
     "roberta": "RobertaModel",
     "distilbert": "DistilBertModel",
     "electra": "ElectraModel",
@@ -118,10 +139,17 @@ BARE = {
 
 LANGUAGE_ARCHITECTURES = {
     "bert": "BertForMaskedLM",
+    "mpnet": "MPNetForMaskedLM",
     "roberta": "RobertaForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
     "electra": "ElectraForMaskedLM",
 }
+
+SIZES = {"distilbert": DISTILBERT_KEYS, "mpnet": MPNET_KEYS}
+"""Families whose config.json has other keys than BERT's, and no token types."""
+
+PADDED = ("mpnet", "roberta")
+"""Families whose table of positions begins with padding's."""
 
 ARCHITECTURES_BY = {
     "example": ARCHITECTURES,
@@ -140,7 +168,8 @@ def make(family: str, predicts: str = "example") -> WeightFormat:
       predicts: for what the classifier gives logits.
     """
     distilled, by_token = family == "distilbert", predicts == "token"
-    outer, block = EMBEDDINGS | HEADS[family], DISTILBERT_BLOCK if distilled else BLOCK
+    blocks = {"distilbert": DISTILBERT_BLOCK, "mpnet": MPNET_BLOCK}
+    outer, block = EMBEDDINGS | HEADS[family], blocks.get(family, BLOCK)
     if by_token:
         outer |= {"classifier": "classifier"}
     stack = "transformer.layer" if distilled else "encoder.layer"
@@ -187,21 +216,23 @@ def _options(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
         "position_embedding_type": "absolute",
         "is_decoder": False,
     }
-    if family == "roberta":
+    if family in PADDED:
         only["pad_token_id"] = 1  # The position table begins after its row.
+    if family == "mpnet":
+        only["relative_attention_num_buckets"] = 2 * len(DISTANCES)
     for key, value in only.items():
         if config.get(key, value) != value:
             raise ValueError(f"config.json has {key} {config[key]!r}; only {value!r} is supported")
-    keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
+    keys = SIZES.get(family, KEYS)
     # A default for a missing size would build a network that the tensors don't fit.
     if missing := sorted(key for key in keys.values() if key not in config):
         raise ValueError(f"config.json lacks {missing}")
     options: dict[str, Any] = {option: config[key] for option, key in keys.items()}
-    if family == "distilbert":
-        # DistilBERT dropped the token types.
+    if family in SIZES:
+        # DistilBERT and MPNet dropped the token types.
         options["type_vocabulary"] = 0
-    if family == "roberta":
-        # RoBERTa's table of positions begins at 2; the first rows belong to padding.
+    if family in PADDED:
+        # Their table of positions begins at 2; the first rows belong to padding.
         options["max_positions"] -= 2
     if family == "electra":
         # Small ELECTRAs have narrow embeddings and a projection to the blocks' width.
@@ -223,12 +254,12 @@ def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
             f"embedding_width {options['embedding_width']} has no counterpart in"
             f" {ARCHITECTURES[family]}"
         )
-    if family != "distilbert" and not options["type_vocabulary"]:
+    if family not in SIZES and not options["type_vocabulary"]:
         raise ValueError(
             f"type_vocabulary 0 has no counterpart in {ARCHITECTURES[family]}, which adds at least"
             f" one"
         )
-    keys = DISTILBERT_KEYS if family == "distilbert" else KEYS
+    keys = SIZES.get(family, KEYS)
     config = {key: options[option] for option, key in keys.items()}
     if family == "distilbert":
         if options["type_vocabulary"] or options["layer_norm_epsilon"] != 1e-12:
@@ -239,7 +270,9 @@ def _config(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
             "attention_dropout": options["dropout"],
             "seq_classif_dropout": options["dropout"],
         }
-    if family == "roberta":
+    if family == "mpnet" and options["type_vocabulary"]:
+        raise ValueError(f"{ARCHITECTURES[family]} has no token types")
+    if family in PADDED:
         # Positions count the tokens that aren't this one, whatever the tokenizer pads with.
         config |= {
             "pad_token_id": 1,

@@ -193,4 +193,5 @@ def outwards(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _is_kernel(array: np.ndarray, name: str) -> bool:
-    return name.endswith(".weight") and array.ndim >= 2 and "embeddings.weight" not in name
+    tables = ("embeddings.weight", "relative_attention_bias.weight")
+    return name.endswith(".weight") and array.ndim >= 2 and not name.endswith(tables)

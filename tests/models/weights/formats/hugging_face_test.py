@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from kd_jax.models import registry
+from kd_jax.models.text.bert import distance_buckets
 from kd_jax.models.weights import formats, load
 from kd_jax.models.weights.formats import weight_format
 
@@ -43,6 +44,8 @@ def make_text(kind):
         return t.BertForSequenceClassification(t.BertConfig(**TEXT))
     if kind == "roberta":
         return t.RobertaForSequenceClassification(t.RobertaConfig(**TEXT, type_vocab_size=1))
+    if kind == "mpnet":
+        return t.MPNetForSequenceClassification(t.MPNetConfig(**TEXT))
     if kind == "electra":
         return t.ElectraForSequenceClassification(t.ElectraConfig(**TEXT, embedding_size=7))
     sizes = {
@@ -87,21 +90,21 @@ def shaken(model):
 def text_batch(kind):
     rng = np.random.default_rng(0)
     mask = np.arange(13)[None] < np.array([[13], [6], [1]])
-    ids = np.where(mask, rng.integers(2, 19, (3, 13)), 1 if kind == "roberta" else 0).astype(
-        np.int32
-    )
+    ids = np.where(
+        mask, rng.integers(2, 19, (3, 13)), 1 if kind in ("roberta", "mpnet") else 0
+    ).astype(np.int32)
     types = rng.integers(0, 2, (3, 13)).astype(np.int32)
     return ids, mask, types if kind in ("bert", "electra") else np.zeros_like(types)
 
 
 def run_text(kind, model, **options):
     ids, mask, types = (torch.tensor(array.astype(np.int64)) for array in text_batch(kind))
-    pair = {} if kind == "distilbert" else {"token_type_ids": types}
+    pair = {} if kind in ("distilbert", "mpnet") else {"token_type_ids": types}
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=mask, **pair, **options)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "mpnet"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_text_encoders_match_pytorch(kind, scan, tmp_path):
     model = shaken(make_text(kind))
@@ -121,7 +124,7 @@ def test_text_encoders_match_pytorch(kind, scan, tmp_path):
         np.testing.assert_allclose(jax.nn.softmax(scores), weights, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "mpnet"])
 def test_language_heads_match_pytorch(kind, tmp_path):
     config = make_text(kind).config
     model = shaken(
@@ -136,7 +139,7 @@ def test_language_heads_match_pytorch(kind, tmp_path):
     load.load(tmp_path, 2, **options)  # The head may be left out as well.
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "mpnet"])
 def test_token_classifiers_match_pytorch_and_are_written_back(kind, tmp_path):
     auto = transformers.AutoModelForTokenClassification
     config = make_text(kind).config
@@ -159,7 +162,7 @@ def test_token_classifiers_match_pytorch_and_are_written_back(kind, tmp_path):
         np.testing.assert_array_equal(tensor, their[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "mpnet"])
 def test_masked_language_models_match_pytorch_and_are_written_back(kind, tmp_path):
     config = make_text(kind).config
     auto = transformers.AutoModelForMaskedLM
@@ -175,6 +178,13 @@ def test_masked_language_models_match_pytorch_and_are_written_back(kind, tmp_pat
     their = safetensors.numpy.load_file(tmp_path / "theirs" / "model.safetensors")
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, their[name], err_msg=name)
+
+
+def test_mpnet_counts_distances_as_pytorch_does():
+    encoder = transformers.models.mpnet.modeling_mpnet.MPNetEncoder
+    place = torch.arange(600)
+    want = encoder.relative_position_bucket(place[None] - place[:, None])
+    np.testing.assert_array_equal(distance_buckets(600), want)
 
 
 def test_a_language_head_that_is_not_there_is_made_as_a_whole(tmp_path):
@@ -228,6 +238,7 @@ def test_image_networks_match_pytorch(kind, tmp_path):
         "roberta",
         "distilbert",
         "electra",
+        "mpnet",
         "vit",
         "deit",
         "resnet_basic",
