@@ -120,6 +120,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     # RoBERTa has one token type, and its code another epsilon.
     "roberta_base": _BERT | {"family": "roberta", "type_vocabulary": 1, "layer_norm_epsilon": 1e-5},
     "mpnet_base": _BERT | {"family": "mpnet", "type_vocabulary": 0, "layer_norm_epsilon": 1e-5},
+    "modernbert_base": {
+        "name": "modernbert",
+        "width": 768,
+        "layers": 22,
+        "heads": 12,
+        "intermediate": 1152,
+        "max_positions": 8192,
+        "dropout": 0.0,
+        "pooling": "cls",
+        "head_pooling": "mean",
+        "global_blocks": (0, 3, 6, 9, 12, 15, 18, 21),
+    },
     # ELECTRA's small network projects narrow embeddings to its width.
     "electra_small": _BERT
     | {"family": "electra", "width": 256, "heads": 4, "intermediate": 1024, "embedding_width": 128},

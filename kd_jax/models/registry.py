@@ -22,7 +22,7 @@ from kd_jax.models.image import (
     wide_resnet,
 )
 from kd_jax.models.presets import PRESETS
-from kd_jax.models.text import bag_of_embeddings, bert, bilstm, text_cnn, text_vgg
+from kd_jax.models.text import bag_of_embeddings, bert, bilstm, modern_bert, text_cnn, text_vgg
 
 MODELS: dict[str, type[nn.Module]] = {
     "bag_of_embeddings": bag_of_embeddings.BagOfEmbeddings,
@@ -30,6 +30,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "cifar_resnet": cifar_resnet.CifarResNet,
     "cnn": cnn.Cnn,
     "encoder": bert.Encoder,
+    "modernbert": modern_bert.ModernBert,
     "mobilenet_v2": mobilenet.MobileNetV2,
     "resnet": resnet.ResNet,
     "shufflenet_v1": shufflenet_v1.ShuffleNetV1,
@@ -179,14 +180,14 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def _checked(option: str, kind: Any, value: Any) -> Any:
-    """Checks `value` as `kind`: bool, int (positive), float, a choice, or a tuple of positive
-    ints.
-    """
+    """Checks `value` as `kind`: bool, int (positive), float, a choice, or a tuple of ints."""
     # A config read from JSON has lists in place of tuples.
-    if kind == tuple[int, ...]:
+    if typing.get_origin(kind) is tuple:
+        (inner, _) = typing.get_args(kind)
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{option} must be a tuple of positive whole numbers, got {value!r}")
-        return tuple(_checked(option, int, item) for item in value)
+            told = "positive whole numbers" if inner is int else "whole numbers, 0 or more"
+            raise ValueError(f"{option} must be a tuple of {told}, got {value!r}")
+        return tuple(_checked(option, inner, item) for item in value)
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         # In Python True and 1.0 equal 1, so types are looked at too.

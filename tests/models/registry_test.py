@@ -32,6 +32,16 @@ SPECS = {
         "max_positions": 32,
     }
     | {"type_vocabulary": 2, "dropout": 0.3, "pooling": "cls"},
+    "modernbert": {
+        "vocabulary_size": 11,
+        "width": 8,
+        "layers": 2,
+        "heads": 2,
+        "intermediate": 10,
+        "max_positions": 32,
+        "dropout": 0.3,
+        "pooling": "cls",
+    },
     "vit": {
         "image_size": 8,
         "patch": 4,
@@ -65,7 +75,7 @@ SPECS = {
     "vgg": {"depth": 11, "width": 0.1, "batch_norm": True, "head": (7,), "dropout": 0.3},
     "wide_resnet": {"depth": 10, "widen": 1},
 }
-TEXT_MODELS = ("bag_of_embeddings", "bilstm", "encoder", "text_cnn", "text_vgg")
+TEXT_MODELS = ("bag_of_embeddings", "bilstm", "encoder", "modernbert", "text_cnn", "text_vgg")
 IMAGE_MODELS = tuple(sorted(set(SPECS) - set(TEXT_MODELS)))
 BATCH_NORM_MODELS = (*(name for name in IMAGE_MODELS if name != "vit"), "text_vgg")
 
@@ -236,7 +246,10 @@ def test_build_takes_config_dicts_and_lists():
         ({"width": 7}, "width must be a multiple of heads, got width 7 and heads 2"),
         ({"dropout": 1.0}, r"encoder.dropout must be a rate in \[0, 1\), got 1.0"),
         ({"dropout": "0.1"}, r"encoder.dropout must be a rate"),
-        ({"pooling": "max"}, r"encoder.pooling must be one of \['cls', 'mean'\], got 'max'"),
+        (
+            {"pooling": "max"},
+            r"encoder.pooling must be one of \['cls', 'mean', 'first'\], got 'max'",
+        ),
         (
             {"layer_norm_epsilon": 0.0},
             "encoder.layer_norm_epsilon must be a positive number, got 0.0",

@@ -18,7 +18,8 @@ def attend(
 
     Args:
       qkv: `[B, T, 3 D]`, queries, keys and values side by side, as one matmul gives them.
-      mask: `[B, T]` bool, true where a key counts; None: everywhere. A row without any gives finite
+      mask: bool, `[B, T]` true where a key counts, or `[B, T, T]` where it does for a query; None:
+        everywhere. A row without any gives finite
         nonsense.
       heads: divides D.
       drop: applied to the attention weights.
@@ -39,9 +40,10 @@ def attend(
     if bias is not None:
         scores = scores + bias.astype(dtype)
     # The smallest finite number, not -inf: softmax over a row without any valid token would be NaN.
-    kept = (
-        scores if mask is None else jnp.where(mask[:, None, None, :], scores, jnp.finfo(dtype).min)
-    )
+    kept = scores
+    if mask is not None:
+        keys = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+        kept = jnp.where(keys, scores, jnp.finfo(dtype).min)
     # Divided by their sum after the second matmul: fewer divisions, and a tenth of MiniLM's time on
     # CPU.
     powers = jnp.exp(kept - jax.lax.stop_gradient(jnp.max(kept, axis=-1, keepdims=True)))

@@ -160,7 +160,9 @@ def select_blocks(
         )
     kept = {name: leaf for name, leaf in params.items() if not name.startswith("block_")}
     kept |= {f"block_{new}": params[f"block_{old}"] for new, old in enumerate(keep)}
-    return module.clone(layers=len(keep)), {**variables, "params": kept}
+    # Where blocks differ in kind, the module says what becomes of them.
+    smaller = getattr(module, "keeping", lambda keep: module.clone(layers=len(keep)))
+    return smaller(keep), {**variables, "params": kept}
 
 
 def gelu(x: jax.Array) -> jax.Array:

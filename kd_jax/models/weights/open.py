@@ -148,7 +148,7 @@ def _open_hugging_face(folder: pathlib.Path) -> Published:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     # sentence-transformers keeps the pooling apart from config.json.
-    if options["name"] == "encoder":
+    if options["name"] in ("encoder", "modernbert"):
         pooling = folder / "1_Pooling" / "config.json"
         options["pooling"] = _pooling(files.read_json(pooling)) if pooling.exists() else "cls"
         if predicts != "example":
@@ -198,9 +198,18 @@ def predicting(source: Published, predicts: str) -> Published:
         return source
     layers = [f"params/{head}/{leaf}" for head in source.layout.heads for leaf in LEAVES_OF_HEADS]
     own = {name for leaf in layers for name in source.layout.sources(leaf)}
+    layout = source.layout.of(predicts)
+    # What stands between the network and both heads stays.
+    own -= {
+        name
+        for head in layout.heads
+        if not head.endswith("classifier") and head in source.layout.heads
+        for leaf in LEAVES_OF_HEADS
+        for name in layout.sources(f"params/{head}/{leaf}")
+    }
     return replace(
         source,
-        layout=source.layout.of(predicts),
+        layout=layout,
         options={**source.options, "predicts": predicts},
         tensors={
             name: tensor

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kd_jax.models.weights.formats import hf_text, hf_vision
+from kd_jax.models.weights.formats import hf_modern_bert, hf_text, hf_vision
 from kd_jax.models.weights.formats.weight_format import WeightFormat
 
 FORMATS: dict[str, WeightFormat] = {
@@ -17,6 +17,7 @@ FORMATS: dict[str, WeightFormat] = {
     "deit": hf_vision.make_transformer("deit"),
     "distilbert": hf_text.make("distilbert"),
     "electra": hf_text.make("electra"),
+    "modernbert": hf_modern_bert.make(),
     "mpnet": hf_text.make("mpnet"),
     "resnet": hf_vision.make_resnet(),
     "roberta": hf_text.make("roberta"),
@@ -81,11 +82,13 @@ def model_type_of(options: Mapping[str, Any]) -> str:
     """
     if options["name"] == "encoder":
         return options["family"]
+    if options["name"] == "modernbert":
+        return "modernbert"
     if options["name"] == "vit":
         return "deit" if options["distillation"] else "vit"
     if options["name"] == "resnet":
         return "resnet"
     raise ValueError(
-        f"model {options['name']!r} has no counterpart in transformers; encoder, resnet and vit"
-        f" have"
+        f"model {options['name']!r} has no counterpart in transformers; encoder, modernbert, resnet"
+        f" and vit have"
     )
