@@ -27,6 +27,9 @@ STUDENTS = {
     "roberta": ENCODER | {"family": "roberta", "type_vocabulary": 1},
     "distilbert": ENCODER | {"family": "distilbert", "type_vocabulary": 0},
     "electra": ENCODER | {"family": "electra", "embedding_width": 8},
+    "mpnet": ENCODER | {"family": "mpnet", "type_vocabulary": 0},
+    "modernbert": {key: value for key, value in ENCODER.items() if key != "type_vocabulary"}
+    | {"name": "modernbert", "window": 3, "global_blocks": (0,)},
     "cnn": CNN,
     "vit": VIT,
     "deit": VIT | {"distillation": True},
@@ -46,6 +49,8 @@ IN_TRANSFORMERS = (
     "roberta",
     "distilbert",
     "electra",
+    "modernbert",
+    "mpnet",
     "vit",
     "deit",
     "resnet",

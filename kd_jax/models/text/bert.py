@@ -156,7 +156,7 @@ class Encoder(nn.Module):
         x, features = transformer.run_blocks(
             x,
             mask,
-            self._bias(x.shape[1]),
+            self._bias(input_ids),
             layers=self.layers,
             remat=self.remat,
             scan=self.scan,
@@ -222,7 +222,7 @@ class Encoder(nn.Module):
             else transformer.dense(self.width, "embeddings_projection")(x)
         )
 
-    def _bias(self, length: int) -> jax.Array | None:
+    def _bias(self, input_ids: Int[Array, "b t"]) -> jax.Array | None:
         """Returns the bias of attention scores by distance, `[1, heads, T, T]`, or None."""
         if not FAMILIES[self.family].relative:
             return None
@@ -232,7 +232,7 @@ class Encoder(nn.Module):
             embedding_init=transformer.INITIALIZER,
             name="relative_bias",
         )
-        return jnp.moveaxis(table(distance_buckets(length)), -1, 0)[None]
+        return jnp.moveaxis(table(distance_buckets(_positions(input_ids, 0))), -1, 1)
 
     def _table(self, size: int, name: str) -> nn.Embed:
         return nn.Embed(
@@ -275,14 +275,17 @@ DISTANCES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91)
 root of 2 each."""
 
 
-def distance_buckets(length: int) -> jax.Array:
-    """Returns the bucket of the distance from each token to each other one, `[T, T]` int32.
+def distance_buckets(place: jax.Array) -> jax.Array:
+    """Returns the bucket of the distance from each token to each other one, `[1, T, T]` int32.
 
     Tokens that follow have the second half of the buckets.
+
+    Args:
+      place: `[1, T]` int, where each token stands.
     """
-    place = jnp.arange(length)
-    distance = place[None, :] - place[:, None]
-    bucket = jnp.searchsorted(jnp.asarray(DISTANCES), jnp.abs(distance), side="right") - 1
+    distance = place[:, None, :] - place[:, :, None]
+    begun = jnp.abs(distance)[..., None] >= jnp.asarray(DISTANCES[1:])[None, None, None]
+    bucket = jnp.sum(begun, axis=-1)
     return jnp.where(distance > 0, bucket + len(DISTANCES), bucket).astype(jnp.int32)
 
 
