@@ -1,10 +1,12 @@
 """Opens a dataset by its name.
 
 The name is a .csv, .tsv, .jsonl, .conll, .parquet or .arrow file, a folder of such files or of
-images, one of the built-in datasets (`digits`, `docstrings`, `hostile_docstrings`), which need no
-download, or any TFDS dataset, read without TensorFlow.
+images, `hf:OWNER/NAME` of the Hugging Face hub, one of the built-in datasets (`digits`,
+`docstrings`, `hostile_docstrings`), which need no download, or any TFDS dataset, read without
+TensorFlow.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from kd_jax.data.source import Source
@@ -53,7 +55,7 @@ def open_source(
     """
     # These import this module's types.
     from kd_jax.data import builders
-    from kd_jax.data.readers import image_folders, tables, tfds
+    from kd_jax.data.readers import hugging_face, image_folders, tables, tfds
 
     label = label if task.reads_labels else None
     one = label if isinstance(label, str) else label[0] if label else None
@@ -75,6 +77,9 @@ def open_source(
         raise ValueError(f"data.header names the columns of tables; {name!r} is no table")
     if name in builders.BUILDERS:
         return tfds.open_prepared(name, split, dir, columns, one, class_names, task, id)
+    fetched: dict[str, str] = {}
+    if name.startswith(hugging_face.PREFIX):
+        path, fetched = hugging_face.fetch(name)
     if path.is_file():
         return tables.open_tables(
             name,
@@ -93,7 +98,7 @@ def open_source(
     if path.is_dir():
         files = tables.find_tables(path)
         if files:
-            return tables.open_tables(
+            source = tables.open_tables(
                 name,
                 files,
                 split,
@@ -107,6 +112,7 @@ def open_source(
                 id,
                 keep_blank,
             )
+            return replace(source, provenance=source.provenance | fetched)
         if not task.one_class:
             raise ValueError(
                 f"task {task.name!r} reads tables; in the folder {name!r} each image has one class"
@@ -124,9 +130,13 @@ def open_source(
 
 
 def _is_table(path: Path) -> bool:
-    from kd_jax.data.readers import tables
+    from kd_jax.data.readers import hugging_face, tables
 
-    return path.is_file() or (path.is_dir() and bool(tables.find_tables(path)))
+    return (
+        str(path).startswith(hugging_face.PREFIX)
+        or path.is_file()
+        or (path.is_dir() and bool(tables.find_tables(path)))
+    )
 
 
 def is_own(name: str) -> bool:
