@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from kd_jax.experiments.scoring import tuned_task
 from kd_jax.tasks import METRICS
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.training.context import RunContext
@@ -23,14 +24,15 @@ def evaluate_all(
       "left_out", rows without a class of the experiment.
     """
     # Each model is compiled once, whatever the number of datasets.
-    task = context.datasets.task
+    further = bool(context.datasets.evaluations)
+    tasks = {name: tuned_task(model, context) for name, model in models.items() if further}
     steps = {
         name: context.parallel.evaluate(
-            partial(eval_step, forward=without_labels(model.network), task=task)
+            partial(eval_step, forward=without_labels(model.network), task=tasks[name])
         )
         for name, model in models.items()
         # Stored outputs are of the run's own data.
-        if model.stored is None
+        if further and model.stored is None
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
     # One dataset at a time, so that only one has to be in memory.
@@ -40,6 +42,7 @@ def evaluate_all(
         for name in steps:
             model = models[name]
             batches = context.datasets.evaluation_batches(source, list(model.views), batch_size)
+            task = tasks[name]
             scores = evaluate(steps[name], model.variables, {}, batches, task)
             found[dataset][name] = {
                 metric: scores[metric] for metric in ("loss", *task.metrics)

@@ -10,11 +10,11 @@ from kd_jax.config.schema import ModelPlan
 from kd_jax.core.types import Teacher, Variables
 from kd_jax.data.source import Source
 from kd_jax.models.network import Network
-from kd_jax.tasks import shown
+from kd_jax.tasks import Task, shown
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.teachers.frozen import freeze, outputs_on
 from kd_jax.training.context import RunContext
-from kd_jax.training.evaluate import eval_step, evaluate
+from kd_jax.training.evaluate import collect, eval_step, evaluate
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
@@ -68,7 +68,7 @@ def score(
         for name, teacher in frozen.teachers.items()
     }
     forward = without_labels(model.network)
-    task = context.datasets.task
+    task = tuned_task(model, context)
     compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
     batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
     names = context.datasets.class_names
@@ -76,6 +76,21 @@ def score(
     if model.stored is not None:
         variables = context.parallel.place(outputs_on(model, source))
     return evaluate(compiled, variables, asked, batches, task, names)
+
+
+def tuned_task(model: TrainedModel, context: RunContext) -> Task:
+    """Returns the task with what of it is each model's own, found on the selection split."""
+    task, source = context.datasets.task, context.datasets.splits["selection"]
+    if not task.tunes or not covers(model, source):
+        return task
+    variables = model.variables
+    if model.stored is not None:
+        variables = context.parallel.place(outputs_on(model, source))
+    step = partial(eval_step, forward=without_labels(model.network), task=task)
+    size = 64 * context.parallel.devices
+    batches = context.datasets.evaluation_batches(source, model.views, size)
+    _, rows = collect(context.parallel.evaluate(step), variables, {}, batches)
+    return task.tuned(rows)
 
 
 def covers(model: TrainedModel, source: Source) -> bool:

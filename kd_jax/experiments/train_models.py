@@ -20,7 +20,7 @@ from kd_jax.distiller import Distiller
 from kd_jax.experiments.build import build, input_shapes, make_group, total_steps
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.experiments.restore import read_restored
-from kd_jax.experiments.scoring import Selection, described, judge
+from kd_jax.experiments.scoring import Selection, described, judge, tuned_task
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
@@ -259,6 +259,11 @@ class ModelTrainer:
             else None
         )
         model = self._model(plan, contents)
+        if self._context.datasets.task.tunes:
+            # Whoever predicts with the model alone needs what was found for it.
+            told = as_json(tuned_task(model, self._context).describe())
+            contents = contents._replace(description={**contents.description, "task": told})
+            model = self._model(plan, contents)
         trained_model.save(self._context.workdir / plan.name, contents, tokenizer)
         return model
 

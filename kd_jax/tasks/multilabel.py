@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,9 @@ class MultiLabel(Task):
     separators; or, in JSONL, as a list of names.
 
     Attributes:
-      threshold: probability from which a class is predicted.
+      threshold: probability from which a class is predicted; "tuned": for each class the one with
+        the best F1 on the selection split, each model's own.
+      thresholds: [K] one a class, in place of `threshold`; found where it is "tuned".
       separator: between names in one column.
     """
 
@@ -43,18 +45,45 @@ class MultiLabel(Task):
     kind = "sets"
     problem_type = "multi_label_classification"
 
-    threshold: float = field(default=0.5, kw_only=True)
+    threshold: float | Literal["tuned"] = field(default=0.5, kw_only=True)
+    thresholds: tuple[float, ...] | None = field(default=None, kw_only=True)
     separator: str = field(default="|", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"task.threshold must be above 0 and below 1, got {self.threshold}")
+        given = () if self.threshold == "tuned" else (self.threshold,)
+        for each in (*given, *(self.thresholds or ())):
+            if isinstance(each, str) or not 0 < each < 1:
+                key = "threshold" if given == (each,) else "thresholds"
+                raise ValueError(f"task.{key} must be above 0 and below 1, got {each!r}")
         if not self.separator.strip():
             raise ValueError("task.separator must not be empty or blank")
 
     def describe(self) -> dict[str, Any]:
         """Returns what a finished model writes down of its task."""
-        return {"name": self.name, "threshold": self.threshold, "separator": self.separator}
+        told = {"name": self.name, "threshold": self.threshold, "separator": self.separator}
+        return told if self.thresholds is None else told | {"thresholds": self.thresholds}
+
+    def fitted(self, labels: np.ndarray, names: Sequence[str]) -> Self:
+        """Compares the number of thresholds with that of classes; see `Task.fitted`."""
+        del labels
+        if self.thresholds is not None and len(self.thresholds) != len(names):
+            raise ValueError(
+                f"task.thresholds has {len(self.thresholds)} numbers, and the data"
+                f" {len(names)} classes: {list_names(tuple(names))}"
+            )
+        return self
+
+    @property
+    def tunes(self) -> bool:
+        """Returns whether thresholds are still to be found."""
+        return self.threshold == "tuned" and self.thresholds is None
+
+    def tuned(self, rows: Rows) -> Self:
+        """Returns the task with each class's best threshold; see `Task.tuned`."""
+        if not self.tunes or not len(rows.labels):
+            return self
+        cuts = [best_cut(y >= 0.5, z) for y, z in zip(rows.labels.T, rows.outputs.T, strict=True)]
+        return replace(self, thresholds=tuple(float(p) for p in special.expit(cuts)))
 
     def read_label(self, record: Mapping[str, Any], columns: Sequence[str]) -> frozenset[str]:
         """Reads the names of the classes that are there; see `Task.read_label`."""
@@ -136,13 +165,18 @@ class MultiLabel(Task):
         """Tells the classes from the threshold on, and probabilities; see `Task.predict_row`."""
         found = special.expit(outputs)
         shown = {name: round(float(p), 6) for name, p in zip(names, found, strict=True)}
-        labels = [name for name, p in zip(names, found, strict=True) if p >= self.threshold]
+        there = self._predicted(outputs[None])[0]
+        labels = [name for name, known in zip(names, there, strict=True) if known]
         return {"labels": labels, "probabilities": shown}
 
     def read_out(self, name: str) -> str:
         """Compares log-odds with the threshold's; see `Task.read_out`."""
-        cut = float(special.logit(self.threshold))
-        return f"print([[{name} for i, z in enumerate(row) if z >= {cut:.4g}] for row in logits])"
+        if self.thresholds is None:
+            cut = f"{float(self._cuts()):.4g}"
+            return f"print([[{name} for i, z in enumerate(row) if z >= {cut}] for row in logits])"
+        cuts = [float(f"{cut:.4g}") for cut in self._cuts()[0].tolist()]
+        found = f"[{name} for i, z in enumerate(row) if z >= {cuts}[i]]"
+        return f"print([{found} for row in logits])"
 
     def training_metrics(self, outputs: jax.Array, batch: Batch) -> dict[str, Mean]:
         """Sums how many classes are right; see `Task.training_metrics`."""
@@ -155,13 +189,20 @@ class MultiLabel(Task):
         return jnp.mean(self._predicted(outputs) == self._predicted(teacher), axis=-1)
 
     def _predicted(self, outputs: Any) -> Any:
+        return outputs >= self._cuts()
+
+    def _cuts(self) -> Any:
+        """Returns the log-odds from which classes are predicted: one number, or [1, K]."""
         # Compared as log-odds, as a sigmoid would round.
-        return outputs >= special.logit(self.threshold)
+        if self.thresholds is not None:
+            return special.logit(np.array(self.thresholds))[None]
+        return special.logit(0.5 if self.threshold == "tuned" else self.threshold)
 
     def summarize(self, sums: Mapping[str, Any], rows: Rows) -> dict[str, float | None]:
         """Computes all metrics; see `Task.summarize`."""
         del sums
-        labels, predicted = rows.labels >= 0.5, self._predicted(rows.outputs)
+        # Where nothing was found yet, these rows are the selection split's.
+        labels, predicted = rows.labels >= 0.5, self.tuned(rows)._predicted(rows.outputs)
         return {
             "macro_f1": metrics.f1_of_sets(labels, predicted, "macro"),
             "micro_f1": metrics.f1_of_sets(labels, predicted, "micro"),
@@ -174,7 +215,33 @@ class MultiLabel(Task):
         if not len(rows.labels):
             return {}
         labels, predicted = rows.labels >= 0.5, self._predicted(rows.outputs)
-        return {"by_class": metrics.by_class(labels, predicted, names)}
+        found = {"by_class": metrics.by_class(labels, predicted, names)}
+        if self.thresholds is None:
+            return found
+        return found | {"thresholds": dict(zip(names, self.thresholds, strict=True))}
+
+
+def best_cut(labels: np.ndarray, outputs: np.ndarray) -> float:
+    """Finds the log-odds from which predicting a class has the greatest F1.
+
+    It lies halfway between two outputs; of several as good the highest. Where no example has the
+    class it is 0, a probability of 0.5.
+
+    Args:
+      labels: [N] bool.
+      outputs: [N] log-odds.
+    """
+    positives = int(labels.sum())
+    if not positives:
+        return 0.0
+    order = np.argsort(-outputs, kind="stable")
+    ranked, right = outputs[order], np.cumsum(labels[order])
+    f1 = 2 * right / (np.arange(1, len(order) + 1) + positives)
+    # Equal outputs are predicted alike, so a cut can only lie after the last of them.
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1
+    last = int(np.argmax(f1))
+    below = ranked[last + 1] if last + 1 < len(ranked) else ranked[last] - 1
+    return float((ranked[last] + below) / 2)
 
 
 def _is_there(record: Mapping[str, Any], column: str) -> bool:

@@ -346,6 +346,20 @@ class Task(abc.ABC):
           rows: all labelled examples.
         """
 
+    @property
+    def tunes(self) -> bool:
+        """Returns whether something of it is still to be found on a model's selection split."""
+        return False
+
+    def tuned(self, rows: Rows) -> Self:
+        """Returns the task with what `tunes` is about as it is best for a model's predictions.
+
+        Args:
+          rows: all labelled examples of the selection split.
+        """
+        del rows
+        return self
+
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
         """Computes what results.json holds beside the metrics.
 

@@ -114,19 +114,7 @@ def evaluate(
       The task's metrics and "loss" as floats, None where one is undefined; its comparisons, such as
       "agreement" and "teacher_kl", by teacher's name.
     """
-    sums: dict[str, Any] = {}
-    found: list[dict[str, Any]] = []
-    for batch in batches:
-        step = compiled_step(variables, teachers, batch)
-        # Added in float64 on the host: the result doesn't depend on how the split was batched.
-        parts = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), step["sums"])
-        sums = parts if not sums else jax.tree.map(np.add, sums, parts)
-        rows = jax.tree.map(np.asarray, step["rows"])
-        kept = rows.pop("kept")
-        # Numbers in float64, whatever they were computed in.
-        wide = {key: jax.tree.map(_wide, rows[key]) for key in ("outputs", "teachers")}
-        found.append(jax.tree.map(lambda column, kept=kept: column[kept], rows | wide))
-    rows = Rows(**jax.tree.map(lambda *columns: _joined(columns), *found))
+    sums, rows = collect(compiled_step, variables, teachers, batches)
     metrics: dict[str, Any] = {"agreement": {}}
     if task.divergence is not None:
         metrics[task.divergence] = {}
@@ -140,3 +128,35 @@ def evaluate(
     return (
         metrics if class_names is None else metrics | {"details": task.details(rows, class_names)}
     )
+
+
+def collect(
+    compiled_step: EvalStep,
+    variables: Variables,
+    teachers: Mapping[str, Teacher],
+    batches: Iterable[Batch],
+) -> tuple[dict[str, Any], Rows]:
+    """Runs a model over a whole split.
+
+    Args:
+      compiled_step: `eval_step`, compiled.
+      variables: the model's.
+      teachers: with whom to compare it, by name.
+      batches: the split, each example once.
+
+    Returns:
+      What `eval_step` sums, added up in float64, and the rows that count.
+    """
+    sums: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        step = compiled_step(variables, teachers, batch)
+        # Added in float64 on the host: the result doesn't depend on how the split was batched.
+        parts = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), step["sums"])
+        sums = parts if not sums else jax.tree.map(np.add, sums, parts)
+        rows = jax.tree.map(np.asarray, step["rows"])
+        kept = rows.pop("kept")
+        # Numbers in float64, whatever they were computed in.
+        wide = {key: jax.tree.map(_wide, rows[key]) for key in ("outputs", "teachers")}
+        found.append(jax.tree.map(lambda column, kept=kept: column[kept], rows | wide))
+    return sums, Rows(**jax.tree.map(lambda *columns: _joined(columns), *found))

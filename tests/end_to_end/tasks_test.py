@@ -187,6 +187,29 @@ def test_a_run_that_is_stopped_ends_as_if_it_had_not_been(task, tmp_path, monkey
 
 
 @pytest.mark.slow
+def test_thresholds_are_found_for_each_model_and_go_with_it(tmp_path):
+    path = table(tmp_path, "multilabel")
+    tuned = {"task": {"name": "multilabel", "threshold": "tuned"}}
+    config = config_of(path, "multilabel") | tuned
+    results = run_experiment(config, tmp_path / "run", show=False)
+    found = {name: model["thresholds"] for name, model in results["models"].items()}
+    assert [*found["student"]] == [*WORDS]
+    assert found["student"] != found["teacher"]
+    told = json.loads((tmp_path / "run" / "student" / "finished.json").read_text())
+    assert told["task"]["thresholds"] == [*found["student"].values()]
+    export(tmp_path / "run", None, ("kd_jax",))
+    answers = tmp_path / "answers.jsonl"
+    predict_to_file(tmp_path / "run", path, answers)
+    for line in answers.read_text().splitlines():
+        answer = json.loads(line)
+        likely = [n for n, p in answer["probabilities"].items() if p >= found["student"][n]]
+        assert answer["labels"] == likely
+    # Found again where the models are there already.
+    (tmp_path / "run" / "results.json").unlink()
+    assert run_experiment(config, tmp_path / "run")["models"] == results["models"]
+
+
+@pytest.mark.slow
 @TASKS
 def test_devices_train_what_one_does(task, tmp_path):
     path = table(tmp_path, task)

@@ -5,7 +5,7 @@ import pytest
 from scipy import special
 from sklearn import metrics as sklearn
 
-from kd_jax.tasks import Rows, make_task
+from kd_jax.tasks import Rows, make_task, read_task
 
 TASK = make_task("multilabel")
 COLUMNS = ("red", "green", "blue")
@@ -60,6 +60,42 @@ def test_without_positives_f1_is_zero_and_average_precision_undefined():
 def test_of_no_rows_nothing_is_defined():
     found = TASK.summarize({}, Rows(np.zeros((0, 2)), np.zeros((0, 2), np.float32)))
     assert set(found.values()) == {None}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_a_tuned_threshold_has_the_best_f1_that_there_is(rows):
+    for seed in range(20):
+        given = random_rows(rows, 3, seed, absent=(2,))
+        task = make_task(dict(name="multilabel", threshold="tuned"))
+        assert task.tunes
+        tuned = task.tuned(given)
+        assert not tuned.tunes
+        assert tuned.thresholds[2] == 0.5
+        labels = given.labels >= 0.5
+        for k in range(3):
+            predicted = special.expit(given.outputs[:, k]) >= tuned.thresholds[k]
+            found = sklearn.f1_score(labels[:, k], predicted, zero_division=0)
+            # Every way to cut the rows in two, by brute force.
+            best = max(
+                sklearn.f1_score(labels[:, k], given.outputs[:, k] >= cut, zero_division=0)
+                for cut in given.outputs[:, k]
+            )
+            assert found == pytest.approx(best, abs=1e-12)
+        # On rows of which nothing was found yet, metrics are those of the best thresholds.
+        assert task.summarize({}, given) == tuned.summarize({}, given)
+
+
+def test_thresholds_of_classes_are_those_of_predictions_and_code():
+    task = make_task(dict(name="multilabel", thresholds=(0.2, 0.5, 0.9)))
+    outputs = special.logit(np.array([0.3, 0.4, 0.95]))
+    assert task.predict_row(outputs, COLUMNS)["labels"] == ["red", "blue"]
+    assert "[i]" in task.read_out("names[i]")
+    told, printed = {"logits": [outputs], "names": COLUMNS}, []
+    exec(task.read_out("names[i]"), told | {"print": printed.append})
+    assert printed == [[["red", "blue"]]]
+    assert read_task(task.describe()) == task
+    with pytest.raises(ValueError, match=r"task.thresholds has 3 numbers, and the data 2 classes"):
+        task.fitted(np.zeros((1, 2)), COLUMNS[:2])
 
 
 def test_the_threshold_decides_what_is_predicted():
@@ -162,6 +198,8 @@ def test_equal_sets_are_one_group():
     [
         ({"threshold": 0.0}, "threshold must be above 0"),
         ({"threshold": 1}, "threshold must be above 0"),
+        ({"threshold": "best"}, "threshold"),
+        ({"thresholds": (0.5, 1.5)}, "thresholds must be above 0"),
         ({"separator": " "}, "must not be empty or blank"),
         ({"cut": 1}, "no option 'cut'"),
     ],
