@@ -75,7 +75,7 @@ def _shrink_data(config: Any, text: bool) -> None:
         if not (key == "train" and config.get("trusted_sets")):
             config.data[key] = value
     # What is said of a table's columns and classes is not of the built-in data.
-    for key in ("header", "class_names", "unlabelled"):
+    for key in ("header", "class_names", "unlabelled", "id"):
         if config.data.get(key) is not None:
             config.data[key] = None
     if config.data.augmentation.crop:
@@ -115,14 +115,13 @@ def _shrink_model(section: Any, config: Any, text: bool) -> None:
     if not model:
         return
     # Weights may be absent or need the network; a new tiny model of the kind takes their place.
-    if "pretrained" in model:
+    if "pretrained" in model or "outputs" in model:
         tiny = (ENCODER if text else RESNET) | {
             key: model[key] for key in ("pooling",) if text and key in model
         }
         section.model = ConfigDict(tiny)
-        # Of a task without labels nothing trains them.
-        if config.get("task", "classification") != "classification":
-            section.allow_weak = True
+        # Of a task without labels, which a flag may still ask for, nothing trains them.
+        section.allow_weak = True
         # What is random now has to be trained, where the other was used as it is.
         if not section.get("objective"):
             section.objective = ConfigDict(HARD)

@@ -99,9 +99,13 @@ def covers(model: TrainedModel, source: Source) -> bool:
 
 
 def judge(
-    plan: ModelPlan, metrics: Mapping[str, float | None], context: RunContext
+    plan: ModelPlan,
+    metrics: Mapping[str, float | None],
+    context: RunContext,
+    *,
+    trained: bool = False,
 ) -> dict[str, Any]:
-    """Compares a model that isn't trained here with a guess, and tells the result.
+    """Compares a model that teaches as it is with a guess, and tells the result.
 
     Classes in another order, other tokens or another normalization show here and nowhere else.
 
@@ -109,27 +113,30 @@ def judge(
       plan: of the model.
       metrics: on the selection split.
       context: of the run.
+      trained: whether this run or its sweep trained it.
 
     Returns:
       What its description holds of these metrics.
 
     Raises:
-      ValueError: if it is worse, unless the config allows that.
+      ValueError: if it is worse, unless the config allows that or it was trained.
     """
+    how = "was trained on these data" if trained else "is not trained here"
     task = context.datasets.task
     guess = task.guess(context.datasets.splits["selection"].labels)
     if guess is None:
         told = shown(task.primary, metrics[task.primary])
-        log.info("%s is not trained here; selection split: %s", plan.name, told)
+        log.info("%s %s; selection split: %s", plan.name, how, told)
         return described(metrics)
     name, chance, margin = guess
     value = metrics[name]
     told = (
-        f"{plan.name} is not trained here; selection split: {shown(name, value)} (without"
+        f"{plan.name} {how}; selection split: {shown(name, value)} (without"
         f" looking, always the commonest: {shown(name, chance)})"
     )
     # What few rows leave open is no error: a sound model may be unlucky with them.
-    if (value is None or value < chance - margin) and not plan.allow_weak:
+    weak = value is None or value < chance - margin
+    if weak and not plan.allow_weak and not trained:
         raise ValueError(
             f"models.{told}, worse than a guess: are its classes, tokenizer and normalization"
             f" the data's? If it shall be used all the same, say"

@@ -103,15 +103,18 @@ class ModelTrainer:
         log.info(
             "%s: restored from %s, %s", plan.name, plan.restore, done.description["fingerprint"]
         )
-        ours |= self._selection_of(plan, done.variables)
+        # What an earlier run of the same sweep trained is as good as trained here.
+        ours |= self._selection_of(plan, done.variables, trained=self._of_this_sweep(plan))
         # What the earlier run wrote down stays; ours only fills in what it didn't know yet.
         return self.save(plan, done._replace(description=ours | done.description))
 
-    def _selection_of(self, plan: ModelPlan, variables: Variables) -> dict[str, Any]:
+    def _selection_of(
+        self, plan: ModelPlan, variables: Variables, *, trained: bool = False
+    ) -> dict[str, Any]:
         """Evaluates a model that isn't trained here on the selection split; see `judge`."""
         network, context = self._built[plan.name][0], self._context
         metrics = Selection(network, plan, context)(context.parallel.place(variables))
-        return judge(plan, metrics, context)
+        return judge(plan, metrics, context, trained=trained)
 
     def fit(self) -> dict[str, TrainedModel]:
         """Trains the group to the end, or goes on from its newest checkpoint.
@@ -290,12 +293,14 @@ class ModelTrainer:
         Those of a teacher that another run of the same sweep trained are kept there, so that all
         runs of the sweep share them.
         """
+        own = self._context.workdir / plan.name
+        return Path(str(plan.restore)) if self._of_this_sweep(plan) else own
+
+    def _of_this_sweep(self, plan: ModelPlan) -> bool:
+        """Tells whether a model is restored from another run of the same sweep."""
         own, folder = self._context.workdir / plan.name, Path(plan.restore or "")
-        same_sweep = (
-            folder.parent.parent == own.parent.parent
-            and (own.parent.parent / "config.json").exists()
-        )
-        return folder if plan.restore and same_sweep else own
+        same = folder.parent.parent == own.parent.parent
+        return bool(plan.restore) and same and (own.parent.parent / "config.json").exists()
 
     def _describe(
         self, plan: ModelPlan, variables: Variables, *, step: int, seconds: float

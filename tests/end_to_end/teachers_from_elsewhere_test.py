@@ -103,7 +103,7 @@ def test_a_teacher_whose_names_stand_on_the_wrong_outputs_is_worse_than_a_guess(
     folder = copy_of(trained[1], tmp_path / "a")
     swap_classes(folder, rows=False)
     with pytest.raises(
-        ValueError, match=r"models.teacher is not trained here and gets .* worse than"
+        ValueError, match=r"models.teacher is not trained here; selection split: .* worse than"
     ):
         run(table, tmp_path / "run", folder)
     assert not (tmp_path / "run" / "student").exists()

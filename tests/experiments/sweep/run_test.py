@@ -11,6 +11,8 @@ import jax
 import pytest
 from paths import TESTS
 
+import kd_jax as kd
+from kd_jax.config.inherit import inherit
 from kd_jax.config.load import load_config
 from kd_jax.experiments.sweep import run as sweep_runs
 from kd_jax.experiments.sweep import workers
@@ -21,11 +23,7 @@ from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
 CONFIG = str(TESTS / "configs" / "shared.py") + ":smoke"
 TEMPERATURE = "models.student.objective.soft.temperature"
 
-# A workdir's lock is held until the workdir is forgotten.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(r"ignore:.*\.lock:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -353,3 +351,40 @@ def test_with_devices_the_sweep_leaves_them_to_its_processes(
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     with pytest.raises(ValueError, match="those of one machine"):
         run_sweep(config, spec_file(seeds=[0], devices=[4, 7]), tmp_path / "sweep")
+
+
+def test_a_teacher_that_the_sweep_trained_may_be_worse_than_a_guess(spec_file, tmp_path, caplog):
+    """Which is a finding about the data, and no mistake of the config."""
+    (tmp_path / "own").mkdir()
+    for split, wrong in (("train", False), ("selection", True), ("evaluation", True)):
+        rows = [
+            f"{word} story number {number},{label}"
+            for number in range(40)
+            for word, label in (
+                ("fine", "down" if wrong else "up"),
+                ("dull", "up" if wrong else "down"),
+            )
+        ]
+        (tmp_path / "own" / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    bag = dict(name="bag_of_embeddings", width=8, hidden=(), dropout=0.0)
+    config = kd.experiment(
+        "swapped",
+        data=dict(
+            name=str(tmp_path / "own"),
+            inputs="text",
+            train="train",
+            selection="selection",
+            evaluation="evaluation",
+            cleaning=dict(mode="off"),
+        ),
+        view=dict(tokenizer="trained", vocabulary_size=60, max_length=8),
+        training=dict(epochs=10.0, batch_size=16, optimizer=dict(learning_rate=0.05)),
+        checkpoint=dict(use="latest"),
+        parallel=dict(data=1),
+        teacher=dict(model=bag),
+        student=dict(model=bag | dict(width=4)),
+    )
+    with caplog.at_level("WARNING"):
+        found = run_sweep(inherit(config), spec_file(seeds=[0, 1]), tmp_path / "sweep")
+    assert [entry["models"]["teacher"]["accuracy"] < 0.2 for entry in found["runs"]] == [True, True]
+    assert "teacher was trained on these data; selection split: accuracy" in caplog.text
