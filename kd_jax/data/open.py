@@ -80,10 +80,13 @@ def open_source(
     fetched: dict[str, str] = {}
     if name.startswith(hugging_face.PREFIX):
         path, fetched = hugging_face.fetch(name)
-    if path.is_file():
-        return tables.open_tables(
+    files = {"train": path} if path.is_file() else {}
+    if path.is_dir():
+        files = tables.find_tables(path)
+    if files:
+        source = tables.open_tables(
             name,
-            {"train": path},
+            files,
             split,
             columns,
             given,
@@ -95,24 +98,8 @@ def open_source(
             id,
             keep_blank,
         )
+        return replace(source, provenance=source.provenance | fetched)
     if path.is_dir():
-        files = tables.find_tables(path)
-        if files:
-            source = tables.open_tables(
-                name,
-                files,
-                split,
-                columns,
-                given,
-                max_rejected,
-                class_names,
-                unlabelled,
-                task,
-                header,
-                id,
-                keep_blank,
-            )
-            return replace(source, provenance=source.provenance | fetched)
         if not task.one_class:
             raise ValueError(
                 f"task {task.name!r} reads tables; in the folder {name!r} each image has one class"

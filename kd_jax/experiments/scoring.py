@@ -72,10 +72,7 @@ def score(
     compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
     batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
     names = context.datasets.class_names
-    variables = model.variables
-    if model.stored is not None:
-        variables = context.parallel.place(outputs_on(model, source))
-    return evaluate(compiled, variables, asked, batches, task, names)
+    return evaluate(compiled, _variables_on(model, source, context), asked, batches, task, names)
 
 
 def tuned_task(model: TrainedModel, context: RunContext) -> Task:
@@ -83,14 +80,20 @@ def tuned_task(model: TrainedModel, context: RunContext) -> Task:
     task, source = context.datasets.task, context.datasets.splits["selection"]
     if not task.tunes or not covers(model, source):
         return task
-    variables = model.variables
-    if model.stored is not None:
-        variables = context.parallel.place(outputs_on(model, source))
     step = partial(eval_step, forward=without_labels(model.network), task=task)
     size = 64 * context.parallel.devices
     batches = context.datasets.evaluation_batches(source, model.views, size)
-    _, rows = collect(context.parallel.evaluate(step), variables, {}, batches)
+    _, rows = collect(
+        context.parallel.evaluate(step), _variables_on(model, source, context), {}, batches
+    )
     return task.tuned(rows)
+
+
+def _variables_on(model: TrainedModel, source: Source, context: RunContext) -> Any:
+    """Returns what the model's network is applied with: where only outputs are known, these."""
+    if model.stored is None:
+        return model.variables
+    return context.parallel.place(outputs_on(model, source))
 
 
 def covers(model: TrainedModel, source: Source) -> bool:

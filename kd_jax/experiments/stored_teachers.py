@@ -1,7 +1,5 @@
 """Opens the teachers of a run that are only files, before anything is trained."""
 
-from pathlib import Path
-
 from kd_jax.config.schema import ModelPlan, Plan
 from kd_jax.experiments.scoring import covers, judge, score
 from kd_jax.teachers import cache, stored
@@ -42,12 +40,13 @@ def _open(model: ModelPlan, plan: Plan, context: RunContext) -> TrainedModel:
     # Of words, a batch's view says where they are.
     views = (model.view,) if datasets.task.words else ()
     home = context.workdir / model.name
-    found = TrainedModel(
-        model, cache.CachedTeacher(), {}, description, Path(home), views, stored=table
-    )
+    found = TrainedModel(model, cache.CachedTeacher(), {}, description, home, views, stored=table)
     outputs_on(found, datasets.splits["train"])
     # What doesn't fit the other splits as a whole is refused, too; here and not after the training.
-    known = {role: covers(found, datasets.splits[role]) for role in ("selection", "evaluation")}
+    try:
+        known = {role: covers(found, datasets.splits[role]) for role in ("selection", "evaluation")}
+    except ValueError as error:
+        raise ValueError(f"models.{model.name}: {error}") from None
     if datasets.task.meets_teachers and not all(known.values()):
         role = next(role for role, each in known.items() if not each)
         raise ValueError(

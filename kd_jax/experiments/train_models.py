@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -266,7 +267,7 @@ class ModelTrainer:
             # Whoever predicts with the model alone needs what was found for it.
             told = as_json(tuned_task(model, self._context).describe())
             contents = contents._replace(description={**contents.description, "task": told})
-            model = self._model(plan, contents)
+            model = replace(model, description=contents.description)
         trained_model.save(self._context.workdir / plan.name, contents, tokenizer)
         return model
 

@@ -2,7 +2,6 @@
 id."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ from kd_jax.data.readers.stored_outputs import (
     KINDS,
     PLACES,
     StoredOutputs,
-    preview,
     read_outputs,
 )
 from kd_jax.data.run_datasets import Datasets
 from kd_jax.data.source import Source
+from kd_jax.models.weights.classes import are_unnamed, listed, match_names
 from kd_jax.tasks import Task
 
 log = logging.getLogger("kd_jax")
@@ -39,8 +38,6 @@ LEAST = 1e-6
 
 SUM_TOLERANCE = 0.01
 """How far the probabilities of an example may be from a sum of 1, as those rounded are."""
-
-UNNAMED = re.compile(r"LABEL_\d+")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,8 @@ class StoredTable:
         those of none of them.
 
         Raises:
-          ValueError: if rows have no ids, or the file lacks some of them.
+          ValueError: if rows have no ids, the file lacks some of them, or has outputs of another
+        number of words.
         """
         path = str(self.outputs.path)
         if not len(source.ids):
@@ -74,10 +72,17 @@ class StoredTable:
         if missing:
             raise ValueError(
                 f"{path!r} has no outputs for {len(missing)} of the {len(rows)} rows of"
-                f" {source.name!r}, such as the ids {preview(missing)}"
+                f" {source.name!r}, such as the ids {listed(missing)}"
             )
         found = [self.values[row] for row in rows]
         if found[0].ndim == 2:
+            for each, value, text in zip(source.ids, found, source.inputs, strict=True):
+                # Padding would be a teacher that knows nothing, in silence.
+                if len(value) != (words := len(text.split(" "))):
+                    raise ValueError(
+                        f"{path!r} has outputs of {len(value)} words for id {each!r}, whose text"
+                        f" in {source.name!r} has {words}"
+                    )
             longest = max(map(len, found))
             found = [np.pad(each, ((0, longest - len(each)), (0, 0))) for each in found]
         logits = np.stack(found)
@@ -160,25 +165,22 @@ def _order(owner: str, found: StoredOutputs, wanted: Sequence[str]) -> list[int]
     """
     count = found.values[0].shape[-1]
     if count != len(wanted):
-        raise ValueError(f"{owner} has {count} outputs a row, the data has {_listed(wanted)}")
+        raise ValueError(f"{owner} has {count} outputs a row, the data has {listed(wanted)}")
     names = found.names
-    if names is None or all(UNNAMED.fullmatch(name) for name in names):
+    if names is None or are_unnamed(names):
         # Of one output there is nothing to mistake.
         if count > 1:
             log.warning(
                 "%s doesn't name its outputs: they are taken in the order %s",
                 owner,
-                _listed(wanted),
+                listed(wanted),
             )
         return [*range(count)]
-    for fold in (str, str.casefold):
-        ours, theirs = [fold(name) for name in wanted], [fold(name) for name in names]
-        if sorted(ours) == sorted(theirs) and len({*ours}) == count:
-            order = [theirs.index(name) for name in ours]
-            if order != [*range(count)]:
-                log.info("%s: its outputs are brought into the data's order", owner)
-            return order
-    raise ValueError(f"{owner} has outputs of {_listed(names)}, the data has {_listed(wanted)}")
+    if (order := match_names(names, wanted)) is not None:
+        if order != [*range(count)]:
+            log.info("%s: its outputs are brought into the data's order", owner)
+        return order
+    raise ValueError(f"{owner} has outputs of {listed(names)}, the data has {listed(wanted)}")
 
 
 def _as_outputs(
@@ -219,8 +221,3 @@ def check_ids(datasets: Datasets) -> None:
                     f"data.id: two different rows have the id {each!r}, in {other.name!r} and"
                     f" {source.name!r}; outputs are found by it, so it must be of one row"
                 )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:10]))
-    return shown if len(names) <= 10 else f"{shown}, ... ({len(names)})"

@@ -141,6 +141,17 @@ def test_vectors_teach_where_they_are_of_all_rows(tmp_path):
         run_experiment(config, tmp_path / "other", show=False)
 
 
+def test_outputs_of_another_number_of_words_than_the_text_has_are_refused(tmp_path):
+    path = table(tmp_path, "tagging")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    answers = [{"id": r["key"], "logits": [[1.0, 2.0]] * len(r["tags"])} for r in rows]
+    answers[7]["logits"].pop()
+    (tmp_path / "o.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    config = config_of(path, "tagging", dict(model=dict(outputs=str(tmp_path / "o.jsonl"))))
+    with pytest.raises(ValueError, match=r"models.teacher: .* words for id 'k7', whose text in"):
+        run_experiment(config, tmp_path / "run", show=False)
+
+
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
     """A table, its keys and probabilities that know the class."""
@@ -188,13 +199,18 @@ def refused(classes, teacher, message, folder, **changes):
 
 
 def test_outputs_that_are_not_the_datas_are_refused_before_anything_is_trained(classes, tmp_path):
-    _, keys, known = classes
+    path, keys, known = classes
     file = tmp_path / "o.npz"
     refused(classes, npz(file, classes, ("no", "maybe")), "outputs of 'no', 'maybe'", tmp_path)
     wide = npz(file, classes, None, probabilities=np.full((160, 3), 1 / 3), class_names=None)
     refused(classes, wide, "has 3 outputs a row, the data has 'no', 'yes'", tmp_path)
     lacking = npz(file, classes, ids=np.array([*keys[1:], "other"]))
     refused(classes, lacking, "has no outputs for 1 of the", tmp_path)
+    data = config_of(path, "classification", lacking)["data"]
+    (held_out,) = Datasets(data, {}).splits["selection"].ids[:1]
+    partial = npz(file, classes, ids=np.array([k if k != held_out else "other" for k in keys]))
+    refused(classes, partial, "models.teacher: ", tmp_path)
+    refused(classes, partial, "has no outputs for 1 of the 16 rows of", tmp_path)
     strangers = npz(file, classes, ids=np.array([f"x{key}" for key in keys]))
     refused(classes, strangers, "it has outputs for no row of", tmp_path)
     scores = npz(file, classes, probabilities=3 * known)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,9 +243,3 @@ def _as_number(value: Any, column: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{column!r} has {value}, which isn't finite")
     return number
-
-
-def preview(ids: Sequence[str] | Iterator[str], limit: int = 3) -> str:
-    """Returns the first ids for a message."""
-    shown = [repr(each) for each, _ in zip(ids, range(limit), strict=False)]
-    return ", ".join(shown)

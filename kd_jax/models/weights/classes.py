@@ -49,23 +49,37 @@ def in_order(
     if total != len(wanted):
         return source
     found = source.class_names
-    if found is None or all(UNNAMED.fullmatch(name) for name in found):
+    if found is None or are_unnamed(found):
         log.warning(
             "%s doesn't name its classes: they are taken in the order %s; if that is wrong, %s",
             source.owner,
-            _listed(wanted),
+            listed(wanted),
             HINT,
         )
         return source
+    if (order := match_names(found, wanted)) is not None:
+        return _select(source, order)
+    raise ValueError(
+        f"{source.owner} has a classifier of {listed(found)}, the data has {listed(wanted)}; {HINT}"
+    )
+
+
+def are_unnamed(names: Sequence[str]) -> bool:
+    """Tells whether nobody named the outputs of a classifier."""
+    return all(UNNAMED.fullmatch(name) for name in names)
+
+
+def match_names(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Returns the position in `found` of each of the names [K] that are wanted.
+
+    Upper and lower case are alike where no two differ by it alone; None where they are other names.
+    """
     # Exact names first, for data whose classes differ by upper and lower case alone.
     for fold in (str, str.casefold):
         ours, theirs = [fold(name) for name in wanted], [fold(name) for name in found]
         if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
-            return _select(source, [theirs.index(name) for name in ours])
-    raise ValueError(
-        f"{source.owner} has a classifier of {_listed(found)}, the data has {_listed(wanted)};"
-        f" {HINT}"
-    )
+            return [theirs.index(name) for name in ours]
+    return None
 
 
 def _mapped(
@@ -80,22 +94,22 @@ def _mapped(
         given = {numbered.get(key, key): target for key, target in given.items()}
     if unknown := [key for key in given if key not in names]:
         raise ValueError(
-            f"label_map names {_listed(unknown)}; {source.owner} has the classes {_listed(names)}"
+            f"label_map names {listed(unknown)}; {source.owner} has the classes {listed(names)}"
         )
     if missing := [name for name in names if name not in given]:
         raise ValueError(
-            f"label_map misses {_listed(missing)}; give None for a class that the data doesn't have"
+            f"label_map misses {listed(missing)}; give None for a class that the data doesn't have"
         )
     targets = [None if target is None else str(target) for target in given.values()]
     if unknown := sorted({target for target in targets if target is not None} - {*wanted}):
         raise ValueError(
-            f"label_map asks for {_listed(unknown)}; the data has the classes {_listed(wanted)}"
+            f"label_map asks for {listed(unknown)}; the data has the classes {listed(wanted)}"
         )
     outputs = {name: [key for key in given if str(given[key]) == name] for name in wanted}
     # Sorted, so that one class with two outputs is named before another that has none for it.
     for name, keys in sorted(outputs.items(), key=lambda each: -len(each[1])):
         if len(keys) != 1:
-            problem = f"gives {_listed(keys)} to" if keys else "gives nothing to"
+            problem = f"gives {listed(keys)} to" if keys else "gives nothing to"
             raise ValueError(f"label_map {problem} the class {name!r}; each needs one of {names}")
     return [names.index(keys[0]) for keys in outputs.values()]
 
@@ -125,6 +139,7 @@ def _outputs(source: Published) -> int | None:
     return None
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Returns names for a message, the first ten of them."""
     shown = ", ".join(map(repr, names[:10]))
     return shown if len(names) <= 10 else f"{shown}, ... ({len(names)})"
