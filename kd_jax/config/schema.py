@@ -388,14 +388,15 @@ class TransferSet:
     """`transfer_sets.*`: inputs that a model labels, for others to learn from.
 
     `source` is checked where it is read (`kd_jax.experiments.transfer_sets.generate`).
-    `confidence` and `per_class` choose rows by what the model says of them, `near_duplicate` and
-    `max_overlap` sift them.
+    `labels`: what it gives; "none" where its students ask it themselves. `confidence` and
+    `per_class` choose rows by what the model says of them, `near_duplicate` and `max_overlap` sift
+    them.
     `base` is the filtered set that takes the training split's place.
     """
 
     teacher: Annotated[str, TEXT]
     source: Annotated[Any, Options(("name",))]
-    labels: Annotated[str, one_of("soft", "hard")]
+    labels: Annotated[str, one_of("soft", "hard", "none")]
     temperature: Annotated[float, POSITIVE]
     confidence: Annotated[float, SHARE]
     per_class: Annotated[int | None, whole(1).or_none()]

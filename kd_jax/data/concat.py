@@ -45,7 +45,7 @@ def concatenate(sources: Sequence[Source]) -> Source:
             ours, theirs = getattr(first, aspect), getattr(other, aspect)
             if ours != theirs:
                 raise ValueError(f"{first.name!r} has {aspect} {ours}, and {other.name!r} {theirs}")
-    labels = np.concatenate([source.labels for source in sources])
+    labels = np.concatenate(_as_wide([source.labels for source in sources]))
     soft = None
     if any(source.soft_labels is not None for source in sources):
         soft = np.concatenate([_soft_labels(source) for source in sources])
@@ -68,6 +68,16 @@ def concatenate(sources: Sequence[Source]) -> Source:
         parts=tuple(sources),
         ids=ids if all(len(source.ids) for source in sources) else (),
     )
+
+
+def _as_wide(labels: list[np.ndarray]) -> list[np.ndarray]:
+    """Gives labels of words [N, W] the room that the longest text of all sources needs."""
+    if labels[0].ndim == 1 or labels[0].dtype.kind == "f":
+        return labels
+    width = max(each.shape[1] for each in labels)
+    return [
+        np.pad(each, ((0, 0), (0, width - each.shape[1])), constant_values=-1) for each in labels
+    ]
 
 
 def _soft_labels(source: Source) -> np.ndarray:

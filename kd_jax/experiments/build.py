@@ -255,9 +255,9 @@ def _make_mixing(
     """Makes the mixing of a model's section; refuses it where something it learns from
     forbids it.
     """
-    mixing = make_mixing(
-        plan.training.get("mixing"), context.datasets.modality, context.datasets.num_classes
-    )
+    datasets = context.datasets
+    classes = datasets.num_classes if datasets.task.one_class else None
+    mixing = make_mixing(plan.training.get("mixing"), datasets.modality, classes)
     if mixing is None:
         return None
     # The least certain candidate is found by asking the teachers.

@@ -23,6 +23,7 @@ from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.run_datasets import view_name
 from kd_jax.experiments.transfer_sets.generate import check_source
 from kd_jax.models import registry
+from kd_jax.models.projectors.conditioning import PROBABILITIES
 from kd_jax.models.weights.open import OWN
 from kd_jax.objective.objective import check_terms, for_task
 from kd_jax.tasks import Task, make_task
@@ -186,21 +187,57 @@ def _check_task(config: Mapping[str, Any], task: Task) -> None:
             f"models: all need one view for task {task.name!r}, as the tokens that are hidden are"
             f" those of a tokenizer; there are {len(views)}"
         )
-    for key in (TRANSFER, TRUSTED):
-        if config.get(key):
-            refuse(key)
+    if config.get(TRUSTED):
+        refuse(TRUSTED)
+    for name, section in (config.get(TRANSFER) or {}).items():
+        _check_labels_of_set(f"{TRANSFER}.{name}", section, task)
     for name, each in config["evaluations"].items():
         for key in ("label_map", "label_ranges"):
             if (each or {}).get(key) is not None:
                 refuse(f"evaluations.{name}.{key}")
     for name, model in config["models"].items():
-        if model["training"].get("mixing"):
-            refuse(f"models.{name}.training.mixing")
-        if model.get("condition"):
-            refuse(f"models.{name}.condition")
+        _check_mixing(f"models.{name}.training.mixing", model["training"].get("mixing"), task)
+        if (model.get("condition") or {}).get("output") == PROBABILITIES and task.kind != "classes":
+            refuse(f"models.{name}.condition.output={PROBABILITIES!r}")
         for term, given in (model.get("objective") or {}).items():
             if given["term"] in CLASSES_ONLY:
                 refuse(f"models.{name}.objective.{term}")
+
+
+def _check_labels_of_set(path: str, section: Mapping[str, Any], task: Task) -> None:
+    """Refuses labels that a teacher of the task doesn't give, and choices among them."""
+    labels, there = section["labels"], (*task.teachable, "none")
+    if labels not in there:
+        raise ValueError(
+            f"{path}.labels of task {task.name!r} can be {' or '.join(map(repr, there))}, got"
+            f" {labels!r}"
+        )
+    if section["temperature"] != 1 and not (labels == "soft" and task.kind == "sets"):
+        raise ValueError(f"{path}.temperature must be 1, as there are no probabilities to soften")
+    if section["per_class"] is not None:
+        raise ValueError(
+            f"{path}.per_class must be None: an example of task {task.name!r} isn't of one class"
+        )
+    if section["confidence"] and (task.kind not in ("classes", "sets") or task.masks is not None):
+        raise ValueError(
+            f"{path}.confidence must be 0: a teacher of task {task.name!r} doesn't say how sure it"
+            f" is"
+        )
+
+
+def _check_mixing(path: str, section: Mapping[str, Any] | None, task: Task) -> None:
+    if not section:
+        return
+    if not task.mixes:
+        raise ValueError(
+            f"{path} must be None: an example of task {task.name!r} has several predictions, and"
+            f" those of two examples can't be mixed"
+        )
+    if section["candidates"] > 1 and task.kind not in ("classes", "sets"):
+        raise ValueError(
+            f"{path}.candidates must be 1: a teacher of task {task.name!r} doesn't say how sure it"
+            f" is"
+        )
 
 
 def _check_named(path: str, name: str, known: Collection[str]) -> None:

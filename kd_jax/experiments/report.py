@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_jax.core.types import Batch
-from kd_jax.tasks import METRICS, TASKS, Task, cell, header
+from kd_jax.tasks import METRICS, TASKS, Task, cell, header, shown
 from kd_jax.training.trained_model import TrainedModel
 
 
@@ -140,17 +140,9 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     # What only some models have is told below the table, which would get too wide.
     for name, model in results["models"].items():
         if "with_teacher" in model:
-            _show_with_teacher(name, model["with_teacher"], console)
+            _show_with_teacher(name, model["with_teacher"], metrics, console)
         if "shapley" in model:
-            shares = ", ".join(
-                f"{member} {100 * share:+.2f}"
-                for member, share in model["shapley"]["values"].items()
-            )
-            guess = 100 * model["shapley"]["empty"]
-            console.print(
-                f"{name}'s accuracy above a guess ({guess:.1f} %), by member (Shapley): {shares}"
-                f" points"
-            )
+            _show_member_values(name, model["shapley"], metrics[0], console)
     if "classes" in results:
         share = 100 * results["classes"]["largest_share"]
         console.print(f"always the largest class of the training rows: {share:.2f} % of them")
@@ -192,8 +184,27 @@ def values_of(model: Mapping[str, Any]) -> Mapping[str, Any]:
     return model.get("metrics", model)
 
 
-def _show_with_teacher(name: str, found: Mapping[str, Any], console: Console) -> None:
-    scores = f"{100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, ECE {found['ece']:.4f}"
+def _show_member_values(
+    name: str, found: Mapping[str, Any], primary: str, console: Console
+) -> None:
+    share = METRICS[primary].share
+    told = {
+        member: f"{100 * value:+.2f}" if share else f"{value:+.4f}"
+        for member, value in found["values"].items()
+    }
+    shares = ", ".join(f"{member} {each}" for member, each in told.items())
+    # What is worth more is lower for some metrics, and was negated.
+    guess = found["empty"] if METRICS[primary].higher else -found["empty"]
+    console.print(
+        f"{name}'s {METRICS[primary].title} against a guess ({cell(primary, guess)}"
+        f"{' %' if share else ''}), by member (Shapley): {shares}{' points' if share else ''}"
+    )
+
+
+def _show_with_teacher(
+    name: str, found: Mapping[str, Any], metrics: Sequence[str], console: Console
+) -> None:
+    scores = ", ".join(shown(metric, found[metric]) for metric in metrics if metric in found)
     further = f"by a map of {found['map_parameters']:,} further parameters"
     console.print(f"{name} with {found['teacher']}'s {found['output']}: {scores}, {further}")
 

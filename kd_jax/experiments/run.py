@@ -266,8 +266,8 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         entries[model.name] |= score_with_teacher(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
-        # What each member adds to the accuracy.
-        if model.members and context.datasets.task.one_class:
+        # What each member adds to the primary metric.
+        if model.members and context.datasets.task.valued:
             members = {name: models[name] for name in model.members}
             entries[model.name]["shapley"] = member_values(
                 models[model.name], members, evaluation, context

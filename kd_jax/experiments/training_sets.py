@@ -103,7 +103,7 @@ def reopen(plan: Plan, datasets: Datasets, workdir: Path) -> None:
     train = datasets.splits["train"]
     for name in {name for model in plan.models for name in model.data}:
         if name in plan.transfer_sets:
-            datasets.add_set(name, transfer.load(name, workdir, train))
+            datasets.add_set(name, transfer.load(name, workdir, train, datasets.task))
         elif name in plan.trusted_sets:
             datasets.add_set(
                 name, trusted.load(name, plan.trusted_sets[name], workdir, train).source

@@ -43,6 +43,9 @@ class Classification(Task):
         "ece",
     )
     tabled = ("accuracy", "loss", "ece")
+    teachable = ("soft", "hard")
+    mixes = True
+    valued = True
     hard_term = "cross_entropy"
     soft_term = "soft_target_kl"
     divergence = "teacher_kl"
@@ -89,6 +92,23 @@ class Classification(Task):
         """Returns the classes; see `Task.groups`."""
         return labels
 
+    def sureness(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probability of the likeliest class; see `Task.sureness`."""
+        return np.asarray(jax.nn.softmax(outputs)).max(axis=-1)
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Returns the entropy of the classes; see `Task.entropy`."""
+        # `entr` gives 0 for a probability of 0, where p * log(p) would be NaN.
+        return jnp.sum(jax.scipy.special.entr(jax.nn.softmax(outputs)), axis=-1)
+
+    def teach(self, outputs: np.ndarray, labels: str, temperature: float) -> np.ndarray:
+        """Returns distributions, one-hot ones for hard labels; see `Task.teach`."""
+        soft = np.asarray(jax.nn.softmax(outputs / temperature), np.float32)
+        # One-hot rows keep one format for both kinds of labels.
+        if labels == "hard":
+            soft = np.eye(soft.shape[1], dtype=np.float32)[soft.argmax(axis=1)]
+        return soft
+
     def predict_row(self, outputs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         """Tells the likeliest class and all probabilities; see `Task.predict_row`."""
         found = special.softmax(outputs)
@@ -134,6 +154,17 @@ class Classification(Task):
             # Row: the label; column: what was predicted.
             "confusion_matrix": metrics.confusion_matrix(labels, predicted, len(names)),
         }
+
+    def blind(self, labels: np.ndarray, width: int) -> np.ndarray:
+        """Returns logits of a uniform guess; see `Task.blind`."""
+        del labels
+        return np.zeros(width)
+
+    def worth_of_a_guess(self, labels: np.ndarray, width: int) -> float:
+        """Draws the class where the accuracy counts; see `Task.worth_of_a_guess`."""
+        if self.primary == "accuracy":
+            return 1 / width
+        return super().worth_of_a_guess(labels, width)
 
     def guess(self, labels: np.ndarray) -> tuple[str, float, float] | None:
         """Returns the share of the largest class; see `Task.guess`."""

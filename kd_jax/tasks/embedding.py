@@ -36,6 +36,7 @@ class Embedding(Task):
     kind = "vectors"
     problem_type = None
     feature = "number"
+    mixes = True
     predicts = "embedding"
     apart = True
     named = False

@@ -44,6 +44,9 @@ class MultiLabel(Task):
     divergence = "teacher_kl"
     kind = "sets"
     problem_type = "multi_label_classification"
+    teachable = ("soft", "hard")
+    mixes = True
+    valued = True
 
     threshold: float | Literal["tuned"] = field(default=0.5, kw_only=True)
     thresholds: tuple[float, ...] | None = field(default=None, kw_only=True)
@@ -161,6 +164,21 @@ class MultiLabel(Task):
         _, numbers = np.unique(np.nan_to_num(labels), axis=0, return_inverse=True)
         return np.where(known, numbers.reshape(-1), -1).astype(np.int32)
 
+    def sureness(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probability of the least sure class; see `Task.sureness`."""
+        return special.expit(np.abs(outputs)).min(axis=-1)
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Returns the sum of the classes' entropies; see `Task.entropy`."""
+        both = jax.nn.sigmoid(jnp.stack([outputs, -outputs]))
+        return jnp.sum(jax.scipy.special.entr(both), axis=(0, -1))
+
+    def teach(self, outputs: np.ndarray, labels: str, temperature: float) -> np.ndarray:
+        """Returns each class's probability, or which classes are there; see `Task.teach`."""
+        if labels == "hard":
+            return np.asarray(self._predicted(outputs), np.float32)
+        return np.asarray(special.expit(outputs / temperature), np.float32)
+
     def predict_row(self, outputs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         """Tells the classes from the threshold on, and probabilities; see `Task.predict_row`."""
         found = special.expit(outputs)
@@ -209,6 +227,12 @@ class MultiLabel(Task):
             "mean_average_precision": metrics.mean_average_precision(labels, rows.outputs),
             "exact_set_accuracy": metrics.exact_set_accuracy(labels, predicted),
         }
+
+    def blind(self, labels: np.ndarray, width: int) -> np.ndarray:
+        """Returns the log-odds of each class's share of the examples; see `Task.blind`."""
+        del width
+        # Half an example more and less keeps a class of none or all of them finite.
+        return special.logit((labels.sum(axis=0) + 0.5) / (len(labels) + 1))
 
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
         """Tells how each class fares; see `Task.details`."""

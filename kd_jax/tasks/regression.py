@@ -36,6 +36,9 @@ class Regression(Task):
     kind = "numbers"
     problem_type = "regression"
     feature = "number"
+    teachable = ("soft",)
+    mixes = True
+    valued = True
 
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
@@ -127,6 +130,11 @@ class Regression(Task):
         """Returns 0 for all: two numbers of one text contradict each other only by degree."""
         return np.where(np.isfinite(labels).all(axis=-1), 0, -1).astype(np.int32)
 
+    def teach(self, outputs: np.ndarray, labels: str, temperature: float) -> np.ndarray:
+        """Returns the teacher's numbers; see `Task.teach`."""
+        del labels, temperature
+        return np.asarray(outputs, np.float32)
+
     def predict_row(self, outputs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         """Tells the numbers by name, in the user's units; see `Task.predict_row`."""
         found = self.in_units(outputs)
@@ -142,6 +150,11 @@ class Regression(Task):
         counted = batch.valid & batch.label_valid
         error = jnp.mean((outputs - jnp.asarray(batch.labels)) ** 2, axis=-1)
         return {"mean_squared_error": Mean(jnp.sum(jnp.where(counted, error, 0)), jnp.sum(counted))}
+
+    def blind(self, labels: np.ndarray, width: int) -> np.ndarray:
+        """Returns the means; see `Task.blind`."""
+        del width
+        return labels.mean(axis=0)
 
     def summarize(self, sums: Mapping[str, Any], rows: Rows) -> dict[str, float | None]:
         """Computes all metrics, means over the numbers; see `Task.summarize`."""

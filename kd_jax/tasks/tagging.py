@@ -39,6 +39,7 @@ class Tagging(Task):
     problem_type = None
     one_class = False
     words = True
+    teachable = ("hard",)
     predicts = "token"
 
     tags: tuple[str, ...] = field(default=(), kw_only=True)
@@ -101,6 +102,17 @@ class Tagging(Task):
         """Numbers the distinct sequences of tags; see `Task.groups`."""
         _, numbers = np.unique(labels, axis=0, return_inverse=True)
         return np.where((labels >= 0).any(axis=-1), numbers.reshape(-1), -1).astype(np.int32)
+
+    def sureness(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probability of the least sure word's tag; see `Task.sureness`."""
+        best = special.softmax(outputs, axis=-1).max(axis=-1)
+        return np.where(np.isnan(best), 1, best).min(axis=-1)
+
+    def teach(self, outputs: np.ndarray, labels: str, temperature: float) -> np.ndarray:
+        """Returns each word's likeliest tag, -1 where it was cut off; see `Task.teach`."""
+        del labels, temperature
+        there = ~np.isnan(outputs).any(axis=-1)
+        return np.where(there, np.nan_to_num(outputs).argmax(axis=-1), -1).astype(np.int32)
 
     def counted(self, batch: Batch) -> jax.Array:
         """Returns [B, P], which words have a label and a prediction; see `Task.counted`."""

@@ -113,6 +113,10 @@ class Task(abc.ABC):
       named: whether the data name the outputs, and so say how many there are.
       feature: what a prepared dataset calls its labels, "class" or "number"; None: it can't hold
         them.
+      teachable: which labels a teacher's outputs can become for a transfer set, "soft" or "hard";
+        models then learn from them as from the data's own.
+      mixes: whether the labels of two examples can be mixed.
+      valued: whether there are `blind` outputs, above which a model can be valued.
       kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
         distributions; "sets", classes that are there or not; "numbers"; or "vectors".
       chosen: the metric by which models are chosen and compared; None: the first.
@@ -135,6 +139,9 @@ class Task(abc.ABC):
     meets_teachers: ClassVar[bool] = False
     predicts: ClassVar[str] = "example"
     feature: ClassVar[str | None] = None
+    teachable: ClassVar[tuple[str, ...]] = ()
+    mixes: ClassVar[bool] = False
+    valued: ClassVar[bool] = False
 
     chosen: str | None = None
 
@@ -262,6 +269,43 @@ class Task(abc.ABC):
         """Returns [N] int, equal where two texts with these labels don't contradict each other, -1
         where there is no label."""
 
+    def no_labels(self, count: int, names: Sequence[str]) -> np.ndarray:
+        """Returns the labels of so many rows that have none."""
+        return self.number([None] * count, (), names, names, range(count))[0]
+
+    # What a teacher says, in the place of labels.
+
+    def sureness(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Returns [N] in 0..1, how probable what a teacher predicts of each example is to it.
+
+        Args:
+          outputs: [N, K], or [N, P, K] with NaN where there is no prediction.
+
+        Returns:
+          That, of several predictions the least; None where it doesn't say.
+        """
+        del outputs
+        return None
+
+    def teach(self, outputs: np.ndarray, labels: str, temperature: float) -> np.ndarray:
+        """Turns a teacher's outputs into labels.
+
+        Args:
+          outputs: as in `sureness`.
+          labels: one of `teachable`.
+          temperature: that divides logits before they become soft labels.
+
+        Returns:
+          Labels as models learn them; where an example has one class, distributions [N, K].
+        """
+        del outputs, temperature
+        raise ValueError(f"a teacher of task {self.name!r} gives no {labels} labels")
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Returns [...] nats, how uncertain a teacher is of each example; outputs [..., K]."""
+        del outputs
+        raise ValueError(f"a teacher of task {self.name!r} doesn't say how sure it is")
+
     # Predictions.
 
     def into_units(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -369,6 +413,31 @@ class Task(abc.ABC):
         """
         del rows, names
         return {}
+
+    def worth(self, outputs: jax.Array, batch: Batch) -> float:
+        """Returns the primary metric of a whole split at once, so that more is better.
+
+        Args:
+          outputs: [N, K].
+          batch: the split; all of it is labelled.
+
+        Returns:
+          That; 0 where it is undefined.
+        """
+        rows = Rows(np.asarray(outputs, np.float64), np.asarray(batch.labels))
+        sums = jax.tree.map(lambda each: np.asarray(each, np.float64), self.sums(outputs, batch))
+        return self.rank(self.summarize(sums, rows)) or 0.0
+
+    def blind(self, labels: np.ndarray, width: int) -> np.ndarray | None:
+        """Returns [K] outputs of who knows the labels' frequencies and looks at no example; None
+        where there is no such thing."""
+        del labels, width
+
+    def worth_of_a_guess(self, labels: np.ndarray, width: int) -> float:
+        """Returns what `blind` outputs are worth; labels [N, ...], all there, of K = `width`."""
+        outputs = jnp.tile(jnp.asarray(self.blind(labels, width), jnp.float32), (len(labels), 1))
+        there = np.ones(len(labels), bool)
+        return self.worth(outputs, Batch(np.arange(len(labels)), {}, labels, there, there))
 
     def guess(self, labels: np.ndarray) -> tuple[str, float, float] | None:
         """Returns a metric, its value without looking at the input, and two standard errors of it.

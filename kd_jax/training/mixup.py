@@ -52,7 +52,7 @@ class Mixing:
       concentration: alpha of the weight's distribution Beta(alpha, alpha); 1 is uniform.
       candidates: mixes drawn for each example, of which the one is kept that the teachers are least
         certain of (by the entropy of their predictions, as CutMixPick chooses); 1: no choice.
-      num_classes: K.
+      num_classes: K, where an example has one class; None: its labels are numbers, and stay them.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class Mixing:
     share: float
     concentration: float
     candidates: int
-    num_classes: int
+    num_classes: int | None
 
     def draw(self, key: jax.Array, rows: int) -> Mix:
         """Draws for a global microbatch of `rows` examples."""
@@ -132,7 +132,9 @@ class Mixing:
         """Turns class numbers [B] or soft labels [B, K] into [B, K]; zeros where there is no
         label.
         """
-        return jax.nn.one_hot(labels, self.num_classes) if labels.ndim == 1 else labels
+        if labels.ndim == 1 and self.num_classes is not None:
+            return jax.nn.one_hot(labels, self.num_classes)
+        return labels
 
 
 def _mixed_view(view: View, partner: View, mix: Mix, kind: str) -> View:
@@ -168,14 +170,16 @@ def _weighted(weight: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
     return weight * one + (1 - weight) * other
 
 
-def make_mixing(spec: Mapping[str, Any] | None, modality: str, num_classes: int) -> Mixing | None:
+def make_mixing(
+    spec: Mapping[str, Any] | None, modality: str, num_classes: int | None
+) -> Mixing | None:
     """Builds the mixing of a config's section `training.mixing`.
 
     Args:
       spec: `kind`, `probability`, `share`, `concentration` and `candidates` as in `Mixing`; None or
         empty: no mixing.
       modality: of the data, "image" or "text".
-      num_classes: of the data.
+      num_classes: of the data; None where an example isn't of one class.
 
     Raises:
       ValueError: for another option, a kind that the data can't have, or a number out of range.
@@ -187,7 +191,7 @@ def make_mixing(spec: Mapping[str, Any] | None, modality: str, num_classes: int)
 
 def _make(
     modality: str,
-    num_classes: int,
+    num_classes: int | None,
     *,
     kind: str,
     probability: float,

@@ -139,9 +139,7 @@ def train_step(
     # Keys depend on the seed and the step alone, so a resumed run draws what the first would have.
     keys = jax.random.split(stream(group.seed, "step", state.step), batch.valid.shape[0])
     if group.mixing is not None:
-        batch = _mix(
-            group.mixing, teachers, batch, state.step, seed=group.seed, axis_name=axis_name
-        )
+        batch = _mix(group.mixing, teachers, batch, state.step, group=group, axis_name=axis_name)
     # A term is averaged once, over everything that counts in the global batch, so the shares of
     # microbatches and devices simply add up.
     normalizers = all_reduce_sum(
@@ -342,15 +340,15 @@ def _mix(
     batch: Batch,
     step: Array,
     *,
-    seed: int,
+    group: PeerGroup,
     axis_name: str | None,
 ) -> Batch:
     """Mixes every microbatch, before any model reads it."""
     # A stream of its own: switching the mixing on leaves dropout's draws as they were.
-    keys = jax.random.split(stream(seed, "mixing", step), batch.valid.shape[0])
+    keys = jax.random.split(stream(group.seed, "mixing", step), batch.valid.shape[0])
 
     def mix(microbatch_and_key: tuple[Batch, jax.Array]) -> Batch:
-        return mix_microbatch(mixing, teachers, *microbatch_and_key, axis_name)
+        return mix_microbatch(mixing, teachers, *microbatch_and_key, axis_name, group.task)
 
     if len(keys) == 1:
         first = mix(jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
@@ -365,6 +363,7 @@ def mix_microbatch(
     batch: Batch,
     key: jax.Array,
     axis_name: str | None,
+    task: Task = CLASSIFICATION,
 ) -> Batch:
     """Mixes one microbatch; of several candidates it keeps the least certain for the teachers."""
     if mixing.candidates == 1:
@@ -372,10 +371,8 @@ def mix_microbatch(
 
     def uncertainty(mix: Batch) -> jax.Array:
         """Returns [B] nats, the mean over the teachers."""
-        # `entr` gives 0 for a probability of 0, where p * log(p) would be NaN.
         logits = jnp.stack([teacher(mix).logits for teacher in teachers.values()])
-        probabilities = jax.nn.softmax(logits)
-        return jnp.mean(jnp.sum(jax.scipy.special.entr(probabilities), axis=-1), axis=0)
+        return jnp.mean(task.entropy(logits), axis=0)
 
     # Each example chooses by itself, so rows of different candidates end up in one batch.
     mixes = [mixing(batch, k, axis_name) for k in jax.random.split(key, mixing.candidates)]

@@ -35,6 +35,11 @@ def test_rows_in_order_and_labels_one_hot_beside_soft_ones():
     assert both.name == "one + two"
 
 
+def test_labels_of_words_get_the_room_of_the_longest_text():
+    both = concatenate([source("one", ["x"], [[0]]), source("two", ["y z"], [[1, 0]])])
+    assert both.labels.tolist() == [[0, -1], [1, 0]]
+
+
 def test_without_soft_labels_there_are_none():
     assert concatenate([ONE, ONE]).soft_labels is None
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 import kd_jax as kd
 from kd_jax.config.load import resolve
 from kd_jax.experiments.run import run_experiment
+from kd_jax.experiments.transfer_sets import storage
 from kd_jax.export import export
 from kd_jax.export.predict import predict_to_file
 from kd_jax.training.interruption import Interrupted, StopSignal
@@ -342,6 +343,146 @@ def test_scores_are_asked_for_where_they_choose_models(tmp_path):
         run_experiment(config, tmp_path / "run")
 
 
+AUGMENTED = dict(name="augmented", rounds=2, mask=0.2, swap=0.1, ngram=0.2, mask_token="[MASK]")
+GIVEN = {"multilabel": "soft", "regression": "soft", "tagging": "hard"}
+
+
+def with_set(config, labels, **options):
+    """Returns a config whose student learns from new inputs too."""
+    config["transfer_sets"] = {
+        "more": dict(
+            teacher="teacher",
+            source=AUGMENTED,
+            labels=labels,
+            temperature=1.0,
+            confidence=0.0,
+            per_class=None,
+            near_duplicate=0.0,
+            max_overlap=1.0,
+        )
+        | options
+    }
+    config["models"]["student"]["data"] = ("train", "more")
+    return config
+
+
+@pytest.mark.slow
+@TASKS
+def test_a_transfer_set_holds_what_the_teacher_says_of_new_inputs(task, tmp_path):
+    path = table(tmp_path, task)
+    config = with_set(config_of(path, task), GIVEN.get(task, "none"))
+    cached = task != "masked_language_model"
+    config["models"]["student"]["cached"] = ("teacher",) if cached else ()
+    run_experiment(config, tmp_path / "run")
+    run = tmp_path / "run"
+    facts = json.loads((run / "results.json").read_text())["transfer_sets"]["more"]
+    assert facts["kept"] > 50
+    assert ("labels" in facts) == (task in GIVEN)
+    found = kd.load(run)
+    source = storage.read(
+        run / "transfer_sets", "more", "text", False, found.student.class_names, found.student.task
+    )
+    assert len(source) == facts["kept"]
+    live = np.asarray(kd.load(run).teacher(list(source.inputs)))
+    if task not in GIVEN:
+        assert not source.labelled.any()
+    elif task == "multilabel":
+        np.testing.assert_allclose(source.labels, 1 / (1 + np.exp(-live)), atol=1e-6)
+    elif task == "regression":
+        np.testing.assert_allclose(source.labels, live, atol=1e-5)
+    else:
+        for text, labels, logits in zip(source.inputs, source.labels, live, strict=True):
+            words = len(text.split(" "))
+            read = ~np.isnan(logits[:words]).any(axis=-1)
+            np.testing.assert_array_equal(labels[:words][read], logits[:words][read].argmax(-1))
+            assert (labels[:words][~read] == -1).all()
+            assert (labels[words:] == -1).all()
+    # Nothing is made twice, and a run that goes on reads what is there.
+    (run / "results.json").unlink()
+    again = run_experiment(config, run)
+    assert again["transfer_sets"]["more"] == facts
+
+
+@pytest.mark.slow
+def test_a_set_keeps_what_the_teacher_is_sure_of(tmp_path):
+    path = table(tmp_path, "multilabel")
+    config = with_set(config_of(path, "multilabel"), "hard", confidence=0.6)
+    config["training"]["epochs"] = config["models"]["teacher"]["training"]["epochs"] = 20.0
+    run_experiment(config, tmp_path / "run")
+    run = tmp_path / "run"
+    facts = json.loads((run / "results.json").read_text())["transfer_sets"]["more"]
+    assert facts["not_chosen"] > 0
+    found = kd.load(run).student
+    root = run / "transfer_sets"
+    source = storage.read(root, "more", "text", False, found.class_names, found.task)
+    live = np.asarray(kd.load(run).teacher(list(source.inputs)))
+    np.testing.assert_array_equal(source.labels, live >= 0)
+    assert (1 / (1 + np.exp(-np.abs(live)))).min() >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("tagging", dict(labels="soft"), "labels of task 'tagging' can be 'hard' or 'none', got"),
+        ("regression", dict(labels="hard"), "labels of task 'regression' can be 'soft' or 'none'"),
+        ("embedding", dict(labels="soft"), "labels of task 'embedding' can be 'none', got 'soft'"),
+        ("regression", dict(temperature=2.0), "temperature must be 1, as there are no prob"),
+        ("multilabel", dict(per_class=5), "per_class must be None: an example of task 'multi"),
+        ("regression", dict(confidence=0.5), "confidence must be 0: a teacher of task 'regre"),
+    ],
+)
+def test_labels_that_a_teacher_does_not_give_are_refused(task, options, message, tmp_path):
+    path = table(tmp_path, task)
+    config = with_set(config_of(path, task), **dict(labels=GIVEN.get(task, "none")) | options)
+    with pytest.raises(ValueError, match=rf"transfer_sets\.more\.{message}"):
+        run_experiment(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["embedding", "multilabel", "regression"])
+def test_examples_are_mixed_alike_on_any_devices(task, tmp_path):
+    path = table(tmp_path, task)
+    how = dict(kind="mixup", probability=1.0, share=0.7, concentration=1.0, candidates=1)
+    weights = []
+    for number, devices in enumerate((0, 1, 8)):
+        config = config_of(path, task, **{"parallel.data": devices or 1, "dtype": "float64"})
+        for name in ("student", "baseline"):
+            config["models"][name]["training"]["mixing"] = how if devices else None
+        folder = tmp_path / f"{number}"
+        run_experiment(config, folder)
+        weights.append(load_file(folder / "student" / "model.safetensors"))
+    plain, one, eight = weights
+    for name, leaf in one.items():
+        np.testing.assert_allclose(eight[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert any(np.abs(leaf - plain[name]).max() > 1e-6 for name, leaf in one.items())
+
+
+@pytest.mark.parametrize("task", ["masked_language_model", "tagging"])
+def test_several_predictions_an_example_are_not_mixed(task, tmp_path):
+    path = table(tmp_path, task)
+    config = config_of(path, task)
+    how = dict(kind="mixup", probability=1.0, share=1.0, concentration=1.0, candidates=1)
+    config["models"]["student"]["training"]["mixing"] = how
+    with pytest.raises(ValueError, match=r"mixing must be None: an example of task .* has several"):
+        run_experiment(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["embedding", "multilabel", "regression"])
+def test_a_student_is_conditioned_on_what_its_teacher_says(task, tmp_path):
+    path = table(tmp_path, task)
+    config = config_of(path, task)
+    output = "pooled" if task == "embedding" else "logits"
+    config["models"]["student"]["condition"] = dict(
+        on="teacher", output=output, map="linear", drop=0.0
+    )
+    entry = run_experiment(config, tmp_path / "run")["models"]["student"]
+    assert entry["with_teacher"]["teacher"] == "teacher"
+    metrics = kd.tasks.make_task(task).metrics
+    with_and_without = [(entry["with_teacher"][each], entry["metrics"][each]) for each in metrics]
+    assert any(one != other for one, other in with_and_without)
+
+
 @pytest.mark.slow
 @FEWER
 def test_an_ensemble_teaches_and_is_evaluated_like_any_model(task, tmp_path):
@@ -359,7 +500,11 @@ def test_an_ensemble_teaches_and_is_evaluated_like_any_model(task, tmp_path):
     primary = kd.tasks.make_task(task).primary
     assert entries["both"]["origin"] == "ensemble"
     assert entries["both"]["metrics"][primary] is not None
-    assert "shapley" not in entries["both"]
+    assert ("shapley" in entries["both"]) == (task in ("multilabel", "regression"))
+    if "shapley" in entries["both"]:
+        found = entries["both"]["shapley"]
+        assert found["all"] == pytest.approx(entries["both"]["metrics"][primary], abs=1e-6)
+        assert sum(found["values"].values()) == pytest.approx(found["all"] - found["empty"])
     for wrong in ("least_loss", *(("mean_probabilities",) if combine == "mean_logits" else ())):
         models["both"]["model"]["combine"] = wrong
         with pytest.raises(ValueError, match=rf"combine '{wrong}' isn't for task '{task}'"):
@@ -437,7 +582,8 @@ def test_several_columns_of_one_class_each_are_no_classification(tmp_path):
 
 def test_what_needs_exclusive_classes_is_refused_by_its_key(tmp_path):
     config = config_of(table(tmp_path, "regression"), "regression")
-    mixing = dict(kind="mixup", probability=0.5, share=0.5, concentration=1.0, candidates=1)
-    config["models"]["student"]["training"]["mixing"] = mixing
-    with pytest.raises(ValueError, match=r"models\.student\.training\.mixing needs one class"):
+    config["models"]["student"]["condition"] = dict(
+        on="teacher", output="probabilities", map="linear", drop=0.0
+    )
+    with pytest.raises(ValueError, match=r"student\.condition\.output='probabilities' needs one"):
         run_experiment(config, tmp_path / "run")

@@ -39,7 +39,7 @@ def test_a_model_that_labels_what_it_learns_from_is_a_circle(config):
             "nobody",
             "teacher names 'nobody'; there are baseline, noisy, student, teacher, without",
         ),
-        ("labels", "firm", "labels must be 'soft' or 'hard', got 'firm'"),
+        ("labels", "firm", "labels must be one of 'soft', 'hard', 'none', got 'firm'"),
         ("temperature", 0.0, "temperature must be a positive number, got 0.0"),
         ("confidence", 1.1, "confidence must be a number between 0 and 1, got 1.1"),
         ("near_duplicate", -0.1, "near_duplicate must be a number between 0 and 1, got -0.1"),

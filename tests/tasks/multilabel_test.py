@@ -207,3 +207,16 @@ def test_equal_sets_are_one_group():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_task(dict(name="multilabel", **options))
+
+
+def test_a_teacher_gives_probabilities_or_sets_and_says_how_sure_it_is():
+    task = make_task("multilabel")
+    outputs = np.array([[0.0, np.log(3)], [-np.log(9), np.log(4)]])
+    np.testing.assert_allclose(
+        task.teach(outputs, "soft", 1.0), [[0.5, 0.75], [0.1, 0.8]], rtol=1e-6
+    )
+    assert task.teach(outputs, "hard", 1.0).tolist() == [[1, 1], [0, 1]]
+    assert task.teach(outputs, "soft", 2.0)[1, 0] == pytest.approx(0.25)
+    np.testing.assert_allclose(task.sureness(outputs), [0.5, 0.8])
+    # Two classes at one half: twice the entropy of a coin.
+    assert float(task.entropy(np.zeros(2))) == pytest.approx(2 * np.log(2))

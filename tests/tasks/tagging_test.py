@@ -104,3 +104,11 @@ def test_a_prediction_names_each_words_tag_and_none_where_it_was_cut_off():
     assert answer["tags"] == ["B-x", "O", None]
     assert answer["probabilities"][2] is None
     assert answer["probabilities"][0] > 0.99
+
+
+def test_a_teacher_gives_each_word_it_has_read_a_tag_and_is_as_sure_as_of_the_least_sure_one():
+    task = make_task("tagging")
+    outputs = np.array([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [np.nan, np.nan]]])
+    assert task.teach(outputs, "hard", 1.0).tolist() == [[0, 1], [1, -1]]
+    one, two = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))
+    np.testing.assert_allclose(task.sureness(outputs), [one, two])

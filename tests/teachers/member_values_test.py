@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kd_jax.tasks import make_task
 from kd_jax.teachers.ensemble import Ensemble
 from kd_jax.teachers.member_values import shapley_of_members
 
@@ -59,3 +60,40 @@ def test_a_subset_keeps_its_weights_proportions():
     heavy = shapley_of_members(ensemble_of("ac", weights=(0.999, 0.001)), logits, LABELS)
     assert heavy["all"] == pytest.approx(0.2)
     assert heavy["values"]["c"] == pytest.approx(((0.4 - 0.25) + 0.0) / 2)
+
+
+def test_members_that_give_numbers_are_worth_their_part_of_the_primary_metric():
+    """a has the number itself, b its opposite: alone they are worth 1 and -1, together nothing."""
+    numbers = np.array([[1.0], [2.0], [4.0], [np.nan]], np.float32)
+    outputs = np.stack([numbers, -numbers])
+    ensemble = ensemble_of("ab", "mean_logits", weights=(0.6, 0.4))
+    found = shapley_of_members(ensemble, outputs, numbers, make_task("regression", "pearson"))
+    assert found["empty"] == 0
+    # Together 0.2 of the number are left, whose correlation is whole.
+    assert found["all"] == pytest.approx(1)
+    assert found["values"] == pytest.approx({"a": (1 + 2) / 2, "b": (-1 + 0) / 2})
+
+
+def test_an_error_is_worth_less_the_larger_it_is():
+    """a is right everywhere; without looking the error is the deviation of the numbers, 2."""
+    numbers = np.array([[2.0], [-2.0], [2.0], [-2.0]], np.float32)
+    outputs = np.stack([numbers, np.zeros_like(numbers)])
+    found = shapley_of_members(
+        ensemble_of("ab", "mean_logits"), outputs, numbers, make_task("regression", "rmse")
+    )
+    assert (found["empty"], found["all"]) == (-2.0, -1.0)
+    # b alone adds nothing to a guess, and beside a it takes 1 away.
+    assert found["values"] == pytest.approx({"a": (2 + 1) / 2, "b": (0 - 1) / 2})
+
+
+def test_sets_are_valued_above_how_often_each_class_is_there():
+    """Always the class that three of four examples have: F1 of 6/7 for it, 0 for the other."""
+    labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0]], np.float32)
+    outputs = np.stack([np.where(labels > 0, 3.0, -3.0)] * 2).astype(np.float32)
+    ensemble = Ensemble(
+        dict.fromkeys("ab"), "mean_probabilities", (0.5, 0.5), (1.0, 1.0), "v", kind="sets"
+    )
+    found = shapley_of_members(ensemble, outputs, labels, make_task("multilabel"))
+    assert found["empty"] == pytest.approx(3 / 7)
+    assert found["all"] == 1
+    assert found["values"] == pytest.approx({"a": 2 / 7, "b": 2 / 7})

@@ -105,14 +105,16 @@ def _key(value, modality: str) -> Hashable:
     return duplicates.normalize(value) if modality == "text" else images.pixel_hash(value)
 
 
-def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | None) -> np.ndarray:
-    """Chooses the rows of whose class the teacher is sure enough.
+def choose(
+    sureness: np.ndarray, classes: np.ndarray | None, confidence: float, per_class: int | None
+) -> np.ndarray:
+    """Chooses the rows of which the teacher is sure enough.
 
     Args:
-      probabilities: [N, K] of the teacher.
-      confidence: least probability of the likeliest class, in [0, 1].
-      per_class: at most so many rows of each predicted class, the most confident ones; None: any
-        number.
+      sureness: [N] in [0, 1], the teacher's probability of what it predicts.
+      classes: [N] int, that it predicts; None where an example has none or several.
+      confidence: least sureness, in [0, 1].
+      per_class: at most so many rows of each class, the surest ones; None: any number.
 
     Returns:
       [M] int64, ascending.
@@ -120,20 +122,16 @@ def choose(probabilities: np.ndarray, *, confidence: float, per_class: int | Non
     Raises:
       ValueError: if none is left.
     """
-    likeliest, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    sure = np.flatnonzero(likeliest >= confidence)
+    sure = np.flatnonzero(sureness >= confidence)
     if not len(sure):
         raise ValueError(
-            f"confidence {confidence} keeps none of {len(probabilities)} rows; the teacher's most"
-            f" confident prediction"
-            f" has {likeliest.max():.4f}"
+            f"confidence {confidence} keeps none of {len(sureness)} rows; the teacher's most"
+            f" confident prediction has {sureness.max():.4f}"
         )
-    if per_class is None:
+    if per_class is None or classes is None:
         return sure
     # A stable sort keeps the choice among equal confidences the same every time.
-    order = sure[np.argsort(-likeliest[sure], kind="stable")]
-    first = [
-        order[predicted[order] == label][:per_class] for label in range(probabilities.shape[1])
-    ]
+    order = sure[np.argsort(-sureness[sure], kind="stable")]
+    first = [order[classes[order] == label][:per_class] for label in np.unique(classes)]
     # Ascending, so that chosen rows keep the order in which they were made.
     return np.sort(np.concatenate(first))

@@ -10,10 +10,11 @@ import numpy as np
 from kd_jax.core.options import call_with_options, choose, is_number, is_whole, options_of
 from kd_jax.data.open import open_source
 from kd_jax.data.readers import unlabelled
-from kd_jax.data.source import Source
+from kd_jax.data.source import Source, texts_of
 from kd_jax.experiments.transfer_sets.image_mixes import mix_images
 from kd_jax.experiments.transfer_sets.masked_words import MaskedWords
 from kd_jax.experiments.transfer_sets.text_augmentation import augment_sentences
+from kd_jax.tasks import CLASSIFICATION, Task
 
 KIND = "source of a transfer set"
 
@@ -27,19 +28,28 @@ def check_source(spec: Mapping[str, Any]) -> None:
     options_of(choose(SOURCES, spec, KIND), spec, "source")
 
 
-def find_candidates(spec: Mapping[str, Any], train: Source, seed: int) -> Sequence | np.ndarray:
+def find_candidates(
+    spec: Mapping[str, Any], train: Source, seed: int, task: Task = CLASSIFICATION
+) -> Sequence | np.ndarray:
     """Finds new inputs [N], as the config's section `source` of a transfer set says.
 
     Args:
       spec: `name`, one of `SOURCES`, and its options.
       train: the training split, or what is trusted of it.
       seed: of all draws.
+      task: for which the inputs are.
 
     Raises:
       ValueError: for another name, an option out of range, or a source that the data can't have.
     """
     find = choose(SOURCES, spec, KIND)
-    return call_with_options(find, spec, "source", train, np.random.default_rng(seed))
+    found = call_with_options(find, spec, "source", train, np.random.default_rng(seed))
+    if train.modality == "text":
+        # Where each text of a pair is an example, so it is here; and words stand between spaces.
+        found = [text for each in found for text in texts_of(each)] if task.apart else found
+        found = [" ".join(text.split()) for text in found] if task.words else found
+        _check_parts(found[0], train)
+    return found
 
 
 def _augmented(
@@ -158,6 +168,13 @@ def _by_part(inputs: Sequence, rounds: int, augment: Callable[[Sequence[str]], l
     return [
         pair for _ in range(rounds) for pair in zip(augment(firsts), augment(seconds), strict=True)
     ]
+
+
+def _check_parts(text: Any, train: Source) -> None:
+    have, need = len(texts_of(text)), len(texts_of(train.inputs[0]))
+    if have != need:
+        kinds = {1: "single texts", 2: "pairs of texts"}
+        raise ValueError(f"its source holds {kinds[have]}, and {train.name!r} {kinds[need]}")
 
 
 def _require(modality: str, source: Source, name: str) -> None:

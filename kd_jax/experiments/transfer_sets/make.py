@@ -22,6 +22,7 @@ from kd_jax.experiments.transfer_sets import storage
 from kd_jax.experiments.transfer_sets.filter import Sound, choose, sift
 from kd_jax.experiments.transfer_sets.generate import find_candidates
 from kd_jax.models.network import Network
+from kd_jax.tasks import CLASSIFICATION, Task
 from kd_jax.teachers import cache
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.training.context import RunContext
@@ -45,13 +46,14 @@ class TransferSet:
     provenance: dict[str, Any]
 
 
-def load(name: str, workdir: Path, train: Source) -> Source:
+def load(name: str, workdir: Path, train: Source, task: Task = CLASSIFICATION) -> Source:
     """Loads a transfer set of a finished run.
 
     Args:
       name: of the set.
       workdir: the run's folder.
       train: its training split, whose inputs and classes are of the same kind.
+      task: of its models.
 
     Raises:
       ValueError: if it isn't there.
@@ -60,7 +62,7 @@ def load(name: str, workdir: Path, train: Source) -> Source:
         raise ValueError(f"the run in {workdir} has no whole transfer set {name!r}")
     # A stored set looks like the training split, so that one's inputs tell whether texts are pairs.
     pairs = isinstance(train.inputs[0], tuple)
-    return storage.read(workdir / FOLDER, name, train.modality, pairs, train.class_names)
+    return storage.read(workdir / FOLDER, name, train.modality, pairs, train.class_names, task)
 
 
 def make(
@@ -85,6 +87,7 @@ def make(
       ValueError: if nothing is left of its source, or too much of it repeats the evaluation data.
     """
     root, train = context.workdir / FOLDER, context.datasets.splits["train"]
+    task = context.datasets.task
     # All that the set depends on; only a set with equal facts is used again.
     facts = {
         "teacher": spec["teacher"],
@@ -102,7 +105,7 @@ def make(
             return _make(name, spec, teacher, context, facts, keep_outputs)
         except ValueError as error:
             raise ValueError(f"transfer_sets.{name}: {error}") from None
-    return TransferSet(load(name, context.workdir, train), found)
+    return TransferSet(load(name, context.workdir, train, task), found)
 
 
 def _make(
@@ -113,33 +116,35 @@ def _make(
     facts: dict,
     keep_outputs: bool,
 ) -> TransferSet:
-    train = context.datasets.splits["train"]
-    candidates = find_candidates(spec["source"], _base(spec, context), facts["seed"])
+    train, task = context.datasets.splits["train"], context.datasets.task
+    candidates = find_candidates(spec["source"], _base(spec, context), facts["seed"], task)
     # Sifted before the teacher is asked, whose time would be wasted on what is dropped.
     sound = _sift(candidates, spec, context)
-    inputs = _pick(candidates, sound.rows)
-    outputs = _outputs(teacher, name, inputs, context, features=keep_outputs)
-    logits = outputs["logits"]
-    # The soft labels have the section's temperature, the choice below the teacher's own confidence.
-    probabilities = np.asarray(jax.nn.softmax(logits / spec["temperature"]), np.float32)
-    rows = choose(
-        np.asarray(jax.nn.softmax(logits)),
-        confidence=spec["confidence"],
-        per_class=spec["per_class"],
-    )
-    soft = probabilities[rows]
-    # One-hot rows keep one format for both kinds of labels.
-    if spec["labels"] == "hard":
-        soft = np.eye(soft.shape[1], dtype=np.float32)[soft.argmax(axis=1)]
+    inputs, rows, labels = _pick(candidates, sound.rows), np.arange(len(sound.rows)), None
+    asked = _as_source(name, inputs, context)
+    outputs: cache.Table = {}
+    if keep_outputs or spec["confidence"] or spec["labels"] != "none":
+        outputs = _outputs(teacher, asked, context, features=keep_outputs)
+        logits = _without_cut_words(outputs["logits"], teacher, asked, context)
+        # The soft labels have the section's temperature, the choice the teacher's own confidence.
+        if (sureness := task.sureness(logits)) is not None:
+            classes = logits.argmax(axis=-1) if task.one_class else None
+            rows = choose(sureness, classes, spec["confidence"], spec["per_class"])
+        if spec["labels"] != "none":
+            labels = task.teach(logits[rows], spec["labels"], spec["temperature"])
+    # These candidates are read once, and their prepared form would stay in memory.
+    context.datasets.forget(asked)
     counts = {
         "candidates": len(candidates),
         "dropped": sound.dropped,
         "not_chosen": len(sound.rows) - len(rows),
         "kept": len(rows),
-        "by_class": {
-            name: int(np.sum(soft.argmax(axis=1) == k)) for k, name in enumerate(train.class_names)
-        },
     }
+    if labels is not None and task.one_class:
+        likeliest = np.bincount(labels.argmax(axis=1), minlength=len(train.class_names))
+        counts["by_class"] = dict(zip(train.class_names, likeliest.tolist(), strict=True))
+    elif labels is not None:
+        counts["labels"] = task.tell_labels(labels, train.class_names)[1]
     log.info(
         "transfer_sets.%s: %d of %d candidates kept; dropped: %s",
         name,
@@ -149,19 +154,15 @@ def _make(
     )
     # All processes have the same rows, and two writers would disturb each other.
     if jax.process_index() == 0:
-        labelled = storage.Labelled(_pick(inputs, rows), soft)
+        labelled = storage.Labelled(_pick(inputs, rows), labels, train.class_names)
+        soft = task.one_class and labels is not None
         storage.write(
-            context.workdir / FOLDER,
-            name,
-            labelled,
-            train.modality,
-            train.class_names,
-            facts | counts,
+            context.workdir / FOLDER, name, labelled, train.modality, facts | counts, soft=soft
         )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"transfer set {name} written")
     # Read back from disk, so that a first and a resumed start learn from the same source.
-    source = load(name, context.workdir, train)
+    source = load(name, context.workdir, train, task)
     # What an ensemble says may depend on the label, which its students are taught with.
     if keep_outputs and isinstance(teacher.network, Network):
         # The teacher was asked on these rows already, so a student that caches it can skip that.
@@ -195,20 +196,17 @@ def _sift(candidates: Any, spec: Mapping[str, Any], context: RunContext) -> Soun
     )
 
 
-def _outputs(
-    teacher: TrainedModel, name: str, inputs: Any, context: RunContext, *, features: bool
-) -> cache.Table:
-    """Returns the teacher's logits [N, K], and what else of one vector an example it gives."""
-    train = context.datasets.splits["train"]
+def _as_source(name: str, inputs: Any, context: RunContext) -> Source:
+    """Returns new inputs as a source of which nobody knows the labels."""
+    train, task = context.datasets.splits["train"], context.datasets.task
     # The fingerprint is of the contents, so two sets of inputs are never taken for each other.
     contents = (
         text_contents(inputs)
         if train.modality == "text"
         else (np.asarray(image).tobytes() for image in inputs)
     )
-    # The inputs are new, so nobody knows their labels; the teacher gives them.
-    labels = np.full(len(inputs), -1, np.int32)
-    source = Source(
+    labels = task.no_labels(len(inputs), train.class_names)
+    return Source(
         f"transfer set {name}",
         train.modality,
         inputs,
@@ -216,13 +214,36 @@ def _outputs(
         train.class_names,
         fingerprint(contents, labels, train.class_names),
     )
+
+
+def _outputs(
+    teacher: TrainedModel, source: Source, context: RunContext, *, features: bool
+) -> cache.Table:
+    """Returns the teacher's logits [N, K], and what else of one vector an example it gives."""
     network = without_labels(teacher.network)
-    table = cache.outputs(
+    return cache.outputs(
         teacher, source, context, network=network if features else partial(_logits_only, network)
     )
-    # These candidates are read once, and their prepared form would stay in memory.
-    context.datasets.forget(source)
-    return table
+
+
+def _without_cut_words(
+    logits: np.ndarray, teacher: TrainedModel, source: Source, context: RunContext
+) -> np.ndarray:
+    """Returns logits with NaN, for words, where the teacher has not read them."""
+    if not context.datasets.task.words:
+        return logits
+    longest = max(len(text.split(" ")) for text in source.inputs)
+    there = np.ones((len(source), longest), bool)
+    for view in teacher.views:
+        for row, starts in enumerate(context.datasets.prepared(source, view).words):
+            there[row, : len(starts)] &= starts >= 0
+            there[row, len(starts) :] = False
+    # Rows of a table are as wide as the batches were, which may be more or less than the words.
+    wide = np.full((len(source), longest, logits.shape[-1]), np.nan, np.float32)
+    width = min(longest, logits.shape[1])
+    wide[:, :width] = logits[:, :width]
+    wide[~there] = np.nan
+    return wide
 
 
 def _logits_only(network: Any, variables: Variables, batch: Batch) -> ModelOutput:

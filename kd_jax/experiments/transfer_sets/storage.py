@@ -1,5 +1,5 @@
-"""A transfer set on disk: a prepared TFDS dataset in array_record, with soft labels and where they
-come from."""
+"""A transfer set on disk: a prepared TFDS dataset in array_record, with a teacher's labels and the
+facts of their origin."""
 
 import json
 import shutil
@@ -14,12 +14,15 @@ from PIL import Image
 
 from kd_jax.core.json_files import read_facts
 from kd_jax.data.open import open_source
-from kd_jax.data.readers.tfds import SOFT_LABELS
+from kd_jax.data.readers.tfds import SOFT_LABELS, Records, read_records
 from kd_jax.data.readers.tfds_writer import prepare_whole
-from kd_jax.data.source import Source
+from kd_jax.data.source import Source, fingerprint, texts_of
+from kd_jax.tasks import CLASSIFICATION, Task
 
 VERSION = "1.0.0"
 PROVENANCE = "provenance.json"
+LABELS = "labels"
+"""Feature of a set whose labels are no distributions over classes."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Labelled:
 
     Attributes:
       inputs: [N] texts, pairs of texts, or uint8 images [H, W, C].
-      soft_labels: [N, K] float32, each row a distribution.
+      labels: [N, K] float32, or [N, W] int32, -1 after the last; None: it says nothing.
+      class_names: [K].
     """
 
     inputs: Sequence | np.ndarray
-    soft_labels: np.ndarray
+    labels: np.ndarray | None
+    class_names: Sequence[str]
 
 
 def columns(modality: str, inputs: Sequence | np.ndarray) -> tuple[str, ...]:
@@ -43,17 +48,17 @@ def columns(modality: str, inputs: Sequence | np.ndarray) -> tuple[str, ...]:
 
 
 def write(
-    root: Path, name: str, labelled: Labelled, modality: str, classes: Sequence[str], facts: dict
+    root: Path, name: str, labelled: Labelled, modality: str, facts: dict, *, soft: bool = True
 ) -> None:
     """Writes `root/NAME/1.0.0`, whole or not at all.
 
     Args:
       root: TFDS data directory.
       name: the dataset's.
-      labelled: its only split, "train"; `label` is the likeliest class.
+      labelled: its only split, "train".
       modality: "text" or "image".
-      classes: [K].
       facts: JSON, written beside the records as provenance.json.
+      soft: whether labels are distributions; then `label` is the likeliest class.
     """
     # An older set of the same name may be of another teacher, and TFDS would not replace it.
     shutil.rmtree(root / name / VERSION, ignore_errors=True)
@@ -61,7 +66,7 @@ def write(
         root,
         Path(name, VERSION),
         lambda at: _Builder(
-            name, labelled, modality, classes, data_dir=at, file_format="array_record"
+            name, labelled, modality, soft, data_dir=at, file_format="array_record"
         ),
         {PROVENANCE: json.dumps(facts, indent=1)},
     )
@@ -74,18 +79,43 @@ def provenance(root: Path, name: str) -> dict[str, Any] | None:
     )
 
 
-def read(root: Path, name: str, modality: str, pairs: bool, classes: Sequence[str]) -> Source:
+def read(
+    root: Path,
+    name: str,
+    modality: str,
+    pairs: bool,
+    classes: Sequence[str],
+    task: Task = CLASSIFICATION,
+) -> Source:
     """Opens a set that was written."""
-    names = "image" if modality == "image" else ("text", "text_2") if pairs else "text"
-    return open_source(
-        name,
-        "train",
-        dir=str(root),
-        inputs=names,
-        # The class of each row; the soft labels are read beside it.
-        label="label",
-        max_rejected=0,
-        class_names=tuple(classes),
+    builder: Any = tfds.builder_from_directory(root / name / VERSION)
+    features = dict(builder.info.features.items())
+    names = ("image",) if modality == "image" else ("text", "text_2") if pairs else ("text",)
+    if SOFT_LABELS in features:
+        return open_source(
+            name,
+            "train",
+            dir=str(root),
+            inputs=("text", "text_2") if pairs else names[0],
+            # The class of each row; the soft labels are read beside it.
+            label="label",
+            max_rejected=0,
+            class_names=tuple(classes),
+        )
+    count = builder.info.splits["train"].num_examples
+    parts = [("train", range(count))]
+    inputs, _, contents, _ = read_records(Records(builder, parts, names), names, None, features)
+    labels = task.no_labels(count, classes)
+    if LABELS in features:
+        labels = np.stack([record[LABELS] for record in Records(builder, parts, ())])
+    return Source(
+        f"{name} train",
+        modality,
+        inputs,
+        labels,
+        tuple(classes),
+        fingerprint(contents, labels, classes),
+        ids=[f"train:{row}" for row in range(count)],
     )
 
 
@@ -95,19 +125,21 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version(VERSION)
     code_path = None
 
-    def __init__(
-        self, name: str, labelled: Labelled, modality: str, classes: Sequence[str], **options: Any
-    ):
+    def __init__(self, name: str, labelled: Labelled, modality: str, soft: bool, **options: Any):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]
-        self._labelled, self._modality, self._classes = labelled, modality, list(classes)
+        self._labelled, self._modality, self._soft = labelled, modality, soft
         self._columns = columns(modality, labelled.inputs)
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {name: self._feature() for name in self._columns}
-        # Other tools know hard labels only, so the likeliest class is stored too.
-        features["label"] = tfds.features.ClassLabel(names=self._classes)
-        features[SOFT_LABELS] = tfds.features.Tensor(shape=(len(self._classes),), dtype=np.float32)
+        classes, labels = list(self._labelled.class_names), self._labelled.labels
+        if self._soft:
+            # Other tools know hard labels only, so the likeliest class is stored too.
+            features["label"] = tfds.features.ClassLabel(names=classes)
+            features[SOFT_LABELS] = tfds.features.Tensor(shape=(len(classes),), dtype=np.float32)
+        elif labels is not None:
+            features[LABELS] = tfds.features.Tensor(shape=labels.shape[1:], dtype=labels.dtype.type)
         return tfds.core.DatasetInfo(
             builder=self,
             description="Labelled by a teacher.",
@@ -128,21 +160,17 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator:
-        for row, (value, soft) in enumerate(
-            zip(self._labelled.inputs, self._labelled.soft_labels, strict=True)
-        ):
-            values = (
-                value
-                if isinstance(value, tuple)
-                else (value,)
-                if isinstance(value, str)
-                else (_picture(value),)
-            )
-            yield (
-                row,
-                dict(zip(self._columns, values, strict=True))
-                | {"label": int(soft.argmax()), SOFT_LABELS: soft},
-            )
+        for row, value in enumerate(self._labelled.inputs):
+            values = (_picture(value),) if self._modality == "image" else texts_of(value)
+            yield row, dict(zip(self._columns, values, strict=True)) | self._labels(row)
+
+    def _labels(self, row: int) -> dict[str, Any]:
+        if self._labelled.labels is None:
+            return {}
+        given = self._labelled.labels[row]
+        if self._soft:
+            return {"label": int(given.argmax()), SOFT_LABELS: given}
+        return {LABELS: given}
 
 
 def _picture(image: np.ndarray) -> Image.Image:

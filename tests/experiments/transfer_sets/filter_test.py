@@ -80,16 +80,17 @@ def test_images_are_known_by_their_pixels():
     assert found.dropped == {"duplicate_of_training": 1, "duplicate_of_evaluation": 1}
 
 
-PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7], [0.7, 0.3]])
+SURENESS, CLASSES = np.array([0.9, 0.6, 0.8, 0.7, 0.7]), np.array([0, 0, 1, 1, 0])
 
 
 def test_confidence_and_the_most_confident_of_each_class():
-    assert choose(PROBABILITIES, confidence=0.0, per_class=None).tolist() == [0, 1, 2, 3, 4]
-    assert choose(PROBABILITIES, confidence=0.7, per_class=None).tolist() == [0, 2, 3, 4]
-    assert choose(PROBABILITIES, confidence=0.0, per_class=1).tolist() == [0, 2]
-    assert choose(PROBABILITIES, confidence=0.65, per_class=2).tolist() == [0, 2, 3, 4]
+    assert choose(SURENESS, CLASSES, confidence=0.0, per_class=None).tolist() == [0, 1, 2, 3, 4]
+    assert choose(SURENESS, CLASSES, confidence=0.7, per_class=None).tolist() == [0, 2, 3, 4]
+    assert choose(SURENESS, CLASSES, confidence=0.0, per_class=1).tolist() == [0, 2]
+    assert choose(SURENESS, CLASSES, confidence=0.65, per_class=2).tolist() == [0, 2, 3, 4]
+    assert choose(SURENESS, None, confidence=0.75, per_class=None).tolist() == [0, 2]
 
 
 def test_a_confidence_that_keeps_nothing_says_how_sure_the_teacher_is():
     with pytest.raises(ValueError, match=r"confidence 0.95 keeps none of 5 rows; .* has 0.9000"):
-        choose(PROBABILITIES, confidence=0.95, per_class=None)
+        choose(SURENESS, CLASSES, confidence=0.95, per_class=None)

@@ -7,6 +7,7 @@ import pytest
 
 from kd_jax.data.open import open_source
 from kd_jax.experiments.transfer_sets import storage
+from kd_jax.tasks import make_task
 
 CLASSES = ("bad", "good", "so_so")
 TEXTS = [f"sentence number {number}" for number in range(7)]
@@ -16,7 +17,8 @@ SOFT = np.random.default_rng(1).dirichlet(np.ones(3), 7).astype(np.float32)
 
 
 def write(folder, inputs, modality, facts=None):
-    storage.write(folder, "more", storage.Labelled(inputs, SOFT), modality, CLASSES, facts or {})
+    labelled = storage.Labelled(inputs, SOFT, CLASSES)
+    storage.write(folder, "more", labelled, modality, facts or {})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,8 @@ def test_a_slice_of_it_under_classes_in_another_order_keeps_rows_and_classes_tog
 def test_other_soft_labels_are_another_source(tmp_path):
     write(tmp_path / "one", TEXTS, "text")
     surer = (SOFT + np.eye(3, dtype=np.float32)[SOFT.argmax(axis=1)]) / 2
-    storage.write(tmp_path / "two", "more", storage.Labelled(TEXTS, surer), "text", CLASSES, {})
+    labelled = storage.Labelled(TEXTS, surer, CLASSES)
+    storage.write(tmp_path / "two", "more", labelled, "text", {})
     one, two = (
         storage.read(tmp_path / name, "more", "text", False, CLASSES) for name in ("one", "two")
     )
@@ -76,13 +79,30 @@ def test_provenance_lies_beside_the_records_and_damage_is_announced(tmp_path, ca
 
 def test_writing_again_replaces_it(tmp_path):
     write(tmp_path, TEXTS, "text")
-    storage.write(
-        tmp_path,
-        "more",
-        storage.Labelled(TEXTS[:2], SOFT[:2]),
-        "text",
-        CLASSES,
-        {"teacher": "big", "kept": 2},
-    )
+    labelled = storage.Labelled(TEXTS[:2], SOFT[:2], CLASSES)
+    storage.write(tmp_path, "more", labelled, "text", {"teacher": "big", "kept": 2})
     assert list(storage.read(tmp_path, "more", "text", False, CLASSES).inputs) == TEXTS[:2]
     assert storage.provenance(tmp_path, "more") == {"teacher": "big", "kept": 2}
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        ("multilabel", SOFT),
+        ("regression", SOFT[:, :1]),
+        ("tagging", np.array([[0, 1, -1]] * 6 + [[2, 2, 2]], np.int32)),
+        ("classification", None),
+        ("embedding", None),
+        ("masked_language_model", None),
+    ],
+)
+def test_labels_of_every_task_come_back_and_none_where_there_are_none(task, labels, tmp_path):
+    labelled = storage.Labelled(TEXTS, labels, CLASSES)
+    storage.write(tmp_path, "more", labelled, "text", {}, soft=False)
+    found = storage.read(tmp_path, "more", "text", False, CLASSES, make_task(task))
+    assert list(found.inputs) == TEXTS
+    assert found.soft_labels is None
+    if labels is None:
+        assert not found.labelled.any()
+    else:
+        np.testing.assert_array_equal(found.labels, labels)
