@@ -133,7 +133,7 @@ class TextView:
     max_length: Annotated[int, whole(1)]
     # A tokenizer that comes from a file brings its own vocabulary.
     vocabulary_size: Annotated[int | None, whole(1).or_none()] = None
-    long: Annotated[str, one_of("truncate", "head_tail")] = "truncate"
+    long: Annotated[str, one_of("truncate", "head_tail", "windows")] = "truncate"
 
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:

@@ -40,16 +40,6 @@ class PreparedView(Protocol):
         ...
 
 
-def bucket_lengths(max_length: int) -> tuple[int, ...]:
-    """Returns the lengths that text is padded to.
-
-    They are 16, 32, 48, 64, then multiples of 64, and end in `max_length`. The compiler makes a
-    program for each length, so there are few of them.
-    """
-    steps = [*range(16, 64, 16), *range(64, max(max_length, 64), 64)]
-    return (*(step for step in steps if step < max_length), max_length)
-
-
 class TrainingBatches:
     """An endless iterator of `Batch`, leaves [accumulate, microbatch // process_count, ...]."""
 

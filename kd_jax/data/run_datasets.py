@@ -16,7 +16,6 @@ from kd_jax.core.options import call_with_options
 from kd_jax.core.types import Batch
 from kd_jax.data.batches import (
     TrainingBatches,
-    bucket_lengths,
     evaluation_batches,
     training_batches,
 )
@@ -29,8 +28,9 @@ from kd_jax.data.source import Source
 from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.masked_text import FreshMasks, MaskedText
-from kd_jax.data.views.text import PreparedText, TextView, load_tokenizer
+from kd_jax.data.views.text import PreparedText, TextView, bucket_lengths, load_tokenizer
 from kd_jax.data.views.tokenizer_identity import identity
+from kd_jax.data.views.windows import PreparedWindows
 from kd_jax.tasks import CLASSIFICATION, Task
 
 SPLITS = ("train", "selection", "evaluation")
@@ -251,7 +251,7 @@ class Datasets:
             else:
                 view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
             self._prepared[key] = prepared = view.prepare(source)
-            if isinstance(prepared, PreparedText | MaskedText) and prepared.cut:
+            if isinstance(prepared, PreparedText | PreparedWindows | MaskedText) and prepared.cut:
                 self.truncated[f"{source.name}, max_length {prepared.max_length}"] = {
                     "texts": len(source),
                     "cut": prepared.cut,
@@ -329,11 +329,20 @@ class Datasets:
         # its own maximum.
         prepared = {view_name(spec): self.prepared(source, spec) for spec in views}
         lengths = [spec["max_length"] for spec in views if "max_length" in spec]
+        buckets = set(bucket_lengths(max(lengths))) if lengths else set()
+        # A text in windows may be longer than any view's maximum.
+        buckets |= {
+            step
+            for each in prepared.values()
+            if isinstance(each, PreparedWindows)
+            for step in each.buckets
+            if step > max(lengths)
+        }
         return make(
             source,
             prepared,
             batch_size=batch_size,
-            buckets=bucket_lengths(max(lengths)) if lengths else (),
+            buckets=tuple(sorted(buckets)),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             **options,

@@ -16,7 +16,7 @@ from kd_jax.core.types import Batch, ModelOutput, Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.check_inputs import check_inputs
-from kd_jax.models import registry
+from kd_jax.models import registry, windows
 from kd_jax.models.head import CLASSIFIER, rescale
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
@@ -170,7 +170,7 @@ def input_shapes(plan: ModelPlan, context: RunContext) -> dict[str, list[int]]:
     view = example(plan, context).views[view_name(plan.view)]
     # A batch of one example is padded to its own bucket, which may be shorter.
     if "max_length" in plan.view:
-        return {name: [plan.view["max_length"]] for name in view}
+        return {name: [plan.view["max_length"]] for name in view if name != windows.MASK}
     return {name: list(array.shape[1:]) for name, array in view.items()}
 
 
@@ -303,7 +303,7 @@ def _term_spec(
         view,
         outputs[plan.name],
         teachers,
-        None if tokens is None else tokens.shape[1],
+        None if tokens is None or windows.MASK in batch.views[view] else tokens.shape[1],
         views,
         source.labels,
         classes,

@@ -49,6 +49,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     else:
         _check_label(config)
     expand(config["evaluations"])
+    _check_windows(config)
     for section in config["models"].values():
         if section.get("objective"):
             section["objective"] = for_task(section["objective"], task)
@@ -202,6 +203,24 @@ def _check_task(config: Mapping[str, Any], task: Task) -> None:
         for term, given in (model.get("objective") or {}).items():
             if given["term"] in CLASSES_ONLY:
                 refuse(f"models.{name}.objective.{term}")
+
+
+def _check_windows(config: Mapping[str, Any]) -> None:
+    """Refuses what reads single tokens where texts come in windows."""
+    views = [model["view"] for model in config["models"].values()]
+    if not any(view.get("long") == "windows" for view in views):
+        return
+    for name, model in config["models"].items():
+        if model["training"].get("mixing"):
+            raise ValueError(
+                f"models.{name}.training.mixing must be None: texts in windows (view.long) aren't"
+                f" mixed"
+            )
+        for term, given in (model.get("objective") or {}).items():
+            if given["term"] == "attribution_matching":
+                raise ValueError(
+                    f"models.{name}.objective.{term} explains tokens, and a view.long is 'windows'"
+                )
 
 
 def _check_labels_of_set(path: str, section: Mapping[str, Any], task: Task) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax.core.pytree import count_parameters
-from kd_jax.data.views.text import padding_id
+from kd_jax.data.views.text import MOST_WINDOWS, padding_id
 from kd_jax.export.student import Student, task_of
 from kd_jax.models import registry
 from kd_jax.models.weights.formats import HEAD
@@ -260,6 +260,13 @@ def _view(student: Student) -> list[str]:
             " many and the last three quarters, as `kd-jax --stage=predict` gives them; the code"
         )
         lines += [f"{told} above gives its beginning.", ""]
+    if view.get("long") == "windows":
+        told = (
+            f"A longer text is read in up to {MOST_WINDOWS} parts of {view['max_length']} tokens,"
+            " and its outputs are the means over them, as `kd-jax --stage=predict` gives them; the"
+            " code"
+        )
+        lines += [f"{told} above reads the first part.", ""]
     return lines
 
 

@@ -29,6 +29,8 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
         import onnxruntime
     except ImportError as error:
         raise Unsupported(f"{error.name} is not installed; install it with: {INSTALL}") from None
+    if student.description.get("dtype") == "float64":
+        raise Unsupported("jax2onnx converts no model that computes in float64")
     # Symbols instead of numbers let the file take batches of any size and texts of any length.
     shapes, _ = student.open_shapes
     logging.getLogger("onnx_ir").setLevel(

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.data.batches import bucket_lengths
 from kd_jax.data.readers import unlabelled
 from kd_jax.data.readers.unlabelled import Row
 from kd_jax.data.source import Source
@@ -104,7 +103,7 @@ class Predictor:
         # Lengths come in a few steps, each of which is compiled once.
         if self.modality == "text":
             longest = int(prepared.lengths.max())
-            length = next(step for step in bucket_lengths(prepared.max_length) if step >= longest)
+            length = next(step for step in prepared.buckets if step >= longest)
         # The last row fills the batch up, so that each length is compiled once.
         rows = np.minimum(np.arange(BATCH_SIZE), len(values) - 1)
         given = prepared.gather(rows, length)

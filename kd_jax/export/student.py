@@ -18,7 +18,7 @@ from kd_jax.core.json_files import read_facts, read_own
 from kd_jax.core.types import Array, Variables
 from kd_jax.data.views.text import padding_id
 from kd_jax.data.views.tokenizer_file import read_tokenizer
-from kd_jax.models import registry
+from kd_jax.models import registry, windows
 from kd_jax.models.calls import accepted, as_output, mode
 from kd_jax.models.head import rescale
 from kd_jax.models.layers import transformer
@@ -136,10 +136,13 @@ class Student:
 
 
 def apply(module: nn.Module, variables: Variables, inputs: Mapping[str, Array]) -> jax.Array:
-    """Computes a module's logits `[B, K]`, or `[B, T, K]` of tokens, of its inputs by argument."""
-    given: dict[str, Any] = dict(inputs) | mode(accepted(type(module).__call__), train=False)
+    """Computes a module's logits `[B, K]`, or `[B, T, K]` of tokens, of its inputs by argument;
+    of texts in windows the means over them."""
+    own, parts = windows.split(inputs)
+    given: dict[str, Any] = own | mode(accepted(type(module).__call__), train=False)
     found: Any = module.apply(variables, **given)
-    return as_output(found, {}, f"the module {type(module).__name__}").logits
+    output = as_output(found, {}, f"the module {type(module).__name__}")
+    return windows.join(output, parts).logits
 
 
 def open_student(workdir: Path, name: str | None = None) -> Student:

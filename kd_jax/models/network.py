@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from kd_jax.core.pytree import leaves_by_path
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables, View
+from kd_jax.models import windows
 from kd_jax.models.calls import accepted, as_output, mode
 
 DTYPES = {
@@ -123,7 +124,8 @@ class Network:
         note.
         """
         # Compiled as one program, since op by op a deep network takes long to initialize.
-        variables = jax.jit(self.module.init)(key, **batch.views[self.view])
+        arguments, _ = windows.split(batch.views[self.view])
+        variables = jax.jit(self.module.init)(key, **arguments)
         return self.stored(variables)
 
     def stored(self, variables: Variables) -> dict[str, PyTree]:
@@ -175,11 +177,12 @@ class Network:
             None: nothing is.
         """
         inputs, mix = _unmixed(batch.views[self.view])
-        inputs, add = _conditioned(inputs, signal)
+        inputs, parts = windows.split(inputs)
+        inputs, add = _conditioned(inputs, windows.repeat(signal, parts))
         with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
             options: dict[str, Any] = mode(self._accepted, train=False)
             found: Any = self.module.apply(self.frozen(variables), **inputs, **options)
-        return as_output(found, {}, self._owner)
+        return windows.join(as_output(found, {}, self._owner), parts)
 
     def train(
         self,
@@ -202,12 +205,14 @@ class Network:
         """
         # A registered module may know neither a mode nor what counts.
         options: dict[str, Any] = mode(self._accepted, train=True)
+        inputs, mix = _unmixed(batch.views[self.view])
+        inputs, parts = windows.split(inputs)
         # Only BatchNorm asks which rows count and which devices share the batch.
         if "batch_stats" in variables:
-            known = {"where": batch.valid, "axis_name": axis_name}
+            where = batch.valid if parts is None else (batch.valid[:, None] & parts).reshape(-1)
+            known = {"where": where, "axis_name": axis_name}
             options |= {name: value for name, value in known.items() if name in self._accepted}
-        inputs, mix = _unmixed(batch.views[self.view])
-        inputs, add = _conditioned(inputs, signal)
+        inputs, add = _conditioned(inputs, windows.repeat(signal, parts))
         with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
             rngs = {"dropout": dropout_key}
             # Cast within the step, so that gradients arrive in the wide dtype of the parameters.
@@ -215,7 +220,8 @@ class Network:
                 self.frozen(variables), **inputs, **options, rngs=rngs, mutable=["batch_stats"]
             )
             found, changed = applied
-        return as_output(found, {}, self._owner), changed.get("batch_stats", {})
+        output = windows.join(as_output(found, {}, self._owner), parts)
+        return output, changed.get("batch_stats", {})
 
     @property
     def _accepted(self) -> set[str]:

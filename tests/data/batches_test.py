@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.data.batches import bucket_lengths, evaluation_batches, training_batches
+from kd_jax.data.batches import evaluation_batches, training_batches
 from kd_jax.data.source import Source
 from kd_jax.data.views.image import ImageView
-from kd_jax.data.views.text import TextView, load_tokenizer
+from kd_jax.data.views.text import TextView, bucket_lengths, load_tokenizer
 
 COUNT = 90
 
@@ -84,14 +84,6 @@ def test_soft_labels_go_where_their_examples_go(make, batches):
         np.testing.assert_array_equal(
             np.asarray(batch.labels)[rows], soft[np.asarray(batch.index)[rows]]
         )
-
-
-def test_bucket_lengths_end_in_the_longest():
-    assert bucket_lengths(8) == (8,)
-    assert bucket_lengths(16) == (16,)
-    assert bucket_lengths(50) == (16, 32, 48, 50)
-    assert bucket_lengths(64) == (16, 32, 48, 64)
-    assert bucket_lengths(200) == (16, 32, 48, 64, 128, 192, 200)
 
 
 @MAKERS

@@ -234,6 +234,60 @@ def test_devices_train_what_one_does(task, tmp_path):
             np.testing.assert_allclose(others[name], value, rtol=1e-9, err_msg=name)
 
 
+def longer(path):
+    """Makes every third text of a table six times as long."""
+    rows = list(csv.reader(path.read_text().splitlines()))
+    for number, row in enumerate(rows[1:]):
+        row[1] = " ".join([row[1]] * (6 if number % 3 == 0 else 1))
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["embedding", "multilabel", "regression"])
+def test_long_texts_are_read_in_windows_on_any_devices_and_when_predicted(task, tmp_path):
+    path = longer(table(tmp_path, task))
+    found = {}
+    for backend, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
+        changes = {"parallel.backend": backend, "parallel.data": devices, "dtype": "float64"}
+        config = config_of(path, task, **changes)
+        for section in (config, *config["models"].values()):
+            section["view"] |= {"max_length": 8, "long": "windows"}
+        config["models"]["student"]["cached"] = ("teacher",) if devices == 1 else ()
+        folder = tmp_path / f"{backend}{devices}"
+        results = run_experiment(config, folder)
+        found[backend, devices] = (
+            results["models"]["student"]["metrics"],
+            load_file(folder / "student" / "model.safetensors"),
+        )
+    metrics, weights = found["jit", 1]
+    for others, theirs in found.values():
+        for name, leaf in weights.items():
+            np.testing.assert_allclose(theirs[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
+        for name, value in metrics.items():
+            assert (value is None) == (others[name] is None)
+            if value is not None:
+                np.testing.assert_allclose(others[name], value, rtol=1e-9, err_msg=name)
+    folder = export(tmp_path / "jit1")
+    assert not (folder / "model.onnx").exists()
+    text = " ".join(["red", *"abcdef", "blue", *"ghij"])
+    student = kd.load(tmp_path / "jit1").student
+    one = np.asarray(student([text]))[0]
+    # Six words beside two special tokens: two windows, whose outputs are averaged.
+    apart = np.asarray(student([" ".join(text.split()[:6]), " ".join(text.split()[6:])]))
+    np.testing.assert_allclose(one, apart.mean(axis=0), rtol=1e-5, atol=1e-6)
+    (tmp_path / "in.csv").write_text(f"id,text,first,second\n0,{text},{text},{text}\n")
+    predict_to_file(tmp_path / "jit1", tmp_path / "in.csv", tmp_path / "out.jsonl")
+    answer = json.loads((tmp_path / "out.jsonl").read_text())
+    if task == "multilabel":
+        wanted = dict(zip(WORDS, (1 / (1 + np.exp(-one))).tolist(), strict=True))
+        assert answer["probabilities"] == pytest.approx(wanted, abs=1e-5)
+    if task == "embedding":
+        np.testing.assert_allclose(answer["embedding"], one, rtol=1e-5, atol=1e-6)
+    assert "read in up to 8 parts of 8 tokens" in (folder / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_tags_are_predicted_word_by_word_as_by_the_live_model(tmp_path):
     path = table(tmp_path, "tagging")

@@ -47,6 +47,7 @@ class MaskedText:
 
     def __init__(self, text: PreparedText, tokenizer: Tokenizer, rate: float):
         self.lengths, self.cut, self.max_length = text.lengths, text.cut, text.max_length
+        self.buckets = text.buckets
         self._text, self._rate, self._mask = text, rate, mask_id(tokenizer)
         # Special tokens are never hidden, nor drawn in place of others.
         special = [i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special]

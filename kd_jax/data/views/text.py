@@ -24,6 +24,9 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PADDING_TOKENS = ("[PAD]", "<pad>")
 """What BERT's and RoBERTa's vocabularies call the token that fills up short texts."""
 
+MOST_WINDOWS = 8
+"""That are read of a text; what is beyond them is cut off."""
+
 # Texts tokenized at a time, which bounds the memory that the encodings take.
 _CHUNK = 4_096
 
@@ -72,7 +75,8 @@ class TextView:
       max_length: the most tokens.
       words: whether it is also told where the words between spaces begin.
       long: what is read of a text of more tokens: "truncate", its beginning; or "head_tail", its
-        first quarter and its last three (Sun et al., https://arxiv.org/abs/1905.05583).
+        first quarter and its last three (Sun et al., https://arxiv.org/abs/1905.05583); or
+        "windows", all of it in parts, see `kd_jax.data.views.windows`.
       masks: share of the tokens that are hidden and predicted, 0: those that are masks in the text;
         None: nothing is.
     """
@@ -87,7 +91,7 @@ class TextView:
         """Tokenizes a whole source.
 
         Returns:
-          A `PreparedText`, or a `MaskedText` of one.
+          A `PreparedText`, or `PreparedWindows` or a `MaskedText` of one.
 
         Raises:
           ValueError: if it holds images, `max_length` leaves no room for text, or no token pads.
@@ -102,38 +106,49 @@ class TextView:
             raise ValueError(
                 f"max_length {self.max_length} leaves no room beside {special} special tokens"
             )
-        if self.long == "head_tail" and (pairs or self.words):
-            read = "pairs of texts" if pairs else "words that have labels"
+        several = self.long == "windows" and self.masks is not None
+        if (self.long != "truncate" and (pairs or self.words)) or several:
+            read = "pairs of texts" if pairs else f"{'masks' if several else 'words'} with labels"
             raise ValueError(
-                f"view.long='head_tail' is for single texts; {source.name!r} has {read}"
+                f"view.long={self.long!r} is for single texts; {source.name!r} has {read}"
             )
         padding = padding_id(self.tokenizer)
         # Truncation is set on a copy: several views share the caller's tokenizer.
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_padding()
-        if self.long == "truncate":
+        if self.long != "head_tail":
             tokenizer.enable_truncation(self.max_length)
-        ids, types, lengths, cut = [], [], [], 0
+        ids, types, cut = [], [], 0
         words: list[np.ndarray] = []
+        counts: list[int] = []
         for start in range(0, len(source), _CHUNK):
             texts = list(source.inputs[start : start + _CHUNK])
             for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True):
                 if self.words:
                     words.append(first_pieces(text, encoding))
+                if self.long == "windows":
+                    parts = [encoding, *encoding.overflowing]
+                    ids += [np.array(part.ids, np.int32) for part in parts[:MOST_WINDOWS]]
+                    counts.append(min(len(parts), MOST_WINDOWS))
+                    cut += len(parts) > MOST_WINDOWS
+                    continue
                 own = head_and_tail(np.array(encoding.ids, np.int32), self.max_length)
                 ids.append(own)
                 types.append(np.array(encoding.type_ids if pairs else (), np.int32))
-                lengths.append(len(own))
                 cut += bool(encoding.overflowing) or len(own) < len(encoding.ids)
         prepared = PreparedText(
             np.concatenate(ids),
             np.concatenate(types) if pairs else None,
-            np.array(lengths, np.int32),
+            np.array([len(each) for each in ids], np.int32),
             padding,
             self.max_length,
             cut,
             words if self.words else None,
         )
+        if self.long == "windows":
+            from kd_jax.data.views.windows import PreparedWindows
+
+            return PreparedWindows(prepared, counts, cut)
         if self.masks is None:
             return prepared
         from kd_jax.data.views.masked_text import MaskedText
@@ -162,7 +177,7 @@ class PreparedText:
         self.lengths, self.words = lengths, words
         self.cut = cut
         self._widths: dict[int, int] = {}
-        self.max_length = max_length
+        self.max_length, self.buckets = max_length, bucket_lengths(max_length)
         self._ids, self._types, self._padding = ids, types, padding
         self._starts = np.cumsum(lengths, dtype=np.int64) - lengths
 
@@ -215,6 +230,16 @@ class PreparedText:
             # Only texts that were cut, and words of which nothing is read, need more.
             self._widths[length] = max(length, 16 * -(-max(counts, default=0) // 16))
         return self._widths[length]
+
+
+def bucket_lengths(max_length: int) -> tuple[int, ...]:
+    """Returns the lengths that text is padded to.
+
+    They are 16, 32, 48, 64, then multiples of 64, and end in `max_length`. The compiler makes a
+    program for each length, so there are few of them.
+    """
+    steps = [*range(16, 64, 16), *range(64, max(max_length, 64), 64)]
+    return (*(step for step in steps if step < max_length), max_length)
 
 
 def head_and_tail(ids: np.ndarray, length: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from kd_jax.data.source import Source
-from kd_jax.data.views.text import TextView, load_tokenizer
+from kd_jax.data.views.text import TextView, bucket_lengths, load_tokenizer
 
 TEXTS = ["the cat sat on the mat", "A Dog", "birds fly over the sea at night", "x"]
 
@@ -38,7 +38,7 @@ def test_special_tokens_come_first_and_case_is_dropped(tokenizer):
 
 def test_training_is_the_same_in_every_process():
     program = (
-        "from kd_jax.data.views.text import load_tokenizer; import hashlib;"
+        "from kd_jax.data.views.text import bucket_lengths, load_tokenizer; import hashlib;"
         "texts = [f'w{i % 97} v{i % 89} u{i % 7}' for i in range(999)];"
         "tokenizer = load_tokenizer('trained', texts=texts, vocabulary_size=150);"
         "print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())"
@@ -194,5 +194,13 @@ def test_head_and_tail_are_of_single_texts(tokenizer):
     ):
         TextView(tokenizer, 12, long="head_tail").prepare(text_source([("a", "b")]))
     words = TextView(tokenizer, 12, words=True, long="head_tail")
-    with pytest.raises(ValueError, match="has words that have labels"):
+    with pytest.raises(ValueError, match="has words with labels"):
         words.prepare(text_source(["a b"]))
+
+
+def test_bucket_lengths_end_in_the_longest():
+    assert bucket_lengths(8) == (8,)
+    assert bucket_lengths(16) == (16,)
+    assert bucket_lengths(50) == (16, 32, 48, 50)
+    assert bucket_lengths(64) == (16, 32, 48, 64)
+    assert bucket_lengths(200) == (16, 32, 48, 64, 128, 192, 200)
