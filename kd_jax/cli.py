@@ -5,6 +5,7 @@
   kd-jax --config=configs/sst2_minilm.py --smoke        the same in seconds, on built-in data
   kd-jax --config=digits --print_config                 every key with its value
   kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
+  kd-jax --repeat=results.json                          a recorded experiment again, compared
   kd-jax --stage=export --workdir=DIR                   a finished student as files for deployment
   kd-jax --stage=predict --workdir=DIR --input=FILE     its labels and probabilities of new inputs
   kd-jax --stage=explain --workdir=DIR                  what teacher and student rest on, with plots
@@ -52,6 +53,11 @@ flags.DEFINE_bool(
     " teachers are unchanged, and trains the others anew.",
 )
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
+flags.DEFINE_string(
+    "repeat",
+    None,
+    "A results.json: runs its experiment again, and says whether the numbers are equal.",
+)
 flags.DEFINE_enum(
     "stage", "train", ["train", "export", "predict", "explain"], "What to do in --workdir."
 )
@@ -187,6 +193,8 @@ def _run(arguments: list[str]) -> int:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     _log_to_stderr(debug=FLAGS.debug)
+    if FLAGS.repeat:
+        return _repeat(Path(FLAGS.repeat), overrides)
     if FLAGS.stage == "train":
         config: Any = load_config(FLAGS.config, smoke=FLAGS.smoke)
         for path, text in overrides:
@@ -207,6 +215,31 @@ def _run(arguments: list[str]) -> int:
     _register_what_the_run_used(Path(FLAGS.workdir))
     _prepare_devices(text=any(Path(FLAGS.workdir).glob("*/tokenizer.json")))
     return _after_training(Path(FLAGS.workdir))
+
+
+def _repeat(file: Path, overrides: Sequence[tuple[str, str]]) -> int:
+    if overrides:
+        raise ValueError(f"--config.{overrides[0][0]} would be another experiment; leave it out")
+    for flag in ("sweep", "reuse", "smoke"):
+        if FLAGS[flag].value:
+            raise ValueError(f"--{flag} is not for --repeat, which runs what the file recorded")
+    # What a config file registers is named by its results, but not described in them.
+    if FLAGS["config"].present:
+        load_config(FLAGS.config)
+    from kd_jax.experiments import repeat
+    from kd_jax.training.sharding import start_process
+
+    # The compiler's settings are the recorded run's, or the last digits would differ.
+    _prepare_devices(text="tokenizer" in repeat.read(file)["config"].get("view", {}))
+    start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    workdir = None if FLAGS.workdir is None else Path(FLAGS.workdir)
+
+    def again() -> int:
+        # A difference is a finding, and no failure of the command.
+        repeat.repeat_result(file, workdir)
+        return 0
+
+    return _until_stopped(again)
 
 
 def _train(config: ConfigDict) -> int:

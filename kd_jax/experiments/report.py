@@ -1,5 +1,6 @@
 """What a run found: results.json and the table that people read."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from kd_jax.analysis.intervals import LEVEL, bootstrap, mcnemar
+from kd_jax.core.rng import derived_seed
 from kd_jax.core.types import Batch
 from kd_jax.tasks import METRICS, TASKS, Task, cell, header, shown
 from kd_jax.training.trained_model import TrainedModel
@@ -48,6 +51,38 @@ def compare(
     }
 
 
+def trust(
+    scores: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], task: Task, seed: int
+) -> dict[str, Any]:
+    """Says how far the gain can be trusted, over the rows of the evaluation split.
+
+    Args:
+      scores: name -> of `score`, of the compared student and baseline at least.
+      roles: "student" and "baseline" -> name.
+      task: whose primary metric is compared.
+      seed: of the run.
+
+    Returns:
+      "gain_interval", [low, high] of a paired bootstrap, or None where there is none; "gain_rows":
+      "rows" that it is over, the "level" of confidence, how many rows are "needed" to show a gain
+      of this size, and, where the metric is a share of right rows, "mcnemar", the p-value of an
+      exact test.
+    """
+    student, baseline = (scores[roles[role]] for role in ("student", "baseline"))
+    ours, theirs = student.get("sample"), baseline.get("sample")
+    if ours is None or theirs is None or ours.size != theirs.size:
+        return {"gain_interval": None, "gain_rows": None}
+    # More is a gain, or less.
+    pair = (ours, theirs) if METRICS[task.primary].higher else (theirs, ours)
+    found = bootstrap(*pair, seed=derived_seed(seed, "interval", "gain"))
+    if found is None:
+        return {"gain_interval": None, "gain_rows": None}
+    about: dict[str, Any] = {"rows": found.size, "level": LEVEL, "needed": found.needed}
+    if student.get("right") is not None and baseline.get("right") is not None:
+        about["mcnemar"] = mcnemar(student["right"], baseline["right"])
+    return {"gain_interval": [found.low, found.high], "gain_rows": about}
+
+
 def _gain(model: Mapping[str, Any], baseline: Mapping[str, Any], task: Task) -> float | None:
     ours, theirs = (task.rank(each["metrics"]) for each in (model, baseline))
     return None if ours is None or theirs is None else ours - theirs
@@ -78,10 +113,21 @@ def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[st
         "backend": jax.default_backend(),
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
+        # XLA adds in another order with another number of threads.
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "commit": _commit(),
         "data_fingerprint": data_fingerprint,
         "data_provenance": dict(provenance),
     }
+
+
+def _cpus() -> int | None:
+    # Those that this process may use, where the system tells.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _commit() -> str:
@@ -162,6 +208,11 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         told = f"{100 * gain:+.2f} points" if METRICS[primary].share else f"{gain:+.4f}"
         of = "" if primary == "accuracy" else f" in {METRICS[primary].title}"
         console.print(f"gain over the baseline{of}: {told}{gap}")
+        if results.get("gain_interval") is not None:
+            console.print(
+                tell_interval(results["gain_interval"], primary, results["gain_rows"]),
+                soft_wrap=True,
+            )
     ratio = results["compression"]
     if ratio is None:
         console.print(f"results: {workdir / 'results.json'}")
@@ -170,6 +221,28 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     faster = "faster by" if min(results["speedup"].values()) >= 1 else "speed"
     console.print(f"student against teacher: {size} parameters; {faster} {speed}")
     console.print(f"results: {workdir / 'results.json'}")
+
+
+def tell_interval(
+    interval: Sequence[float], primary: str, about: Mapping[str, Any], unit: str = "rows"
+) -> str:
+    """Says in a line whether a gain is shown, and how many rows or seeds would show it.
+
+    Args:
+      interval: [low, high].
+      primary: the metric.
+      about: its "rows" or "seeds", "level", "needed" and maybe "mcnemar".
+      unit: "rows" or "seeds".
+    """
+    low, high = interval
+    percent = METRICS[primary].share
+    bounds = " to ".join(f"{100 * x:+.2f}" if percent else f"{x:+.4f}" for x in (low, high))
+    verdict = "a gain" if low > 0 else "a loss" if high < 0 else "no difference shown"
+    told = f"{100 * about['level']:.0f} % interval over {about[unit]:,} {unit}: {bounds}: {verdict}"
+    notes = [f"McNemar's p = {about['mcnemar']:.2g}"] if "mcnemar" in about else []
+    if low <= 0 <= high and about["needed"] is not None:
+        notes.append(f"one of this size needs about {about['needed']:,} {unit}")
+    return f"{told} ({'; '.join(notes)})" if notes else told
 
 
 def _metrics(results: Mapping[str, Any]) -> tuple[str, ...]:

@@ -253,7 +253,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
     batch_size -= batch_size % context.parallel.devices
     # Only now do models see the evaluation split; nothing was chosen by it.
     evaluation = context.datasets.splits["evaluation"]
-    entries = {}
+    entries, compared = {}, {}
     for model in plan.models:
         if not covers(models[model.name], evaluation):
             log.warning("%s has no outputs on the evaluation split", model.name)
@@ -263,6 +263,9 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
         entries[model.name] = _entry(models[model.name], scores, context.datasets.task)
+        # Only these two are compared row by row; others' outputs needn't stay in memory.
+        if model.name in (plan.config["compare"]["student"], plan.config["compare"]["baseline"]):
+            compared[model.name] = scores
         entries[model.name] |= score_with_teacher(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
@@ -279,12 +282,14 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         "experiment": plan.config["name"],
         "seed": plan.config["seed"],
         "finished": True,
+        "config": plan.config,
         "task": context.datasets.task.describe(),
         "primary": context.datasets.task.primary,
         "order": [model.name for model in plan.models],
         "compare": dict(roles),
         "models": entries,
         **report.compare(entries, roles, context.datasets.task),
+        **report.trust(compared, roles, context.datasets.task, plan.config["seed"]),
         "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], context),
         "evaluations": elsewhere,
         "robustness": robustness.summarize(

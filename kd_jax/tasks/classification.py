@@ -1,6 +1,6 @@
 """One class an example."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from kd_jax.analysis.intervals import Sample
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
 from kd_jax.tasks.labels import (
@@ -143,6 +144,27 @@ class Classification(Task):
             "auroc": metrics.auroc(labels, rows.outputs),
             "log_loss": metrics.log_loss(labels, rows.outputs),
         }
+
+    def right(self, rows: Rows) -> np.ndarray | None:
+        """Returns which predictions are right, for the accuracy; see `Task.right`."""
+        if self.primary != "accuracy":
+            return None
+        return rows.outputs.argmax(axis=-1) == _classes(rows)
+
+    def sample(self, rows: Rows) -> Sample | None:
+        """Knows all metrics but the calibration error; see `Task.sample`."""
+        labels, outputs, predicted = _classes(rows), rows.outputs, rows.outputs.argmax(axis=-1)
+        right, classes = predicted == labels, outputs.shape[-1]
+        known: dict[str, Callable[[np.ndarray], float | None]] = {
+            "accuracy": lambda i: float(right[i].mean()),
+            "macro_f1": lambda i: metrics.macro_f1(labels[i], predicted[i]),
+            "positive_f1": lambda i: metrics.positive_f1(labels[i], predicted[i], classes),
+            "mcc": lambda i: metrics.mcc(labels[i], predicted[i]),
+            "auroc": lambda i: metrics.auroc(labels[i], outputs[i]),
+            "log_loss": lambda i: metrics.log_loss(labels[i], outputs[i]),
+        }
+        value = known.get(self.primary)
+        return None if value is None else Sample(len(labels), value)
 
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
         """Tells how each class fares, of up to `LARGEST_TABLE`; see `Task.details`."""

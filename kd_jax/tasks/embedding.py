@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax.analysis.intervals import Sample
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
 from kd_jax.tasks.numbers import read_number, stack_numbers
@@ -102,11 +103,8 @@ class Embedding(Task):
         """Computes all metrics; see `Task.summarize`."""
         del sums
         order = np.argsort(rows.index)
-        outputs, scores = _scaled(rows.outputs[order]), rows.labels[order][:, 0]
-        known = np.isfinite(scores)
-        # The texts of a pair follow one another and share its score.
-        cosines = np.sum(outputs[known][::2] * outputs[known][1::2], axis=-1)[:, None]
-        pairs = scores[known][::2, None]
+        outputs = _scaled(rows.outputs[order])
+        pairs, cosines = _pairs(rows)
         teacher = next((each[order] for each in rows.teachers.values()), None)
         return {
             "spearman": metrics.spearman(pairs, cosines) if len(pairs) else None,
@@ -114,6 +112,31 @@ class Embedding(Task):
             "teacher_cosine": None if teacher is None else _cosine(outputs, _scaled(teacher)),
             "recall_at_1": None if teacher is None else _recall(outputs, _scaled(teacher)),
         }
+
+    def sample(self, rows: Rows) -> Sample | None:
+        """Draws pairs for the correlations, and texts for the cosine; see `Task.sample`."""
+        if self.primary == "teacher_cosine":
+            order = np.argsort(rows.index)
+            teacher = next((each[order] for each in rows.teachers.values()), None)
+            if teacher is None or teacher.shape != rows.outputs.shape:
+                return None
+            cosines = np.sum(_scaled(rows.outputs[order]) * _scaled(teacher), axis=-1)
+            return Sample(len(cosines), lambda i: float(cosines[i].mean()))
+        if self.primary == "recall_at_1":
+            return None
+        pairs, cosines = _pairs(rows)
+        function = {"spearman": metrics.spearman, "pearson": metrics.pearson}[self.primary]
+        return Sample(len(pairs), lambda i: function(pairs[i], cosines[i]))
+
+
+def _pairs(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores [N, 1] of pairs, and the cosines [N, 1] of their texts."""
+    order = np.argsort(rows.index)
+    outputs, scores = _scaled(rows.outputs[order]), rows.labels[order][:, 0]
+    known = np.isfinite(scores)
+    # The texts of a pair follow one another and share its score.
+    cosines = np.sum(outputs[known][::2] * outputs[known][1::2], axis=-1)
+    return scores[known][::2, None], cosines[:, None]
 
 
 def _scaled(vectors: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from kd_jax.analysis.intervals import Sample
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
 from kd_jax.tasks.labels import check_several, clean_label, list_counts, list_names, name_classes
@@ -228,6 +229,25 @@ class MultiLabel(Task):
             "exact_set_accuracy": metrics.exact_set_accuracy(labels, predicted),
         }
 
+    def right(self, rows: Rows) -> np.ndarray | None:
+        """Returns which sets are right as a whole, where that is counted; see `Task.right`."""
+        if self.primary != "exact_set_accuracy":
+            return None
+        return (self._predicted(rows.outputs) == (rows.labels >= 0.5)).all(axis=-1)
+
+    def sample(self, rows: Rows) -> Sample:
+        """Knows all metrics; see `Task.sample`."""
+        labels, predicted = rows.labels >= 0.5, self._predicted(rows.outputs)
+        known: dict[str, Callable[[np.ndarray], float | None]] = {
+            "macro_f1": lambda i: float(np.mean(_f1(labels[i], predicted[i]))),
+            "micro_f1": lambda i: float(_f1(labels[i].ravel(), predicted[i].ravel())),
+            "mean_average_precision": lambda i: metrics.mean_average_precision(
+                labels[i], rows.outputs[i]
+            ),
+            "exact_set_accuracy": lambda i: metrics.exact_set_accuracy(labels[i], predicted[i]),
+        }
+        return Sample(len(labels), known[self.primary])
+
     def blind(self, labels: np.ndarray, width: int) -> np.ndarray:
         """Returns the log-odds of each class's share of the examples; see `Task.blind`."""
         del width
@@ -243,6 +263,12 @@ class MultiLabel(Task):
         if self.thresholds is None:
             return found
         return found | {"thresholds": dict(zip(names, self.thresholds, strict=True))}
+
+
+def _f1(labels: np.ndarray, predicted: np.ndarray) -> Any:
+    """Returns the F1 of each column, 0 without positives; faster than scikit-learn's."""
+    both = labels.sum(axis=0) + predicted.sum(axis=0)
+    return 2 * (labels & predicted).sum(axis=0) / np.maximum(both, 1)
 
 
 def best_cut(labels: np.ndarray, outputs: np.ndarray) -> float:

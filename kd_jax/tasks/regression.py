@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax.analysis.intervals import Sample
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import metrics
 from kd_jax.tasks.numbers import read_number, stack_numbers
@@ -155,6 +156,16 @@ class Regression(Task):
         """Returns the means; see `Task.blind`."""
         del width
         return labels.mean(axis=0)
+
+    def sample(self, rows: Rows) -> Sample:
+        """Knows all metrics; see `Task.sample`."""
+        labels, outputs = (self.in_units(x) for x in (rows.labels, rows.outputs))
+        function = {
+            "spearman": metrics.spearman,
+            "pearson": metrics.pearson,
+            "rmse": metrics.rmse,
+        }[self.primary]
+        return Sample(len(labels), lambda i: function(labels[i], outputs[i]))
 
     def summarize(self, sums: Mapping[str, Any], rows: Rows) -> dict[str, float | None]:
         """Computes all metrics, means over the numbers; see `Task.summarize`."""

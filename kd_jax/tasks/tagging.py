@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from kd_jax.analysis.intervals import Sample
 from kd_jax.core.types import Batch, Mean
 from kd_jax.tasks import entities, metrics
 from kd_jax.tasks.entities import OUTSIDE
@@ -177,6 +178,28 @@ class Tagging(Task):
             "entity_f1": entities.scores(total)["f1"] if len(rows.labels) else None,
             "token_accuracy": metrics.mean(sums["token_accuracy"]) if len(rows.labels) else None,
         }
+
+    def sample(self, rows: Rows) -> Sample:
+        """Draws sentences; see `Task.sample`."""
+        if self.primary == "token_accuracy":
+            there = rows.labels >= 0
+            outside = self.tags.index(OUTSIDE) if OUTSIDE in self.tags else -1
+            found = np.where(rows.outputs < 0, outside, rows.outputs)
+            right, words = ((found == rows.labels) & there).sum(axis=-1), there.sum(axis=-1)
+            return Sample(len(words), lambda i: float(right[i].sum() / words[i].sum()))
+        # Counted once a sentence: an F1 is of sums.
+        each = []
+        for row in range(len(rows.labels)):
+            one = Rows(rows.outputs[row : row + 1], rows.labels[row : row + 1])
+            counts = self._count(one).values()
+            each.append([sum(c[key] for c in counts) for key in ("right", "predicted", "rows")])
+        table = np.array(each, np.int64).reshape(-1, 3)
+
+        def f1(drawn: np.ndarray) -> float:
+            right, predicted, wanted = table[drawn].sum(axis=0).tolist()
+            return 2 * right / (predicted + wanted) if predicted + wanted else 0.0
+
+        return Sample(len(table), f1)
 
     def _count(self, rows: Rows) -> dict[str, dict[str, int]]:
         # A word that was cut off is predicted to be outside; one without a label is no word.

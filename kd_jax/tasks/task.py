@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax.analysis.intervals import Sample
 from kd_jax.core.types import Batch, Mean
 
 
@@ -403,6 +404,18 @@ class Task(abc.ABC):
         """
         del rows
         return self
+
+    def sample(self, rows: Rows) -> Sample | None:
+        """Returns the primary metric as a function of drawn rows; None where it isn't one.
+
+        Args:
+          rows: all labelled examples, by `index`.
+        """
+        del rows
+
+    def right(self, rows: Rows) -> np.ndarray | None:
+        """Returns [N] bool, which rows are right, where the primary metric is their share."""
+        del rows
 
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
         """Computes what results.json holds beside the metrics.

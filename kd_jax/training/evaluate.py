@@ -108,7 +108,8 @@ def evaluate(
       teachers: with whom to compare it, by name.
       batches: the split, each example once.
       task: what the model predicts.
-      class_names: [K] of the outputs, for "details" beside the metrics; None: without them.
+      class_names: [K] of the outputs, for the task's "details", "sample" and "right" beside the
+        metrics; None: without them.
 
     Returns:
       The task's metrics and "loss" as floats, None where one is undefined; its comparisons, such as
@@ -125,8 +126,25 @@ def evaluate(
     loss: Mean | None = sums.pop("loss", None)
     metrics["loss"] = None if loss is None else float(loss.total / max(float(loss.count), 1))
     metrics |= task.summarize(sums, rows)
-    return (
-        metrics if class_names is None else metrics | {"details": task.details(rows, class_names)}
+    if class_names is None:
+        return metrics
+    # By example, whatever batches the model's view makes: two models are compared row by row.
+    ordered = by_index(rows)
+    return metrics | {
+        "details": task.details(rows, class_names),
+        "sample": task.sample(ordered),
+        "right": task.right(ordered),
+    }
+
+
+def by_index(rows: Rows) -> Rows:
+    """Returns rows in the order of their split."""
+    order = np.argsort(rows.index, kind="stable")
+    return Rows(
+        rows.outputs[order],
+        rows.labels[order],
+        rows.index[order],
+        {name: each[order] for name, each in rows.teachers.items()},
     )
 
 

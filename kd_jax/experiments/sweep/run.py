@@ -30,9 +30,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from kd_jax.analysis.intervals import LEVEL, over_seeds
 from kd_jax.config.load import plain
 from kd_jax.core.csv_files import write_csv
 from kd_jax.core.json_files import read_facts, write_json
+from kd_jax.experiments.report import tell_interval
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run, label, lay_out, read
 from kd_jax.experiments.sweep.workers import Outcomes, over_devices, require_going_on
@@ -136,7 +138,8 @@ def _entry(ended: Run, outcome: Mapping[str, Any] | Diverged, folder: Path) -> d
         models[name]["evaluations"] = {
             key: scores[name][primary] for key, scores in outcome["evaluations"].items()
         }
-    return entry | {"models": models, "gain": outcome["gain"], "primary": primary}
+    gain = {key: outcome.get(key) for key in ("gain", "gain_interval")}
+    return entry | {"models": models, **gain, "primary": primary}
 
 
 def _metrics(model: Mapping[str, Any]) -> list[str]:
@@ -182,8 +185,20 @@ def _setting(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "diverged": [entry["seed"] for entry in entries if entry not in finished],
         "models": models,
         "gain": _spread(entry["gain"] for entry in finished),
+        **_over_seeds(finished),
         "primary": finished[0].get("primary", "accuracy") if finished else None,
     }
+
+
+def _over_seeds(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns "gain_interval_seeds", [low, high], and what it is over; None for one seed, or where
+    a run has no gain."""
+    gains = [entry["gain"] for entry in finished]
+    found = None if None in gains else over_seeds(gains)
+    if found is None:
+        return {"gain_interval_seeds": None, "gain_seeds": None}
+    about = {"seeds": found.size, "level": LEVEL, "needed": found.needed}
+    return {"gain_interval_seeds": [found.low, found.high], "gain_seeds": about}
 
 
 def _spreads(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -240,6 +255,10 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for setting in found["settings"]:
+        if (interval := setting.get("gain_interval_seeds")) is not None:
+            told = tell_interval(interval, setting["primary"], setting["gain_seeds"], "seeds")
+            name = label(setting["setting"])
+            console.print(f"gain over the baseline{f', {name}' if name else ''}: {told}")
         _show_evaluations(setting, console)
     console.print(f"results: {folder / 'sweep.json'} and sweep.csv")
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import pytest
 from paths import TESTS
+from scipy import stats
 
 import kd_jax as kd
 from kd_jax.config.inherit import inherit
@@ -156,7 +157,13 @@ def test_the_table_has_mean_and_sample_deviation_of_each_setting(
         assert setting["models"]["student"]["accuracy"] == setting["gain"] == wanted
         assert setting["models"]["student"]["selection_accuracy"]["mean"] == pytest.approx(0.35 / 3)
         assert setting["models"]["teacher"]["selection_accuracy"] is None
-    assert "23.33 ± 15.28" in capsys.readouterr().out
+        interval = stats.ttest_1samp([0.1, 0.2, 0.4], 0).confidence_interval(0.95)
+        assert setting["gain_interval_seeds"] == pytest.approx([interval.low, interval.high])
+        assert (setting["gain_seeds"]["seeds"], setting["gain_seeds"]["level"]) == (3, 0.95)
+    told = capsys.readouterr().out
+    assert "23.33 ± 15.28" in told
+    bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+    assert f"temperature=4.0: 95 % interval over 3 seeds: {bounds}: no difference shown" in told
 
 
 @pytest.mark.usefixtures("fake_runs")
@@ -202,6 +209,7 @@ def test_every_model_of_every_run_is_a_row_of_a_csv(config, tmp_path, spec_file,
 def test_one_seed_or_one_shared_teacher_has_no_deviation(config, tmp_path, spec_file):
     single = run_sweep(config, spec_file(seeds=[1]), tmp_path / "single")
     assert single["settings"][0]["gain"] == {"mean": 0.1, "std": None, "n": 1}
+    assert single["settings"][0]["gain_interval_seeds"] is None
     several = run_sweep(config, spec_file(seeds=[1, 2]), tmp_path / "several")
     assert several["settings"][0]["models"]["teacher"]["accuracy"] == {
         "mean": 0.9,
