@@ -114,9 +114,7 @@ def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[st
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
         # XLA adds in another order with another number of threads.
-        "cpus": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cpus": _cpus(),
         "commit": _commit(),
         "data_fingerprint": data_fingerprint,
         "data_provenance": dict(provenance),
