@@ -7,7 +7,7 @@ or pixel."""
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,17 @@ def compute(
     if progress is not None:
         progress.close()
     return table
+
+
+def join(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Joins columns of several tables; of several predictions an example [N, P, D] all get as many
+    as the longest."""
+    if columns[0].ndim == 3:
+        most = max(column.shape[1] for column in columns)
+        columns = [
+            np.pad(column, ((0, 0), (0, most - column.shape[1]), (0, 0))) for column in columns
+        ]
+    return np.concatenate(columns)
 
 
 def path_of(folder: Path, *facts: str) -> Path:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from kd_jax.core.types import Batch, ModelOutput, Teacher
 from kd_jax.data.source import Source
@@ -121,7 +120,7 @@ def _table(name: str, model: TrainedModel, source: Source, context: RunContext) 
     # Each part keeps a table of its own, so the same data in another mixture is found again.
     if source.parts:
         tables = [_table(name, model, part, context) for part in source.parts]
-        return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+        return {key: cache.join([table[key] for table in tables]) for key in tables[0]}
     # The path follows from teacher, data and view: another teacher's table is never taken.
     path = cache.path_of(model.home, *cache.facts(model, source))
     table = cache.load(path, len(source))

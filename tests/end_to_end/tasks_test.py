@@ -458,6 +458,20 @@ def test_a_transfer_set_holds_what_the_teacher_says_of_new_inputs(task, tmp_path
 
 
 @pytest.mark.slow
+def test_a_set_of_words_may_be_longer_than_the_training_sentences(tmp_path):
+    path = table(tmp_path, "tagging")
+    new = tmp_path / "new.jsonl"
+    lines = [{"words": ["red", *"abcdefgh"] * count} for count in range(1, 8)]
+    new.write_text("\n".join(map(json.dumps, lines)))
+    source = dict(name="unlabelled", dataset=str(new), split=None, dir=None, label=None)
+    config = with_set(config_of(path, "tagging"), "hard", source=source | {"inputs": "words"})
+    config["models"]["student"]["cached"] = ("teacher",)
+    run_experiment(config, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert found["transfer_sets"]["more"]["kept"] == len(lines)
+
+
+@pytest.mark.slow
 def test_a_set_keeps_what_the_teacher_is_sure_of(tmp_path):
     path = table(tmp_path, "multilabel")
     config = with_set(config_of(path, "multilabel"), "hard", confidence=0.6)

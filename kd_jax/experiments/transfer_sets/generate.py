@@ -9,7 +9,7 @@ import numpy as np
 
 from kd_jax.core.options import call_with_options, choose, is_number, is_whole, options_of
 from kd_jax.data.open import open_source
-from kd_jax.data.readers import unlabelled
+from kd_jax.data.readers import tables, unlabelled
 from kd_jax.data.source import Source, texts_of
 from kd_jax.experiments.transfer_sets.image_mixes import mix_images
 from kd_jax.experiments.transfer_sets.masked_words import MaskedWords
@@ -43,7 +43,7 @@ def find_candidates(
       ValueError: for another name, an option out of range, or a source that the data can't have.
     """
     find = choose(SOURCES, spec, KIND)
-    found = call_with_options(find, spec, "source", train, np.random.default_rng(seed))
+    found = call_with_options(find, spec, "source", train, np.random.default_rng(seed), task)
     if train.modality == "text":
         # Where each text of a pair is an example, so it is here; and words stand between spaces.
         found = [text for each in found for text in texts_of(each)] if task.apart else found
@@ -55,6 +55,7 @@ def find_candidates(
 def _augmented(
     train: Source,
     rng: np.random.Generator,
+    _task: Task,
     *,
     rounds: int,
     mask: float,
@@ -78,6 +79,7 @@ def _augmented(
 def _masked_words(
     train: Source,
     rng: np.random.Generator,
+    _task: Task,
     *,
     rounds: int,
     model: str,
@@ -100,7 +102,13 @@ def _masked_words(
 
 
 def _mixes(
-    train: Source, rng: np.random.Generator, *, rounds: int, kind: str, concentration: float
+    train: Source,
+    rng: np.random.Generator,
+    _task: Task,
+    *,
+    rounds: int,
+    kind: str,
+    concentration: float,
 ) -> np.ndarray:
     """Mixes training images with one another, `rounds` times each."""
     _require("image", train, "mixes")
@@ -118,6 +126,7 @@ def _mixes(
 def _unlabelled(
     train: Source,
     _rng: np.random.Generator,
+    task: Task,
     *,
     dataset: str,
     split: str | None,
@@ -135,7 +144,9 @@ def _unlabelled(
     if path.exists():
         # New images get the channels of the training data, or no model could read them.
         channels = train.inputs[0].shape[-1] if train.modality == "image" else None
-        rows = unlabelled.read(path, train.modality, columns, channels)
+        if path.suffix.lower() in tables.SUFFIXES and not columns:
+            raise ValueError(f"source.inputs must name a column of {dataset!r}, or two for pairs")
+        rows = unlabelled.read(path, train.modality, columns, channels, words=task.words)
         found = [row.value for row in rows if row.error is None]
         if not found:
             raise ValueError(f"{dataset!r} holds nothing that can be read")

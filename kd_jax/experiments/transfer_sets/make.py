@@ -123,7 +123,8 @@ def _make(
     inputs, rows, labels = _pick(candidates, sound.rows), np.arange(len(sound.rows)), None
     asked = _as_source(name, inputs, context)
     outputs: cache.Table = {}
-    if keep_outputs or spec["confidence"] or spec["labels"] != "none":
+    chosen = spec["confidence"] or spec["per_class"] is not None
+    if keep_outputs or chosen or spec["labels"] != "none":
         outputs = _outputs(teacher, asked, context, features=keep_outputs)
         logits = _without_cut_words(outputs["logits"], teacher, asked, context)
         # The soft labels have the section's temperature, the choice the teacher's own confidence.
