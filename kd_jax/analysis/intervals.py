@@ -3,12 +3,14 @@
 Both are of paired differences: two models are compared on the same rows, and two trainings by the
 same seed. What they have in common, such as rows that are hard for everybody, falls away."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
 import numpy as np
 from scipy import stats
+
+from kd_jax.core.types import Sample
 
 LEVEL = 0.95
 """Confidence of all intervals."""
@@ -20,20 +22,6 @@ needed."""
 DRAWS = 2_000
 FEWEST = 2
 """Rows, or seeds, from which there is an interval."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A metric of one model on rows that can be drawn again.
-
-    Attributes:
-      size: N, how many rows there are: examples, or pairs of texts.
-      value: positions `[N]` of drawn rows, of which some stand there more than once -> the metric;
-        None where it is undefined.
-    """
-
-    size: int
-    value: Callable[[np.ndarray], float | None]
 
 
 @dataclass(frozen=True)

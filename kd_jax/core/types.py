@@ -7,7 +7,8 @@ channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import flax.struct
@@ -111,6 +112,20 @@ class ForwardFn(Protocol):
     def __call__(self, variables: Any, batch: Batch, /) -> ModelOutput:
         """Returns the model's output on a batch."""
         ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A metric of one model on rows that can be drawn again.
+
+    Attributes:
+      size: N, how many rows there are: examples, or pairs of texts.
+      value: positions `[N]` of drawn rows, of which some stand there more than once -> the metric;
+        None where it is undefined.
+    """
+
+    size: int
+    value: Callable[[np.ndarray], float | None]
 
 
 @flax.struct.dataclass

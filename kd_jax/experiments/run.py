@@ -15,7 +15,7 @@ from kd_jax.config.load import resolve
 from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core import seal
-from kd_jax.core.json_files import write_json, write_rows
+from kd_jax.core.json_files import as_json, write_json, write_rows
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.readers.stored_outputs import fingerprint_of
 from kd_jax.data.run_datasets import Datasets, view_name
@@ -282,7 +282,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         "experiment": plan.config["name"],
         "seed": plan.config["seed"],
         "finished": True,
-        "config": plan.config,
+        "config": as_json(plan.config),
         "task": context.datasets.task.describe(),
         "primary": context.datasets.task.primary,
         "order": [model.name for model in plan.models],

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.analysis.intervals import Sample
-from kd_jax.core.types import Batch, Mean
+from kd_jax.core.types import Batch, Mean, Sample
 from kd_jax.tasks import metrics
 from kd_jax.tasks.numbers import read_number, stack_numbers
 from kd_jax.tasks.task import Rows, Task

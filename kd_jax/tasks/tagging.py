@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from kd_jax.analysis.intervals import Sample
-from kd_jax.core.types import Batch, Mean
+from kd_jax.core.types import Batch, Mean, Sample
 from kd_jax.tasks import entities, metrics
 from kd_jax.tasks.entities import OUTSIDE
 from kd_jax.tasks.labels import check_classes, list_counts, name_classes, number_labels

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.analysis.intervals import Sample
-from kd_jax.core.types import Batch, Mean
+from kd_jax.core.types import Batch, Mean, Sample
 
 
 @dataclass(frozen=True)

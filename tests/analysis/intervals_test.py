@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from kd_jax.analysis import intervals
-from kd_jax.analysis.intervals import Sample, bootstrap, mcnemar, needed, over_seeds
+from kd_jax.analysis.intervals import bootstrap, mcnemar, needed, over_seeds
+from kd_jax.core.types import Sample
 
 
 def mean_of(values):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kd_jax.analysis.intervals import Sample
+from kd_jax.core.types import Sample
 from kd_jax.experiments import report
 from kd_jax.tasks import make_task
 

@@ -93,6 +93,8 @@ def test_eight_devices_find_what_one_finds(backend, make_batch):
     logits, labels = random_case(4, 61)
     one = metrics_of(logits, labels, make_batch)
     eight = metrics_of(logits, labels, make_batch, backend=backend, data=8)
+    samples = [each.pop("sample") for each in (one, eight)]
+    assert samples[0].value(np.arange(61)) == samples[1].value(np.arange(61))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), one, eight)
     for name in ("accuracy", "macro_f1", "mcc", "auroc", "log_loss"):
         assert one[name] == eight[name]

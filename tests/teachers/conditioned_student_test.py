@@ -18,6 +18,7 @@ from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.run import run_experiment
 from kd_jax.models.weights import load
+from kd_jax.tasks import CLASSIFICATION
 from kd_jax.training import trained_model
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,13 @@ def test_results_have_both_and_the_parameters_apart(digits):
     results, _ = digits
     student, plain_one = results["models"]["student"], results["models"]["unconditioned"]
     with_teacher = student["with_teacher"]
-    assert set(with_teacher) == {"teacher", "output", "map_parameters", "accuracy", "loss", "ece"}
+    assert set(with_teacher) == {
+        "teacher",
+        "output",
+        "map_parameters",
+        "loss",
+        *CLASSIFICATION.metrics,
+    }
     assert (with_teacher["teacher"], with_teacher["output"]) == ("teacher", "logits")
     assert with_teacher["map_parameters"] == 10 * 64 + 64
     assert student["parameters"] == plain_one["parameters"]
@@ -69,7 +76,7 @@ def test_the_table_is_followed_by_a_line_on_the_student_with_its_teacher(digits,
     run_experiment(smoke(), folder)
     found = results["models"]["student"]["with_teacher"]
     wanted = (
-        f"student with teacher's logits: {100 * found['accuracy']:.2f} %, loss"
+        f"student with teacher's logits: accuracy {100 * found['accuracy']:.2f} %, loss"
         f" {found['loss']:.4f}, ECE"
     )
     assert wanted in capsys.readouterr().out
