@@ -40,11 +40,6 @@ class Interval:
     size: int
     needed: int | None
 
-    @property
-    def shows(self) -> bool:
-        """Tells whether 0 lies outside."""
-        return self.low > 0 or self.high < 0
-
 
 def bootstrap(ours: Sample, theirs: Sample, *, seed: int, draws: int = DRAWS) -> Interval | None:
     """Computes the percentile interval of the difference of two models' metrics on the same rows.

@@ -252,16 +252,18 @@ class Datasets:
                 view = self._as_trained(call_with_options(_image_view, spec, "view", key="."))
             self._prepared[key] = prepared = view.prepare(source)
             if isinstance(prepared, PreparedText | PreparedWindows | MaskedText) and prepared.cut:
-                self.truncated[f"{source.name}, max_length {prepared.max_length}"] = {
+                read = prepared.buckets[-1]
+                self.truncated[f"{source.name}, max_length {read}"] = {
                     "texts": len(source),
                     "cut": prepared.cut,
                 }
                 log.info(
-                    "%s: %d of %d texts are longer than max_length %d and are cut",
+                    "%s: %d of %d texts are longer than %s %d and are cut",
                     source.name,
                     prepared.cut,
                     len(source),
-                    prepared.max_length,
+                    "max_length" if read == prepared.max_length else "all windows,",
+                    read,
                 )
         return self._prepared[key]
 

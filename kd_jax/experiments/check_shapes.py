@@ -21,6 +21,7 @@ from kd_jax.teachers.cache import CachedTeacher
 from kd_jax.teachers.conditioned_student import build_condition
 from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable, outputs_on
 from kd_jax.training.context import RunContext
+from kd_jax.training.step import PeerGroup
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
@@ -49,7 +50,7 @@ def check_shapes(
         if group[0].members:
             models[group[0].name] = _ensemble(group[0], models, context)
         else:
-            models |= _group(group, models, context)
+            models |= _group(group, models, plan.transfer_sets, context)
     _tell_what_cannot_hold(models[plan.config["compare"]["student"]])
 
 
@@ -62,7 +63,10 @@ def _tell_what_cannot_hold(student: TrainedModel) -> None:
 
 
 def _group(
-    plans: Sequence[ModelPlan], models: Mapping[str, TrainedModel], context: RunContext
+    plans: Sequence[ModelPlan],
+    models: Mapping[str, TrainedModel],
+    sets: Mapping[str, Any],
+    context: RunContext,
 ) -> dict[str, TrainedModel]:
     # Models that start at random are built as shapes only, so even a large one takes no memory.
     built = {plan.name: build_shapes(plan, context, models) for plan in plans}
@@ -80,8 +84,9 @@ def _group(
         source = _source(plans[0], context)
         frozen = _frozen(plans, models, source, context)
         networks = {name: network for name, (network, _) in built.items()}
-        # The group itself isn't needed; building it checks every option.
-        make_group(plans, networks, frozen, source, context, conditions)
+        # Building it checks every option.
+        made = make_group(plans, networks, frozen, source, context, conditions)
+        _check_labels(made, plans[0].data, sets)
     # They have no description or folder yet, as shapes are all that later checks ask for.
     return {
         plan.name: TrainedModel(plan, *built[plan.name], {}, Path(), (plan.view,)) for plan in plans
@@ -93,6 +98,21 @@ def _source(plan: ModelPlan, context: RunContext) -> Source:
     split.
     """
     return context.datasets.training_source((TRAIN,) if plan.data != (TRAIN,) else plan.data)
+
+
+def _check_labels(group: PeerGroup, data: Sequence[str], sets: Mapping[str, Any]) -> None:
+    """Refuses terms that learn from labels where no set that is learned from will have any."""
+    if group.task.masks is not None or any(
+        name not in sets or sets[name]["labels"] != "none" for name in data
+    ):
+        return
+    for name, model in group.models.items():
+        for term, bound in model.objective.terms.items():
+            if bound.labelled:
+                raise ValueError(
+                    f"models.{name}.objective.{term} learns from labels, and all of its data,"
+                    f" {', '.join(data)}, have labels='none'"
+                )
 
 
 def _ensemble(

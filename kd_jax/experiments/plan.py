@@ -50,6 +50,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         _check_label(config)
     expand(config["evaluations"])
     _check_windows(config)
+    for name, section in (config.get(TRANSFER) or {}).items():
+        _check_labels_of_set(f"{TRANSFER}.{name}", section, task)
     for section in config["models"].values():
         if section.get("objective"):
             section["objective"] = for_task(section["objective"], task)
@@ -190,8 +192,6 @@ def _check_task(config: Mapping[str, Any], task: Task) -> None:
         )
     if config.get(TRUSTED):
         refuse(TRUSTED)
-    for name, section in (config.get(TRANSFER) or {}).items():
-        _check_labels_of_set(f"{TRANSFER}.{name}", section, task)
     for name, each in config["evaluations"].items():
         for key in ("label_map", "label_ranges"):
             if (each or {}).get(key) is not None:
@@ -231,9 +231,11 @@ def _check_labels_of_set(path: str, section: Mapping[str, Any], task: Task) -> N
             f"{path}.labels of task {task.name!r} can be {' or '.join(map(repr, there))}, got"
             f" {labels!r}"
         )
-    if section["temperature"] != 1 and not (labels == "soft" and task.kind == "sets"):
+    softened = labels == "soft" and task.kind in ("classes", "sets")
+    # One-hot labels of classes are the same at any temperature, and older configs give one.
+    if section["temperature"] != 1 and not (softened or (labels == "hard" and task.one_class)):
         raise ValueError(f"{path}.temperature must be 1, as there are no probabilities to soften")
-    if section["per_class"] is not None:
+    if section["per_class"] is not None and not task.one_class:
         raise ValueError(
             f"{path}.per_class must be None: an example of task {task.name!r} isn't of one class"
         )

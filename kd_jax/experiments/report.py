@@ -51,7 +51,7 @@ def compare(
     }
 
 
-def trust(
+def gain_interval(
     scores: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], task: Task, seed: int
 ) -> dict[str, Any]:
     """Says how far the gain can be trusted, over the rows of the evaluation split.
@@ -190,27 +190,12 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     if "classes" in results:
         share = 100 * results["classes"]["largest_share"]
         console.print(f"always the largest class of the training rows: {share:.2f} % of them")
-    closed = results["gap_closed"]
-    # A share of hardly any gap, or of a loss, is a large number that says nothing.
-    gap = (
-        f", {100 * closed:.0f} % of the gap to the teacher"
-        if closed is not None and 0 <= closed <= 10
-        else ""
-    )
+    if results["gain"] is not None:
+        _show_gain(results, metrics[0], console)
     # Speeds are given by batch size, as a GPU may gain much at one and nothing at the other.
     speed = ", ".join(
         f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items()
     )
-    gain, primary = results["gain"], metrics[0]
-    if gain is not None:
-        told = f"{100 * gain:+.2f} points" if METRICS[primary].share else f"{gain:+.4f}"
-        of = "" if primary == "accuracy" else f" in {METRICS[primary].title}"
-        console.print(f"gain over the baseline{of}: {told}{gap}")
-        if results.get("gain_interval") is not None:
-            console.print(
-                tell_interval(results["gain_interval"], primary, results["gain_rows"]),
-                soft_wrap=True,
-            )
     ratio = results["compression"]
     if ratio is None:
         console.print(f"results: {workdir / 'results.json'}")
@@ -219,6 +204,20 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     faster = "faster by" if min(results["speedup"].values()) >= 1 else "speed"
     console.print(f"student against teacher: {size} parameters; {faster} {speed}")
     console.print(f"results: {workdir / 'results.json'}")
+
+
+def _show_gain(results: Mapping[str, Any], primary: str, console: Console) -> None:
+    gain, closed = results["gain"], results["gap_closed"]
+    told = f"{100 * gain:+.2f} points" if METRICS[primary].share else f"{gain:+.4f}"
+    of = "" if primary == "accuracy" else f" in {METRICS[primary].title}"
+    # A share of hardly any gap, or of a loss, is a large number that says nothing.
+    gap = ""
+    if closed is not None and 0 <= closed <= 10:
+        gap = f", {100 * closed:.0f} % of the gap to the teacher"
+    console.print(f"gain over the baseline{of}: {told}{gap}")
+    if results.get("gain_interval") is not None:
+        trusted = tell_interval(results["gain_interval"], primary, results["gain_rows"])
+        console.print(trusted, soft_wrap=True)
 
 
 def tell_interval(

@@ -26,7 +26,7 @@ from kd_jax.experiments.reuse import set_aside
 from kd_jax.experiments.scoring import covers, score
 from kd_jax.experiments.stored_teachers import open_stored
 from kd_jax.experiments.train_models import ModelTrainer
-from kd_jax.experiments.training_sets import TrainingSets, check_sizes
+from kd_jax.experiments.training_sets import TrainingSets, check_data
 from kd_jax.experiments.workdir import Workdir
 from kd_jax.tasks import Task
 from kd_jax.teachers.build_ensemble import assemble
@@ -144,8 +144,8 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
     """Opens the data, and writes down what of it was left out."""
     config = plan.config
     datasets = Datasets(config["data"], config["evaluations"], plan.task, taught=plan.taught)
-    # What so few rows rule out is refused before anything is trained.
-    check_sizes(plan, datasets)
+    # What these rows rule out is refused before anything is trained.
+    check_data(plan, datasets)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
     log.info(
@@ -289,7 +289,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         "compare": dict(roles),
         "models": entries,
         **report.compare(entries, roles, context.datasets.task),
-        **report.trust(compared, roles, context.datasets.task, plan.config["seed"]),
+        **report.gain_interval(compared, roles, context.datasets.task, plan.config["seed"]),
         "speedup": _speedup(models[roles["teacher"]], models[roles["student"]], context),
         "evaluations": elsewhere,
         "robustness": robustness.summarize(

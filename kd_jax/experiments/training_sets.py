@@ -12,6 +12,7 @@ from kd_jax.core.json_files import write_rows
 from kd_jax.data.run_datasets import Datasets
 from kd_jax.experiments.filtered_sets import make as trusted
 from kd_jax.experiments.transfer_sets import make as transfer
+from kd_jax.experiments.transfer_sets.generate import check_candidates
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
 
@@ -69,8 +70,8 @@ class TrainingSets:
         self.facts[TRUSTED][name] = made.facts
 
 
-def check_sizes(plan: Plan, datasets: Datasets) -> None:
-    """Refuses, before anything is trained, what the number of training rows rules out.
+def check_data(plan: Plan, datasets: Datasets) -> None:
+    """Refuses, before anything is trained, what the training rows rule out.
 
     Raises:
       ValueError: naming the set.
@@ -92,6 +93,11 @@ def check_sizes(plan: Plan, datasets: Datasets) -> None:
             raise ValueError(
                 f"{TRUSTED}.{name}: folds {spec['folds']} are more than the {rows} training rows"
             )
+    for name, spec in plan.transfer_sets.items():
+        try:
+            check_candidates(spec["source"], datasets.splits["train"], datasets.task)
+        except ValueError as error:
+            raise ValueError(f"{TRANSFER}.{name}: {error}") from None
 
 
 def reopen(plan: Plan, datasets: Datasets, workdir: Path) -> None:

@@ -101,10 +101,9 @@ class Embedding(Task):
     def summarize(self, sums: Mapping[str, Any], rows: Rows) -> dict[str, float | None]:
         """Computes all metrics; see `Task.summarize`."""
         del sums
-        order = np.argsort(rows.index)
-        outputs = _scaled(rows.outputs[order])
+        outputs = _scaled(rows.outputs)
         pairs, cosines = _pairs(rows)
-        teacher = next((each[order] for each in rows.teachers.values()), None)
+        teacher = next(iter(rows.teachers.values()), None)
         return {
             "spearman": metrics.spearman(pairs, cosines) if len(pairs) else None,
             "pearson": metrics.pearson(pairs, cosines) if len(pairs) else None,
@@ -115,11 +114,10 @@ class Embedding(Task):
     def sample(self, rows: Rows) -> Sample | None:
         """Draws pairs for the correlations, and texts for the cosine; see `Task.sample`."""
         if self.primary == "teacher_cosine":
-            order = np.argsort(rows.index)
-            teacher = next((each[order] for each in rows.teachers.values()), None)
+            teacher = next(iter(rows.teachers.values()), None)
             if teacher is None or teacher.shape != rows.outputs.shape:
                 return None
-            cosines = np.sum(_scaled(rows.outputs[order]) * _scaled(teacher), axis=-1)
+            cosines = np.sum(_scaled(rows.outputs) * _scaled(teacher), axis=-1)
             return Sample(len(cosines), lambda i: float(cosines[i].mean()))
         if self.primary == "recall_at_1":
             return None
@@ -130,8 +128,7 @@ class Embedding(Task):
 
 def _pairs(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Returns scores [N, 1] of pairs, and the cosines [N, 1] of their texts."""
-    order = np.argsort(rows.index)
-    outputs, scores = _scaled(rows.outputs[order]), rows.labels[order][:, 0]
+    outputs, scores = _scaled(rows.outputs), rows.labels[:, 0]
     known = np.isfinite(scores)
     # The texts of a pair follow one another and share its score.
     cosines = np.sum(outputs[known][::2] * outputs[known][1::2], axis=-1)

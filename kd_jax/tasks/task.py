@@ -73,7 +73,7 @@ def shown(name: str, value: float | None) -> str:
 
 @dataclass(frozen=True)
 class Rows:
-    """A model's outputs on the labelled examples of a whole split.
+    """A model's outputs on the labelled examples of a whole split, in its order.
 
     Attributes:
       outputs: [N, K] float64, what the model returns as logits, or what `Task.rows` makes of it.
@@ -408,7 +408,7 @@ class Task(abc.ABC):
         """Returns the primary metric as a function of drawn rows; None where it isn't one.
 
         Args:
-          rows: all labelled examples, by `index`.
+          rows: all labelled examples.
         """
         del rows
 

@@ -128,24 +128,11 @@ def evaluate(
     metrics |= task.summarize(sums, rows)
     if class_names is None:
         return metrics
-    # By example, whatever batches the model's view makes: two models are compared row by row.
-    ordered = by_index(rows)
     return metrics | {
         "details": task.details(rows, class_names),
-        "sample": task.sample(ordered),
-        "right": task.right(ordered),
+        "sample": task.sample(rows),
+        "right": task.right(rows),
     }
-
-
-def by_index(rows: Rows) -> Rows:
-    """Returns rows in the order of their split."""
-    order = np.argsort(rows.index, kind="stable")
-    return Rows(
-        rows.outputs[order],
-        rows.labels[order],
-        rows.index[order],
-        {name: each[order] for name, each in rows.teachers.items()},
-    )
 
 
 def collect(
@@ -163,7 +150,7 @@ def collect(
       batches: the split, each example once.
 
     Returns:
-      What `eval_step` sums, added up in float64, and the rows that count.
+      What `eval_step` sums, added up in float64, and the rows that count, in the split's order.
     """
     sums: dict[str, Any] = {}
     found: list[dict[str, Any]] = []
@@ -177,4 +164,7 @@ def collect(
         # Numbers in float64, whatever they were computed in.
         wide = {key: jax.tree.map(_wide, rows[key]) for key in ("outputs", "teachers")}
         found.append(jax.tree.map(lambda column, kept=kept: column[kept], rows | wide))
-    return sums, Rows(**jax.tree.map(lambda *columns: _joined(columns), *found))
+    joined = jax.tree.map(lambda *columns: _joined(columns), *found)
+    # Whatever batches the model's view makes: two models are compared row by row.
+    order = np.argsort(joined["index"], kind="stable")
+    return sums, Rows(**jax.tree.map(lambda column: column[order], joined))

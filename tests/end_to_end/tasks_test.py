@@ -6,115 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from task_experiments import LABELS, WORDS, config_of, require_equal_on_all_devices, table
 
 import kd_jax as kd
-from kd_jax.config.load import resolve
 from kd_jax.experiments.run import run_experiment
-from kd_jax.experiments.transfer_sets import storage
 from kd_jax.export import export
 from kd_jax.export.predict import predict_to_file
 from kd_jax.training.interruption import Interrupted, StopSignal
-
-ENCODER = dict(
-    name="encoder",
-    max_positions=16,
-    type_vocabulary=2,
-    pooling="mean",
-    width=8,
-    heads=2,
-    dropout=0.0,
-)
-WORDS = ("red", "green", "blue")
-
-
-def table(folder, task):
-    """Sentences of three words; their sets, or their numbers, are a function of the words."""
-    if task in ("tagging", "embedding", "masked_language_model"):
-        return sentences(folder) if task == "tagging" else pairs(folder)
-    rng = np.random.default_rng(0)
-    path = folder / "table.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["id", "text", *(WORDS if task == "multilabel" else ("score",))])
-        for number in range(160):
-            there = rng.random(3) < 0.5
-            fill = " ".join(rng.choice([*"abcdefghijklmnopqrstuvwxyz"], 6))
-            text = " ".join([*np.array(WORDS)[there], fill])
-            score = 100 + 10 * (there @ [1, 2, 4])
-            rows.writerow([number, text, *(there.astype(int) if task == "multilabel" else [score])])
-    return path
-
-
-def sentences(folder):
-    """Sentences in which the colours are entities, two in a row one of two words."""
-    rng = np.random.default_rng(0)
-    path = folder / "sentences.conll"
-    with path.open("w", encoding="utf-8") as file:
-        for _ in range(160):
-            before = "O"
-            for word in rng.choice([*WORDS, *"abcdefgh"], rng.integers(2, 20)):
-                tag = "O" if word not in WORDS else "B-colour" if before == "O" else "I-colour"
-                file.write(f"{word}\t{tag}\n")
-                before = tag
-            file.write("\n")
-    return path
-
-
-def pairs(folder):
-    """Pairs of short texts; the score is how many words both have."""
-    rng = np.random.default_rng(0)
-    path = folder / "pairs.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["first", "second", "score"])
-        for _ in range(80):
-            both = [rng.choice([*WORDS, *"abcdefghijk"], 4, replace=False) for _ in range(2)]
-            rows.writerow([*map(" ".join, both), len({*both[0]} & {*both[1]})])
-    return path
-
-
-LABELS = {
-    "embedding": "score",
-    "masked_language_model": None,
-    "multilabel": WORDS,
-    "regression": "score",
-    "tagging": "tags",
-}
-
-
-INPUTS = {
-    "embedding": ("first", "second"),
-    "masked_language_model": "first",
-    "tagging": "words",
-}
-
-
-def config_of(path, task, **changes):
-    inputs, label = INPUTS.get(task, "text"), LABELS[task]
-    config = kd.experiment(
-        "tasks",
-        task=task,
-        data=dict(name=str(path), inputs=inputs, label=label, cleaning=dict(mode="off")),
-        view=dict(tokenizer="trained", vocabulary_size=120, max_length=16),
-        training=dict(
-            epochs=1.0,
-            batch_size=16,
-            optimizer=dict(learning_rate=3e-3),
-            schedule=dict(warmup_steps=1),
-        ),
-        parallel=dict(data=1),
-        checkpoint=dict(use="latest"),
-        teacher=dict(model=dict(**ENCODER, layers=1, intermediate=16)),
-        student=dict(model=dict(**ENCODER, layers=1, intermediate=8)),
-    )
-    if task == "embedding":
-        # Nothing learns from labels: a teacher at random is as good as any.
-        for model in ("teacher", "baseline"):
-            config.models[model].allow_weak = True
-    config.update_from_flattened_dict(changes)
-    return resolve(config)
-
 
 TASKS = pytest.mark.parametrize("task", sorted(LABELS))
 # Landings try these on tasks that differ most.
@@ -214,24 +112,7 @@ def test_thresholds_are_found_for_each_model_and_go_with_it(tmp_path):
 @TASKS
 def test_devices_train_what_one_does(task, tmp_path):
     path = table(tmp_path, task)
-    found = {}
-    for backend, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
-        changes = {"parallel.backend": backend, "parallel.data": devices, "dtype": "float64"}
-        folder = tmp_path / f"{backend}{devices}"
-        results = run_experiment(config_of(path, task, **changes), folder)
-        found[backend, devices] = (
-            results["models"]["student"]["metrics"],
-            load_file(folder / "student" / "model.safetensors"),
-        )
-    metrics, weights = found["jit", 1]
-    for others, theirs in found.values():
-        for name, leaf in weights.items():
-            np.testing.assert_allclose(theirs[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
-        for name, value in metrics.items():
-            if value is None:
-                assert others[name] is None
-                continue
-            np.testing.assert_allclose(others[name], value, rtol=1e-9, err_msg=name)
+    require_equal_on_all_devices(tmp_path, lambda changes: config_of(path, task, **changes))
 
 
 def longer(path):
@@ -248,27 +129,17 @@ def longer(path):
 @pytest.mark.parametrize("task", ["embedding", "multilabel", "regression"])
 def test_long_texts_are_read_in_windows_on_any_devices_and_when_predicted(task, tmp_path):
     path = longer(table(tmp_path, task))
-    found = {}
-    for backend, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
-        changes = {"parallel.backend": backend, "parallel.data": devices, "dtype": "float64"}
+
+    def in_windows(changes):
         config = config_of(path, task, **changes)
         for section in (config, *config["models"].values()):
             section["view"] |= {"max_length": 8, "long": "windows"}
-        config["models"]["student"]["cached"] = ("teacher",) if devices == 1 else ()
-        folder = tmp_path / f"{backend}{devices}"
-        results = run_experiment(config, folder)
-        found[backend, devices] = (
-            results["models"]["student"]["metrics"],
-            load_file(folder / "student" / "model.safetensors"),
-        )
-    metrics, weights = found["jit", 1]
-    for others, theirs in found.values():
-        for name, leaf in weights.items():
-            np.testing.assert_allclose(theirs[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
-        for name, value in metrics.items():
-            assert (value is None) == (others[name] is None)
-            if value is not None:
-                np.testing.assert_allclose(others[name], value, rtol=1e-9, err_msg=name)
+        # One of the runs looks the teacher's outputs up.
+        one = changes["parallel.data"] == 1
+        config["models"]["student"]["cached"] = ("teacher",) if one else ()
+        return config
+
+    require_equal_on_all_devices(tmp_path, in_windows)
     folder = export(tmp_path / "jit1")
     assert not (folder / "model.onnx").exists()
     text = " ".join(["red", *"abcdef", "blue", *"ghij"])
@@ -395,163 +266,6 @@ def test_scores_are_asked_for_where_they_choose_models(tmp_path):
     config["data"]["label"] = None
     with pytest.raises(ValueError, match=r"data\.label is None, and task 'embedding' needs labels"):
         run_experiment(config, tmp_path / "run")
-
-
-AUGMENTED = dict(name="augmented", rounds=2, mask=0.2, swap=0.1, ngram=0.2, mask_token="[MASK]")
-GIVEN = {"multilabel": "soft", "regression": "soft", "tagging": "hard"}
-
-
-def with_set(config, labels, **options):
-    """Returns a config whose student learns from new inputs too."""
-    config["transfer_sets"] = {
-        "more": dict(
-            teacher="teacher",
-            source=AUGMENTED,
-            labels=labels,
-            temperature=1.0,
-            confidence=0.0,
-            per_class=None,
-            near_duplicate=0.0,
-            max_overlap=1.0,
-        )
-        | options
-    }
-    config["models"]["student"]["data"] = ("train", "more")
-    return config
-
-
-@pytest.mark.slow
-@TASKS
-def test_a_transfer_set_holds_what_the_teacher_says_of_new_inputs(task, tmp_path):
-    path = table(tmp_path, task)
-    config = with_set(config_of(path, task), GIVEN.get(task, "none"))
-    cached = task != "masked_language_model"
-    config["models"]["student"]["cached"] = ("teacher",) if cached else ()
-    run_experiment(config, tmp_path / "run")
-    run = tmp_path / "run"
-    facts = json.loads((run / "results.json").read_text())["transfer_sets"]["more"]
-    assert facts["kept"] > 50
-    assert ("labels" in facts) == (task in GIVEN)
-    found = kd.load(run)
-    source = storage.read(
-        run / "transfer_sets", "more", "text", False, found.student.class_names, found.student.task
-    )
-    assert len(source) == facts["kept"]
-    live = np.asarray(kd.load(run).teacher(list(source.inputs)))
-    if task not in GIVEN:
-        assert not source.labelled.any()
-    elif task == "multilabel":
-        np.testing.assert_allclose(source.labels, 1 / (1 + np.exp(-live)), atol=1e-6)
-    elif task == "regression":
-        np.testing.assert_allclose(source.labels, live, atol=1e-5)
-    else:
-        for text, labels, logits in zip(source.inputs, source.labels, live, strict=True):
-            words = len(text.split(" "))
-            read = ~np.isnan(logits[:words]).any(axis=-1)
-            np.testing.assert_array_equal(labels[:words][read], logits[:words][read].argmax(-1))
-            assert (labels[:words][~read] == -1).all()
-            assert (labels[words:] == -1).all()
-    # Nothing is made twice, and a run that goes on reads what is there.
-    (run / "results.json").unlink()
-    again = run_experiment(config, run)
-    assert again["transfer_sets"]["more"] == facts
-
-
-@pytest.mark.slow
-def test_a_set_of_words_may_be_longer_than_the_training_sentences(tmp_path):
-    path = table(tmp_path, "tagging")
-    new = tmp_path / "new.jsonl"
-    lines = [{"words": ["red", *"abcdefgh"] * count} for count in range(1, 8)]
-    new.write_text("\n".join(map(json.dumps, lines)))
-    source = dict(name="unlabelled", dataset=str(new), split=None, dir=None, label=None)
-    config = with_set(config_of(path, "tagging"), "hard", source=source | {"inputs": "words"})
-    config["models"]["student"]["cached"] = ("teacher",)
-    run_experiment(config, tmp_path / "run")
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert found["transfer_sets"]["more"]["kept"] == len(lines)
-
-
-@pytest.mark.slow
-def test_a_set_keeps_what_the_teacher_is_sure_of(tmp_path):
-    path = table(tmp_path, "multilabel")
-    config = with_set(config_of(path, "multilabel"), "hard", confidence=0.6)
-    config["training"]["epochs"] = config["models"]["teacher"]["training"]["epochs"] = 20.0
-    run_experiment(config, tmp_path / "run")
-    run = tmp_path / "run"
-    facts = json.loads((run / "results.json").read_text())["transfer_sets"]["more"]
-    assert facts["not_chosen"] > 0
-    found = kd.load(run).student
-    root = run / "transfer_sets"
-    source = storage.read(root, "more", "text", False, found.class_names, found.task)
-    live = np.asarray(kd.load(run).teacher(list(source.inputs)))
-    np.testing.assert_array_equal(source.labels, live >= 0)
-    assert (1 / (1 + np.exp(-np.abs(live)))).min() >= 0.6
-
-
-@pytest.mark.parametrize(
-    ("task", "options", "message"),
-    [
-        ("tagging", dict(labels="soft"), "labels of task 'tagging' can be 'hard' or 'none', got"),
-        ("regression", dict(labels="hard"), "labels of task 'regression' can be 'soft' or 'none'"),
-        ("embedding", dict(labels="soft"), "labels of task 'embedding' can be 'none', got 'soft'"),
-        ("regression", dict(temperature=2.0), "temperature must be 1, as there are no prob"),
-        ("multilabel", dict(per_class=5), "per_class must be None: an example of task 'multi"),
-        ("regression", dict(confidence=0.5), "confidence must be 0: a teacher of task 'regre"),
-    ],
-)
-def test_labels_that_a_teacher_does_not_give_are_refused(task, options, message, tmp_path):
-    path = table(tmp_path, task)
-    config = with_set(config_of(path, task), **dict(labels=GIVEN.get(task, "none")) | options)
-    with pytest.raises(ValueError, match=rf"transfer_sets\.more\.{message}"):
-        run_experiment(config, tmp_path / "run")
-
-
-# After many other tests in one process, eight devices on few cores may wait for one another for
-# longer than XLA allows; so landings leave it out.
-@pytest.mark.slow
-@pytest.mark.soak
-@pytest.mark.parametrize("task", ["embedding", "multilabel", "regression"])
-def test_examples_are_mixed_alike_on_any_devices(task, tmp_path):
-    path = table(tmp_path, task)
-    how = dict(kind="mixup", probability=1.0, share=0.7, concentration=1.0, candidates=1)
-    weights = []
-    for number, devices in enumerate((0, 1, 8)):
-        config = config_of(path, task, **{"parallel.data": devices or 1, "dtype": "float64"})
-        for name in ("student", "baseline"):
-            config["models"][name]["training"]["mixing"] = how if devices else None
-        folder = tmp_path / f"{number}"
-        run_experiment(config, folder)
-        weights.append(load_file(folder / "student" / "model.safetensors"))
-    plain, one, eight = weights
-    for name, leaf in one.items():
-        np.testing.assert_allclose(eight[name], leaf, rtol=1e-9, atol=1e-9, err_msg=name)
-    assert any(np.abs(leaf - plain[name]).max() > 1e-6 for name, leaf in one.items())
-
-
-@pytest.mark.parametrize("task", ["masked_language_model", "tagging"])
-def test_several_predictions_an_example_are_not_mixed(task, tmp_path):
-    path = table(tmp_path, task)
-    config = config_of(path, task)
-    how = dict(kind="mixup", probability=1.0, share=1.0, concentration=1.0, candidates=1)
-    config["models"]["student"]["training"]["mixing"] = how
-    with pytest.raises(ValueError, match=r"mixing must be None: an example of task .* has several"):
-        run_experiment(config, tmp_path / "run")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["embedding", "multilabel", "regression"])
-def test_a_student_is_conditioned_on_what_its_teacher_says(task, tmp_path):
-    path = table(tmp_path, task)
-    config = config_of(path, task)
-    output = "pooled" if task == "embedding" else "logits"
-    config["models"]["student"]["condition"] = dict(
-        on="teacher", output=output, map="linear", drop=0.0
-    )
-    entry = run_experiment(config, tmp_path / "run")["models"]["student"]
-    assert entry["with_teacher"]["teacher"] == "teacher"
-    metrics = kd.tasks.make_task(task).metrics
-    with_and_without = [(entry["with_teacher"][each], entry["metrics"][each]) for each in metrics]
-    assert any(one != other for one, other in with_and_without)
 
 
 @pytest.mark.slow

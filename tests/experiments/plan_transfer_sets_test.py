@@ -63,3 +63,20 @@ def test_options_out_of_range_are_refused_by_name(config, key, value, message):
     config["transfer_sets"]["of_teacher"][key] = value
     with pytest.raises(ValueError, match=f"transfer_sets.of_teacher.*{message}"):
         make_plan(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(labels="none", temperature=4.0), "temperature must be 1, as there are no prob"),
+        (dict(labels="hard", temperature=4.0), None),
+        (dict(labels="soft", temperature=4.0, per_class=3), None),
+    ],
+)
+def test_what_changes_nothing_is_refused(options, message, config):
+    config["transfer_sets"]["of_teacher"].update(options)
+    if message is None:
+        assert make_plan(config).transfer_sets["of_teacher"]["temperature"] == 4
+        return
+    with pytest.raises(ValueError, match=message):
+        make_plan(config)

@@ -77,24 +77,27 @@ ROLES = {"student": "s", "baseline": "b"}
 def test_a_gain_is_trusted_as_far_as_its_rows_go():
     accuracy = make_task("classification")
     scores = {"s": right_in(range(30)), "b": right_in(range(10))}
-    found = report.trust(scores, ROLES, accuracy, 0)
+    found = report.gain_interval(scores, ROLES, accuracy, 0)
     low, high = found["gain_interval"]
     assert 0.3 < low < 0.5 < high < 0.7
     assert found["gain_rows"]["rows"] == 40
     # Twenty rows that only the student has right: 2 / 2^20.
     assert found["gain_rows"]["mcnemar"] == pytest.approx(2 / 2**20)
-    assert report.trust(scores, ROLES, accuracy, 0) == found
+    assert report.gain_interval(scores, ROLES, accuracy, 0) == found
     # Of an error less is a gain.
-    turned = report.trust(scores, ROLES, make_task("regression", "rmse"), 0)
+    turned = report.gain_interval(scores, ROLES, make_task("regression", "rmse"), 0)
     assert turned["gain_interval"] == pytest.approx([-high, -low], abs=0.02)
 
 
 def test_without_rows_there_is_no_interval():
     nothing = {"gain_interval": None, "gain_rows": None}
     task = make_task("masked_language_model")
-    assert report.trust({"s": {"sample": None}, "b": {"sample": None}}, ROLES, task, 0) == nothing
+    assert (
+        report.gain_interval({"s": {"sample": None}, "b": {"sample": None}}, ROLES, task, 0)
+        == nothing
+    )
     # Outputs that only a file holds may not cover the evaluation split.
-    assert report.trust({"s": right_in([1])} | {"b": {}}, ROLES, task, 0) == nothing
+    assert report.gain_interval({"s": right_in([1])} | {"b": {}}, ROLES, task, 0) == nothing
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Where a transfer set's inputs come from: the training data changed at random, or data without
 labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,38 @@ def find_candidates(
     Raises:
       ValueError: for another name, an option out of range, or a source that the data can't have.
     """
-    find = choose(SOURCES, spec, KIND)
-    found = call_with_options(find, spec, "source", train, np.random.default_rng(seed), task)
+    found = _find(spec, train, seed, task)
+    if isinstance(found, Iterator):
+        found = list(found)
+    if not len(found):
+        raise ValueError("its source holds nothing that can be read")
     if train.modality == "text":
         # Where each text of a pair is an example, so it is here; and words stand between spaces.
         found = [text for each in found for text in texts_of(each)] if task.apart else found
         found = [" ".join(text.split()) for text in found] if task.words else found
         _check_parts(found[0], train)
     return found
+
+
+def check_candidates(spec: Mapping[str, Any], train: Source, task: Task = CLASSIFICATION) -> None:
+    """Makes the first candidates, of few training rows: what can't be made is so refused before a
+    teacher is trained.
+
+    Raises:
+      ValueError: as `find_candidates`.
+    """
+    few = replace(train, inputs=train.inputs[:2], labels=train.labels[:2])
+    found = _find(spec, few, 0, task)
+    first = next(iter(found), None)
+    if first is None:
+        raise ValueError("its source holds nothing that can be read")
+    if train.modality == "text":
+        _check_parts(texts_of(first)[0] if task.apart else first, train)
+
+
+def _find(spec: Mapping[str, Any], train: Source, seed: int, task: Task) -> Any:
+    find = choose(SOURCES, spec, KIND)
+    return call_with_options(find, spec, "source", train, np.random.default_rng(seed), task)
 
 
 def _augmented(
@@ -133,8 +158,8 @@ def _unlabelled(
     dir: str | None,
     inputs: Any,
     label: str | None,
-) -> Sequence | np.ndarray:
-    """Reads a file or folder, or a split of TFDS, without looking at labels.
+) -> Sequence | np.ndarray | Iterator:
+    """Reads a file or folder one row at a time, or a split of TFDS, without looking at labels.
 
     Rows that can't be read are left out.
     """
@@ -147,10 +172,7 @@ def _unlabelled(
         if path.suffix.lower() in tables.SUFFIXES and not columns:
             raise ValueError(f"source.inputs must name a column of {dataset!r}, or two for pairs")
         rows = unlabelled.read(path, train.modality, columns, channels, words=task.words)
-        found = [row.value for row in rows if row.error is None]
-        if not found:
-            raise ValueError(f"{dataset!r} holds nothing that can be read")
-        return found
+        return (row.value for row in rows if row.error is None)
     if split is None or label is None:
         raise ValueError(
             f"there is no file or folder {dataset!r}; a TFDS dataset needs split and label"
