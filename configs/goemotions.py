@@ -14,7 +14,8 @@ def get_config(folder="goemotions"):
     return experiment(
         "goemotions",
         start="own_text",
-        task=dict(name="multilabel", separator=","),
+        # Rare emotions are hardly ever likelier than not: each class gets a threshold of its own.
+        task=dict(name="multilabel", separator=",", threshold="tuned"),
         data=dict(
             name=folder,
             header=("text", "labels", "id"),
@@ -26,4 +27,10 @@ def get_config(folder="goemotions"):
             evaluation="test",
         ),
         view=dict(tokenizer="minilm", max_length=64),
+        training=dict(
+            batch_size=32,
+            epochs=2.0,
+            optimizer=dict(learning_rate=3e-4),
+            schedule=dict(name="linear", warmup_steps=50),
+        ),
     )

@@ -14,6 +14,9 @@ TUPLES = ("inputs", "label", "unlabelled")
 OPTIONAL = {"view": ("long",), "data": ("unlabelled",)}
 """Section -> keys that a config need not have, and a flag may add: texts, and tuples of them."""
 
+NAMED = ("task",)
+"""Sections that may be a name alone, and whose options are checked by what they name."""
+
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Separates `--config.KEY=VALUE` (or `--config.KEY VALUE`) from the other arguments.
@@ -61,13 +64,21 @@ def override(config: ConfigDict, path: str, text: str) -> None:
         # A key that doesn't exist would otherwise be added, and never read.
         if not isinstance(section, ConfigDict) or name not in section:
             _refuse(section, ".".join(sections[:number]), name)
+        if name in NAMED and isinstance(section[name], str):
+            with section.ignore_type():
+                section[name] = ConfigDict({"name": section[name]})
         section = section[name]
     if not isinstance(section, ConfigDict):
         _refuse(section, ".".join(sections), key)
-    if key not in section and key not in OPTIONAL.get(sections[-1] if sections else "", ()):
+    owner = sections[-1] if sections else ""
+    if key not in section and owner not in NAMED and key not in OPTIONAL.get(owner, ()):
         _refuse(section, ".".join(sections), key)
-    absent = () if key in TUPLES else ""
-    value = _converted(path, text, section.get(key, absent))
+    if owner in NAMED and key != "name":
+        # An option may take numbers and words, so the present value doesn't tell its kind; "," is a
+        # separator and no tuple.
+        value = parse(text) if text.strip(", ") else text
+    else:
+        value = _converted(path, text, section.get(key, () if key in TUPLES else ""))
     # Types were compared above, with a message that names the key.
     with section.unlocked(), section.ignore_type():
         section[key] = value

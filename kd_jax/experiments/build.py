@@ -40,7 +40,7 @@ def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
     if variables is None:
         # Models that are `like` one another start alike: the fair baseline depends on it.
         key = fold_name(stream(context.seed, "init"), plan.seed_group)
-        variables = network.init(key, example(plan, context))
+        variables = _from_frequencies(network.init(key, example(plan, context)), context)
     # Trained parameters are kept wide, even where the network computes in bfloat16.
     return network, network.stored(variables)
 
@@ -103,7 +103,9 @@ def _module(
                 **spec,
             )
             # A head that is made anew has no units yet.
-            if not (spec["new_head"] or load.is_fresh(source, CLASSIFIER, len(names))):
+            if spec["new_head"] or load.is_fresh(source, CLASSIFIER, len(names)):
+                variables = _from_frequencies(variables, context)
+            else:
                 variables = _in_our_units(source, variables, task)
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)
@@ -118,6 +120,20 @@ def _module(
         return registry.build(spec), None
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
+
+
+def _from_frequencies(variables: Variables, context: RunContext) -> Variables:
+    """Returns variables whose new head begins with the classes' frequencies, where the task wants
+    that."""
+    task, source = context.datasets.task, context.datasets.splits["train"]
+    labels = source.labels[source.labelled]
+    # A module of the user's may call its head otherwise, and starts as it does.
+    head: Any = variables["params"].get(CLASSIFIER, {})
+    if not task.starts_blind or not len(labels) or "bias" not in head:
+        return variables
+    blind = task.blind(labels, head["bias"].shape[-1])
+    assert blind is not None
+    return rescale(variables, np.ones_like(blind), blind)
 
 
 def _in_our_units(source: Published, variables: Variables, task: Task) -> Variables:

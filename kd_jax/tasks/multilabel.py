@@ -47,6 +47,9 @@ class MultiLabel(Task):
     teachable = ("soft", "hard")
     mixes = True
     valued = True
+    # Of many rare classes a model that begins at one half learns nothing else for hundreds of steps
+    # (Lin et al. `Focal Loss for Dense Object Detection <https://arxiv.org/abs/1708.02002>`_).
+    starts_blind = True
 
     threshold: float | Literal["tuned"] = field(default=0.5, kw_only=True)
     thresholds: tuple[float, ...] | None = field(default=None, kw_only=True)

@@ -117,6 +117,7 @@ class Task(abc.ABC):
         models then learn from them as from the data's own.
       mixes: whether the labels of two examples can be mixed.
       valued: whether there are `blind` outputs, above which a model can be valued.
+      starts_blind: whether a new head's outputs begin as these.
       kind: what outputs stand for: "classes" that exclude one another, so that they are compared as
         distributions; "sets", classes that are there or not; "numbers"; or "vectors".
       chosen: the metric by which models are chosen and compared; None: the first.
@@ -142,6 +143,7 @@ class Task(abc.ABC):
     teachable: ClassVar[tuple[str, ...]] = ()
     mixes: ClassVar[bool] = False
     valued: ClassVar[bool] = False
+    starts_blind: ClassVar[bool] = False
 
     chosen: str | None = None
 

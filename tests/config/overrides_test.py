@@ -75,6 +75,23 @@ def test_what_does_not_fit_is_refused_with_the_key_and_what_exists(path, text, w
     assert all(word in str(refusal.value) for word in words)
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "text", "task"),
+    [
+        ("goemotions", "task.threshold", "tuned", dict(separator=",", threshold="tuned")),
+        ("goemotions", "task.threshold", "0.3", dict(separator=",", threshold=0.3)),
+        ("goemotions", "task.separator", ",", dict(separator=",", threshold="tuned")),
+        ("goemotions", "task.separator", ";", dict(separator=";", threshold="tuned")),
+        ("digits", "task.name", "embedding", {}),
+    ],
+)
+def test_options_of_the_task_are_added_and_a_name_becomes_a_section(name, path, text, task):
+    config = load_config(name)
+    override(config, path, text)
+    known = {"goemotions": "multilabel", "digits": "embedding"}[name]
+    assert plain(config)["task"] == {"name": known, **task}
+
+
 def test_a_boolean_is_no_number():
     with pytest.raises(ValueError, match="batch_norm must be true or false, got '2'"):
         overridden("models.teacher.model.batch_norm", "2", "digits")

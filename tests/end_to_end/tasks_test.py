@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from task_experiments import LABELS, WORDS, config_of, require_equal_on_all_devices, table
 
 import kd_jax as kd
@@ -83,6 +84,24 @@ def test_a_run_that_is_stopped_ends_as_if_it_had_not_been(task, tmp_path, monkey
     for name, entry in whole["models"].items():
         assert parts["models"][name]["fingerprint"] == entry["fingerprint"]
         assert parts["models"][name]["metrics"] == entry["metrics"]
+
+
+@pytest.mark.slow
+def test_a_new_head_of_sets_begins_at_the_frequencies_of_the_classes(tmp_path):
+    path = table(tmp_path, "multilabel")
+    # Every other example has the first class, hardly any the second, nearly all the third.
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(",")[:2] for line in lines[1:]]
+    sets = [[n % 2, n % 16 == 0, n % 16 != 0] for n in range(len(rows))]
+    labelled = [
+        ",".join([*row, *(str(int(x)) for x in y)]) for row, y in zip(rows, sets, strict=True)
+    ]
+    path.write_text("\n".join([lines[0], *labelled]), encoding="utf-8")
+    still = {"training.optimizer.learning_rate": 1e-12, "training.epochs": 0.1}
+    run_experiment(config_of(path, "multilabel", **still), tmp_path / "run")
+    for name in ("teacher", "student"):
+        bias = load_file(tmp_path / "run" / name / "model.safetensors")["params/classifier/bias"]
+        np.testing.assert_allclose(1 / (1 + np.exp(-bias)), [0.5, 0.0625, 0.9375], atol=0.02)
 
 
 @pytest.mark.slow
