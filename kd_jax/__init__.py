@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kd_jax.distiller import Distiller, distill
     from kd_jax.experiments.run import run
     from kd_jax.export.load import Run, load
+    from kd_jax.html_report import write_report
     from kd_jax.models.registry import build as build_model
     from kd_jax.models.registry import register as register_model
     from kd_jax.models.weights.load import load as load_pretrained
@@ -44,6 +45,7 @@ __all__ = [
     "shapley_values",
     "tasks",
     "terms",
+    "write_report",
 ]
 
 _PLACES = {
@@ -62,6 +64,7 @@ _PLACES = {
     "shapley_values": ("kd_jax.analysis.shapley", "shapley_values"),
     "tasks": ("kd_jax.tasks", None),
     "terms": ("kd_jax.objective.terms", None),
+    "write_report": ("kd_jax.html_report", "write_report"),
 }
 """Public name -> module, and what of it; None for the module itself."""
 

@@ -6,6 +6,7 @@
   kd-jax --config=digits --print_config                 every key with its value
   kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
   kd-jax --repeat=results.json                          a recorded experiment again, compared
+  kd-jax --stage=report --workdir=DIR                   a finished run or sweep as one page
   kd-jax --stage=export --workdir=DIR                   a finished student as files for deployment
   kd-jax --stage=predict --workdir=DIR --input=FILE     its labels and probabilities of new inputs
   kd-jax --stage=explain --workdir=DIR                  what teacher and student rest on, with plots
@@ -35,6 +36,7 @@ CONFIG_FILE = "config_file.json"
 """Where a run notes the user's config file, whose models and terms later stages need as well."""
 
 FLAGS = flags.FLAGS
+STAGES = ["train", "report", "export", "predict", "explain"]
 BY = ["members", "features", "terms", "sources"]
 
 flags.DEFINE_string(
@@ -58,9 +60,7 @@ flags.DEFINE_string(
     None,
     "A results.json: runs its experiment again, and says whether the numbers are equal.",
 )
-flags.DEFINE_enum(
-    "stage", "train", ["train", "export", "predict", "explain"], "What to do in --workdir."
-)
+flags.DEFINE_enum("stage", "train", STAGES, "What to do in --workdir.")
 flags.DEFINE_string(
     "model", None, "Of the run, to export, predict with or explain; default: the compared student."
 )
@@ -211,6 +211,8 @@ def _run(arguments: list[str]) -> int:
         raise ValueError(
             f"--config.{overrides[0][0]} is for training; --stage={FLAGS.stage} reads the run's own"
         )
+    if FLAGS.stage == "report":
+        return report_stage(Path(FLAGS.workdir))
     # Models and terms of the user's own must be known before any of them is opened.
     _register_what_the_run_used(Path(FLAGS.workdir))
     _prepare_devices(text=any(Path(FLAGS.workdir).glob("*/tokenizer.json")))
@@ -257,14 +259,31 @@ def _train(config: ConfigDict) -> int:
     if FLAGS.sweep:
         from kd_jax.experiments.sweep.run import run_sweep
 
-        run_sweep(config, Path(FLAGS.sweep), _workdir(resolved, sweep=True))
+        workdir = _workdir(resolved, sweep=True)
+        run_sweep(config, Path(FLAGS.sweep), workdir)
+        _report(workdir)
         return 0
     workdir = _workdir(resolved, sweep=False)
     results = run_experiment(resolved, workdir, reuse=FLAGS.reuse)
     # Other stages load the file again, for what it registers.
     if results:
         write_json(workdir / CONFIG_FILE, {"config": _absolute(FLAGS.config)})
+    _report(workdir)
     return 0
+
+
+def _report(workdir: Path) -> None:
+    """Writes a report after hours of training, which must not be lost by a fault of it."""
+    import jax
+
+    from kd_jax.html_report import write_report
+
+    if jax.process_index() != 0:
+        return
+    try:
+        print(f"report: {write_report(workdir)}")
+    except Exception as error:
+        logging.getLogger("kd_jax").warning("no report was written: %s", _one_line(error))
 
 
 def _absolute(argument: str) -> str:
@@ -307,6 +326,14 @@ def _after_training(workdir: Path) -> int:
     by = FLAGS.players or FLAGS.by
     settings = (FLAGS.examples, FLAGS.blocks, FLAGS.permutations)
     return _until_stopped(lambda: explain_stage(workdir, FLAGS.model, by, *settings))
+
+
+def report_stage(workdir: Path) -> int:
+    """Writes the report of a finished run or sweep and says where; returns the exit status."""
+    from kd_jax.html_report import write_report
+
+    print(f"report: {write_report(workdir)}")
+    return 0
 
 
 def export_stage(workdir: Path, model: str | None, formats: Sequence[str]) -> int:

@@ -19,6 +19,9 @@ from kd_jax.core.types import Batch
 from kd_jax.tasks import METRICS, TASKS, Task, cell, header, shown
 from kd_jax.training.trained_model import TrainedModel
 
+LEFT = ("model", "learned from")
+"""Columns of words, the first of a run's table."""
+
 
 def compare(
     models: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], task: Task
@@ -148,17 +151,32 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
     # Where the output is a file, rich would break the table at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{results['experiment']}, seed {results['seed']}")
-    metrics = _metrics(results)
+    columns, rows = tabulate(results)
+    for column in columns:
+        table.add_column(column, justify="left" if column in LEFT else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    metrics = metrics_of(results)
+    if results["evaluations"]:
+        _show_evaluations(results, console)
+    # What only some models have is told below the table, which would get too wide.
+    for name, model in results["models"].items():
+        if "with_teacher" in model:
+            _show_with_teacher(name, model["with_teacher"], metrics, console)
+        if "shapley" in model:
+            _show_member_values(name, model["shapley"], metrics[0], console)
+    for line in (*tell_guess(results), *tell_gain(results), *tell_size(results)):
+        console.print(line, soft_wrap=True)
+    console.print(f"results: {workdir / 'results.json'}")
+
+
+def tabulate(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns the columns' names and the rows of the table of a run, a row a model."""
+    metrics = metrics_of(results)
     agrees = any(model.get("agreement") for model in results["models"].values())
-    for column in (
-        "model",
-        "learned from",
-        *map(header, metrics),
-        *(("agreement %",) if agrees else ()),
-        "parameters",
-        "trained s",
-    ):
-        table.add_column(column, justify="left" if column in ("model", "learned from") else "right")
+    columns = [*LEFT, *map(header, metrics), *(("agreement %",) if agrees else ())]
+    rows = []
     for name in results["order"]:
         model = results["models"][name]
         agreement = ", ".join(f"{100 * value:.2f}" for value in model.get("agreement", {}).values())
@@ -170,43 +188,45 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         # Sets are named beside the teachers, since they change what a model learned as well.
         if sets := [part for part in model.get("data", ()) if part != "train"]:
             learned_from += f"; {', '.join(sets)}"
-        table.add_row(
-            name,
-            learned_from,
-            *(cell(metric, values_of(model)[metric]) for metric in metrics),
-            *((agreement,) if agrees else ()),
-            "" if model["parameters"] is None else f"{model['parameters']:,}",
-            f"{model['train_seconds']:.1f}",
+        rows.append(
+            [
+                name,
+                learned_from,
+                *(cell(metric, values_of(model)[metric]) for metric in metrics),
+                *((agreement,) if agrees else ()),
+                "" if model["parameters"] is None else f"{model['parameters']:,}",
+                f"{model['train_seconds']:.1f}",
+            ]
         )
-    console.print(table)
-    if results["evaluations"]:
-        _show_evaluations(results, console)
-    # What only some models have is told below the table, which would get too wide.
-    for name, model in results["models"].items():
-        if "with_teacher" in model:
-            _show_with_teacher(name, model["with_teacher"], metrics, console)
-        if "shapley" in model:
-            _show_member_values(name, model["shapley"], metrics[0], console)
-    if "classes" in results:
-        share = 100 * results["classes"]["largest_share"]
-        console.print(f"always the largest class of the training rows: {share:.2f} % of them")
-    if results["gain"] is not None:
-        _show_gain(results, metrics[0], console)
+    return [*columns, "parameters", "trained s"], rows
+
+
+def tell_guess(results: Mapping[str, Any]) -> list[str]:
+    """Says, of classes, what always the same answer would be right for."""
+    if "classes" not in results:
+        return []
+    share = 100 * results["classes"]["largest_share"]
+    return [f"always the largest class of the training rows: {share:.2f} % of them"]
+
+
+def tell_size(results: Mapping[str, Any]) -> list[str]:
+    """Says how much smaller and faster the student is, where anybody knows it."""
+    if (ratio := results["compression"]) is None:
+        return []
     # Speeds are given by batch size, as a GPU may gain much at one and nothing at the other.
     speed = ", ".join(
         f"{value:.1f}x ({name.replace('_', ' ')})" for name, value in results["speedup"].items()
     )
-    ratio = results["compression"]
-    if ratio is None:
-        console.print(f"results: {workdir / 'results.json'}")
-        return
     size = f"{ratio:.1f}x fewer" if ratio >= 1 else f"{1 / ratio:.1f}x more"
     faster = "faster by" if min(results["speedup"].values()) >= 1 else "speed"
-    console.print(f"student against teacher: {size} parameters; {faster} {speed}")
-    console.print(f"results: {workdir / 'results.json'}")
+    return [f"student against teacher: {size} parameters; {faster} {speed}"]
 
 
-def _show_gain(results: Mapping[str, Any], primary: str, console: Console) -> None:
+def tell_gain(results: Mapping[str, Any]) -> list[str]:
+    """Says the gain, and how far it can be trusted, where there are such."""
+    if results["gain"] is None:
+        return []
+    primary = metrics_of(results)[0]
     gain, closed = results["gain"], results["gap_closed"]
     told = f"{100 * gain:+.2f} points" if METRICS[primary].share else f"{gain:+.4f}"
     of = "" if primary == "accuracy" else f" in {METRICS[primary].title}"
@@ -214,10 +234,10 @@ def _show_gain(results: Mapping[str, Any], primary: str, console: Console) -> No
     gap = ""
     if closed is not None and 0 <= closed <= 10:
         gap = f", {100 * closed:.0f} % of the gap to the teacher"
-    console.print(f"gain over the baseline{of}: {told}{gap}")
+    lines = [f"gain over the baseline{of}: {told}{gap}"]
     if results.get("gain_interval") is not None:
-        trusted = tell_interval(results["gain_interval"], primary, results["gain_rows"])
-        console.print(trusted, soft_wrap=True)
+        lines.append(tell_interval(results["gain_interval"], primary, results["gain_rows"]))
+    return lines
 
 
 def tell_interval(
@@ -242,7 +262,7 @@ def tell_interval(
     return f"{told} ({'; '.join(notes)})" if notes else told
 
 
-def _metrics(results: Mapping[str, Any]) -> tuple[str, ...]:
+def metrics_of(results: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the metrics that a table of results shows, the primary one first."""
     # Runs of before there were tasks know these three.
     section = results.get("task", {"name": "classification"})
@@ -284,7 +304,7 @@ def _show_evaluations(results: Mapping[str, Any], console: Console) -> None:
     last."""
     summary = results["robustness"]
     order = [name for name in results["order"] if name in summary]
-    primary = _metrics(results)[0]
+    primary = metrics_of(results)[0]
     table = Table(title=f"{header(primary)}, by dataset")
     for column in ("dataset", "rows", "left out", *order):
         table.add_column(column, justify="left" if column == "dataset" else "right")

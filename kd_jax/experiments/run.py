@@ -21,6 +21,7 @@ from kd_jax.data.readers.stored_outputs import fingerprint_of
 from kd_jax.data.run_datasets import Datasets, view_name
 from kd_jax.experiments import report, robustness
 from kd_jax.experiments.check_shapes import check_shapes
+from kd_jax.experiments.examples import find_differing
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.reuse import set_aside
 from kd_jax.experiments.scoring import covers, score
@@ -39,6 +40,8 @@ from kd_jax.training.sharding import Parallel, make_parallel, set_precision
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
+
+EXAMPLES = "examples.json"
 
 SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
 """Name in results.json -> examples and repetitions of the inference that is timed."""
@@ -263,8 +266,8 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
             models[model.name], _teachers(model, models), evaluation, context, batch_size
         )
         entries[model.name] = _entry(models[model.name], scores, context.datasets.task)
-        # Only these two are compared row by row; others' outputs needn't stay in memory.
-        if model.name in (plan.config["compare"]["student"], plan.config["compare"]["baseline"]):
+        # Only these are compared row by row; others' outputs needn't stay in memory.
+        if model.name in plan.config["compare"].values():
             compared[model.name] = scores
         entries[model.name] |= score_with_teacher(
             models[model.name], _teachers(model, models), evaluation, context, batch_size
@@ -276,6 +279,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
                 models[model.name], members, evaluation, context
             )
     roles, primary = plan.config["compare"], context.datasets.task.primary
+    write_json(context.workdir / EXAMPLES, find_differing(compared, roles, evaluation))
     # Further datasets come after all models are there, as each one is opened once for all.
     elsewhere = robustness.evaluate_all(models, context, batch_size)
     return {

@@ -165,12 +165,27 @@ class Classification(Task):
         value = known.get(self.primary)
         return None if value is None else Sample(len(labels), value)
 
+    def errors(self, rows: Rows) -> np.ndarray:
+        """Returns minus the log probability of each label; see `Task.errors`."""
+        labels = _classes(rows)
+        return -special.log_softmax(rows.outputs, axis=-1)[np.arange(len(labels)), labels]
+
+    def tell_row(self, place: int, rows: Rows, names: Sequence[str]) -> tuple[str, str]:
+        """Says a class, and how likely it is; see `Task.tell_row`."""
+        found = special.softmax(rows.outputs[place])
+        best = int(found.argmax())
+        return names[int(_classes(rows)[place])], f"{names[best]}, {100 * found[best]:.0f} %"
+
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
-        """Tells how each class fares, of up to `LARGEST_TABLE`; see `Task.details`."""
-        if len(names) > LARGEST_TABLE or not len(rows.labels):
+        """Tells how sure and right it is, and how each class fares, of up to `LARGEST_TABLE`; see
+        `Task.details`."""
+        if not len(rows.labels):
             return {}
         labels, predicted = _classes(rows), rows.outputs.argmax(axis=-1)
-        return {
+        found = {"calibration": metrics.calibration(labels, rows.outputs)}
+        if len(names) > LARGEST_TABLE:
+            return found
+        return found | {
             "by_class": metrics.by_class(labels, predicted, names),
             # Row: the label; column: what was predicted.
             "confusion_matrix": metrics.confusion_matrix(labels, predicted, len(names)),

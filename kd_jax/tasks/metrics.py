@@ -94,6 +94,31 @@ def by_class(
     }
 
 
+def calibration(labels: np.ndarray, logits: np.ndarray, bins: int = 10) -> list[dict[str, Any]]:
+    """Computes how sure a model is and how often it is right, in bins of equal width.
+
+    Args:
+      labels: [N] int.
+      logits: [N, K].
+      bins: of the probability of the predicted class; those without rows are left out.
+
+    Returns:
+      "confidence" and "accuracy", means over the "rows" of each bin.
+    """
+    sure = special.softmax(logits, axis=-1).max(axis=-1)
+    right = logits.argmax(axis=-1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    return [
+        {
+            "confidence": float(sure[there].mean()),
+            "accuracy": float(right[there].mean()),
+            "rows": int(there.sum()),
+        }
+        for there in (place == number for number in range(bins))
+        if there.any()
+    ]
+
+
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[list[int]]:
     """Counts examples by label and prediction."""
     from sklearn.metrics import confusion_matrix as count

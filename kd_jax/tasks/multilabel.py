@@ -250,6 +250,20 @@ class MultiLabel(Task):
         }
         return Sample(len(labels), known[self.primary])
 
+    def errors(self, rows: Rows) -> np.ndarray:
+        """Returns each row's mean binary cross-entropy; see `Task.errors`."""
+        z, y = rows.outputs, rows.labels
+        return np.mean(np.logaddexp(0, z) - y * z, axis=-1)
+
+    def tell_row(self, place: int, rows: Rows, names: Sequence[str]) -> tuple[str, str]:
+        """Says which classes are there; see `Task.tell_row`."""
+        sets = (rows.labels[place] >= 0.5, self._predicted(rows.outputs[place][None])[0])
+        label, found = (
+            ", ".join(name for name, there in zip(names, each, strict=True) if there) or "none"
+            for each in sets
+        )
+        return label, found
+
     def blind(self, labels: np.ndarray, width: int) -> np.ndarray:
         """Returns the log-odds of each class's share of the examples; see `Task.blind`."""
         del width

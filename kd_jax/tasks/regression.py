@@ -156,6 +156,19 @@ class Regression(Task):
         del width
         return labels.mean(axis=0)
 
+    def errors(self, rows: Rows) -> np.ndarray:
+        """Returns each row's mean absolute error, in standard deviations; see `Task.errors`."""
+        return np.abs(rows.outputs - rows.labels).mean(axis=-1)
+
+    def tell_row(self, place: int, rows: Rows, names: Sequence[str]) -> tuple[str, str]:
+        """Says the numbers, in the data's units; see `Task.tell_row`."""
+        del names
+        label, found = (
+            ", ".join(f"{value:.4g}" for value in self.in_units(each[place]))
+            for each in (rows.labels, rows.outputs)
+        )
+        return label, found
+
     def sample(self, rows: Rows) -> Sample:
         """Knows all metrics; see `Task.sample`."""
         labels, outputs = (self.in_units(x) for x in (rows.labels, rows.outputs))

@@ -178,13 +178,33 @@ class Tagging(Task):
             "token_accuracy": metrics.mean(sums["token_accuracy"]) if len(rows.labels) else None,
         }
 
+    def errors(self, rows: Rows) -> np.ndarray:
+        """Counts the wrong words of each sentence; see `Task.errors`."""
+        wrong = self._found(rows) != rows.labels
+        return (wrong & (rows.labels >= 0)).sum(axis=-1).astype(np.float64)
+
+    def tell_row(self, place: int, rows: Rows, names: Sequence[str]) -> tuple[str, str]:
+        """Says the tags word by word, a dot for what is no entity; see `Task.tell_row`."""
+        there = rows.labels[place] >= 0
+        label, found = (
+            " ".join(
+                "·" if k < 0 or names[int(k)] == OUTSIDE else names[int(k)]
+                for k in each[place][there]
+            )
+            for each in (rows.labels, self._found(rows))
+        )
+        return label, found
+
+    def _found(self, rows: Rows) -> np.ndarray:
+        # A word that was cut off counts as one of no entity.
+        outside = self.tags.index(OUTSIDE) if OUTSIDE in self.tags else -1
+        return np.where(rows.outputs < 0, outside, rows.outputs)
+
     def sample(self, rows: Rows) -> Sample:
         """Draws sentences; see `Task.sample`."""
         if self.primary == "token_accuracy":
-            there = rows.labels >= 0
-            outside = self.tags.index(OUTSIDE) if OUTSIDE in self.tags else -1
-            found = np.where(rows.outputs < 0, outside, rows.outputs)
-            right, words = ((found == rows.labels) & there).sum(axis=-1), there.sum(axis=-1)
+            words = (rows.labels >= 0).sum(axis=-1)
+            right = words - self.errors(rows)
             return Sample(len(words), lambda i: float(right[i].sum() / words[i].sum()))
         # Counted once a sentence: an F1 is of sums.
         each = []

@@ -418,6 +418,22 @@ class Task(abc.ABC):
         """Returns [N] bool, which rows are right, where the primary metric is their share."""
         del rows
 
+    def errors(self, rows: Rows) -> np.ndarray | None:
+        """Returns [N] how far each output is from its label, 0 for none; None where there is no
+        such thing."""
+        del rows
+
+    def tell_row(self, place: int, rows: Rows, names: Sequence[str]) -> tuple[str, str]:
+        """Says the label and the output of a row in words; for tasks with `errors`.
+
+        Args:
+          place: among the rows.
+          rows: all labelled examples.
+          names: [K] of the outputs.
+        """
+        del rows, names
+        raise NotImplementedError(f"{self.name} has no errors of single rows, asked for {place}")
+
     def details(self, rows: Rows, names: Sequence[str]) -> dict[str, Any]:
         """Computes what results.json holds beside the metrics.
 

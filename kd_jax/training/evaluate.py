@@ -1,6 +1,7 @@
 """Evaluation: sums over every example of a split, exact under padding, divided once at the end."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -108,8 +109,9 @@ def evaluate(
       teachers: with whom to compare it, by name.
       batches: the split, each example once.
       task: what the model predicts.
-      class_names: [K] of the outputs, for the task's "details", "sample" and "right" beside the
-        metrics; None: without them.
+      class_names: [K] of the outputs, for what else the task knows of single rows: "details",
+        "sample", "right", "errors" and how to "tell" a row, whose example is in "index"; None:
+        without them.
 
     Returns:
       The task's metrics and "loss" as floats, None where one is undefined; its comparisons, such as
@@ -132,6 +134,9 @@ def evaluate(
         "details": task.details(rows, class_names),
         "sample": task.sample(rows),
         "right": task.right(rows),
+        "errors": task.errors(rows),
+        "index": rows.index,
+        "tell": partial(task.tell_row, rows=rows, names=class_names),
     }
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import special
 from sklearn import metrics as sklearn
+from sklearn.calibration import calibration_curve
 
 from kd_jax.core.types import ModelOutput
-from kd_jax.tasks import CLASSIFICATION, make_task
+from kd_jax.tasks import CLASSIFICATION, make_task, metrics
 from kd_jax.training.evaluate import eval_step, evaluate
 from kd_jax.training.sharding import make_parallel
 
@@ -94,6 +95,8 @@ def test_eight_devices_find_what_one_finds(backend, make_batch):
     one = metrics_of(logits, labels, make_batch)
     eight = metrics_of(logits, labels, make_batch, backend=backend, data=8)
     samples = [each.pop("sample") for each in (one, eight)]
+    told = [each.pop("tell") for each in (one, eight)]
+    assert told[0](7) == told[1](7)
     assert samples[0].value(np.arange(61)) == samples[1].value(np.arange(61))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), one, eight)
     for name in ("accuracy", "macro_f1", "mcc", "auroc", "log_loss"):
@@ -105,8 +108,12 @@ def test_examples_without_a_label_count_nowhere(make_batch):
     labels[::4] = -1
     found, known = metrics_of(logits, labels, make_batch), labels >= 0
     only = metrics_of(logits[known], labels[known], make_batch)
-    for name in ("accuracy", "macro_f1", "mcc", "log_loss", "details"):
+    for name in ("accuracy", "macro_f1", "mcc", "log_loss"):
         assert found[name] == only[name]
+    for name in ("by_class", "confusion_matrix"):
+        assert found["details"][name] == only["details"][name]
+    bins = [[b["rows"] for b in each["details"]["calibration"]] for each in (found, only)]
+    assert bins[0] == bins[1]
 
 
 def test_each_class_has_its_line_and_its_row_of_the_confusion_matrix(make_batch):
@@ -165,3 +172,18 @@ def test_a_guess_is_the_largest_class():
     name, share, margin = CLASSIFICATION.guess(np.array([0, 1, 1, -1, 1], np.int32))
     assert (name, share) == ("accuracy", 0.75)
     assert margin == pytest.approx(2 * np.sqrt(0.75 * 0.25 / 4))
+
+
+def test_the_calibration_is_scikit_learns_curve():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(300, 3)) * 3
+    labels = rng.integers(0, 3, 300)
+    sure = np.exp(logits).max(1) / np.exp(logits).sum(1)
+    right = logits.argmax(1) == labels
+    shares, means = calibration_curve(right, sure, n_bins=10)
+    found = metrics.calibration(labels, logits)
+    np.testing.assert_allclose([each["accuracy"] for each in found], shares, rtol=1e-12)
+    np.testing.assert_allclose([each["confidence"] for each in found], means, rtol=1e-12)
+    assert sum(each["rows"] for each in found) == 300
+    # One that is certain is in the last bin.
+    assert metrics.calibration(np.array([0]), np.array([[900.0, 0.0]]))[0]["confidence"] == 1

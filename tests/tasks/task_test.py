@@ -88,3 +88,50 @@ def test_rows_that_are_right_are_told_where_their_share_is_the_metric():
     right = sets.right(rows)
     assert right is not None
     assert right.mean() == sets.summarize({}, rows)["exact_set_accuracy"]
+
+
+def test_errors_of_single_rows_average_to_the_metric_they_are_of():
+    rows, sums = rows_of("classification")
+    task = make_task("classification")
+    assert task.errors(rows).mean() == pytest.approx(task.summarize(sums, rows)["log_loss"])
+    rows, _ = rows_of("multilabel")
+    p = 1 / (1 + np.exp(-rows.outputs))
+    wanted = -np.mean(np.where(rows.labels, np.log(p), np.log(1 - p)), axis=1)
+    np.testing.assert_allclose(make_task("multilabel").errors(rows), wanted)
+    rows, _ = rows_of("regression")
+    wanted = np.abs(rows.outputs - rows.labels).mean(axis=1)
+    np.testing.assert_allclose(make_task("regression").errors(rows), wanted)
+    rows, sums = rows_of("tagging")
+    words = (rows.labels >= 0).sum()
+    share = 1 - fitted("tagging", None).errors(rows).sum() / words
+    assert share == pytest.approx(fitted("tagging", None).summarize(sums, rows)["token_accuracy"])
+    for name in ("embedding", "masked_language_model"):
+        assert make_task(name).errors(rows) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "names", "told"),
+    [
+        (
+            "classification",
+            Rows(np.log([[0.25, 0.75]]), np.array([0])),
+            ("no", "yes"),
+            ("no", "yes, 75 %"),
+        ),
+        (
+            "multilabel",
+            Rows(np.array([[2.0, 1.0, -1.0]]), np.array([[0.0, 0.0, 0.0]])),
+            ("a", "b", "c"),
+            ("none", "a, b"),
+        ),
+        ("regression", Rows(np.array([[2.5]]), np.array([[1 / 3]])), ("score",), ("0.3333", "2.5")),
+        (
+            "tagging",
+            Rows(np.array([[0, 1, -1, -1]]), np.array([[0, 2, 0, -1]])),
+            ("B-x", "I-x", "O"),
+            ("B-x · B-x", "B-x I-x ·"),
+        ),
+    ],
+)
+def test_a_row_is_told_in_words(name, rows, names, told):
+    assert fitted(name, None).tell_row(0, rows, names) == told
