@@ -35,6 +35,7 @@ from kd_jax.config.rules import (
 from kd_jax.core.options import is_whole
 
 FROM_MODEL = "from_model"
+EMBEDDINGS = "embeddings"
 """Key of a model's `model` that names an earlier model, whose weights it starts from in place of
 random ones."""
 
@@ -543,9 +544,10 @@ class ModelPlan:
         return self.model.get(OUTPUTS)
 
     @property
-    def start(self) -> str | None:
-        """Returns the earlier model whose weights it starts from, or None."""
-        return self.model.get(FROM_MODEL)
+    def starts(self) -> tuple[str, ...]:
+        """Returns the earlier models whose weights, or word embeddings, it starts from."""
+        sections = (self.model, self.model.get(EMBEDDINGS) or {})
+        return tuple(each[FROM_MODEL] for each in sections if FROM_MODEL in each)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,21 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from kd_jax.config.schema import FROM_MODEL, ModelPlan
+from kd_jax.config.schema import EMBEDDINGS, FROM_MODEL, ModelPlan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.rng import derived_seed, fold_name, stream
 from kd_jax.core.types import Batch, ModelOutput, Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.check_inputs import check_inputs
-from kd_jax.models import registry, windows
+from kd_jax.models import registry, windows, word_embeddings
 from kd_jax.models.head import CLASSIFIER, rescale
 from kd_jax.models.network import DTYPES, Network
 from kd_jax.models.projectors.conditioning import Condition
@@ -41,6 +42,10 @@ def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
         # Models that are `like` one another start alike: the fair baseline depends on it.
         key = fold_name(stream(context.seed, "init"), plan.seed_group)
         variables = _from_frequencies(network.init(key, example(plan, context)), context)
+        if (options := plan.model.get(EMBEDDINGS)) is not None:
+            source = _opened(options, context, None)
+            table = word_embeddings.reduce(word_embeddings.table_of(source), options.get("rank"))
+            variables = word_embeddings.put(variables, table)
     # Trained parameters are kept wide, even where the network computes in bfloat16.
     return network, network.stored(variables)
 
@@ -69,9 +74,10 @@ def _module(
     spec, names = dict(plan.model), context.datasets.class_names
     try:
         if "pretrained" in spec or FROM_MODEL in spec:
-            # An earlier model of the same run is read from its folder like any published one.
-            own = spec.pop(FROM_MODEL, None)
-            folder = context.workdir / own if own else load.path_of(spec.pop("pretrained"))
+            source = _opened(spec, context, earlier)
+            folder = Path(source.owner)
+            for key in ("pretrained", FROM_MODEL):
+                spec.pop(key, None)
             # The stored description says which architecture it is, so a name would say it twice.
             spec.pop("name", None)
             # The new head is random too, and models that are `like` one another get the same one.
@@ -81,14 +87,6 @@ def _module(
             if spec["new_head"] and untrained:
                 raise ValueError("new_head=True makes a random head, and no objective trains it")
             seed = derived_seed(context.seed, "head", plan.seed_group)
-            # While shapes are checked, the model that it starts from isn't trained yet.
-            source = (
-                load.open_weights(folder)
-                if own is None or earlier is None
-                else load.as_source(
-                    str(folder), earlier[own].network.module, earlier[own].variables
-                )
-            )
             task = context.datasets.task
             if task.predicts != source.options.get("predicts", "example"):
                 registry.check_predicts(str(source.options["name"]), task.predicts)
@@ -110,6 +108,12 @@ def _module(
             _check_vocabulary(plan, module, context)
             check_inputs(plan, folder, context)
             return module, variables
+        if (options := spec.get(EMBEDDINGS)) is not None:
+            source = _opened(options, context, earlier)
+            width = word_embeddings.width_of(word_embeddings.table_of(source), options.get("rank"))
+            spec = word_embeddings.with_width(spec, width)
+            if options.get(FROM_MODEL) is None or earlier is None:
+                check_inputs(plan, Path(source.owner), context)
         # Only the data know how many classes and tokens there are.
         vocabulary = context.datasets.vocabulary_size(plan.view)
         spec |= {"num_classes": len(names)} | (
@@ -120,6 +124,19 @@ def _module(
         return registry.build(spec), None
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
+
+
+def _opened(
+    spec: Mapping[str, Any], context: RunContext, earlier: Mapping[str, TrainedModel] | None
+) -> Published:
+    """Opens what `pretrained` or `from_model` of a section names."""
+    own = spec.get(FROM_MODEL)
+    # An earlier model of the same run is read from its folder like any published one.
+    folder = context.workdir / own if own else load.path_of(spec["pretrained"])
+    # While shapes are checked, the model that it starts from isn't trained yet.
+    if own is None or earlier is None:
+        return load.open_weights(folder)
+    return load.as_source(str(folder), earlier[own].network.module, earlier[own].variables)
 
 
 def _from_frequencies(variables: Variables, context: RunContext) -> Variables:
@@ -245,6 +262,8 @@ def make_group(
                 plan.training["schedule"],
                 total_steps(len(context.datasets.splits["train"]), plan.training),
             )
+            if not plan.model.get(EMBEDDINGS, {}).get("trainable", True):
+                optimizer = word_embeddings.keep(optimizer)
         except ValueError as error:
             raise ValueError(f"models.{plan.name}: {error}") from None
         models[plan.name] = ModelTraining(

@@ -10,7 +10,7 @@ from kd_jax.config.hashing import difference
 from kd_jax.config.inherit import seed_group_of
 from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
 from kd_jax.config.order import groups_in_order
-from kd_jax.config.schema import FROM_MODEL, OUTPUTS, ModelPlan, Plan, check_config
+from kd_jax.config.schema import EMBEDDINGS, FROM_MODEL, OUTPUTS, ModelPlan, Plan, check_config
 from kd_jax.config.teachers import (
     EMA,
     PEER,
@@ -22,7 +22,7 @@ from kd_jax.config.teachers import (
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.run_datasets import view_name
 from kd_jax.experiments.transfer_sets.generate import check_source
-from kd_jax.models import registry
+from kd_jax.models import registry, word_embeddings
 from kd_jax.models.projectors.conditioning import PROBABILITIES
 from kd_jax.models.weights.open import OWN
 from kd_jax.objective.objective import check_terms, for_task
@@ -94,6 +94,7 @@ def _plan_model(
     # A model can't start from itself, so its own name isn't among the known ones.
     if (start := section["model"].get(FROM_MODEL)) is not None:
         _check_named(f"models.{name}.model.{FROM_MODEL}", start, sections.keys() - {name})
+    _check_embeddings(name, section, sections)
     members = check_members(name, section, sections)
     outputs = _check_outputs(name, section, sections)
     # What needs no data is refused before any is read.
@@ -104,7 +105,7 @@ def _plan_model(
         elif outputs:
             stored.check_options(section["model"], task)
         elif "name" in section["model"]:
-            registry.check(section["model"], task.predicts)
+            registry.check(word_embeddings.with_width(section["model"]), task.predicts)
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}") from None
     # Only a model that comes with weights can do without an objective.
@@ -135,12 +136,36 @@ def _plan_model(
     )
 
 
+def _check_embeddings(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
+    """Refuses word embeddings that are taken over from where there are none of these words."""
+    try:
+        word_embeddings.check_options(section["model"])
+    except ValueError as error:
+        raise ValueError(f"models.{name}.{error}") from None
+    start = section["model"].get(EMBEDDINGS, {}).get(FROM_MODEL)
+    if start is None:
+        return
+    key = f"models.{name}.model.{EMBEDDINGS}.{FROM_MODEL}"
+    _check_named(key, start, sections.keys() - {name})
+    # Rows of another tokenizer would be of other words, and nothing would show it.
+    ours, theirs = ({**each["view"]} for each in (section, sections[start]))
+    for option in ("tokenizer", "vocabulary_size"):
+        if ours.get(option) != theirs.get(option):
+            raise ValueError(
+                f"{key} is {start!r}, whose view.{option} is {theirs.get(option)!r}, and this"
+                f" model's is {ours.get(option)!r}"
+            )
+
+
 def _check_outputs(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> bool:
     """Tells whether only a model's outputs are known, and refuses what needs more of it."""
     if OUTPUTS not in section["model"]:
         others = {
             "model.members": section["model"].get("members") or (),
             f"model.{FROM_MODEL}": (section["model"].get(FROM_MODEL),),
+            f"model.{EMBEDDINGS}.{FROM_MODEL}": (
+                (section["model"].get(EMBEDDINGS) or {}).get(FROM_MODEL),
+            ),
             "condition.on": ((section.get("condition") or {}).get("on"),),
         }
         for key, named in others.items():
@@ -283,11 +308,10 @@ def _needed(model: ModelPlan, makers: Mapping[str, tuple[str, ...]]) -> tuple[st
 
     `makers`: set's name -> the models that it waits for.
     """
-    start = () if model.start is None else (model.start,)
     return (
         *model.teachers,
         *model.members,
-        *start,
+        *model.starts,
         # Whoever learns from a set waits for the model that labels or filters it.
         *(maker for name in model.data for maker in makers.get(name, ())),
     )
@@ -377,7 +401,7 @@ def _check_folds(owner: str, judge: ModelPlan) -> None:
             " examples with labels, maybe these; name one that starts at random or from published"
             " weights"
         )
-    if judge.teachers or judge.peers or judge.data != (TRAIN,) or judge.start is not None:
+    if judge.teachers or judge.peers or judge.data != (TRAIN,) or judge.starts:
         raise ValueError(
             f"{owner}: the judge {judge.name!r} has teachers, peers, another model's weights or"
             " data of its own, and so may know the labels of rows held out; name a model that"

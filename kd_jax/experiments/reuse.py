@@ -81,7 +81,7 @@ def _parts(plan: Plan) -> dict[str, tuple[Any, tuple[str, ...]]]:
             # Peers are trained together, so a change of one is a change of all.
             needed = [*model.teachers, *model.members, *(each.name for each in group)]
             needed += [name for name in model.data if name != TRAIN]
-            needed += [model.start] if model.start else []
+            needed += model.starts
             parts[model.name] = model, tuple(needed)
     return parts
 

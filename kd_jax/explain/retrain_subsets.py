@@ -4,6 +4,7 @@ else equal."""
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kd_jax.analysis.shapley import shapley_values
-from kd_jax.config.schema import FROM_MODEL, ModelPlan
+from kd_jax.config.schema import EMBEDDINGS, FROM_MODEL, ModelPlan
 from kd_jax.core.json_files import write_json
 from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.scoring import score
@@ -162,11 +163,18 @@ class _Accuracy:
 
 def _from_here(plan: ModelPlan, run: Path) -> ModelPlan:
     """Returns the plan, which starts from an earlier model of the run if it did so there."""
-    if FROM_MODEL not in plan.model:
-        return plan
+    model = _by_path(plan.model, run)
+    if EMBEDDINGS in model:
+        model[EMBEDDINGS] = _by_path(model[EMBEDDINGS], run)
+    return replace(plan, model=model)
+
+
+def _by_path(section: Mapping[str, Any], run: Path) -> dict[str, Any]:
     # The earlier model lies in the run's folder and not in the subset's, so its path is given.
-    others = {key: value for key, value in plan.model.items() if key != FROM_MODEL}
-    return replace(plan, model=others | {"pretrained": str(run / plan.model[FROM_MODEL])})
+    others = {key: value for key, value in section.items() if key != FROM_MODEL}
+    if FROM_MODEL not in section:
+        return others
+    return others | {"pretrained": str(run / section[FROM_MODEL])}
 
 
 def folder_of(names: list[str]) -> str:

@@ -198,7 +198,8 @@ def _share_teachers(
     teaching -= {plan.config["compare"][role] for role in ("student", "baseline")}
     for model in plan.models:
         # Only a model that depends on no other one is the same in every run.
-        alone = not (model.teachers or model.peers or model.restore) and model.data == (TRAIN,)
+        alone = not (model.teachers or model.peers or model.restore or model.starts)
+        alone = alone and model.data == (TRAIN,)
         if model.name in teaching and model.objective and alone:
             # All that a teacher depends on but the seed.
             facts = [asdict(model), plan.config["data"], plan.config["checkpoint"]]
