@@ -1,12 +1,13 @@
 import configs_table
 import methods_table
 import pytest
+import results_table
 from paths import TESTS
 
 from kd_jax.objective.terms import TERMS
 
 
-@pytest.mark.parametrize("tool", [methods_table, configs_table])
+@pytest.mark.parametrize("tool", [methods_table, configs_table, results_table])
 def test_the_committed_page_is_what_the_code_gives(tool):
     assert tool.FILE.read_text() == tool.page(), f"run: uv run tools/{tool.__name__}.py"
 
