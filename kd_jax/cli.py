@@ -5,6 +5,7 @@
   kd-jax --config=configs/sst2_minilm.py --smoke        the same in seconds, on built-in data
   kd-jax --config=digits --print_config                 every key with its value
   kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
+  kd-jax --config=digits --search=FILE                  settings of a space, the better half longer
   kd-jax --repeat=results.json                          a recorded experiment again, compared
   kd-jax --stage=report --workdir=DIR                   a finished run or sweep as one page
   kd-jax --stage=export --workdir=DIR                   a finished student as files for deployment
@@ -55,6 +56,9 @@ flags.DEFINE_bool(
     " teachers are unchanged, and trains the others anew.",
 )
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
+flags.DEFINE_string(
+    "search", None, "A JSON file with a space of options; tries settings, the better half longer."
+)
 flags.DEFINE_string(
     "repeat",
     None,
@@ -222,7 +226,7 @@ def _run(arguments: list[str]) -> int:
 def _repeat(file: Path, overrides: Sequence[tuple[str, str]]) -> int:
     if overrides:
         raise ValueError(f"--config.{overrides[0][0]} would be another experiment; leave it out")
-    for flag in ("sweep", "reuse", "smoke"):
+    for flag in ("sweep", "search", "reuse", "smoke"):
         if FLAGS[flag].value:
             raise ValueError(f"--{flag} is not for --repeat, which runs what the file recorded")
     # What a config file registers is named by its results, but not described in them.
@@ -254,16 +258,27 @@ def _train(config: ConfigDict) -> int:
     resolved = plain(config)
     make_plan(resolved)  # Refused before a device is taken or a folder made.
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if FLAGS.sweep and FLAGS.reuse:
-        raise ValueError("--reuse is for one run; a sweep trains what its runs share only once")
+    if FLAGS.sweep and FLAGS.search:
+        raise ValueError("--sweep and --search are two things; give one of them")
+    if (FLAGS.sweep or FLAGS.search) and FLAGS.reuse:
+        raise ValueError(
+            "--reuse is for one run; a sweep or search trains what its runs share only once"
+        )
+    if FLAGS.search:
+        from kd_jax.experiments.search.run import run_search
+
+        workdir = _workdir(resolved, "search")
+        run_search(config, Path(FLAGS.search), workdir)
+        _report(workdir)
+        return 0
     if FLAGS.sweep:
         from kd_jax.experiments.sweep.run import run_sweep
 
-        workdir = _workdir(resolved, sweep=True)
+        workdir = _workdir(resolved, "sweep")
         run_sweep(config, Path(FLAGS.sweep), workdir)
         _report(workdir)
         return 0
-    workdir = _workdir(resolved, sweep=False)
+    workdir = _workdir(resolved)
     results = run_experiment(resolved, workdir, reuse=FLAGS.reuse)
     # Other stages load the file again, for what it registers.
     if results:
@@ -440,10 +455,10 @@ def _log_unraisable(unraisable: Any) -> None:
     )
 
 
-def _workdir(config: dict[str, Any], *, sweep: bool) -> Path:
+def _workdir(config: dict[str, Any], kind: str = "") -> Path:
     from kd_jax.config.hashing import config_hash
 
-    default = f"runs/{config['name']}-{'sweep-' if sweep else ''}{config_hash(config)}"
+    default = f"runs/{config['name']}-{f'{kind}-' if kind else ''}{config_hash(config)}"
     return Path(FLAGS.workdir or default)
 
 

@@ -76,7 +76,7 @@ class Workdir:
         if self._lock is not None:
             self._remove_leftovers()
         # What a refused config left behind is nothing that anybody would miss.
-        patterns = (*TRAINED, "results.json", "sweep.json")
+        patterns = (*TRAINED, "results.json", "sweep.json", "search.json")
         self._unused = not any(found for each in patterns for found in self.path.glob(each))
         # Claimed under the lock, so that no two processes write the file together.
         self._claim(self.path / "config.json", config, adapt)
@@ -130,12 +130,12 @@ class Workdir:
                 k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
             )
             if differing and adapt is None:
-                # A sweep trains what its runs share only once anyway.
+                # A sweep or search trains what its runs share only once anyway.
                 reuse = ", or --reuse to keep the models that this doesn't concern"
                 raise ValueError(
                     f"the workdir {self.path} belongs to another config; they differ in"
                     f" {', '.join(differing)}; give another --workdir"
-                    f"{'' if 'sweep' in config else reuse}"
+                    f"{'' if {'sweep', 'search'} & {*config} else reuse}"
                 )
             if differing and adapt is not None:
                 adapt(self.path, stored)

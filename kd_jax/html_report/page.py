@@ -21,7 +21,15 @@ from kd_jax.experiments.report import (
 )
 from kd_jax.experiments.sweep.grid import label as label_of
 from kd_jax.html_report import figures
-from kd_jax.html_report.read import RESULTS, SWEEP, Finished, read_run, read_sweep
+from kd_jax.html_report.read import (
+    RESULTS,
+    SEARCH,
+    SWEEP,
+    Finished,
+    read_run,
+    read_search,
+    read_sweep,
+)
 from kd_jax.tasks import METRICS, cell, header
 
 log = logging.getLogger("kd_jax")
@@ -84,12 +92,13 @@ class Page:
 
 
 def write_report(folder: str | Path) -> Path:
-    """Writes the report of a finished run or sweep into its folder: report.html and report.md.
+    """Writes the report of a finished run, sweep or search into its folder: HTML and Markdown.
 
-    The page is one file that opens without a network. A sweep's runs get theirs as well.
+    The page is one file that opens without a network. The runs of a sweep or search get theirs as
+    well.
 
     Args:
-      folder: of `kd_jax.run`, or of a sweep.
+      folder: of `kd_jax.run`, or of a sweep or search.
 
     Returns:
       The page's path.
@@ -98,7 +107,12 @@ def write_report(folder: str | Path) -> Path:
       ValueError: in one line, if the folder holds nothing that is finished.
     """
     folder = Path(folder)
-    page = _of_sweep(folder) if (folder / SWEEP).is_file() else _of_run(read_run(folder))
+    if (folder / SWEEP).is_file():
+        page = _of_sweep(folder)
+    elif (folder / SEARCH).is_file():
+        page = _of_search(folder)
+    else:
+        page = _of_run(read_run(folder))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         # Names, texts and labels come from the user's data.
@@ -233,15 +247,7 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
 
 def _of_sweep(folder: Path) -> Page:
     found = read_sweep(folder)
-    # Runs that diverged have no results, and neither have those that are still to come.
-    runs: dict[str, Finished] = {}
-    for entry in found["runs"]:
-        own = folder / Path(entry["workdir"]).name
-        if (own / RESULTS).is_file():
-            runs[own.name] = read_run(own)
-            write_report(own)
-    if not runs:
-        raise ValueError(f"the runs of {folder} are gone: no folder of them has a {RESULTS}")
+    runs = _runs_of([Path(entry["workdir"]).name for entry in found["runs"]], folder)
     first = next(iter(runs.values())).results
     roles, primary = first["compare"], metrics_of(first)[0]
     lines, rows = [], []
@@ -284,6 +290,63 @@ def _of_sweep(folder: Path) -> Page:
         command=f"kd-jax --repeat={folder / next(iter(runs)) / RESULTS}",
         runs={name: f"{name}/{PAGE}" for name in runs},
     )
+
+
+def _of_search(folder: Path) -> Page:
+    found = read_search(folder)
+    runs = _runs_of([e["name"] for each in found["rounds"] for e in each["runs"]], folder)
+    first = next(iter(runs.values())).results
+    roles, primary = first["compare"], metrics_of(first)[0]
+    both = ("student", "baseline")
+    tables = []
+    for number, each in enumerate(found["rounds"], 1):
+        rows = []
+        for entry in each["runs"]:
+            values = [entry[role]["selection"] if role in entry else None for role in both]
+            shown = [cell(primary, value) for value in values]
+            rows.append([entry["name"], label_of(entry["setting"]), *shown])
+        title = (
+            f"Round {number}, {each['fraction']:g} of the training: {header(primary)} on the"
+            f" selection split"
+        )
+        tables.append(Table(["trial", "setting", *both], rows, title, ("trial", "setting")))
+    lines = [] if found["finished"] else ["the search has not ended yet"]
+    for role, best in found.get("best", {}).items():
+        told = cell(primary, best["selection"])
+        lines.append(
+            f"best {role}: {told} on the selection split, with {label_of(best['setting'])}"
+        )
+    lines.append("these runs chose the settings: compare them with other seeds, by a sweep")
+    return Page(
+        title=f"{first['experiment']}, a search of {len(found['rounds'][0]['runs'])} trials",
+        asked=(
+            f"Which settings serve {roles['student']} and {roles['baseline']} best, tried as often"
+            f" for both?"
+        ),
+        lines=lines,
+        tables=tables,
+        figures=[],
+        facts=_facts(first),
+        config=json.dumps(first.get("config", {}), indent=2),
+        command=f"kd-jax --repeat={folder / next(iter(runs)) / RESULTS}",
+        runs={name: f"{name}/{PAGE}" for name in runs},
+    )
+
+
+def _runs_of(names: Sequence[str], folder: Path) -> dict[str, Finished]:
+    """Opens the runs of a sweep or search that have results, and writes their reports.
+
+    Runs that diverged have none, and neither have those that are still to come.
+
+    Raises:
+      ValueError: if none has.
+    """
+    runs = {name: read_run(folder / name) for name in names if (folder / name / RESULTS).is_file()}
+    if not runs:
+        raise ValueError(f"the runs of {folder} are gone: no folder of them has a {RESULTS}")
+    for name in runs:
+        write_report(folder / name)
+    return runs
 
 
 def _figures_of_sweep(

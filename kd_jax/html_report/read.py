@@ -8,6 +8,7 @@ from typing import Any
 
 from kd_jax.core.json_files import read_own
 from kd_jax.experiments.run import EXAMPLES
+from kd_jax.experiments.search.run import FILE as SEARCH
 
 RESULTS, SWEEP, LOG = "results.json", "sweep.json", "metrics.jsonl"
 
@@ -51,8 +52,8 @@ def read_run(folder: Path) -> Finished:
     """
     if not (folder / RESULTS).is_file():
         raise ValueError(
-            f"{folder} holds no finished run or sweep: there is no {RESULTS} and no {SWEEP}; the"
-            f" command that began it finishes it"
+            f"{folder} holds no finished run, sweep or search: there is no {RESULTS}, {SWEEP} or"
+            f" {SEARCH}; the command that began it finishes it"
         )
     results = read_own(folder / RESULTS, "the command that made it makes it again")
     if not {"models", "order", "compare"} <= results.keys():
@@ -71,6 +72,18 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     found = read_own(folder / SWEEP, "the command that made it makes it again")
     if not found.get("settings"):
         raise ValueError(f"{folder / SWEEP} has no finished run yet")
+    return found
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """Reads a search's search.json.
+
+    Raises:
+      ValueError: in one line, if it is damaged or no run of it has ended.
+    """
+    found = read_own(folder / SEARCH, "the command that made it makes it again")
+    if not any(each["runs"] for each in found.get("rounds", ())):
+        raise ValueError(f"{folder / SEARCH} has no finished run yet")
     return found
 
 

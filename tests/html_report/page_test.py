@@ -202,11 +202,30 @@ def test_a_sweep_has_a_page_and_one_for_each_run(tmp_path):
     assert all((run / "report.html").is_file() for run in runs)
 
 
+def test_a_search_has_a_page_with_its_rounds(tmp_path):
+    write_run(tmp_path / "round1-trial01")
+    tried = {"selection": 0.75, "evaluation": 0.5}
+    runs = [
+        {"name": "round1-trial01", "setting": {"a.t": 1}, "student": tried, "baseline": tried},
+        {"name": "round1-trial02", "setting": {"a.t": 4}, "diverged": "step 3"},
+    ]
+    best = {"student": runs[0] | tried}
+    found = {"finished": True, "primary": "accuracy", "best": best}
+    found["rounds"] = [{"fraction": 0.25, "runs": runs}]
+    (tmp_path / "search.json").write_text(json.dumps(found))
+    page = read(kd.write_report(tmp_path))
+    words = " ".join(page.text)
+    assert "best student: 75.00 on the selection split, with t=1" in words
+    assert "Round 1, 0.25 of the training" in words
+    assert [link for link in page.links if "report" in link] == ["round1-trial01/report.html"]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"holds no finished run or sweep: there is no results\.json and no sweep\.json"),
-        ({"config.json": "{}"}, "holds no finished run or sweep"),
+        ({}, r"no finished run, sweep or search: there is no results\.json, sweep\.json or search"),
+        ({"config.json": "{}"}, "holds no finished run, sweep or search"),
+        ({"search.json": '{"rounds": [{"fraction": 1, "runs": []}]}'}, "no finished run yet"),
         ({"results.json": "{}"}, r"results\.json is no results\.json of a finished run"),
         ({"results.json": "{"}, r"results\.json"),
         ({"sweep.json": '{"settings": [], "runs": []}'}, "has no finished run yet"),

@@ -78,7 +78,3 @@ def test_recorded_results_can_be_repeated_and_name_no_folder_of_one_machine(path
     found = read(ROOT / path)
     assert '"/' not in json.dumps(found)
     assert found["environment"]["commit"]
-
-
-def test_the_table_is_of_todays_results():
-    assert tool.page() == tool.PAGE.read_text(encoding="utf-8")

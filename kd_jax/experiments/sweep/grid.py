@@ -103,7 +103,7 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
             config
         )  # ConfigDict(config) would share its references, and with them all overrides.
         setting = {
-            path: _override(version, path, value) for path, value in zip(grid, values, strict=True)
+            path: set_value(version, path, value) for path, value in zip(grid, values, strict=True)
         }
         version.seed = seed
         name = _name(setting, seed)
@@ -114,7 +114,7 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
             raise ValueError(f"the sweep has two runs {name!r}; give each value of the grid once")
         # Every run is planned now, so that the last one can't fail after hours.
         try:
-            needs = _share_teachers(version, name, workdir, trained)
+            needs = share_teachers(version, name, workdir, trained)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{name}: {error}") from error
         runs[name] = Run(name, setting, seed, plain(version), needs)
@@ -125,7 +125,7 @@ def _is_list(values: Any) -> bool:
     return isinstance(values, list) and bool(values)
 
 
-def _override(config: ConfigDict, path: str, value: Any) -> Any:
+def set_value(config: ConfigDict, path: str, value: Any) -> Any:
     """Sets one value in place and returns it as the config took it: its type is the config's."""
     # Flat paths make a section's name differ from the name of a value.
     known = flatten(plain(config))
@@ -184,11 +184,20 @@ def _as_word(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
 
 
-def _share_teachers(
+def share_teachers(
     config: ConfigDict, name: str, workdir: Path, trained: dict[str, str]
 ) -> frozenset[str]:
-    """Lets a run restore the teachers that an earlier one trains, and notes in `trained` those that
-    it trains."""
+    """Lets a run restore the teachers that an earlier one trains.
+
+    Args:
+      config: of the run, changed in place.
+      name: of the run's folder in `workdir`.
+      workdir: of all runs, a full path.
+      trained: what a teacher is made by -> the run that trains it; those of this run are added.
+
+    Returns:
+      The runs that it restores teachers from.
+    """
     # Whoever labels a set or judges rows teaches too, and can be shared just as well.
     plan, needs = make_plan(plain(config)), set()
     teaching = {teacher for model in plan.models for teacher in (*model.teachers, *model.members)}
