@@ -28,6 +28,7 @@ def config(**overrides):
     short = {
         "training.epochs": 1.0,  # 9 steps.
         "checkpoint.every_steps": EVERY,
+        "checkpoint.keep_finished": True,
         "logging.every_steps": 1,
         "parallel.data": 1,
     }
