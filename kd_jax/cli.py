@@ -215,10 +215,10 @@ def _run(arguments: list[str]) -> int:
         raise ValueError(
             f"--config.{overrides[0][0]} is for training; --stage={FLAGS.stage} reads the run's own"
         )
-    if FLAGS.stage == "report":
-        return report_stage(Path(FLAGS.workdir))
     # Models and terms of the user's own must be known before any of them is opened.
     _register_what_the_run_used(Path(FLAGS.workdir))
+    if FLAGS.stage == "report":
+        return report_stage(Path(FLAGS.workdir))
     _prepare_devices(text=any(Path(FLAGS.workdir).glob("*/tokenizer.json")))
     return _after_training(Path(FLAGS.workdir))
 
@@ -291,11 +291,11 @@ def _report(workdir: Path) -> None:
     """Writes a report after hours of training, which must not be lost by a fault of it."""
     import jax
 
-    from kd_jax.html_report import write_report
-
     if jax.process_index() != 0:
         return
     try:
+        from kd_jax.html_report import write_report
+
         print(f"report: {write_report(workdir)}")
     except Exception as error:
         logging.getLogger("kd_jax").warning("no report was written: %s", _one_line(error))

@@ -28,17 +28,22 @@ def record(folder: Path, name: str) -> list[Path]:
     Folders of this machine become their last part, as a path that another one has.
 
     Raises:
-      ValueError: if nothing there is finished.
+      ValueError: if nothing there is finished, or it is more than one setting.
     """
+    if (folder / "search.json").is_file():
+        raise ValueError(f"{folder} is a search, whose runs chose its settings: record other seeds")
     found = sorted([*folder.glob("results.json"), *folder.glob("*/results.json")])
     if not found:
         raise ValueError(f"{folder} holds no results.json, and no folder in it does")
-    written = []
+    written, seen = [], []
     for file in found:
         results = json.loads(file.read_text(encoding="utf-8"))
         if problem := seal.problem(file.parent, file.name, results):
             raise ValueError(f"{file}: {problem}")
         setting = file.parent.name if file.parent != folder else f"seed{results['seed']}"
+        if any(folder != file.parent and other["seed"] == results["seed"] for other in seen):
+            raise ValueError(f"{folder} has more than one setting; record a sweep of each")
+        seen.append(results)
         target = RESULTS / name / f"{setting}.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         rest = {key: value for key, value in results.items() if key != seal.KEY}
@@ -79,7 +84,7 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
         entries = [run["models"][roles[role]] for run in runs]
         # A teacher that seeds share is one model.
         known = {entry["fingerprint"]: entry["metrics"][primary] for entry in entries}
-        values[role] = [*known.values()]
+        values[role] = [value for value in known.values() if value is not None]
     shown = {role: _spread(each, primary) for role, each in values.items()}
     commits = sorted({run["environment"]["commit"][:7] for run in runs})
     return (
@@ -89,12 +94,16 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _spread(values: Sequence[float], metric: str) -> str:
+    if not values:
+        return "-"
     told = cell(metric, statistics.fmean(values))
     return told if len(values) == 1 else f"{told} ± {cell(metric, statistics.stdev(values))}"
 
 
 def _gain(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
-    gains = [run["gain"] for run in runs]
+    gains = [run["gain"] for run in runs if run["gain"] is not None]
+    if len(gains) < len(runs):
+        return f"undefined in {len(runs) - len(gains)}"
     factor = 100 if METRICS[metric].share else 1
     told = f"{factor * statistics.fmean(gains):+.2f}"
     found = over_seeds(gains)

@@ -74,9 +74,8 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     if key not in section and owner not in NAMED and key not in OPTIONAL.get(owner, ()):
         _refuse(section, ".".join(sections), key)
     if owner in NAMED and key != "name":
-        # An option may take numbers and words, so the present value doesn't tell its kind; "," is a
-        # separator and no tuple.
-        value = parse(text) if text.strip(", ") else text
+        # An option may take numbers and words, so the present value doesn't tell its kind.
+        value = text if key == "separator" else parse(text)
     else:
         value = _converted(path, text, section.get(key, () if key in TUPLES else ""))
     # Types were compared above, with a message that names the key.

@@ -64,7 +64,15 @@ def build_shapes(
     network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
     if variables is None:
         # Any key will do, since shapes don't depend on it.
-        return network, jax.eval_shape(network.init, jax.random.key(0), example(plan, context))
+        shapes = jax.eval_shape(network.init, jax.random.key(0), example(plan, context))
+        if (options := plan.model.get(EMBEDDINGS)) is not None:
+            table = word_embeddings.table_of(_opened(options, context, earlier))
+            width = word_embeddings.width_of(table, options.get("rank"))
+            try:
+                word_embeddings.check_fit(shapes, table.shape[0], width)
+            except ValueError as error:
+                raise ValueError(f"models.{plan.name}.{error}") from None
+        return network, shapes
     return network, jax.eval_shape(network.stored, variables)
 
 
@@ -144,13 +152,19 @@ def _from_frequencies(variables: Variables, context: RunContext) -> Variables:
     that."""
     task, source = context.datasets.task, context.datasets.splits["train"]
     labels = source.labels[source.labelled]
-    # A module of the user's may call its head otherwise, and starts as it does.
-    head: Any = variables["params"].get(CLASSIFIER, {})
-    if not task.starts_blind or not len(labels) or "bias" not in head:
+    if not task.starts_blind or not len(labels):
         return variables
-    blind = task.blind(labels, head["bias"].shape[-1])
+    blind = task.blind(labels, labels.shape[-1])
     assert blind is not None
-    return rescale(variables, np.ones_like(blind), blind)
+    params: Any = dict(variables["params"])
+    # DeiT's outputs are the mean of two heads.
+    for name in (CLASSIFIER, f"distillation_{CLASSIFIER}"):
+        head = params.get(name)
+        # A module of the user's may have another head, and starts as it does.
+        if isinstance(head, Mapping) and getattr(head.get("bias"), "shape", ()) == blind.shape:
+            bias = np.asarray(jax.device_get(head["bias"]))
+            params[name] = {**head, "bias": (bias + blind).astype(bias.dtype)}
+    return {**variables, "params": params}
 
 
 def _in_our_units(source: Published, variables: Variables, task: Task) -> Variables:

@@ -36,15 +36,19 @@ def find_differing(
       of a single example.
     """
     names = {role: name for role, name in roles.items() if name in scores}
-    errors = {role: scores[name]["errors"] for role, name in names.items()}
-    if {"student", "baseline"} - {role for role, each in errors.items() if each is not None}:
+    errors = {
+        role: scores[name]["errors"]
+        for role, name in names.items()
+        if scores[name]["errors"] is not None
+    }
+    if not {"student", "baseline"} <= errors.keys():
         return {}
     better = {
         "gained": errors["baseline"] - errors["student"],
         "lost": errors["student"] - errors["baseline"],
     }
     # Stored outputs of a teacher need not be on this split.
-    if errors.get("teacher") is not None:
+    if "teacher" in errors:
         better["not_learned"] = errors["student"] - errors["teacher"]
     compared = {name: scores[name] for name in dict.fromkeys(names.values())}
     found = {}

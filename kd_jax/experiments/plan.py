@@ -147,6 +147,10 @@ def _check_embeddings(name: str, section: Mapping[str, Any], sections: Mapping[s
         return
     key = f"models.{name}.model.{EMBEDDINGS}.{FROM_MODEL}"
     _check_named(key, start, sections.keys() - {name})
+    if "members" in sections[start]["model"]:
+        raise ValueError(
+            f"{key} is {start!r}, an ensemble, which has no word embeddings of its own"
+        )
     # Rows of another tokenizer would be of other words, and nothing would show it.
     ours, theirs = ({**each["view"]} for each in (section, sections[start]))
     for option in ("tokenizer", "vocabulary_size"):
@@ -257,8 +261,9 @@ def _check_labels_of_set(path: str, section: Mapping[str, Any], task: Task) -> N
             f" {labels!r}"
         )
     softened = labels == "soft" and task.kind in ("classes", "sets")
-    # One-hot labels of classes are the same at any temperature, and older configs give one.
-    if section["temperature"] != 1 and not (softened or (labels == "hard" and task.one_class)):
+    # For classes one-hot labels and none are the same at any temperature; older configs give one.
+    same = labels in ("hard", "none") and task.one_class
+    if section["temperature"] != 1 and not (softened or same):
         raise ValueError(f"{path}.temperature must be 1, as there are no probabilities to soften")
     if section["per_class"] is not None and not task.one_class:
         raise ValueError(

@@ -19,6 +19,7 @@ from kd_jax.core.json_files import as_json, write_json, write_rows
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.readers.stored_outputs import fingerprint_of
 from kd_jax.data.run_datasets import Datasets, view_name
+from kd_jax.data.source import Source
 from kd_jax.experiments import report, robustness
 from kd_jax.experiments.check_shapes import check_shapes
 from kd_jax.experiments.examples import find_differing
@@ -75,52 +76,46 @@ def run_experiment(
     # The folder is claimed before the data is read: a second process shall fail at once.
     adapt = partial(set_aside, plan=plan) if reuse else None
     with closing(Workdir(Path(workdir), plan.config, adapt)) as folder:
-        return _run_in(folder, plan, parallel, stop, show)
-
-
-def _run_in(
-    folder: Workdir, plan: Plan, parallel: Parallel, stop: StopSignal, show: bool
-) -> dict[str, Any]:
-    found = _finished(folder, plan)
-    if found is not None and _are_whole(folder.path, plan, found):
+        found = _finished(folder, plan)
+        if found is not None and _are_whole(folder.path, plan, found):
+            if show:
+                report.show(found, folder.path)
+            return found
+        context = _open(plan, folder, parallel, stop)
+        # Whatever can be checked is checked before the first training, which may take hours.
+        models = open_stored(plan, context)
+        if models:
+            prints = {name: model.description["fingerprint"] for name, model in models.items()}
+            folder.require_same("outputs", prints, "stored outputs changed since this run began")
+        check_shapes(plan, context, models)
+        sets = TrainingSets(plan, context)
+        for group in plan.groups:
+            if group[0].name in models:
+                continue
+            for model in group:
+                # A set may be made by a model that is finished by now.
+                sets.make(model.data, models)
+                names = ", ".join(_teacher_names(model))
+                told = f"learns from {names}" if names else "no teacher"
+                log.info("%s: %s%s", model.name, told, _start(model))
+            if group[0].members:
+                members = {name: models[name] for name in group[0].members}
+                models[group[0].name] = assemble(group[0], members, context)
+                continue
+            teachers = {name: models[name] for model in group for name in model.teachers}
+            trainer = ModelTrainer(group, teachers, context)
+            # A finished or restored model is found before anything is trained again.
+            models |= trainer.find() or trainer.fit()
+        sets.make_the_rest(models)
+        results = seal.seal(_report(plan, models, context) | sets.facts)
+        # Written last: its presence says that the run is finished.
+        write_json(folder.path / "results.json", results)
+        # Only now: until here a damaged model is made again from its checkpoints.
+        if not plan.config["checkpoint"]["keep_finished"]:
+            _remove_checkpoints(folder.path, plan)
         if show:
-            report.show(found, folder.path)
-        return found
-    context = _open(plan, folder, parallel, stop)
-    # Whatever can be checked is checked before the first training, which may take hours.
-    models = open_stored(plan, context)
-    if models:
-        prints = {name: model.description["fingerprint"] for name, model in models.items()}
-        folder.require_same("outputs", prints, "stored outputs changed since this run began")
-    check_shapes(plan, context, models)
-    sets = TrainingSets(plan, context)
-    for group in plan.groups:
-        if group[0].name in models:
-            continue
-        for model in group:
-            # A set may be made by a model that is finished by now.
-            sets.make(model.data, models)
-            names = ", ".join(_teacher_names(model))
-            told = f"learns from {names}" if names else "no teacher"
-            log.info("%s: %s%s", model.name, told, _start(model))
-        if group[0].members:
-            members = {name: models[name] for name in group[0].members}
-            models[group[0].name] = assemble(group[0], members, context)
-            continue
-        teachers = {name: models[name] for model in group for name in model.teachers}
-        trainer = ModelTrainer(group, teachers, context)
-        # A finished or restored model is found before anything is trained again.
-        models |= trainer.find() or trainer.fit()
-    sets.make_the_rest(models)
-    results = seal.seal(_report(plan, models, context) | sets.facts)
-    # Written last: its presence says that the run is finished.
-    write_json(folder.path / "results.json", results)
-    # Only now: until here a damaged model is made again from its checkpoints.
-    if not plan.config["checkpoint"]["keep_finished"]:
-        _remove_checkpoints(folder.path, plan)
-    if show:
-        report.show(results, folder.path)
-    return results
+            report.show(results, folder.path)
+        return results
 
 
 def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, Any]:
@@ -148,7 +143,7 @@ def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> 
     config = plan.config
     datasets = Datasets(config["data"], config["evaluations"], plan.task, taught=plan.taught)
     # What these rows rule out is refused before anything is trained.
-    check_data(plan, datasets)
+    check_data(plan, datasets, folder.path)
     write_rows(folder.path / "rejected.jsonl", datasets.rejected())
     write_rows(folder.path / "quarantine.jsonl", datasets.quarantined())
     log.info(
@@ -279,7 +274,7 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
                 models[model.name], members, evaluation, context
             )
     roles, primary = plan.config["compare"], context.datasets.task.primary
-    write_json(context.workdir / EXAMPLES, find_differing(compared, roles, evaluation))
+    write_json(context.workdir / EXAMPLES, _examples(compared, roles, evaluation))
     # Further datasets come after all models are there, as each one is opened once for all.
     elsewhere = robustness.evaluate_all(models, context, batch_size)
     return {
@@ -313,6 +308,17 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
         # Also by its old name.
         **({"classes": labels} if "largest_share" in labels else {}),
     }
+
+
+def _examples(
+    compared: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], source: Source
+) -> dict[str, Any]:
+    """Finds examples for the report; a fault of theirs must not cost the results of hours."""
+    try:
+        return find_differing(compared, roles, source)
+    except Exception as error:
+        log.warning("no examples for the report: %s: %s", type(error).__name__, error)
+        return {}
 
 
 def _entry(model: TrainedModel, scores: Mapping[str, Any], task: Task) -> dict[str, Any]:

@@ -70,8 +70,13 @@ class TrainingSets:
         self.facts[TRUSTED][name] = made.facts
 
 
-def check_data(plan: Plan, datasets: Datasets) -> None:
+def check_data(plan: Plan, datasets: Datasets, workdir: Path) -> None:
     """Refuses, before anything is trained, what the training rows rule out.
+
+    Args:
+      plan: of the run.
+      datasets: opened.
+      workdir: the run's folder; sets that were made there by an earlier start need no source.
 
     Raises:
       ValueError: naming the set.
@@ -94,6 +99,8 @@ def check_data(plan: Plan, datasets: Datasets) -> None:
                 f"{TRUSTED}.{name}: folds {spec['folds']} are more than the {rows} training rows"
             )
     for name, spec in plan.transfer_sets.items():
+        if transfer.is_made(workdir, name):
+            continue
         try:
             check_candidates(spec["source"], datasets.splits["train"], datasets.task)
         except ValueError as error:

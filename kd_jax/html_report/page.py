@@ -122,8 +122,9 @@ def write_report(folder: str | Path) -> Path:
         lstrip_blocks=True,
     )
     text = environment.get_template("page.html").render(page=page, kinds=KINDS)
-    (folder / PAGE).write_text(text, encoding="utf-8")
-    (folder / MARKDOWN).write_text(_markdown(page), encoding="utf-8")
+    # Half a character of a text of the user's is shown as a question mark.
+    (folder / PAGE).write_text(text, encoding="utf-8", errors="replace")
+    (folder / MARKDOWN).write_text(_markdown(page), encoding="utf-8", errors="replace")
     return folder / PAGE
 
 
@@ -241,7 +242,7 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
         ),
         "jax": environment["jax"],
     }
-    facts |= {key: str(value) for key, value in environment["data_provenance"].items()}
+    facts |= {key: str(value) for key, value in environment.get("data_provenance", {}).items()}
     return facts
 
 
@@ -343,7 +344,7 @@ def _runs_of(names: Sequence[str], folder: Path) -> dict[str, Finished]:
     """
     runs = {name: read_run(folder / name) for name in names if (folder / name / RESULTS).is_file()}
     if not runs:
-        raise ValueError(f"the runs of {folder} are gone: no folder of them has a {RESULTS}")
+        raise ValueError(f"no run of {folder} has a {RESULTS}: they diverged or are gone")
     for name in runs:
         write_report(folder / name)
     return runs

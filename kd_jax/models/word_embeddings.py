@@ -11,6 +11,7 @@ import optax
 from kd_jax.core.options import check_keys
 from kd_jax.core.types import PyTree, Variables
 from kd_jax.models.network import WORDS
+from kd_jax.models.presets import PRESETS
 from kd_jax.models.registry import MODELS
 from kd_jax.models.weights.open import Published
 
@@ -50,7 +51,7 @@ def check_options(model: Mapping[str, Any]) -> None:
         )
     if "name" not in model:
         raise ValueError(f"model.{KEY} is for a model by name; published weights have their own")
-    width_key(model["name"])
+    width_key(model)
 
 
 def with_width(model: Mapping[str, Any], width: int | None = None) -> dict[str, Any]:
@@ -66,8 +67,9 @@ def with_width(model: Mapping[str, Any], width: int | None = None) -> dict[str, 
     spec = {key: value for key, value in model.items() if key != KEY}
     if KEY not in model:
         return spec
-    key = width_key(spec["name"])
-    given = spec.setdefault(key, width or spec.get("heads", 2))
+    key = width_key(spec)
+    # Heads of an even width fit every architecture.
+    given = spec.setdefault(key, width or 2 * spec.get("heads", 1))
     if width is not None and given != width:
         raise ValueError(
             f"model.{key} is {given}, and the embeddings that it takes over are {width} wide; leave"
@@ -76,12 +78,19 @@ def with_width(model: Mapping[str, Any], width: int | None = None) -> dict[str, 
     return spec
 
 
-def width_key(name: Any) -> str:
+def width_key(model: Mapping[str, Any]) -> str:
     """Returns the option with the width of a model's word embeddings.
+
+    Args:
+      model: its section, by name.
 
     Raises:
       ValueError: if it has none.
     """
+    # ELECTRA's are narrower than its blocks.
+    if model.get("embedding_width") is not None:
+        return "embedding_width"
+    name = PRESETS.get(str(model["name"]), model)["name"]
     known = {
         each: next((key for key in ("embedding", "width") if key in fields), None)
         for each, module in MODELS.items()
@@ -101,10 +110,11 @@ def table_of(source: Published) -> Any:
     Raises:
       ValueError: if there are none.
     """
-    name = source.layout.sources(PATH)[0]
-    if name not in source.tensors:
-        raise ValueError(f"{source.owner} has no word embeddings")
-    return source.tensors[name]
+    try:
+        return source.tensors[source.layout.sources(PATH)[0]]
+    # What reads images has no such name, or no tensor of it.
+    except (KeyError, ValueError):
+        raise ValueError(f"{source.owner} has no word embeddings") from None
 
 
 def width_of(table: Any, rank: int | None) -> int:
@@ -135,20 +145,31 @@ def reduce(table: np.ndarray, rank: int | None) -> np.ndarray:
     return (wide @ axes).astype(table.dtype)
 
 
+def check_fit(variables: Variables, rows: int, width: int) -> None:
+    """Checks that word embeddings fit a model; shapes in place of its variables will do.
+
+    Raises:
+      ValueError: if the model has no place for them, more tokens, or another width.
+    """
+    params: Any = variables["params"]
+    if "embedding" not in params.get(WORDS, {}):
+        raise ValueError(f"model.{KEY}: the model has no module {WORDS!r} to put them in")
+    tokens, own = params[WORDS]["embedding"].shape
+    if rows < tokens:
+        raise ValueError(f"model.{KEY} has rows for {rows} tokens, and the view has {tokens}")
+    if width != own:
+        raise ValueError(f"model.{KEY} is {width} wide, and the model's words are {own} wide")
+
+
 def put(variables: Variables, table: np.ndarray) -> Variables:
     """Returns variables with other word embeddings, the first rows of a table [V or more, D].
 
     Raises:
-      ValueError: if the table has fewer rows than the model has tokens.
+      ValueError: as `check_fit`.
     """
+    check_fit(variables, *table.shape)
     params: Any = variables["params"]
-    if WORDS not in params:
-        raise ValueError(f"model.{KEY}: the model has no module {WORDS!r} to put them in")
     old = params[WORDS]["embedding"]
-    if len(table) < len(old):
-        raise ValueError(
-            f"model.{KEY} has rows for {len(table)} tokens, and the view has {len(old)}"
-        )
     new = np.asarray(table[: len(old)], old.dtype)
     return {**variables, "params": {**params, WORDS: {**params[WORDS], "embedding": new}}}
 

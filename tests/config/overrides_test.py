@@ -81,6 +81,7 @@ def test_what_does_not_fit_is_refused_with_the_key_and_what_exists(path, text, w
         ("goemotions", "task.threshold", "tuned", dict(separator=",", threshold="tuned")),
         ("goemotions", "task.threshold", "0.3", dict(separator=",", threshold=0.3)),
         ("goemotions", "task.separator", ",", dict(separator=",", threshold="tuned")),
+        ("goemotions", "task.separator", "1", dict(separator="1", threshold="tuned")),
         ("goemotions", "task.separator", ";", dict(separator=";", threshold="tuned")),
         ("digits", "task.name", "embedding", {}),
     ],

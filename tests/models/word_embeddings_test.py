@@ -40,6 +40,8 @@ def test_a_table_is_put_in_and_its_further_rows_left_out():
     assert found["params"]["other"] == 1
     with pytest.raises(ValueError, match="has rows for 2 tokens, and the view has 3"):
         word_embeddings.put(variables, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="is 3 wide, and the model's words are 2 wide"):
+        word_embeddings.put(variables, np.zeros((4, 3)))
     with pytest.raises(ValueError, match="has no module 'word_embeddings'"):
         word_embeddings.put({"params": {}}, np.zeros((2, 2)))
 
@@ -68,6 +70,13 @@ def test_the_width_follows_the_table():
     assert word_embeddings.with_width(SECTION) == SECTION
     vgg = dict(name="text_vgg", embeddings=dict(from_model="teacher"))
     assert word_embeddings.with_width(vgg, 6)["embedding"] == 6
+    electra = dict(name="encoder", width=8, embedding_width=4, embeddings=dict(from_model="x"))
+    assert word_embeddings.with_width(electra, 4)["embedding_width"] == 4
+    with pytest.raises(ValueError, match=r"model\.embedding_width is 4"):
+        word_embeddings.with_width(electra, 8)
+    # A published architecture reads words as well as the one that it is of.
+    published = dict(name="bert_base", embeddings=dict(from_model="x"))
+    assert word_embeddings.with_width(published, 768)["width"] == 768
     with pytest.raises(ValueError, match=r"model\.width is 4, and the embeddings"):
         word_embeddings.with_width(section | {"width": 4}, 3)
     with pytest.raises(ValueError, match=r"rank is 9, and the embeddings are 8 wide"):

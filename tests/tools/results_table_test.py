@@ -64,9 +64,18 @@ def test_a_single_run_has_its_interval_over_rows(tmp_path, monkeypatch):
     assert "+10.00, -1.00 to 20.00 over rows: not shown" in row
 
 
-def test_what_was_changed_or_is_not_there_is_not_recorded(tmp_path):
+def test_what_was_changed_or_is_not_there_is_not_recorded(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"holds no results\.json"):
         tool.record(tmp_path, "none")
+    for setting in ("t=1-seed0", "t=4-seed0"):
+        (tmp_path / "grid" / setting).mkdir(parents=True)
+        (tmp_path / "grid" / setting / "results.json").write_text(json.dumps(run_of(0, 0.6)))
+    monkeypatch.setattr(tool, "RESULTS", tmp_path / "results")
+    with pytest.raises(ValueError, match="has more than one setting"):
+        tool.record(tmp_path / "grid", "grid")
+    (tmp_path / "grid" / "search.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a search"):
+        tool.record(tmp_path / "grid", "grid")
     changed = run_of(0, 0.6) | {"gain": 0.9}
     (tmp_path / "results.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match="was changed after it was written"):

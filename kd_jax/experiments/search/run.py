@@ -27,9 +27,16 @@ from rich.table import Table
 
 from kd_jax.config.load import plain
 from kd_jax.core.json_files import write_json
+from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.search.space import draw, read
-from kd_jax.experiments.sweep.grid import Run, label, set_value, share_teachers
+from kd_jax.experiments.sweep.grid import (
+    Run,
+    label,
+    require_teachers,
+    set_value,
+    share_teachers,
+)
 from kd_jax.experiments.sweep.workers import require_going_on
 from kd_jax.experiments.workdir import Workdir
 from kd_jax.tasks import METRICS, cell, header
@@ -62,6 +69,8 @@ def run_search(config: ConfigDict, file: Path, workdir: Path) -> dict[str, Any]:
     """
     spec = read(file)
     trials = draw(spec)
+    if len(trials) < (spec["trials"] or 0):
+        log.info("the space has %d settings, fewer than %d trials", len(trials), spec["trials"])
     folder, trained = workdir.resolve(), dict[str, str]()
     # All trials are checked here, before the first of them begins.
     first = [
@@ -110,30 +119,44 @@ def _lay_out(
 ) -> Run:
     # ConfigDict(config) would share its references, and with them all overrides.
     version = copy.deepcopy(config)
-    taken = {path: set_value(version, path, value) for path, value in setting.items()}
+    taken = {path: set_value(version, path, value, "space") for path, value in setting.items()}
     version.seed = spec["seed"]
-    names = [plain(version)["compare"][role] for role in ROLES]
-    whole = {name: _epochs(version, name) for name in names}
-    for name in names:
-        # A baseline that is like the student has followed it by now.
-        if _epochs(version, name) == whole[name]:
-            shorter = whole[name] * spec["fractions"][step]
-            set_value(version, f"models.{name}.training.epochs", shorter)
     name = f"round{step + 1}-trial{number + 1:02}"
     try:
+        _shorten(version, spec["fractions"][step])
         needs = share_teachers(version, name, folder, trained)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"trial {number + 1}, {dict(setting)}: {error}") from error
     return Run(name, taken, spec["seed"], plain(version), needs)
 
 
-def _epochs(config: ConfigDict, name: str) -> float:
-    return plain(config)["models"][name]["training"]["epochs"]
+def _shorten(config: ConfigDict, fraction: float) -> None:
+    """Lets student and baseline, and their peers, train a fraction of their epochs; nobody else."""
+    before = _epochs(config)
+    plan = make_plan(plain(config))
+    compared = {plan.config["compare"][role] for role in ROLES}
+    groups = [[model.name for model in group] for group in plan.groups]
+    wanted = {name for group in groups if compared & {*group} for name in group}
+    # A model that is like another follows it, so what was set last is put right.
+    for name in [*sorted(wanted), *sorted(before.keys() - wanted)]:
+        epochs = before[name] * (fraction if name in wanted else 1.0)
+        if _epochs(config)[name] != epochs:
+            section: Any = config[f"models.{name}.training"]
+            # A whole number of epochs may be an int.
+            with section.ignore_type():
+                section["epochs"] = epochs
+
+
+def _epochs(config: ConfigDict) -> dict[str, float]:
+    models = plain(config)["models"]
+    # What isn't trained, such as an ensemble, need not say how long.
+    return {n: model["training"]["epochs"] for n, model in models.items() if "training" in model}
 
 
 def _run(each: Run, folder: Path) -> tuple[dict[str, Any], str | None]:
     entry: dict[str, Any] = {"name": each.name, "setting": each.setting}
     try:
+        require_teachers(each)
         results = run_experiment(each.config, folder / each.name, show=False)
     # Numbers that explode are a result of a setting, and no reason to end the search.
     except Diverged as error:
@@ -152,11 +175,11 @@ def _run(each: Run, folder: Path) -> tuple[dict[str, Any], str | None]:
 def _order(entries: Sequence[Mapping[str, Any]], role: str, primary: str) -> list[int]:
     """Returns the places of runs from the best on, by the selection split; diverged ones last."""
 
-    def key(place: int) -> tuple[bool, float]:
+    def key(place: int) -> tuple[bool, bool, float]:
         value = entries[place].get(role, {}).get("selection")
-        if value is None:
-            return True, 0.0
-        return False, -value if METRICS[primary].higher else value
+        ranked = 0.0 if value is None else -value if METRICS[primary].higher else value
+        # A value that is undefined is still a run that can be looked at.
+        return "diverged" in entries[place], value is None, ranked
 
     return sorted(range(len(entries)), key=key)
 

@@ -95,6 +95,8 @@ def draw(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
             found.append(setting)
         if len(found) == trials:
             break
+    if len(found) < 2:
+        raise ValueError("the space has one setting only; widen its ranges")
     return found
 
 
@@ -105,8 +107,11 @@ def _draw_value(values: Any, rng: np.random.Generator) -> Any:
     if values.get("integer", False):
         return int(rng.integers(low, high + 1))
     if values.get("log", False):
-        return float(f"{math.exp(rng.uniform(math.log(low), math.log(high))):.3g}")
-    return float(f"{rng.uniform(low, high):.3g}")
+        drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
+    else:
+        drawn = rng.uniform(low, high)
+    # Few digits read well, and must not leave the range.
+    return float(min(max(float(f"{drawn:.6g}"), low), high))
 
 
 def _check_values(path: str, values: Any, file: Path) -> None:

@@ -18,6 +18,7 @@ from kd_jax.config.load import plain
 from kd_jax.config.names import TRAIN
 from kd_jax.core.options import check_keys
 from kd_jax.experiments.plan import make_plan
+from kd_jax.training.interruption import Diverged
 
 KEYS = {"seeds": True, "grid": False, "devices": False}
 LONGEST_LABEL = 100  # Characters; file systems allow 255 in a name.
@@ -121,36 +122,63 @@ def lay_out(config: ConfigDict, spec: Mapping[str, Any], workdir: Path) -> list[
     return list(runs.values())
 
 
+def require_teachers(run: Run) -> None:
+    """Checks that the teachers that a run restores are there: the runs that train them have ended.
+
+    Raises:
+      Diverged: if one isn't, since its numbers exploded.
+    """
+    for name, model in run.config["models"].items():
+        folder = Path(model.get("restore") or "")
+        if folder.parent.name in run.needs and not (folder / "finished.json").is_file():
+            raise Diverged(
+                f"models.{name}, which {folder.parent.name} was to train, diverged there"
+            )
+
+
 def _is_list(values: Any) -> bool:
     return isinstance(values, list) and bool(values)
 
 
-def set_value(config: ConfigDict, path: str, value: Any) -> Any:
-    """Sets one value in place and returns it as the config took it: its type is the config's."""
+def set_value(config: ConfigDict, path: str, value: Any, owner: str = "grid") -> Any:
+    """Sets one value in place and returns it as the config took it: its type is the config's.
+
+    Args:
+      config: inherited; it is changed.
+      path: of the value.
+      value: new.
+      owner: what names the path, for messages.
+
+    Raises:
+      ValueError: if there is no such path, it is a section, or takes no such value.
+    """
     # Flat paths make a section's name differ from the name of a value.
     known = flatten(plain(config))
     if path == "seed":
-        raise ValueError("grid 'seed': seeds are listed under \"seeds\"")
+        key = "seeds" if owner == "grid" else "seed"
+        raise ValueError(f"{owner} 'seed': seeds are listed under \"{key}\"")
     if any(other.startswith(f"{path}.") for other in known) or isinstance(value, dict):
-        raise ValueError(f"grid {path!r}: only single values can be overridden, not whole sections")
+        raise ValueError(
+            f"{owner} {path!r}: only single values can be overridden, not whole sections"
+        )
     if path not in known:
         # A cutoff of 0 always finds something, as any hint is better than none.
         close = difflib.get_close_matches(path, known, 1, 0.0)[0]
-        raise ValueError(f"grid {path!r}: the config has no such path; did you mean {close!r}?")
+        raise ValueError(f"{owner} {path!r}: the config has no such path; did you mean {close!r}?")
     section, _, key = path.rpartition(".")
-    owner: Any = config[section] if section else config
+    holder: Any = config[section] if section else config
     # ConfigDict would take True for a number, since a bool is an int in Python.
     if (
         isinstance(value, bool)
-        and isinstance(owner[key], (int, float))
-        and not isinstance(owner[key], bool)
+        and isinstance(holder[key], (int, float))
+        and not isinstance(holder[key], bool)
     ):
-        raise ValueError(f"grid {path!r}: {json.dumps(value)} is not a number")
+        raise ValueError(f"{owner} {path!r}: {json.dumps(value)} is not a number")
     try:
-        owner[key] = value
+        holder[key] = value
     except TypeError as error:
-        raise ValueError(f"grid {path!r}: {error}") from None
-    return owner[key]
+        raise ValueError(f"{owner} {path!r}: {error}") from None
+    return holder[key]
 
 
 def label(setting: Mapping[str, Any]) -> str:

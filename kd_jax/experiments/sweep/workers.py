@@ -87,9 +87,7 @@ def require_going_on(stop: StopSignal) -> None:
       Interrupted: if SIGTERM came since the sweep began.
     """
     if stop.asked(agree=True):
-        raise Interrupted(
-            "the sweep stopped before its last run had ended; the same command resumes it"
-        )
+        raise Interrupted("it stopped before the last run had ended; the same command resumes it")
 
 
 def _start(run: Run, folder: Path, device: int) -> subprocess.Popen[bytes]:

@@ -46,6 +46,11 @@ class TransferSet:
     provenance: dict[str, Any]
 
 
+def is_made(workdir: Path, name: str) -> bool:
+    """Tells whether an earlier start of a run has made a set."""
+    return storage.provenance(workdir / FOLDER, name) is not None
+
+
 def load(name: str, workdir: Path, train: Source, task: Task = CLASSIFICATION) -> Source:
     """Loads a transfer set of a finished run.
 
@@ -58,7 +63,7 @@ def load(name: str, workdir: Path, train: Source, task: Task = CLASSIFICATION) -
     Raises:
       ValueError: if it isn't there.
     """
-    if storage.provenance(workdir / FOLDER, name) is None:
+    if not is_made(workdir, name):
         raise ValueError(f"the run in {workdir} has no whole transfer set {name!r}")
     # A stored set looks like the training split, so that one's inputs tell whether texts are pairs.
     pairs = isinstance(train.inputs[0], tuple)

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from paths import TESTS
+from paths import ROOT, TESTS
 
-from kd_jax.config.load import load_config
+from kd_jax.config.load import load_config, plain
 from kd_jax.core.json_files import write_json
 from kd_jax.experiments.search import run as search
 from kd_jax.html_report import write_report
@@ -39,6 +39,8 @@ def ran(monkeypatch):
         models = config["models"]
         t = models["student"]["objective"]["soft"]["temperature"]
         seen.append((t, models["student"]["training"]["epochs"], config))
+        (workdir / "teacher").mkdir(parents=True, exist_ok=True)
+        (workdir / "teacher" / "finished.json").write_text("{}")
         if t == 5.0:
             raise Diverged("the loss is nan")
         entries = {
@@ -77,6 +79,47 @@ def test_the_better_half_for_either_goes_on_and_the_selection_split_chooses(conf
         assert made["models"]["baseline"]["training"]["epochs"] == epochs
         assert made["models"]["teacher"]["training"]["epochs"] == whole
         assert made["seed"] == 100
+
+
+def test_peers_are_shortened_with_the_compared_and_nobody_else_is():
+    config = load_config(str(ROOT / "configs" / "digits_peers.py") + ":smoke")
+    whole = plain(config)["models"]["student"]["training"]["epochs"]
+    search._shorten(config, 0.25)
+    found = {n: m["training"]["epochs"] for n, m in plain(config)["models"].items()}
+    shorter = {name for name, epochs in found.items() if epochs == whole / 4}
+    assert shorter == {"student", "baseline", "wide"}
+    assert {found[name] for name in found.keys() - shorter} == {whole}
+
+
+def test_epochs_that_are_a_whole_number_are_shortened_too(config):
+    with config.models.student.training.ignore_type():
+        config.models.student.training.epochs = 3
+    search._shorten(config, 0.25)
+    assert plain(config)["models"]["student"]["training"]["epochs"] == 0.75
+
+
+def test_a_trial_whose_metric_is_undefined_comes_before_one_that_diverged():
+    entries = [
+        {"name": "a", "setting": {}, "diverged": "nan"},
+        {"name": "b", "setting": {}, **{role: {"selection": None} for role in search.ROLES}},
+    ]
+    assert search._best(entries, "spearman")["student"]["name"] == "b"
+    assert search._better_half(entries, "spearman") == [1]
+
+
+def test_a_trial_whose_teacher_diverged_in_another_diverged_as_well(config, tmp_path, monkeypatch):
+    def explode(config, workdir, *, show):
+        raise Diverged("the loss is nan")
+
+    monkeypatch.setattr(search, "run_experiment", explode)
+    file = file_of(tmp_path, space={TEMPERATURE: [1.0, 2.0]})
+    with pytest.raises(ValueError, match="all trials of round 1 diverged"):
+        search.run_search(config, file, tmp_path / "search")
+    first, second = json.loads((tmp_path / "search" / "search.json").read_text())["rounds"][0][
+        "runs"
+    ]
+    assert first["diverged"] == "the loss is nan"
+    assert "which round1-trial01 was to train, diverged there" in second["diverged"]
 
 
 def test_where_less_is_better_the_least_goes_on():

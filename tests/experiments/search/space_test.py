@@ -44,6 +44,13 @@ def test_fewer_trials_are_drawn_without_repeating_any_and_alike_for_one_seed(tmp
     assert min(each["x"] for each in found) < 0 < max(each["x"] for each in found)
 
 
+def test_what_is_drawn_stays_in_its_range(tmp_path):
+    space = {"decay": {"low": 0.99, "high": 0.9999}}
+    found = [each["decay"] for each in draw(spec_of(tmp_path, space=space, trials=30))]
+    assert len(found) == 30
+    assert all(0.99 <= value <= 0.9999 for value in found)
+
+
 def test_a_range_of_few_integers_ends_when_all_are_tried(tmp_path):
     space = {"n": {"low": 1, "high": 3, "integer": True}}
     assert len(draw(spec_of(tmp_path, space=space, trials=8))) == 3

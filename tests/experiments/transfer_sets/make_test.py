@@ -293,6 +293,7 @@ def test_unlabelled_data_given_as_labelled_is_refused(split, message, tmp_path, 
 
     wanted = split
     monkeypatch.setattr(run_datasets, "open_source", without_labels)
+    (tmp_path / "new.txt").write_text("a new text")
     config = text_config(tmp_path, file_source(tmp_path / "new.txt"))
     with pytest.raises(ValueError, match=message):
         run_experiment(config, tmp_path / "run")
