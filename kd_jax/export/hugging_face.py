@@ -18,6 +18,7 @@ from kd_jax.export.student import Student, Unsupported, apply, task_of
 from kd_jax.models import registry
 from kd_jax.models.weights import formats, load
 from kd_jax.models.weights.formats import weight_format
+from kd_jax.models.weights.open import predicting
 
 FOLDER = "huggingface"
 
@@ -77,7 +78,7 @@ def write(student: Student, folder: Path) -> Callable[[Mapping[str, np.ndarray]]
     opener = "AutoModel" if found.pooling else _auto_class(found.model_type, architecture)
     card = model_card.make_for_transformers(student, opener, found.pooling)
     (target / model_card.FILE).write_text(card, encoding="utf-8")
-    return _reader(target, architecture, found.pooling)
+    return _reader(target, architecture, found.pooling, student)
 
 
 def _auto_class(kind: str, architecture: str) -> str:
@@ -173,12 +174,18 @@ def _write_processor(student: Student, target: Path) -> None:
 
 
 def _reader(
-    target: Path, architecture: str, pooling: str | None
+    target: Path, architecture: str, pooling: str | None, student: Student
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     # PyTorch is large and optional, so its absence must not stop the export.
     if importlib.util.find_spec("torch") is None:
         log.info("huggingface: PyTorch is not installed; read back by our own reader")
-        module, variables = load.load(target)
+        task = task_of(student.description)
+        # Of vectors and words nothing in the folder says how many outputs there are.
+        module, variables = load.from_source(
+            predicting(load.open_weights(target), task.predicts),
+            registry.describe(student.module)["num_classes"],
+            problem_type=task.problem_type,
+        )
         run = jax.jit(lambda inputs: apply(module, variables, inputs))
         return lambda inputs: np.asarray(run(dict(inputs)))
     import torch

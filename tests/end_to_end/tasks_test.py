@@ -1,6 +1,7 @@
 """Every task from a table of one's own to predictions, on any devices."""
 
 import csv
+import importlib.util
 import itertools
 import json
 
@@ -391,3 +392,18 @@ def test_what_needs_exclusive_classes_is_refused_by_its_key(tmp_path):
     )
     with pytest.raises(ValueError, match=r"student\.condition\.output='probabilities' needs one"):
         run_experiment(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@TASKS
+def test_an_export_is_verified_without_pytorch_too(task, tmp_path, monkeypatch):
+    config = config_of(table(tmp_path, task), task, **{"training.epochs": 0.2})
+    run_experiment(config, tmp_path / "run")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "torch" else find(name, *rest),
+    )
+    folder = export(tmp_path / "run", None, ("huggingface",))
+    assert (folder / "huggingface" / "model.safetensors").is_file()
