@@ -53,6 +53,24 @@ def read_own(path: Path, remedy: str, kind: type = dict) -> Any:
     return found
 
 
+def read_given(path: Path, what: str) -> Any:
+    """Reads a JSON file that a user wrote.
+
+    Args:
+      path: the file.
+      what: it is, for messages.
+
+    Raises:
+      ValueError: in one line, if it can't be read or isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"the {what} file {path} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"the {what} file {path} is not JSON: {error}") from None
+
+
 def _reason(error: BaseException) -> str:
     """Says what is wrong with a file, without its name."""
     if isinstance(error, OSError):

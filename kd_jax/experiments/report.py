@@ -262,6 +262,14 @@ def tell_interval(
     return f"{told} ({'; '.join(notes)})" if notes else told
 
 
+def tell_spread(spread: Mapping[str, Any] | None, metric: str) -> str:
+    """Says a "mean" and its sample standard deviation "std", where there is one, for a table."""
+    if spread is None:
+        return "-"
+    std = "" if spread["std"] is None else f" ± {cell(metric, spread['std'])}"
+    return f"{cell(metric, spread['mean'])}{std}"
+
+
 def metrics_of(results: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the metrics that a table of results shows, the primary one first."""
     # Runs of before there were tasks know these three.

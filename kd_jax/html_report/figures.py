@@ -146,10 +146,10 @@ def draw_calibration(
 
 
 def draw_gains(gains: Mapping[str, float], *, label: str) -> str:
-    """Draws a bar a class, from the largest loss to the largest gain.
+    """Draws a bar a class, or a member of an ensemble, from the largest loss to the largest gain.
 
     Args:
-      gains: by class.
+      gains: by name.
       label: of the values.
     """
     order = sorted(gains, key=lambda name: gains[name])
@@ -167,11 +167,6 @@ def draw_gains(gains: Mapping[str, float], *, label: str) -> str:
         axes.set_xlabel(label, parse_math=False)
         axes.grid(axis="x", linewidth=0.6)
         return _svg(figure)
-
-
-def draw_values(values: Mapping[str, float], *, label: str) -> str:
-    """Draws a bar a member of an ensemble: its Shapley value."""
-    return draw_gains(values, label=label)
 
 
 def draw_sizes(

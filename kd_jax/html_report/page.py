@@ -17,6 +17,7 @@ from kd_jax.experiments.report import (
     tell_guess,
     tell_interval,
     tell_size,
+    tell_spread,
     values_of,
 )
 from kd_jax.experiments.sweep.grid import label as label_of
@@ -183,7 +184,7 @@ def _figures_of(run: Finished) -> list[Figure]:
     for name, model in results["models"].items():
         if values := model.get("shapley", {}).get("values"):
             worth = {each: _shown(value, primary) for each, value in values.items()}
-            svg = figures.draw_values(worth, label=f"{header(primary)}, points")
+            svg = figures.draw_gains(worth, label=f"{header(primary)}, points")
             found.append(Figure(f"{name}: what each member adds (Shapley values)", svg))
     return found
 
@@ -260,14 +261,14 @@ def _of_sweep(folder: Path) -> Page:
         if setting["diverged"]:
             lines.append(f"{name}: diverged with seeds {', '.join(map(str, setting['diverged']))}")
         for model, spreads in setting["models"].items():
-            gain = _spread(setting["gain"], primary) if model == roles["student"] else ""
+            gain = tell_spread(setting["gain"], primary) if model == roles["student"] else ""
             measured = (primary, f"selection_{primary}")
             rows.append(
                 [
                     name,
                     model,
                     str(len(setting["seeds"])),
-                    *(_spread(spreads[key], primary) for key in measured),
+                    *(tell_spread(spreads[key], primary) for key in measured),
                     gain,
                 ]
             )
@@ -375,13 +376,6 @@ def _figures_of_sweep(
     higher = METRICS[primary].higher
     svg = figures.draw_sizes(points, colours, label=header(primary), higher=higher)
     return [Figure(f"Size and {header(primary)}; dotted: what no smaller one beats", svg)]
-
-
-def _spread(spread: Mapping[str, Any] | None, metric: str) -> str:
-    if spread is None:
-        return "-"
-    std = "" if spread["std"] is None else f" ± {cell(metric, spread['std'])}"
-    return f"{cell(metric, spread['mean'])}{std}"
 
 
 def _shown(value: float, metric: str) -> float:

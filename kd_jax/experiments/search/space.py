@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_jax.core.json_files import read_given
 from kd_jax.core.options import check_keys
 
 KEYS = {"space": True, "trials": False, "seed": False, "fractions": False}
@@ -30,12 +31,7 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
       ValueError: saying what is wrong with it, in one line.
     """
-    try:
-        spec = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"the search file {file} can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"the search file {file} is not JSON: {error}") from None
+    spec = read_given(file, "search")
     if not isinstance(spec, dict) or not isinstance(spec.get("space", {}), dict):
         raise ValueError(
             f'the search file {file} must look like {{"space": {{"PATH": [VALUE, ...], "PATH":'

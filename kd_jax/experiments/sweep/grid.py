@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from kd_jax.config.hashing import config_hash, flatten
 from kd_jax.config.load import plain
 from kd_jax.config.names import TRAIN
+from kd_jax.core.json_files import read_given
 from kd_jax.core.options import check_keys
 from kd_jax.experiments.plan import make_plan
 from kd_jax.training.interruption import Diverged
@@ -49,12 +50,7 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
       ValueError: saying what is wrong with it, in one line.
     """
-    try:
-        spec = json.loads(file.read_text())
-    except OSError as error:
-        raise ValueError(f"the sweep file {file} can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"the sweep file {file} is not JSON: {error}") from None
+    spec = read_given(file, "sweep")
     # The shape first, because the checks below look into it.
     if not isinstance(spec, dict) or not isinstance(spec.get("grid", {}), dict):
         raise ValueError(

@@ -34,12 +34,12 @@ from kd_jax.analysis.intervals import LEVEL, over_seeds
 from kd_jax.config.load import plain
 from kd_jax.core.csv_files import write_csv
 from kd_jax.core.json_files import read_facts, write_json
-from kd_jax.experiments.report import tell_interval
+from kd_jax.experiments.report import tell_interval, tell_spread
 from kd_jax.experiments.run import run_experiment
 from kd_jax.experiments.sweep.grid import Run, label, lay_out, read
 from kd_jax.experiments.sweep.workers import Outcomes, over_devices, require_going_on
 from kd_jax.experiments.workdir import Workdir
-from kd_jax.tasks import cell, header
+from kd_jax.tasks import header
 from kd_jax.training.interruption import Diverged, StopSignal
 
 log = logging.getLogger("kd_jax")
@@ -243,11 +243,11 @@ def _show(found: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> 
         models = setting["models"]
         # Both are shown, as tuning by the evaluation split would make it a second selection split.
         accuracies, selections = (
-            [_words(model[key], primary) for model in models.values()]
+            [tell_spread(model[key], primary) for model in models.values()]
             for key in (primary, f"selection_{primary}")
         )
         gains = [
-            _words(setting["gain"], primary) if name == config["compare"]["student"] else ""
+            tell_spread(setting["gain"], primary) if name == config["compare"]["student"] else ""
             for name in models
         ]
         cells = (about, models, accuracies, selections, gains)
@@ -278,18 +278,12 @@ def _show_evaluations(setting: Mapping[str, Any], console: Console) -> None:
         table.add_column(column, justify="left" if column == "dataset" else "right")
     table.add_row(
         "in domain",
-        *(_words(model[primary], primary) for model in models.values()),
+        *(tell_spread(model[primary], primary) for model in models.values()),
         end_section=True,
     )
     for dataset in datasets:
         table.add_row(
-            dataset, *(_words(model["evaluations"][dataset], primary) for model in models.values())
+            dataset,
+            *(tell_spread(model["evaluations"][dataset], primary) for model in models.values()),
         )
     console.print(table)
-
-
-def _words(spread: Mapping[str, Any] | None, metric: str) -> str:
-    if spread is None:
-        return "-"
-    std = "" if spread["std"] is None else f" ± {cell(metric, spread['std'])}"
-    return f"{cell(metric, spread['mean'])}{std}"
