@@ -54,7 +54,7 @@ def record(folder: Path, name: str) -> list[Path]:
 
 def _portable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _portable(each) for key, each in value.items()}
+        return {_portable(key): _portable(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_portable(each) for each in value]
     if isinstance(value, str) and value.startswith("/"):

@@ -29,6 +29,7 @@ def run_of(seed, student, **more):
             "gain": student - 0.5,
             "gain_interval": [-0.01, 0.2],
             "environment": {"commit": "0123456789"},
+            "truncated": {"/home/me/goemotions train, max_length 64": {"texts": 9, "cut": 1}},
             "config": {
                 "data": {"name": "/home/me/goemotions", "class_names": "/home/me/go/labels.txt"},
                 "models": {"teacher": {"restore": "/runs/sweep/seed0/teacher"}},
@@ -49,6 +50,7 @@ def test_a_sweep_is_recorded_run_by_run_and_tabulated_over_its_seeds(tmp_path, m
     found = read(written[1])
     assert found["config"]["data"] == {"name": "goemotions", "class_names": "go/labels.txt"}
     assert found["config"]["models"]["teacher"]["restore"] == "seed0/teacher"
+    assert list(found["truncated"]) == ["goemotions train, max_length 64"]
     row = tool.table(tmp_path / "results").splitlines()[-1]
     assert row == (
         "| `mine` | accuracy % | 3 | 90.00 | 50.00 ± 0.00 | 61.00 ± 1.00 |"
