@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from kd_jax.config.names import WHOLE_TEXTS
+
 WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 TUPLES = ("inputs", "label", "unlabelled")
@@ -13,6 +15,9 @@ TUPLES = ("inputs", "label", "unlabelled")
 
 OPTIONAL = {"view": ("long",), "data": ("unlabelled",)}
 """Section -> keys that a config need not have, and a flag may add: texts, and tuples of them."""
+
+SELECTION = "selection"
+"""Key that is a split's name, or a section of `WHOLE_TEXTS`."""
 
 NAMED = ("task",)
 """Sections that may be a name alone, and whose options are checked by what they name."""
@@ -67,6 +72,9 @@ def override(config: ConfigDict, path: str, text: str) -> None:
         if name in NAMED and isinstance(section[name], str):
             with section.ignore_type():
                 section[name] = ConfigDict({"name": section[name]})
+        if name == SELECTION and isinstance(section[name], str):
+            with section.ignore_type():
+                section[name] = ConfigDict({WHOLE_TEXTS: 1})
         section = section[name]
     if not isinstance(section, ConfigDict):
         _refuse(section, ".".join(sections), key)
@@ -92,6 +100,8 @@ def _refuse(section: Any, where: str, name: str) -> None:
 def _converted(path: str, text: str, current: Any) -> Any:
     """Converts a text to the type that the key's present value suggests."""
     key = path.rpartition(".")[2]
+    if key == SELECTION:
+        return text
     if key == "unlabelled":
         return _names(text) if text.strip() else ()
     # A text stays as it is typed: a dataset may be called "1" or "true".

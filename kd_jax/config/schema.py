@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from kd_jax.config.names import TRAIN
+from kd_jax.config.names import TRAIN, WHOLE_TEXTS
 from kd_jax.config.rules import (
     BELOW_ONE,
     BOOL,
@@ -77,6 +77,13 @@ def _is_label(value: Any) -> bool:
     return TEXT.fits(value) or SOME_NAMES.fits(value)
 
 
+def _is_selection(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return [*value] == [WHOLE_TEXTS] and is_whole(value[WHOLE_TEXTS], 1)
+    return TEXT.fits(value)
+
+
+SELECTION = Value("a split or dict(whole_texts=...), a number from 1 on", _is_selection)
 LABEL = Value("a column, or several", _is_label)
 INPUTS = Value("a column or a pair of columns", _are_inputs)
 
@@ -88,7 +95,7 @@ class Data:
     name: Annotated[str, TEXT]
     dir: Annotated[str | None, TEXT.or_none()]
     train: Annotated[str, TEXT]
-    selection: Annotated[str, TEXT]
+    selection: Annotated[Any, SELECTION]
     evaluation: Annotated[str, TEXT]
     inputs: Annotated[Any, INPUTS]
     # None: there are no labels, and the task needs none.

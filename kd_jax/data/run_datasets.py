@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from kd_jax.config.names import TRAIN
+from kd_jax.config.names import TRAIN, WHOLE_TEXTS
 from kd_jax.core.options import call_with_options
 from kd_jax.core.types import Batch
 from kd_jax.data.batches import (
@@ -31,6 +31,7 @@ from kd_jax.data.views.masked_text import FreshMasks, MaskedText
 from kd_jax.data.views.text import PreparedText, TextView, bucket_lengths, load_tokenizer
 from kd_jax.data.views.tokenizer_identity import identity
 from kd_jax.data.views.windows import PreparedWindows
+from kd_jax.data.whole_texts import take_whole_texts
 from kd_jax.tasks import CLASSIFICATION, Task
 
 SPLITS = ("train", "selection", "evaluation")
@@ -92,7 +93,15 @@ class Datasets:
         self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
         self.task = self.task.fitted(self.splits["train"].labels, names)
         # Held-out labels must have the numbers that the training data gives their classes.
+        taken = None
+        if isinstance(data["selection"], Mapping):
+            self.splits["train"], taken = take_whole_texts(
+                self.splits["train"], data["selection"][WHOLE_TEXTS]
+            )
         for role in SPLITS[1:]:
+            if role == "selection" and taken is not None:
+                self.splits[role] = taken
+                continue
             self.splits[role] = open_source(split=data[role], **shared, class_names=names)
             if self.task.needs_labels and not self.splits[role].labelled.any():
                 raise ValueError(

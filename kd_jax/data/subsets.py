@@ -65,6 +65,7 @@ def relabel(
         fingerprint=digest,
         soft_labels=soft,
         ids=pick_ids(source, rows),
+        rows=np.asarray(source.rows)[rows] if len(source.rows) else rows + 1,
     )
 
 

@@ -29,6 +29,8 @@ def overridden(path, text, config="sst2_minilm"):
         ("data.unlabelled", "-1,-100", ("-1", "-100")),
         ("data.unlabelled", "()", ()),
         ("data.unlabelled", "", ()),
+        ("data.selection", "train[90%:]", "train[90%:]"),
+        ("data.selection.whole_texts", "20", 20),
         ("view.long", "head_tail", "head_tail"),
         ("training.epochs", "3", 3.0),
         ("training.batch_size", "1e2", 100),
@@ -44,6 +46,11 @@ def test_a_value_takes_the_kind_of_its_key(path, text, value):
     found = overridden(path, text)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_a_split_takes_the_place_of_whole_texts():
+    assert overridden("data.selection", "validation", "sst2_bilstm") == "validation"
+    assert overridden("data.selection.whole_texts", "9", "sst2_bilstm") == 9
 
 
 @pytest.mark.parametrize(
