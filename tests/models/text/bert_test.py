@@ -75,7 +75,7 @@ def bert(params, ids, mask, types, pooling, heads=3):
             f"block_{i}": x
         }
     pooled = np.tanh(dense(params["pooler"], x[0])) if pooling == "cls" else x[mask].mean(0)
-    return dense(params["classifier"], pooled), features | {"pooled": pooled}
+    return dense(params["classifier"], pooled), features | {"pooled": pooled, "last_block": x}
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -100,7 +100,8 @@ def test_matches_bert_in_numpy(pooling, types):
 def test_names_and_shapes_of_the_features():
     module, variables = make()
     output = jax.eval_shape(module.apply, variables, IDS, MASK)
-    want = dict.fromkeys(("embeddings", "block_0", "block_1"), (4, 16, 12)) | {"pooled": (4, 12)}
+    by_token = ("embeddings", "block_0", "block_1", "last_block")
+    want = dict.fromkeys(by_token, (4, 16, 12)) | {"pooled": (4, 12)}
     want |= {f"{name}_{i}": (4, 3, 16, 4) for name in ("query", "key", "value") for i in (0, 1)}
     want |= dict.fromkeys(("attention_0", "attention_1"), (4, 3, 16, 16))
     assert {key: feature.shape for key, feature in output.features.items()} == want
