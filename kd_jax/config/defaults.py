@@ -14,6 +14,7 @@ DEFAULTS: dict[str, Any] = dict(
         header=None,  # Names of the columns of CSV and TSV files without any.
         id=None,  # Column of ids, by which a file's outputs are found; None: a row's place.
         class_names=None,  # Names of the classes by number, or a file of them; None: the data's.
+        labelled=1.0,  # Share of the training labels that is used; other rows stay without one.
         augmentation=dict(
             crop=0,  # Pixels of padding, from which images are cropped at random.
             flip=0.0,  # Probability that an image is mirrored.

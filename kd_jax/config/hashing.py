@@ -27,6 +27,7 @@ ABSENT: dict[str, tuple[Any, ...]] = dict.fromkeys(
 ) | {"data": (["train"],), "allow_weak": (False,), "data.unlabelled": (None,)}
 ABSENT |= {"task": ("classification",), "primary": (None,), "training.patience": (None,)}
 ABSENT |= {"data.header": (None,), "data.class_names": (None,), "data.id": (None,)}
+ABSENT |= {"data.labelled": (1.0,)}
 """Key of the experiment or of a model -> values that its absence means as well.
 
 A key that is new in the defaults belongs here with its default, so that the hashes of older configs

@@ -1,8 +1,7 @@
 """Names that configs use for training data and sets."""
 
-TRAIN = "train"
-"""The training split's name among what a model learns from."""
-
+TRAIN, LABELLED = "train", "labelled"
+"""Names, among what a model learns from, of the training split and of its rows with a label."""
 
 TRANSFER, TRUSTED = "transfer_sets", "trusted_sets"
 """Keys of the config: name of a set -> its section."""

@@ -111,6 +111,8 @@ class Data:
     id: Annotated[str | None, TEXT.or_none()] = None
     # Their names by number, or a file with one a line.
     class_names: Annotated[Any, LABEL.or_none()] = None
+    # Of the training rows' labels; the other rows stay, without one.
+    labelled: Annotated[float, PART] = 1.0
 
 
 def _is_size(value: Any) -> bool:

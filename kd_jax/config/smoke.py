@@ -35,7 +35,7 @@ ENCODER = dict(
 RESNET = dict(name="cifar_resnet", depth=14, stem=4, widths=(4, 8, 8), shortcut="pad")
 
 SMALL: dict[str, dict[str, Any]] = {
-    "bilstm": dict(width=8, hidden=8),
+    "bilstm": dict(width=8, state=8),
     "cifar_resnet": dict(stem=4, widths=(4, 8, 8)),
     "encoder": dict(width=8, layers=1, heads=2, intermediate=32, max_positions=64),
     "text_cnn": dict(width=16, filters=8),
@@ -78,6 +78,8 @@ def _shrink_data(config: Any, text: bool) -> None:
     for key in ("header", "class_names", "unlabelled", "id"):
         if config.data.get(key) is not None:
             config.data[key] = None
+    # Of the few rows, few labels would leave out classes.
+    config.data.labelled = max(config.data.labelled, 0.5)
     if config.data.augmentation.crop:
         config.data.augmentation.crop = 1
     # Other datasets may be absent or need the network; other splits and corruptions stay.
@@ -135,6 +137,9 @@ def _shrink_model(section: Any, config: Any, text: bool) -> None:
                 model[key] = value
         if model.get("head"):
             model.head = (16,)
+        # The teacher's own are no wider than these.
+        if (model.get("embeddings") or {}).get("rank"):
+            model.embeddings.rank = 8
     # A memory bank of full size would take longer than all the rest.
     for term in (section.get("objective") or {}).values():
         if term.term == "contrastive_representation":

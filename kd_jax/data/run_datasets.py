@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from kd_jax.config.names import TRAIN, WHOLE_TEXTS
+from kd_jax.config.names import LABELLED, TRAIN, WHOLE_TEXTS
 from kd_jax.core.options import call_with_options
 from kd_jax.core.types import Batch
 from kd_jax.data.batches import (
@@ -25,6 +25,7 @@ from kd_jax.data.concat import concatenate
 from kd_jax.data.evaluation_sets import Evaluation, open_evaluations
 from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
+from kd_jax.data.subsets import hide_labels, only_labelled
 from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.masked_text import FreshMasks, MaskedText
@@ -89,15 +90,16 @@ class Datasets:
         self.splits: dict[str, Source] = {
             "train": open_source(split=data["train"], **shared, class_names=named)
         }
-        names = self.splits["train"].class_names
-        self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
-        self.task = self.task.fitted(self.splits["train"].labels, names)
-        # Held-out labels must have the numbers that the training data gives their classes.
         taken = None
         if isinstance(data["selection"], Mapping):
             self.splits["train"], taken = take_whole_texts(
                 self.splits["train"], data["selection"][WHOLE_TEXTS]
             )
+        self.splits["train"] = hide_labels(self.splits["train"], data.get("labelled", 1.0))
+        names = self.splits["train"].class_names
+        self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
+        self.task = self.task.fitted(self.splits["train"].labels, names)
+        # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             if role == "selection" and taken is not None:
                 self.splits[role] = taken
@@ -185,8 +187,11 @@ class Datasets:
         self._unions = {names: union for names, union in self._unions.items() if name not in names}
 
     def training_source(self, names: tuple[str, ...]) -> Source:
-        """Returns what a model learns from, "train" and named sets, as one source."""
-        known = {TRAIN: self.splits["train"]} | self._sets
+        """Returns what a model learns from, "train", "labelled" and named sets, as one source."""
+        train = self.splits["train"]
+        known = {TRAIN: train} | self._sets
+        if LABELLED in names:
+            known[LABELLED] = only_labelled(train)
         # Models that learn from the same sets share one joined source, and with it what is
         # prepared.
         if names not in self._unions:

@@ -69,6 +69,45 @@ def relabel(
     )
 
 
+def hide_labels(source: Source, share: float) -> Source:
+    """Hides all labels but a share of them, always the same ones; a smaller share is a part of a
+    larger one.
+
+    Args:
+      source: N examples.
+      share: of the examples with a label, in (0, 1].
+
+    Raises:
+      ValueError: if not one label would be left.
+    """
+    known = np.flatnonzero(source.labelled)
+    count = round(share * len(known))
+    if share == 1 or not len(known):
+        return source
+    if not count:
+        raise ValueError(f"data.labelled={share} of {len(known)} labels leaves none")
+    # Drawn without the run's seed: a teacher that several seeds share knows these labels only.
+    hidden = np.random.default_rng(0).permutation(known)[count:]
+    labels = source.labels.copy()
+    labels[hidden] = np.nan if labels.dtype.kind == "f" else -1
+    return relabel(source, np.arange(len(source)), labels, source.class_names)
+
+
+def only_labelled(source: Source) -> Source:
+    """Returns the examples that have a label; the source itself where all have.
+
+    Raises:
+      ValueError: if none has.
+    """
+    rows = np.flatnonzero(source.labelled)
+    if not len(rows):
+        raise ValueError(f"{source.name!r} has no row with a label")
+    if len(rows) == len(source):
+        return source
+    found = relabel(source, rows, source.labels[rows], source.class_names)
+    return replace(found, name=f"{source.name}, labelled")
+
+
 def corrupt(source: Source, corruption: Corruption, rows: np.ndarray) -> Source:
     """Corrupts every image of a source, at once if they are one array, else on access.
 

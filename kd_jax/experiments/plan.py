@@ -8,7 +8,7 @@ from typing import Any
 from kd_jax.config.fill import fill_resolved
 from kd_jax.config.hashing import difference
 from kd_jax.config.inherit import seed_group_of
-from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
+from kd_jax.config.names import LABELLED, TRAIN, TRANSFER, TRUSTED
 from kd_jax.config.order import groups_in_order
 from kd_jax.config.schema import EMBEDDINGS, FROM_MODEL, OUTPUTS, ModelPlan, Plan, check_config
 from kd_jax.config.teachers import (
@@ -350,10 +350,11 @@ def _check_sets(
     for kind, sets in ((TRANSFER, transfer), (TRUSTED, trusted)):
         for name in sets:
             # The name becomes that of a folder and of a TFDS dataset, which allow little else.
-            if not (name.isascii() and name.isidentifier() and name.islower()) or name == TRAIN:
+            fits = name.isascii() and name.isidentifier() and name.islower()
+            if not fits or name in (TRAIN, LABELLED):
                 raise ValueError(
                     f"{kind}.{name}: a set's name is made of small letters, digits and _, and isn't"
-                    f" {TRAIN!r}"
+                    f" {TRAIN!r} or {LABELLED!r}"
                 )
     for name, spec in transfer.items():
         owner = f"{TRANSFER}.{name}"
@@ -419,11 +420,11 @@ def _check_data(
 ) -> None:
     if not data or len(set(data)) < len(data):
         raise ValueError(f"{owner} names one or more different sets, got {data}")
-    known = (TRAIN, *sorted(transfer.keys() | trusted.keys()))
+    known = (TRAIN, LABELLED, *sorted(transfer.keys() | trusted.keys()))
     if unknown := [name for name in data if name not in known]:
         raise ValueError(f"{owner} names {unknown[0]!r}; there are {', '.join(known)}")
-    # A filtered set is a part of the training split, so both together would repeat rows.
-    overlapping = [name for name in data if name == TRAIN or name in trusted]
+    # These are parts of the training split, so two of them together would repeat rows.
+    overlapping = [name for name in data if name in (TRAIN, LABELLED) or name in trusted]
     if len(overlapping) > 1:
         raise ValueError(
             f"{owner} names {' and '.join(overlapping)}, which share training rows; name one of"

@@ -8,7 +8,7 @@ from typing import Any
 
 from kd_jax.config.hashing import identity
 from kd_jax.config.load import with_tuples
-from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
+from kd_jax.config.names import LABELLED, TRAIN, TRANSFER, TRUSTED
 from kd_jax.config.schema import Plan
 from kd_jax.experiments.plan import make_plan
 
@@ -80,7 +80,7 @@ def _parts(plan: Plan) -> dict[str, tuple[Any, tuple[str, ...]]]:
         for model in group:
             # Peers are trained together, so a change of one is a change of all.
             needed = [*model.teachers, *model.members, *(each.name for each in group)]
-            needed += [name for name in model.data if name != TRAIN]
+            needed += [name for name in model.data if name not in (TRAIN, LABELLED)]
             needed += model.starts
             parts[model.name] = model, tuple(needed)
     return parts

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_jax.config.names import TRAIN, TRANSFER, TRUSTED
+from kd_jax.config.names import LABELLED, TRAIN, TRANSFER, TRUSTED
 from kd_jax.config.schema import Plan
 from kd_jax.core.json_files import write_rows
 from kd_jax.data.run_datasets import Datasets
@@ -81,7 +81,8 @@ def check_data(plan: Plan, datasets: Datasets, workdir: Path) -> None:
     Raises:
       ValueError: naming the set.
     """
-    rows = len(datasets.splits["train"])
+    train = datasets.splits["train"]
+    rows = len(train)
     # The evaluation's batches have the size of the config's own section.
     sizes = {"training.batch_size": plan.config["training"]["batch_size"]}
     sizes |= {
@@ -92,6 +93,13 @@ def check_data(plan: Plan, datasets: Datasets, workdir: Path) -> None:
     for key, size in sizes.items():
         if size > rows:
             raise ValueError(f"{key} {size} is more than the {rows} training rows")
+    for model in plan.models:
+        size, found = model.training.get("batch_size", 0), int(train.labelled.sum())
+        if model.objective and model.data == (LABELLED,) and size > found:
+            raise ValueError(
+                f"models.{model.name}.training.batch_size {size} is more than the {found} training"
+                " rows with a label"
+            )
     # Known as soon as the data is open, but needed only after the judge has trained.
     for name, spec in plan.trusted_sets.items():
         if spec["folds"] > rows:
@@ -102,7 +110,7 @@ def check_data(plan: Plan, datasets: Datasets, workdir: Path) -> None:
         if transfer.is_made(workdir, name):
             continue
         try:
-            check_candidates(spec["source"], datasets.splits["train"], datasets.task)
+            check_candidates(spec["source"], train, datasets.task)
         except ValueError as error:
             raise ValueError(f"{TRANSFER}.{name}: {error}") from None
 

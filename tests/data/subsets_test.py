@@ -5,7 +5,7 @@ import pytest
 
 from kd_jax.data.corruption import Corruption
 from kd_jax.data.source import Source
-from kd_jax.data.subsets import corrupt, relabel
+from kd_jax.data.subsets import corrupt, hide_labels, only_labelled, relabel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 1), dtype=np.uint8)
 ROWS, LABELS = np.array([1, 3]), np.array([0, 1], np.int32)
@@ -79,3 +79,45 @@ def test_soft_labels_go_with_their_rows_and_mean_nothing_under_other_classes():
         relabel(source, rows, source.labels[rows], ("x", "y")).soft_labels, soft[rows]
     )
     assert relabel(source, rows, source.labels[rows], ("one", "two")).soft_labels is None
+
+
+def numbered(labels):
+    count = len(labels)
+    return Source("made up", "text", [str(i) for i in range(count)], labels, ("x", "y"), "sha256:0")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.where(np.arange(100) < 40, -1, np.arange(100) % 2).astype(np.int32),
+        np.where(np.arange(100) < 40, np.nan, np.arange(100))[:, None].astype(np.float32),
+        np.where(np.arange(100)[:, None] < 40, -1, [[1, -1]]).astype(np.int32),
+    ],
+    ids=["class", "number", "words"],
+)
+def test_a_smaller_share_of_labels_is_a_part_of_a_larger_one(labels):
+    source = numbered(labels)
+    few, more = (hide_labels(source, share) for share in (0.1, 0.5))
+    assert [each.labelled.sum() for each in (source, few, more)] == [60, 6, 30]
+    assert not (few.labelled & ~more.labelled).any()
+    assert not (more.labelled & ~source.labelled).any()
+    np.testing.assert_array_equal(more.labels[more.labelled], labels[more.labelled])
+    assert few.inputs == source.inputs
+    assert len({source.fingerprint, few.fingerprint, more.fingerprint}) == 3
+    assert hide_labels(source, 1.0) is source
+
+
+def test_no_label_left_is_refused():
+    with pytest.raises(ValueError, match=r"data\.labelled=0\.01 of 4 labels leaves none"):
+        hide_labels(numbered(np.zeros(4, np.int32)), 0.01)
+
+
+def test_rows_with_a_label_are_a_source_of_their_own_unless_they_are_all():
+    source = numbered(np.array([1, -1, 0, -1], np.int32))
+    found = only_labelled(source)
+    assert found.inputs == ["0", "2"]
+    assert list(found.rows) == [1, 3]
+    assert found.name == "made up, labelled"
+    assert only_labelled(found) is found
+    with pytest.raises(ValueError, match="'made up' has no row with a label"):
+        only_labelled(numbered(np.full(3, -1, np.int32)))

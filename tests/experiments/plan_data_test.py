@@ -36,13 +36,17 @@ def test_a_trusted_set_takes_the_training_split_s_place_beside_transfer_sets(con
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (("train", "other"), "data names 'other'; there are train, more, stricter, trusted"),
+        (
+            ("train", "other"),
+            "data names 'other'; there are train, labelled, more, stricter, trusted",
+        ),
         (("more", "more"), "data names one or more different sets"),
         ((), "data must be a tuple of one or more names, got"),
         (
             ("train", "trusted"),
             "data names train and trusted, which share training rows; name one of them",
         ),
+        (("train", "labelled"), "data names train and labelled, which share training rows"),
         (
             ("trusted", "more", "stricter"),
             "data names trusted and stricter, which share training rows",

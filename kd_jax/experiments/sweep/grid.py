@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from kd_jax.config.hashing import config_hash, flatten
 from kd_jax.config.load import plain
-from kd_jax.config.names import TRAIN
+from kd_jax.config.names import LABELLED, TRAIN
 from kd_jax.core.json_files import read_given
 from kd_jax.core.options import check_keys
 from kd_jax.experiments.plan import make_plan
@@ -232,7 +232,7 @@ def share_teachers(
     for model in plan.models:
         # Only a model that depends on no other one is the same in every run.
         alone = not (model.teachers or model.peers or model.restore or model.starts)
-        alone = alone and model.data == (TRAIN,)
+        alone = alone and model.data in ((TRAIN,), (LABELLED,))
         if model.name in teaching and model.objective and alone:
             # All that a teacher depends on but the seed.
             facts = [asdict(model), plan.config["data"], plan.config["checkpoint"]]
