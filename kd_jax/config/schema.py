@@ -414,6 +414,8 @@ class TransferSet:
     max_overlap: Annotated[float, SHARE]
     # New inputs may also grow from a filtered set, to keep bad rows from multiplying.
     base: Annotated[str, TEXT] = TRAIN
+    # The folder of one that another run made of the same, RUN/transfer_sets/NAME.
+    restore: Annotated[str | None, TEXT.or_none()] = None
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,9 @@ def check_data(plan: Plan, datasets: Datasets, workdir: Path) -> None:
         if transfer.is_made(workdir, name):
             continue
         try:
+            transfer.check_restored(spec)
+            if spec.get("restore") is not None:
+                continue
             check_candidates(spec["source"], train, datasets.task)
         except ValueError as error:
             raise ValueError(f"{TRANSFER}.{name}: {error}") from None

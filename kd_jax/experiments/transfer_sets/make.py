@@ -51,6 +51,22 @@ def is_made(workdir: Path, name: str) -> bool:
     return storage.provenance(workdir / FOLDER, name) is not None
 
 
+def check_restored(spec: Mapping[str, Any]) -> None:
+    """Checks that a section's `restore`, where it has any, is the folder of a set.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    folder = spec.get("restore")
+    if folder is not None and storage.provenance(*_place(folder)) is None:
+        raise ValueError(f"restore: there is no whole transfer set in {folder!r}")
+
+
+def _place(folder: str) -> tuple[Path, str]:
+    path = Path(folder).expanduser()
+    return path.parent, path.name
+
+
 def load(name: str, workdir: Path, train: Source, task: Task = CLASSIFICATION) -> Source:
     """Loads a transfer set of a finished run.
 
@@ -99,9 +115,16 @@ def make(
         "teacher_fingerprint": teacher.description["fingerprint"],
         "training_data": _base(spec, context).fingerprint,
         "seed": derived_seed(context.seed, "transfer", name),
-        "options": as_json({key: value for key, value in spec.items() if key != "teacher"}),
+        "options": as_json(
+            {key: value for key, value in spec.items() if key not in ("teacher", "restore")}
+        ),
     }
     found = storage.provenance(root, name)
+    if spec.get("restore") is not None:
+        # That it was drawn by another seed is why it is taken over.
+        _restore(name, spec["restore"], {k: v for k, v in facts.items() if k != "seed"}, root)
+        found = storage.provenance(root, name) or {}
+        return TransferSet(load(name, context.workdir, train, task), found)
     # Labelling can take long, so a set is made again only where something changed.
     if found is None or {key: found.get(key) for key in facts} != facts:
         if found is not None:
@@ -175,6 +198,26 @@ def _make(
         kept = {key: column[rows] for key, column in outputs.items()}
         cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), kept)
     return TransferSet(source, facts | counts)
+
+
+def _restore(name: str, folder: str, facts: Mapping[str, Any], root: Path) -> None:
+    """Copies another run's set, unless it is here already.
+
+    Raises:
+      ValueError: if it isn't there, or made of something else.
+    """
+    there = storage.provenance(*_place(folder))
+    if there is None:
+        raise ValueError(f"transfer_sets.{name}.restore: there is no whole set in {folder!r}")
+    if other := [key for key, value in facts.items() if there.get(key) != value]:
+        raise ValueError(
+            f"transfer_sets.{name}.restore: the set in {folder!r} was made with another"
+            f" {' and '.join(other)}"
+        )
+    if jax.process_index() == 0 and storage.provenance(root, name) != there:
+        storage.copy(*_place(folder), root, name)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"transfer set {name} copied")
 
 
 def _base(spec: Mapping[str, Any], context: RunContext) -> Source:

@@ -79,6 +79,17 @@ def provenance(root: Path, name: str) -> dict[str, Any] | None:
     )
 
 
+def copy(source: Path, old: str, root: Path, name: str) -> None:
+    """Copies a set into another folder and name, whole or not at all."""
+    target = root / name / VERSION
+    shutil.rmtree(target, ignore_errors=True)
+    # A process that is killed leaves a folder that nothing reads.
+    half = target.with_name(f"{VERSION}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(source / old / VERSION, half)
+    half.rename(target)
+
+
 def read(
     root: Path,
     name: str,

@@ -180,6 +180,28 @@ def fingerprint(results):
     return results["models"]["student"]["fingerprint"]
 
 
+def test_a_set_of_another_seed_s_run_is_taken_over_and_of_another_making_refused(planted, tmp_path):
+    config, results, workdir = planted
+    config = json.loads(json.dumps(config)) | {"seed": 1}
+    config["models"]["teacher"]["restore"] = str(workdir / "teacher")
+    config["transfer_sets"]["more"]["restore"] = str(workdir / "transfer_sets" / "more")
+    taken = run_experiment(config, tmp_path / "taken")
+    assert taken["transfer_sets"] == results["transfer_sets"]
+    assert open_set(tmp_path / "taken").fingerprint == open_set(workdir).fingerprint
+    assert fingerprint(taken) != fingerprint(results)
+    again = run_experiment(config, tmp_path / "taken")
+    assert fingerprint(again) == fingerprint(taken)
+    config["transfer_sets"]["more"]["restore"] = str(workdir / "transfer_sets" / "none")
+    with pytest.raises(ValueError, match=r"transfer_sets.more: restore: there is no whole trans"):
+        run_experiment(config, tmp_path / "none")
+    config["transfer_sets"]["more"] |= {
+        "restore": str(workdir / "transfer_sets" / "more"),
+        "temperature": 2.0,
+    }
+    with pytest.raises(ValueError, match=r"more.restore: .* was made with another options"):
+        run_experiment(config, tmp_path / "other")
+
+
 def test_of_a_chosen_part_a_live_teacher_and_a_cached_one_teach_the_same(planted, tmp_path):
     """The rows that the teacher is surest of are scattered over the source; its labels are
     softened."""
