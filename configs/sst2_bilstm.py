@@ -27,12 +27,7 @@ def get_config():
         teacher=dict(
             model=dict(pretrained="minilm"),
             objective=HARD,
-            training=dict(
-                batch_size=32,
-                epochs=2.0,
-                optimizer=dict(learning_rate=5e-5),
-                schedule=dict(name="linear", warmup_steps=200),
-            ),
+            training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
         ),
         transfer_sets=dict(
             variants=dict(

@@ -36,7 +36,7 @@ def get_config(percent="1"):
                 batch_size=32,
                 # Of all training rows, as epochs are always counted.
                 epochs=PASSES[percent] * share,
-                optimizer=dict(learning_rate=5e-5),
+                optimizer=dict(learning_rate=1e-4),
                 schedule=dict(name="linear", warmup_steps=50),
             ),
             **untaught,
