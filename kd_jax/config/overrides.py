@@ -13,7 +13,7 @@ WORDS = {"none": None, "null": None, "true": True, "false": False}
 TUPLES = ("inputs", "label", "unlabelled")
 """Keys that are a text or a tuple of texts."""
 
-OPTIONAL = {"view": ("long",), "data": ("unlabelled",)}
+OPTIONAL = {"view": ("long", "vocabulary"), "data": ("unlabelled",)}
 """Section -> keys that a config need not have, and a flag may add: texts, and tuples of them."""
 
 SELECTION = "selection"

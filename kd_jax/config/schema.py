@@ -144,6 +144,8 @@ class TextView:
     # A tokenizer that comes from a file brings its own vocabulary.
     vocabulary_size: Annotated[int | None, whole(1).or_none()] = None
     long: Annotated[str, one_of("truncate", "head_tail", "windows")] = "truncate"
+    # "training": only tokens of the training texts, each with an id of its own.
+    vocabulary: Annotated[str, one_of("whole", "training")] = "whole"
 
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:

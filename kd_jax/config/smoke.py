@@ -111,7 +111,9 @@ def _shrink_model(section: Any, config: Any, text: bool) -> None:
     if section.get("training"):
         _shrink_training(section.training, config)
     # A second tokenizer stays a second one, so that what depends on it is tried.
-    if section.get("view") and "tokenizer" in section.view:
+    if section.get("view") and section.view.get("vocabulary"):
+        section.view = ConfigDict(dict(config.view) | dict(vocabulary=section.view.vocabulary))
+    elif section.get("view") and "tokenizer" in section.view:
         section.view = ConfigDict(dict(tokenizer="trained", vocabulary_size=300, max_length=24))
     model = section.get("model")
     if not model:

@@ -27,6 +27,7 @@ from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
 from kd_jax.data.subsets import hide_labels, only_labelled
 from kd_jax.data.views.augmentation import make_augmentation
+from kd_jax.data.views.cut_vocabulary import cut_vocabulary, old_ids
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.masked_text import FreshMasks, MaskedText
 from kd_jax.data.views.text import PreparedText, TextView, bucket_lengths, load_tokenizer
@@ -36,6 +37,9 @@ from kd_jax.data.whole_texts import take_whole_texts
 from kd_jax.tasks import CLASSIFICATION, Task
 
 SPLITS = ("train", "selection", "evaluation")
+
+CUT = "training"
+"""`view.vocabulary` of a view that has the tokens of the training texts alone."""
 
 log = logging.getLogger("kd_jax")
 
@@ -243,6 +247,14 @@ class Datasets:
             )
         return self._tokenizers[key]
 
+    def cut_from(self, spec: Mapping[str, Any]) -> tuple[Tokenizer, np.ndarray | None]:
+        """Returns the whole tokenizer of a text view whose vocabulary may be cut, and [V] int, the
+        id that each token has there; None: the vocabulary is whole."""
+        whole = self.tokenizer({key: spec[key] for key in spec if key != "vocabulary"})
+        if spec.get("vocabulary") != CUT:
+            return whole, None
+        return whole, old_ids(self.tokenizer(spec), whole)
+
     def tokenizer_identity(self, spec: Mapping[str, Any]) -> str | None:
         """Returns the checksum of a text view's tokenizer; None for images."""
         return identity(self.tokenizer(spec)) if "tokenizer" in spec else None
@@ -365,8 +377,11 @@ class Datasets:
         )
 
 
-def _load_tokenizer(texts: Any, *, tokenizer: str, vocabulary_size: int | None = None) -> Tokenizer:
-    return load_tokenizer(tokenizer, texts=texts, vocabulary_size=vocabulary_size)
+def _load_tokenizer(
+    texts: Any, *, tokenizer: str, vocabulary_size: int | None = None, vocabulary: str = "whole"
+) -> Tokenizer:
+    found = load_tokenizer(tokenizer, texts=texts, vocabulary_size=vocabulary_size)
+    return cut_vocabulary(found, texts) if vocabulary == CUT else found
 
 
 def _image_view(*, size: Any, mean: Any, std: Any, channels: int | None) -> ImageView:

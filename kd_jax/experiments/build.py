@@ -44,7 +44,10 @@ def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
         variables = _from_frequencies(network.init(key, example(plan, context)), context)
         if (options := plan.model.get(EMBEDDINGS)) is not None:
             source = _opened(options, context, None)
-            table = word_embeddings.reduce(word_embeddings.table_of(source), options.get("rank"))
+            table = word_embeddings.table_of(source)
+            if (kept := context.datasets.cut_from(plan.view)[1]) is not None:
+                table = np.asarray(table)[kept]
+            table = word_embeddings.reduce(table, options.get("rank"))
             variables = word_embeddings.put(variables, table)
     # Trained parameters are kept wide, even where the network computes in bfloat16.
     return network, network.stored(variables)
@@ -69,7 +72,12 @@ def build_shapes(
             table = word_embeddings.table_of(_opened(options, context, earlier))
             width = word_embeddings.width_of(table, options.get("rank"))
             try:
-                word_embeddings.check_fit(shapes, table.shape[0], width)
+                kept = context.datasets.cut_from(plan.view)[1]
+                rows = table.shape[0]
+                # The vocabulary that is cut must be one that all of the table is of.
+                if kept is not None and kept.max() < rows:
+                    rows = len(kept)
+                word_embeddings.check_fit(shapes, rows, width)
             except ValueError as error:
                 raise ValueError(f"models.{plan.name}.{error}") from None
         return network, shapes

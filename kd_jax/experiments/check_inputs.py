@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_jax.config.schema import ModelPlan
+from kd_jax.config.schema import EMBEDDINGS, ModelPlan
 from kd_jax.core.json_files import as_json
 from kd_jax.data.views.tokenizer_identity import difference_to_folder
 from kd_jax.models.weights import files
@@ -26,8 +26,12 @@ def check_inputs(plan: ModelPlan, folder: Path, context: RunContext) -> None:
       ValueError: if the view's tokenizer isn't the folder's.
     """
     if "tokenizer" in plan.view:
+        # Of word embeddings alone, rows are picked where the view's vocabulary is cut.
+        ours = context.datasets.tokenizer(plan.view)
+        if EMBEDDINGS in plan.model:
+            ours, _ = context.datasets.cut_from(plan.view)
         # Equal sizes fit any vocabulary of that size, and no shape would tell.
-        if found := difference_to_folder(context.datasets.tokenizer(plan.view), folder):
+        if found := difference_to_folder(ours, folder):
             raise ValueError(
                 f"models.{plan.name}: its view's tokenizer {plan.view['tokenizer']!r} is not the"
                 f" one in {folder}, which its weights were trained with: {found}; say"

@@ -142,6 +142,12 @@ def _check_embeddings(name: str, section: Mapping[str, Any], sections: Mapping[s
         word_embeddings.check_options(section["model"])
     except ValueError as error:
         raise ValueError(f"models.{name}.{error}") from None
+    cut = section["view"].get("vocabulary", "whole") != "whole"
+    if cut and "pretrained" in section["model"]:
+        raise ValueError(
+            f"models.{name}.view.vocabulary is cut, and its pretrained weights have a row for every"
+            f" token; leave it out, or take over their words alone by model.{EMBEDDINGS}"
+        )
     start = section["model"].get(EMBEDDINGS, {}).get(FROM_MODEL)
     if start is None:
         return
@@ -159,6 +165,8 @@ def _check_embeddings(name: str, section: Mapping[str, Any], sections: Mapping[s
                 f"{key} is {start!r}, whose view.{option} is {theirs.get(option)!r}, and this"
                 f" model's is {ours.get(option)!r}"
             )
+    if theirs.get("vocabulary", "whole") != "whole":
+        raise ValueError(f"{key} is {start!r}, whose view.vocabulary is cut: name one with a whole")
 
 
 def _check_outputs(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> bool:

@@ -8,6 +8,8 @@ from safetensors.numpy import load_file
 from task_experiments import config_of, table
 
 import kd_jax as kd
+from kd_jax.data.views.cut_vocabulary import old_ids
+from kd_jax.data.views.text import load_tokenizer
 from kd_jax.experiments.run import run_experiment
 from kd_jax.export import export
 from kd_jax.models.word_embeddings import reduce
@@ -85,6 +87,46 @@ def test_trained_embeddings_begin_as_the_teachers_and_a_stopped_run_goes_on(tmp_
     run_experiment(config(tmp_path, other, **still), tmp_path / "other")
     kept = load_file(tmp_path / "other" / "student" / "model.safetensors")[WORDS]
     np.testing.assert_array_equal(kept, weights["teacher"])
+
+
+@pytest.mark.slow
+def test_a_cut_vocabulary_has_the_rows_of_its_words_and_is_exported_with_them(tmp_path):
+    options = dict(from_model="teacher", trainable=False)
+    found = config(tmp_path, options)
+    # Most words of this tokenizer are of other texts.
+    (tmp_path / "whole").mkdir()
+    others = [f"other{number}" for number in range(50)]
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    texts = [*others, *(row.split(",")[1] for row in rows)]
+    whole = load_tokenizer("trained", texts=texts, vocabulary_size=1_000)
+    whole.save(str(tmp_path / "whole" / "tokenizer.json"))
+    view = dict(tokenizer=str(tmp_path / "whole"), max_length=16)
+    found["models"]["teacher"]["view"] = view
+    for name in ("student", "baseline"):
+        found["models"][name]["view"] = view | {"vocabulary": "training"}
+    run_experiment(found, tmp_path / "run")
+    teacher, student = (
+        load_file(tmp_path / "run" / name / "model.safetensors")[WORDS]
+        for name in ("teacher", "student")
+    )
+    cut = load_tokenizer(str(tmp_path / "run" / "student"))
+    assert len(student) == cut.get_vocab_size() <= whole.get_vocab_size() - len(others)
+    np.testing.assert_array_equal(student, teacher[old_ids(cut, whole)])
+    folder = export(tmp_path / "run", None, ("kd_jax",))
+    assert load_tokenizer(str(folder)).get_vocab() == cut.get_vocab()
+
+
+def test_a_cut_vocabulary_is_no_source_and_no_place_for_all_rows(tmp_path):
+    found = config(tmp_path, dict(from_model="teacher"))
+    for model in found["models"].values():
+        model["view"] = model["view"] | {"vocabulary": "training"}
+    with pytest.raises(ValueError, match=r"'teacher', whose view\.vocabulary is cut"):
+        run_experiment(found, tmp_path / "run")
+    for name in ("student", "baseline"):
+        found["models"][name]["model"] = STUDENT | {"width": 4}
+    found["models"]["teacher"]["model"] = {"pretrained": "minilm"}
+    with pytest.raises(ValueError, match=r"models\.teacher\.view\.vocabulary is cut, and its pre"):
+        run_experiment(found, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
