@@ -13,8 +13,9 @@ WORDS = {"none": None, "null": None, "true": True, "false": False}
 TUPLES = ("inputs", "label", "unlabelled")
 """Keys that are a text or a tuple of texts."""
 
-OPTIONAL = {"view": ("long", "vocabulary"), "data": ("unlabelled",)}
-"""Section -> keys that a config need not have, and a flag may add: texts, and tuples of them."""
+OPTIONAL = {"view": ("long", "vocabulary"), "data": ("unlabelled",), "transfer_sets": ("restore",)}
+"""Section, or the one around it -> keys that a config need not have, and a flag may add: texts, and
+tuples of them."""
 
 SELECTION = "selection"
 """Key that is a split's name, or a section of `WHOLE_TEXTS`."""
@@ -79,7 +80,8 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     if not isinstance(section, ConfigDict):
         _refuse(section, ".".join(sections), key)
     owner = sections[-1] if sections else ""
-    if key not in section and owner not in NAMED and key not in OPTIONAL.get(owner, ()):
+    optional = [key for name in sections[-2:] for key in OPTIONAL.get(name, ())]
+    if key not in section and owner not in NAMED and key not in optional:
         _refuse(section, ".".join(sections), key)
     if owner in NAMED and key != "name":
         # An option may take numbers and words, so the present value doesn't tell its kind.

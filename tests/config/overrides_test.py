@@ -48,6 +48,13 @@ def test_a_value_takes_the_kind_of_its_key(path, text, value):
     assert type(found) is type(value)
 
 
+def test_what_a_section_in_another_need_not_have_can_be_added():
+    path = "transfer_sets.of_teacher.restore"
+    assert overridden(path, "runs/a/transfer_sets/b", "sst2_transfer") == "runs/a/transfer_sets/b"
+    with pytest.raises(ValueError, match="transfer_sets.of_teacher has no 'kept'"):
+        overridden("transfer_sets.of_teacher.kept", "x", "sst2_transfer")
+
+
 def test_a_split_takes_the_place_of_whole_texts():
     assert overridden("data.selection", "validation", "sst2_bilstm") == "validation"
     assert overridden("data.selection.whole_texts", "9", "sst2_bilstm") == 9
