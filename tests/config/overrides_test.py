@@ -51,7 +51,7 @@ def test_a_value_takes_the_kind_of_its_key(path, text, value):
 def test_what_a_section_in_another_need_not_have_can_be_added():
     path = "transfer_sets.of_teacher.restore"
     assert overridden(path, "runs/a/transfer_sets/b", "sst2_transfer") == "runs/a/transfer_sets/b"
-    with pytest.raises(ValueError, match="transfer_sets.of_teacher has no 'kept'"):
+    with pytest.raises(ValueError, match=r"transfer_sets\.of_teacher has no 'kept'"):
         overridden("transfer_sets.of_teacher.kept", "x", "sst2_transfer")
 
 
