@@ -417,7 +417,7 @@ class TransferSet:
     # New inputs may also grow from a filtered set, to keep bad rows from multiplying.
     base: Annotated[str, TEXT] = TRAIN
     # The folder of one that another run made of the same, RUN/transfer_sets/NAME.
-    restore: Annotated[str | None, TEXT.or_none()] = None
+    restore: Annotated[str | None, TEXT] = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kd_jax.data.concat import concatenate
 from kd_jax.data.evaluation_sets import Evaluation, open_evaluations
 from kd_jax.data.open import is_own, open_source
 from kd_jax.data.source import Source
-from kd_jax.data.subsets import hide_labels, only_labelled
+from kd_jax.data.subsets import choose_labelled, hide_labels, only_labelled, relabel
 from kd_jax.data.views.augmentation import make_augmentation
 from kd_jax.data.views.cut_vocabulary import cut_vocabulary, old_ids
 from kd_jax.data.views.image import ImageView
@@ -96,13 +96,25 @@ class Datasets:
         }
         taken = None
         if isinstance(data["selection"], Mapping):
+            if self.task.apart:
+                raise ValueError(
+                    f"data.selection.{WHOLE_TEXTS} takes single texts, and task {self.task.name!r}"
+                    f" selects by pairs"
+                )
             self.splits["train"], taken = take_whole_texts(
-                self.splits["train"], data["selection"][WHOLE_TEXTS]
+                self.splits["train"],
+                data["selection"][WHOLE_TEXTS],
+                labelled=self.task.needs_labels,
             )
-        self.splits["train"] = hide_labels(self.splits["train"], data.get("labelled", 1.0))
         names = self.splits["train"].class_names
         self.task.check_labels(self.splits["train"].labels, names, shared["unlabelled"])
-        self.task = self.task.fitted(self.splits["train"].labels, names)
+        shown = self._choose_labelled(data.get("labelled", 1.0))
+        known = (
+            self.splits["train"].labels
+            if shown is None
+            else hide_labels(self.splits["train"].labels, shown)
+        )
+        self.task = self.task.fitted(known, names)
         # Held-out labels must have the numbers that the training data gives their classes.
         for role in SPLITS[1:]:
             if role == "selection" and taken is not None:
@@ -123,6 +135,12 @@ class Datasets:
         self.splits["train"], self._cleaned = clean_training(
             train, held_out, mode, data["cleaning"], self.task
         )
+        # Cleaned first: a hidden label isn't missing, and rows must not come and go with the share.
+        if shown is not None:
+            kept = self.splits["train"]
+            labels = hide_labels(kept.labels, shown[self._cleaned.kept])
+            self.splits["train"] = relabel(kept, np.arange(len(kept)), labels, names)
+            self._warn_of_lost_classes()
         self.cleaning = {
             "mode": mode,
             "rows": len(train),
@@ -142,6 +160,25 @@ class Datasets:
         self._tokenizers: dict[str, Tokenizer] = {}
         self._prepared: dict[tuple[str, str], Any] = {}
         self.truncated: dict[str, dict[str, int]] = {}
+
+    def _choose_labelled(self, share: float) -> np.ndarray | None:
+        """Returns [N] bool, which training labels are used; None: all of them."""
+        if share == 1:
+            return None
+        if not self.task.reads_labels or self.task.hard_term is None:
+            raise ValueError(
+                f"data.labelled hides labels, and task {self.task.name!r} learns from none"
+            )
+        return choose_labelled(self.splits["train"], share)
+
+    def _warn_of_lost_classes(self) -> None:
+        train = self.splits["train"]
+        if not self.task.one_class:
+            return
+        counts = np.bincount(train.labels[train.labelled], minlength=self.num_classes)
+        lost = [name for name, count in zip(self.class_names, counts, strict=True) if not count]
+        if lost:
+            log.warning("no label is left of %s", ", ".join(map(repr, lost)))
 
     @property
     def num_classes(self) -> int:
@@ -195,6 +232,8 @@ class Datasets:
         train = self.splits["train"]
         known = {TRAIN: train} | self._sets
         if LABELLED in names:
+            if not self.task.reads_labels or self.task.hard_term is None:
+                raise ValueError(f"data {LABELLED!r}: task {self.task.name!r} learns from no label")
             known[LABELLED] = only_labelled(train)
         # Models that learn from the same sets share one joined source, and with it what is
         # prepared.

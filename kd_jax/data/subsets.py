@@ -69,28 +69,34 @@ def relabel(
     )
 
 
-def hide_labels(source: Source, share: float) -> Source:
-    """Hides all labels but a share of them, always the same ones; a smaller share is a part of a
-    larger one.
+def choose_labelled(source: Source, share: float) -> np.ndarray:
+    """Chooses a share of the labels, always the same ones; a smaller share is a part of a larger.
 
     Args:
       source: N examples.
       share: of the examples with a label, in (0, 1].
 
+    Returns:
+      [N] bool, whose labels are used.
+
     Raises:
-      ValueError: if not one label would be left.
+      ValueError: if not one would be.
     """
     known = np.flatnonzero(source.labelled)
     count = round(share * len(known))
-    if share == 1 or not len(known):
-        return source
-    if not count:
+    if len(known) and not count:
         raise ValueError(f"data.labelled={share} of {len(known)} labels leaves none")
+    chosen = np.zeros(len(source), bool)
     # Drawn without the run's seed: a teacher that several seeds share knows these labels only.
-    hidden = np.random.default_rng(0).permutation(known)[count:]
-    labels = source.labels.copy()
-    labels[hidden] = np.nan if labels.dtype.kind == "f" else -1
-    return relabel(source, np.arange(len(source)), labels, source.class_names)
+    chosen[np.random.default_rng(0).permutation(known)[:count]] = True
+    return chosen
+
+
+def hide_labels(labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Returns labels, as in `Source`, without those that aren't `shown`, [N] bool."""
+    found = labels.copy()
+    found[~shown] = np.nan if labels.dtype.kind == "f" else -1
+    return found
 
 
 def only_labelled(source: Source) -> Source:

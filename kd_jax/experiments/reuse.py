@@ -34,6 +34,14 @@ def set_aside(folder: Path, stored: Mapping[str, Any], plan: Plan) -> None:
     Raises:
       ValueError: if a key differs that every model depends on.
     """
+    # What is moved away below could not be taken over any more.
+    for name, spec in plan.transfer_sets.items():
+        place = Path(spec.get("restore") or "").expanduser().resolve()
+        if folder.resolve() in place.parents:
+            raise ValueError(
+                f"{TRANSFER}.{name}.restore names a set of {folder} itself; leave it out, and what"
+                " is unchanged is kept"
+            )
     old = make_plan(with_tuples(stored))
     before, now = identity(old.config), identity(plan.config)
     shared = [

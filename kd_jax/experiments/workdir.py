@@ -155,6 +155,13 @@ class Workdir:
             write_json(file, value)
             return
         stored = read_own(file, DELETE, type(value))
+        # A config that takes the folder over may read by other tokenizers than those known here.
+        if isinstance(value, Mapping):
+            common = {key: value[key] for key in value if key in stored}
+            if common == {key: stored[key] for key in common}:
+                if not value.keys() <= stored.keys():
+                    write_json(file, {**stored, **value})
+                return
         if stored != value:
             raise ValueError(
                 f"{explanation}: {file} says {json.dumps(stored)}, now it is {json.dumps(value)};"

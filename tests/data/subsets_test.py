@@ -5,7 +5,7 @@ import pytest
 
 from kd_jax.data.corruption import Corruption
 from kd_jax.data.source import Source
-from kd_jax.data.subsets import corrupt, hide_labels, only_labelled, relabel
+from kd_jax.data.subsets import choose_labelled, corrupt, hide_labels, only_labelled, relabel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 1), dtype=np.uint8)
 ROWS, LABELS = np.array([1, 3]), np.array([0, 1], np.int32)
@@ -97,19 +97,19 @@ def numbered(labels):
 )
 def test_a_smaller_share_of_labels_is_a_part_of_a_larger_one(labels):
     source = numbered(labels)
-    few, more = (hide_labels(source, share) for share in (0.1, 0.5))
-    assert [each.labelled.sum() for each in (source, few, more)] == [60, 6, 30]
-    assert not (few.labelled & ~more.labelled).any()
-    assert not (more.labelled & ~source.labelled).any()
-    np.testing.assert_array_equal(more.labels[more.labelled], labels[more.labelled])
-    assert few.inputs == source.inputs
-    assert len({source.fingerprint, few.fingerprint, more.fingerprint}) == 3
-    assert hide_labels(source, 1.0) is source
+    few, more, all_of_them = (choose_labelled(source, share) for share in (0.1, 0.5, 1.0))
+    assert [each.sum() for each in (few, more)] == [6, 30]
+    assert not (few & ~more).any()
+    np.testing.assert_array_equal(all_of_them, source.labelled)
+    shown = numbered(hide_labels(labels, more))
+    np.testing.assert_array_equal(shown.labelled, more)
+    np.testing.assert_array_equal(shown.labels[more], labels[more])
+    np.testing.assert_array_equal(source.labels, labels)
 
 
 def test_no_label_left_is_refused():
     with pytest.raises(ValueError, match=r"data\.labelled=0\.01 of 4 labels leaves none"):
-        hide_labels(numbered(np.zeros(4, np.int32)), 0.01)
+        choose_labelled(numbered(np.zeros(4, np.int32)), 0.01)
 
 
 def test_rows_with_a_label_are_a_source_of_their_own_unless_they_are_all():

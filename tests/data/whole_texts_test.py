@@ -80,3 +80,21 @@ def test_a_text_without_a_label_selects_nothing():
 def test_what_can_not_be_taken_is_refused(texts, count, message):
     with pytest.raises(ValueError, match=rf"data\.selection\.whole_texts.*{message}"):
         take_whole_texts(source(texts), count)
+
+
+def test_where_labels_are_not_needed_a_text_without_one_selects_too():
+    three = source(["one two", "two", "six"], [-1, -1, -1])
+    train, taken = take_whole_texts(three, 1, labelled=False)
+    assert len(taken) == 1
+    assert taken.labels.tolist() == [-1]
+    assert set(train.inputs) < {"one two", "two", "six"}
+
+
+def test_many_alike_take_no_longer_than_many_others():
+    """Compared one with another, these would take minutes."""
+    alike = [f"what is the capital of country {number}" for number in range(20_000)]
+    again = ["one two three"] * 20_000
+    long = " ".join(["ha"] * 50_000)
+    train, taken = take_whole_texts(source([*alike, *again, long]), 3)
+    assert len(taken) == 3
+    assert len(train) >= 20_000

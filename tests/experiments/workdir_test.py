@@ -119,6 +119,11 @@ def test_a_value_of_the_first_start_that_trained_must_be_that_of_the_next(tmp_pa
     folder = Workdir(tmp_path, CONFIG)
     folder.require_same("data", "sha256:a", "the data changed")
     folder.require_same("data", "sha256:a", "the data changed")
+    folder.require_same("tokenizers", {"a": 1}, "a tokenizer changed")
+    folder.require_same("tokenizers", {"b": 2}, "a tokenizer changed")
+    for name, known in {"a": 1, "b": 2}.items():
+        with pytest.raises(ValueError, match="a tokenizer changed"):
+            folder.require_same("tokenizers", {name: known + 1}, "a tokenizer changed")
     with pytest.raises(
         ValueError, match=r'the data changed: .*data.json says "sha256:a", now it is "sha256:b"'
     ):

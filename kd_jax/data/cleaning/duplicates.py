@@ -47,8 +47,8 @@ def find_duplicates(
 ) -> dict[int, Finding]:
     """Finds training rows that repeat others; each gets the first reason of `REASONS` that holds.
 
-    Of equal rows, and of nearly equal ones, the first is not a duplicate; but if equal rows have
-    several labels, all of them are "conflicting_labels".
+    Of equal rows the first that has a label, and of nearly equal ones the first, is not a
+    duplicate; but if equal rows have several labels, all of them are "conflicting_labels".
 
     Args:
       keys: [N] what two equal rows share: normalized texts, hashes of pixels.
@@ -88,7 +88,10 @@ def _find_exact(
     conflicts: set[Hashable] = set()
     for row, key in enumerate(keys):
         other = first.setdefault(key, row)
-        if labels[other] != labels[row]:
+        # A row without a label contradicts none; of equal rows the first with one is kept.
+        if labels[other] < 0 <= labels[row]:
+            first[key] = row
+        elif labels[row] >= 0 and labels[other] != labels[row]:
             conflicts.add(key)
     found: dict[int, Finding] = {}
     for row, key in enumerate(keys):

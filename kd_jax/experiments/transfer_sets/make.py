@@ -52,14 +52,18 @@ def is_made(workdir: Path, name: str) -> bool:
 
 
 def check_restored(spec: Mapping[str, Any]) -> None:
-    """Checks that a section's `restore`, where it has any, is the folder of a set.
+    """Checks that a section's `restore`, where it has any, is the folder of a whole set.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if it isn't.
     """
     folder = spec.get("restore")
-    if folder is not None and storage.provenance(*_place(folder)) is None:
+    if folder is None:
+        return
+    if storage.provenance(*_place(folder)) is None:
         raise ValueError(f"restore: there is no whole transfer set in {folder!r}")
+    if missing := storage.missing_files(*_place(folder)):
+        raise ValueError(f"restore: the set in {folder!r} lacks {', '.join(missing)}")
 
 
 def _place(folder: str) -> tuple[Path, str]:
@@ -122,9 +126,17 @@ def make(
     found = storage.provenance(root, name)
     if spec.get("restore") is not None:
         # That it was drawn by another seed is why it is taken over.
-        _restore(name, spec["restore"], {k: v for k, v in facts.items() if k != "seed"}, root)
-        found = storage.provenance(root, name) or {}
-        return TransferSet(load(name, context.workdir, train, task), found)
+        made_of = {key: value for key, value in facts.items() if key != "seed"}
+        if found is None or {key: found.get(key) for key in made_of} != made_of:
+            _restore(name, spec["restore"], made_of, root)
+        source = load(name, context.workdir, train, task)
+        # It was sifted by the other run's held-out data.
+        if dropped := _sift(source.inputs, spec, context).dropped:
+            raise ValueError(
+                f"transfer_sets.{name}.restore: of the set in {spec['restore']!r} some rows are not"
+                f" for this run: {dropped}"
+            )
+        return TransferSet(source, storage.provenance(root, name) or {})
     # Labelling can take long, so a set is made again only where something changed.
     if found is None or {key: found.get(key) for key in facts} != facts:
         if found is not None:
@@ -201,7 +213,7 @@ def _make(
 
 
 def _restore(name: str, folder: str, facts: Mapping[str, Any], root: Path) -> None:
-    """Copies another run's set, unless it is here already.
+    """Copies another run's set.
 
     Raises:
       ValueError: if it isn't there, or made of something else.
@@ -214,7 +226,7 @@ def _restore(name: str, folder: str, facts: Mapping[str, Any], root: Path) -> No
             f"transfer_sets.{name}.restore: the set in {folder!r} was made with another"
             f" {' and '.join(other)}"
         )
-    if jax.process_index() == 0 and storage.provenance(root, name) != there:
+    if jax.process_index() == 0:
         storage.copy(*_place(folder), root, name)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"transfer set {name} copied")

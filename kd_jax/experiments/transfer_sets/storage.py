@@ -79,6 +79,13 @@ def provenance(root: Path, name: str) -> dict[str, Any] | None:
     )
 
 
+def missing_files(root: Path, name: str) -> list[str]:
+    """Returns the names of a set's files of records that aren't there."""
+    builder: Any = tfds.builder_from_directory(root / name / VERSION)
+    paths = [Path(path) for path in builder.info.splits["train"].filepaths]
+    return [path.name for path in paths if not path.is_file()]
+
+
 def copy(source: Path, old: str, root: Path, name: str) -> None:
     """Copies a set into another folder and name, whole or not at all."""
     target = root / name / VERSION

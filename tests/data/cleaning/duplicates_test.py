@@ -52,3 +52,14 @@ def test_what_is_set_aside_as_equal_makes_no_near_duplicate():
 def test_rows_without_labels_are_refused():
     with pytest.raises(ValueError, match="2 rows and 1 labels"):
         find_duplicates(["a", "b"], [0])
+
+
+def test_a_row_without_a_label_contradicts_none_and_gives_way_to_one_with():
+    keys = ["a", "a", "b", "b", "c", "c", "d", "d", "d"]
+    found = find_duplicates(keys, [-1, 1, 0, -1, -1, -1, 0, -1, 1])
+    assert found == {
+        0: ("duplicate", 1),
+        3: ("duplicate", 2),
+        5: ("duplicate", 4),
+        **dict.fromkeys((6, 7, 8), ("conflicting_labels", 6)),
+    }

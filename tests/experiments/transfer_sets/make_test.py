@@ -3,6 +3,7 @@ students make of it."""
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import jax
@@ -180,6 +181,37 @@ def fingerprint(results):
     return results["models"]["student"]["fingerprint"]
 
 
+def test_a_set_is_not_taken_over_with_rows_that_this_run_holds_out(planted, tmp_path):
+    """It was sifted by the other run's held-out rows."""
+    config, _, _ = planted
+    config = json.loads(json.dumps(config))
+    splits = splits_of(config)
+    (tmp_path / "new.txt").write_text("\n".join([*NEW, *splits["evaluation"][-3:]]))
+    config["transfer_sets"]["more"]["source"] = file_source(tmp_path / "new.txt")
+    config["data"]["evaluation"] = "train[75%:80%]"
+    run_experiment(config, tmp_path / "narrow")
+    config["data"]["evaluation"] = "train[75%:]"
+    config["models"]["teacher"]["restore"] = str(tmp_path / "narrow" / "teacher")
+    config["transfer_sets"]["more"]["restore"] = str(tmp_path / "narrow" / "transfer_sets" / "more")
+    with pytest.raises(ValueError, match=r"not for this run: {'duplicate_of_evaluation': 3}"):
+        run_experiment(config, tmp_path / "wide")
+
+
+def test_a_set_that_lacks_its_records_or_is_the_run_s_own_is_refused_at_once(planted, tmp_path):
+    config, _, workdir = planted
+    config = json.loads(json.dumps(config))
+    copied = shutil.copytree(workdir, tmp_path / "copied")
+    config["transfer_sets"]["more"]["restore"] = str(copied / "transfer_sets" / "more")
+    with pytest.raises(ValueError, match=r"more\.restore names a set of .*copied itself"):
+        run_experiment(config, copied, reuse=True)
+    assert not (copied / "replaced").exists()
+    (records,) = (copied / "transfer_sets").glob("*/*/*array_record*")
+    records.unlink()
+    with pytest.raises(ValueError, match=r"transfer_sets\.more: restore: the set in .* lacks more"):
+        run_experiment(config, tmp_path / "lacking")
+    assert not [*(tmp_path / "lacking").glob("*/finished.json")]
+
+
 def test_a_set_of_another_seed_s_run_is_taken_over_and_of_another_making_refused(planted, tmp_path):
     config, results, workdir = planted
     config = json.loads(json.dumps(config)) | {"seed": 1}
@@ -189,7 +221,12 @@ def test_a_set_of_another_seed_s_run_is_taken_over_and_of_another_making_refused
     assert taken["transfer_sets"] == results["transfer_sets"]
     assert open_set(tmp_path / "taken").fingerprint == open_set(workdir).fingerprint
     assert fingerprint(taken) != fingerprint(results)
+    # The run has a copy, and goes on without the other run.
+    (tmp_path / "taken" / "results.json").unlink()
+    shutil.rmtree(tmp_path / "taken" / "student")
+    kept = (workdir / "transfer_sets").rename(workdir / "elsewhere")
     again = run_experiment(config, tmp_path / "taken")
+    kept.rename(workdir / "transfer_sets")
     assert fingerprint(again) == fingerprint(taken)
     config["transfer_sets"]["more"]["restore"] = str(workdir / "transfer_sets" / "none")
     with pytest.raises(ValueError, match=r"transfer_sets.more: restore: there is no whole trans"):
