@@ -9,6 +9,9 @@ list is called emotions.txt."""
 
 from kd_jax.config import experiment
 
+SPLITS = dict(train="train", selection="dev", evaluation="test")
+LINEAR = dict(name="linear", warmup_steps=50)
+
 
 def get_config(folder="goemotions"):
     return experiment(
@@ -20,17 +23,11 @@ def get_config(folder="goemotions"):
             name=folder,
             header=("text", "labels", "id"),
             class_names=f"{folder}/labels.txt",
-            inputs="text",
             label="labels",
-            train="train",
-            selection="dev",
-            evaluation="test",
+            **SPLITS,
         ),
         view=dict(tokenizer="minilm", max_length=64),
         training=dict(
-            batch_size=32,
-            epochs=2.0,
-            optimizer=dict(learning_rate=3e-4),
-            schedule=dict(name="linear", warmup_steps=50),
+            batch_size=32, epochs=2.0, optimizer=dict(learning_rate=3e-4), schedule=LINEAR
         ),
     )

@@ -11,52 +11,25 @@ it is prepared already."""
 
 from kd_jax.config import HARD, experiment, soft_targets
 
+NEW = dict(name="augmented", rounds=4, mask=0.1, swap=0.25, ngram=0.1, mask_token="[MASK]")
+KEPT = dict(confidence=0.0, per_class=None, near_duplicate=0.8, max_overlap=0.01)
+
+BILSTM = dict(name="bilstm", state=150, layers=1, head=(200,), dropout=0.2)
+WORDS = dict(embeddings=dict(from_model="teacher", rank=128))
+
 
 def get_config():
     return experiment(
         "sst2_bilstm",
-        data=dict(
-            name="glue/sst2",
-            inputs="sentence",
-            train="train",
-            selection=dict(whole_texts=1500),
-            evaluation="validation",
-        ),
-        view=dict(tokenizer="minilm", max_length=64),
+        start="sst2_minilm",
+        data=dict(name="glue/sst2", selection=dict(whole_texts=1500), evaluation="validation"),
+        evaluations={},
         training=dict(batch_size=128, epochs=6.0, optimizer=dict(learning_rate=1e-3)),
-        teacher=dict(
-            model=dict(pretrained="minilm"),
-            objective=HARD,
-            training=dict(batch_size=64, epochs=1.0, optimizer=dict(learning_rate=1e-4)),
-        ),
         transfer_sets=dict(
-            variants=dict(
-                teacher="teacher",
-                source=dict(
-                    name="augmented",
-                    rounds=4,
-                    mask=0.1,
-                    swap=0.25,
-                    ngram=0.1,
-                    mask_token="[MASK]",
-                ),
-                labels="soft",
-                temperature=1.0,
-                confidence=0.0,
-                per_class=None,
-                near_duplicate=0.8,
-                max_overlap=0.01,
-            )
+            variants=dict(teacher="teacher", source=NEW, labels="soft", temperature=1.0, **KEPT)
         ),
         student=dict(
-            model=dict(
-                name="bilstm",
-                embeddings=dict(from_model="teacher", rank=128),
-                state=150,
-                layers=1,
-                head=(200,),
-                dropout=0.2,
-            ),
+            model=BILSTM | WORDS,
             # 12,478 of the teacher's 30,522 tokens.
             view=dict(tokenizer="minilm", max_length=64, vocabulary="training"),
             data=("train", "variants"),

@@ -11,48 +11,35 @@ from kd_jax.config import HARD, experiment, soft_targets
 
 # Passes of the teacher over its labels.
 PASSES = {"1": 20, "3": 10, "10": 5, "100": 2}
+LABELLED = dict(data=("labelled",), objective=HARD)
+LINEAR = dict(name="linear", warmup_steps=50)
+
+BILSTM = dict(name="bilstm", state=150, layers=1, head=(200,), dropout=0.2)
+WORDS = dict(embeddings=dict(from_model="teacher", rank=128))
 
 
 def get_config(percent="1"):
     if percent not in PASSES:
-        raise ValueError(f"sst2_few_labels has no {percent!r} %; there are {', '.join(PASSES)}")
+        raise ValueError(f"there is no share of {percent!r} % here; there are {', '.join(PASSES)}")
     share = int(percent) / 100
-    untaught = dict(data=("labelled",), objective=HARD)
-    return experiment(
+    # Epochs are of all training rows, whatever part of them a model learns from.
+    teaching = dict(batch_size=32, epochs=PASSES[percent] * share, schedule=LINEAR)
+    config = experiment(
         f"sst2_few_labels_{percent}",
-        data=dict(
-            name="glue/sst2",
-            inputs="sentence",
-            train="train",
-            selection=dict(whole_texts=1500),
-            evaluation="validation",
-            labelled=share,
-        ),
-        view=dict(tokenizer="minilm", max_length=64),
+        start="sst2_bilstm",
         training=dict(batch_size=64, epochs=2.0, optimizer=dict(learning_rate=1e-3)),
         teacher=dict(
             model=dict(pretrained="minilm"),
-            training=dict(
-                batch_size=32,
-                # Of all training rows, as epochs are always counted.
-                epochs=PASSES[percent] * share,
-                optimizer=dict(learning_rate=1e-4),
-                schedule=dict(name="linear", warmup_steps=50),
-            ),
-            **untaught,
+            training=teaching | dict(optimizer=dict(learning_rate=1e-4)),
+            **LABELLED,
         ),
         student=dict(
-            model=dict(
-                name="bilstm",
-                embeddings=dict(from_model="teacher", rank=128),
-                state=150,
-                layers=1,
-                head=(200,),
-                dropout=0.2,
-            ),
+            model=BILSTM | WORDS,
             cached=("teacher",),
             objective=soft_targets(temperature=1.0, hard=0.0),
         ),
-        models=dict(baseline=dict(like="student", teachers=(), cached=(), **untaught)),
+        models=dict(baseline=dict(like="student", teachers=(), cached=(), **LABELLED)),
         checkpoint=dict(every_steps=200),
     )
+    config.data.labelled = share
+    return config

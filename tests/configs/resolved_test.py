@@ -21,6 +21,7 @@ def test_a_config_resolves_to_what_it_has_always_meant(argument):
     assert found["checkpoint"].pop("keep_finished") is False
     assert (found.pop("task"), found.pop("primary")) == ("classification", None)
     assert {found["data"].pop(key) for key in ("header", "class_names", "id")} == {None}
+    assert found["data"].pop("labelled") == 1
     for section in (found, *found["models"].values()):
         assert section["training"].pop("patience") is None
     resolved = json.dumps(found, sort_keys=True)
