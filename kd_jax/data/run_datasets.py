@@ -165,11 +165,12 @@ class Datasets:
         """Returns [N] bool, which training labels are used; None: all of them."""
         if share == 1:
             return None
-        if not self.task.reads_labels or self.task.hard_term is None:
-            raise ValueError(
-                f"data.labelled hides labels, and task {self.task.name!r} learns from none"
-            )
+        self._check_labels_teach("data.labelled hides labels")
         return choose_labelled(self.splits["train"], share)
+
+    def _check_labels_teach(self, asked: str) -> None:
+        if not self.task.reads_labels or self.task.hard_term is None:
+            raise ValueError(f"{asked}, and task {self.task.name!r} learns from none")
 
     def _warn_of_lost_classes(self) -> None:
         train = self.splits["train"]
@@ -232,8 +233,7 @@ class Datasets:
         train = self.splits["train"]
         known = {TRAIN: train} | self._sets
         if LABELLED in names:
-            if not self.task.reads_labels or self.task.hard_term is None:
-                raise ValueError(f"data {LABELLED!r}: task {self.task.name!r} learns from no label")
+            self._check_labels_teach(f"data names {LABELLED!r} rows")
             known[LABELLED] = only_labelled(train)
         # Models that learn from the same sets share one joined source, and with it what is
         # prepared.
