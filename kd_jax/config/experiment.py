@@ -19,6 +19,7 @@ from kd_jax.config.defaults import (
 from kd_jax.config.fill import fill
 
 TABLES = (".csv", ".tsv", ".jsonl")
+TASK = ("task", "primary")
 
 
 def experiment(
@@ -51,9 +52,9 @@ def experiment(
       student: likewise. Without `teachers` it learns from the teacher, without an objective by 0.1
         cross-entropy and 0.9 soft targets at temperature 4.
       models: further models by name; they may also take the place of "baseline".
-      start: another config's file or name, whose data, view, training, teacher, student,
+      start: another config's file or name, whose task and data, view, training, teacher, student,
         evaluations and checkpoint sections are taken where they aren't given here.
-      **more: further sections: seed, dtype, compare, evaluations, parallel, checkpoint, logging,
+      **more: further sections: task, seed, dtype, compare, evaluations, parallel, checkpoint, logging,
         transfer_sets, trusted_sets.
 
     Raises:
@@ -72,7 +73,8 @@ def experiment(
         # The other config's teacher comes along only where somebody learns from it.
         if teacher is None and "teacher" in named and "teacher" not in (models or {}):
             teacher = begun["models"].get("teacher")
-        more = {key: begun[key] for key in ("evaluations", "checkpoint")} | more
+        taken = ("evaluations", "checkpoint") + (() if "task" in more else TASK)
+        more = {key: begun[key] for key in taken} | more
     if data is None:
         raise ValueError("an experiment needs data: a dataset's name, a file or a folder")
     described = _data(data)

@@ -60,6 +60,23 @@ def test_a_shipped_config_is_found_by_its_name_and_a_file_wins(tmp_path, monkeyp
         find_config("digitz")
 
 
+def test_a_config_begins_with_another_ones_task_and_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = "from kd_jax.config import experiment\ndef get_config():\n    return experiment('x', "
+    (tmp_path / "first.py").write_text(
+        own + "data='a.csv', task=dict(name='regression'), primary='spearman', "
+        "student=dict(model=dict(name='bag_of_embeddings')), checkpoint=dict(every_steps=7))"
+    )
+    taken = plain(experiment("y", start="first.py"))
+    assert taken["task"] == {"name": "regression"}
+    assert taken["primary"] == "spearman"
+    assert taken["data"]["name"] == "a.csv"
+    assert taken["checkpoint"]["every_steps"] == 7
+    # A metric belongs to its task.
+    other = plain(experiment("y", start="first.py", task="classification"))
+    assert (other["task"], other["primary"]) == ("classification", None)
+
+
 def test_the_hash_does_not_depend_on_whether_defaults_are_written_out():
     config = plain(load_config("digits"))
     shorter = {key: value for key, value in config.items() if key not in ("parallel", "dtype")}

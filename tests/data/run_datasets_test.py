@@ -9,6 +9,7 @@ from task_experiments import table
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.data.run_datasets import Datasets
+from kd_jax.data.subsets import choose_labelled
 from kd_jax.tasks import make_task
 
 DATA = plain(load_config("docstrings"))["data"]
@@ -58,6 +59,23 @@ def test_hidden_labels_change_no_row(repeated, share):
     labels = everything.splits["train"].labels[train.labelled]
     np.testing.assert_array_equal(train.labels[train.labelled], labels)
     assert few.splits["evaluation"].labelled.all()
+
+
+def test_rows_that_are_set_aside_move_no_label_to_another_row(tmp_path):
+    path = tmp_path / "texts.csv"
+    texts = [f"text number {n} of some" for n in range(100)]
+    # What is set aside stands before what stays, so that positions differ after cleaning.
+    texts[:0] = texts[:30]
+    rows = "".join(f"{text},{('good', 'bad', 'rare')[n % 3]}\n" for n, text in enumerate(texts))
+    path.write_text("text,label\n" + rows)
+    data = whole(path, labelled=0.3)
+    found = Datasets(data, {}).splits["train"]
+    data["cleaning"] = data["cleaning"] | dict(mode="off")
+    whole_source = Datasets(data | dict(labelled=1.0), {}).splits["train"]
+    shown = dict(zip(whole_source.rows, choose_labelled(whole_source, 0.3), strict=True))
+    assert len(found) == 100
+    assert len(whole_source) == 130
+    np.testing.assert_array_equal(found.labelled, [shown[row] for row in found.rows])
 
 
 def test_a_class_of_which_no_label_is_left_is_named(repeated, caplog):
