@@ -54,8 +54,8 @@ def experiment(
       models: further models by name; they may also take the place of "baseline".
       start: another config's file or name, whose task and data, view, training, teacher, student,
         evaluations and checkpoint sections are taken where they aren't given here.
-      **more: further sections: task, seed, dtype, compare, evaluations, parallel, checkpoint, logging,
-        transfer_sets, trusted_sets.
+      **more: further sections: task, seed, dtype, compare, evaluations, parallel, checkpoint,
+        logging, transfer_sets, trusted_sets.
 
     Raises:
       ValueError: if there are no data or no student.
