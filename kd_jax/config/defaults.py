@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = dict(
         batch_size=64,  # Global: a multiple of accumulate x devices.
         epochs=10.0,  # Passes over the training examples; fractions are allowed.
         accumulate=1,  # Microbatches in a batch, whose gradients are summed.
+        augmented_epochs=None,  # After so many the same batches come again; None: never.
         patience=None,  # Evaluations without a better one after which it ends; None: it never does.
         optimizer=dict(
             name="adamw",  # adamw, adam or sgd.

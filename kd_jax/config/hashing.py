@@ -27,14 +27,14 @@ ABSENT: dict[str, tuple[Any, ...]] = dict.fromkeys(
 ) | {"data": (["train"],), "allow_weak": (False,), "data.unlabelled": (None,)}
 ABSENT |= {"task": ("classification",), "primary": (None,), "training.patience": (None,)}
 ABSENT |= {"data.header": (None,), "data.class_names": (None,), "data.id": (None,)}
-ABSENT |= {"data.labelled": (1.0,)}
+ABSENT |= {"data.labelled": (1.0,), "training.augmented_epochs": (None,)}
 """Key of the experiment or of a model -> values that its absence means as well.
 
 A key that is new in the defaults belongs here with its default, so that the hashes of older configs
 stay."""
 
 
-LATER = ("training.patience",)
+LATER = ("training.patience", "training.augmented_epochs")
 """Keys of a model that are newer than the hashes of models `like` others: they count where they
 differ from the other's."""
 

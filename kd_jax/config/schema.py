@@ -251,6 +251,7 @@ class Training:
     schedule: Annotated[Any, Named(SCHEDULES)]
     mixing: Annotated[Any, Maybe(Section(Mixing))] = None
     patience: Annotated[int | None, whole(1).or_none()] = None
+    augmented_epochs: Annotated[int | None, whole(1).or_none()] = None
 
     @staticmethod
     def check_together(section: Mapping[str, Any], path: str) -> None:

@@ -15,7 +15,7 @@ PEER = "peer:"
 """Before another model's name among a model's teachers: that model as it is in the same step of
   training."""
 
-SHARED = ("batch_size", "epochs", "accumulate", "mixing", "patience")
+SHARED = ("batch_size", "epochs", "accumulate", "mixing", "patience", "augmented_epochs")
 """What the `training` sections of peers must agree in, since they share batches and steps."""
 
 ENSEMBLE = "ensemble"

@@ -26,6 +26,9 @@ Count = Annotated[int, "0 or more"]
 Variables = Mapping[str, PyTree]
 """A Linen module's variables: `{"params": ...}`, with BatchNorm `{"batch_stats": ...}` too."""
 
+LOGITS = "logits"
+"""Name of a model's logits beside those of its features."""
+
 View = dict[str, Array]
 """What one model reads of a batch, by the names of the module's arguments.
 
@@ -34,6 +37,7 @@ Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [
 `positions` [B, P] int32, of the tokens that a task of several predictions an example asks about, -1
 where there are fewer.
 Images: `images` [B, H, W, C] float32.
+A teacher whose outputs are stored: these, by name, `logits` [B, K] or [B, P, K] and features.
 """
 
 

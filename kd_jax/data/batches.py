@@ -13,19 +13,18 @@ import grain
 import jax
 import numpy as np
 
-from kd_jax.core.types import Batch, View
+from kd_jax.core.types import LOGITS, Batch, View
 from kd_jax.data.source import Source, are_labelled
 from kd_jax.data.views.augmentation import Augmentation, Draws
 
 
 class PreparedView(Protocol):
-    """A source as one model reads it, ready to be looked up by position.
+    """A source as one model reads it, ready to be looked up by position."""
 
-    Attributes:
-      lengths: [N] tokens of each example, None for images.
-    """
-
-    lengths: np.ndarray | None
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Returns [N] tokens of each example, None for images."""
+        ...
 
     def gather(
         self, indices: np.ndarray, length: int | None, draws: Any = None
@@ -44,6 +43,7 @@ class TrainingBatches:
     """An endless iterator of `Batch`, leaves [accumulate, microbatch // process_count, ...]."""
 
     def __init__(self, dataset: grain.MapDataset[Batch]):
+        self._dataset = dataset
         # Up to four batches are made ahead, so that reading overlaps with training.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         self._iterator = iter(dataset.to_iter_dataset(options))
@@ -53,6 +53,10 @@ class TrainingBatches:
 
     def __next__(self) -> Batch:
         return next(self._iterator)
+
+    def at(self, number: int) -> Batch:
+        """Returns a batch by its number, counted from 0; the iterator stays where it is."""
+        return cast(Batch, self._dataset[number])
 
     def get_state(self) -> dict:
         """Returns the position in the stream, as a JSON object."""
@@ -74,6 +78,8 @@ def training_batches(
     process_count: int,
     buckets: tuple[int, ...],
     augmentation: Augmentation | None = None,
+    repeat: int | None = None,
+    by_place: Mapping[str, PreparedView] | None = None,
 ) -> TrainingBatches:
     """Builds the endless stream of full batches; every epoch is shuffled anew.
 
@@ -89,6 +95,9 @@ def training_batches(
       buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for
         images.
       augmentation: of images; None: they stay as they are.
+      repeat: batches after which the same ones come again, augmented alike; None: never.
+      by_place: further views of what stands at a place in the repeated batches, counted over all of
+        their rows, and not of examples.
 
     Raises:
       ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
@@ -101,8 +110,8 @@ def training_batches(
     microbatch = batch_size // accumulate
     columns = _slice(microbatch, process_index, process_count)
 
-    def gather(item: tuple[int | None, np.ndarray], rng: np.random.Generator) -> Batch:
-        length, indices = item
+    def gather(item: tuple[int, int | None, np.ndarray], rng: np.random.Generator) -> Batch:
+        number, length, indices = item
         # The position in the global batch decides a row's augmentation, so the draws are made for
         # the whole batch and this process takes its rows' share of them.
         positions = np.arange(batch_size).reshape(accumulate, microbatch)[:, columns]
@@ -112,13 +121,20 @@ def training_batches(
             if augmentation is None
             else augmentation.draw(rng, batch_size)[positions.reshape(-1)]
         )
-        batch = _gather(source, views, mine.reshape(-1), length, np.ones(mine.size, bool), draws)
+        places = number * batch_size + positions.reshape(-1)
+        known = {name: view.gather(places, length) for name, view in (by_place or {}).items()}
+        everyone = np.ones(mine.size, bool)
+        batch = _gather(source, views, mine.reshape(-1), length, everyone, draws, known)
         return jax.tree.map(lambda leaf: leaf.reshape(*mine.shape, *leaf.shape[1:]), batch)
 
     groups = assign_buckets(views, len(source), buckets)
     stream = shuffled_indices(groups, batch_size, seed)
+    if repeat is not None:
+        stream = stream.slice(slice(0, repeat))
+    numbered = stream.map_with_index(lambda number, item: (number, *item))
     # The generator that Grain hands out depends on the seed and the batch's number alone.
-    return TrainingBatches(stream.seed(seed % 2**32).random_map(gather))
+    made = numbered.seed(seed % 2**32).random_map(gather)
+    return TrainingBatches(made if repeat is None else made.repeat(None, reseed_each_epoch=False))
 
 
 def shuffled_indices(
@@ -196,7 +212,7 @@ class EvaluationBatches:
         self,
         source: Source,
         views: Mapping[str, PreparedView],
-        groups: Mapping,
+        groups: Mapping[int | None, np.ndarray],
         batch_size: int,
         columns: slice,
     ):
@@ -226,6 +242,7 @@ def evaluation_batches(
     process_index: int,
     process_count: int,
     buckets: tuple[int, ...],
+    rows: range | None = None,
 ) -> EvaluationBatches:
     """Builds batches with every example exactly once, equally many on every process.
 
@@ -236,6 +253,7 @@ def evaluation_batches(
       process_index: which of the `process_count` equal slices of each batch to read.
       process_count: number of processes.
       buckets: as in `training_batches`.
+      rows: neighbouring examples, where not all of them are wanted.
 
     Raises:
       ValueError: if `batch_size` doesn't divide, or a text is longer than the last bucket.
@@ -245,9 +263,20 @@ def evaluation_batches(
             f"batch_size {batch_size} is not divisible by process_count {process_count}"
         )
     groups = assign_buckets(views, len(source), buckets)
+    if rows is not None:
+        within = {
+            length: members[(members >= rows.start) & (members < rows.stop)]
+            for length, members in groups.items()
+        }
+        groups = {length: members for length, members in within.items() if len(members)}
     return EvaluationBatches(
         source, views, groups, batch_size, _slice(batch_size, process_index, process_count)
     )
+
+
+def process_columns(size: int) -> slice:
+    """Returns which of a microbatch's rows this process reads."""
+    return _slice(size, jax.process_index(), jax.process_count())
 
 
 def _slice(size: int, process_index: int, process_count: int) -> slice:
@@ -262,10 +291,18 @@ def _gather(
     length: int | None,
     valid: np.ndarray,
     draws: Draws | None = None,
+    known: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> Batch:
     labels = source.labels[indices]
     found = {name: cast(View, view.gather(indices, length, draws)) for name, view in views.items()}
+    # What only decides the groups is no part of a batch.
+    found = {name: view for name, view in found.items() if view}
+    found |= {name: cast(View, {**view}) for name, view in (known or {}).items()}
     positions = _align(list(found.values()))
+    for view in found.values():
+        # Stored logits of several predictions an example are as wide as their own rows.
+        if positions is not None and LOGITS in view:
+            view[LOGITS] = _with_room(np.asarray(view[LOGITS]), positions.shape[1])
     # What is hidden in a text is its label; all views are one here.
     for view in found.values():
         labels = np.asarray(view.pop("labels", labels))
@@ -293,6 +330,12 @@ def _align(views: list[View]) -> np.ndarray | None:
     for view in reading:
         view["positions"] = _widened(np.asarray(view["positions"]), width)
     return np.logical_and.reduce([view["positions"] >= 0 for view in reading])
+
+
+def _with_room(values: np.ndarray, width: int) -> np.ndarray:
+    """Returns [b, P, K] values in [b, width, K], zeros where there was nothing."""
+    kept = values[:, :width]
+    return np.pad(kept, ((0, 0), (0, width - kept.shape[1]), (0, 0)))
 
 
 def _widened(values: np.ndarray, width: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from kd_jax.config.names import LABELLED, TRAIN, WHOLE_TEXTS
 from kd_jax.core.options import call_with_options
 from kd_jax.core.types import Batch
 from kd_jax.data.batches import (
+    EvaluationBatches,
+    PreparedView,
     TrainingBatches,
     evaluation_batches,
     training_batches,
@@ -61,6 +64,7 @@ class Datasets:
 
     Attributes:
       task: likewise.
+      augmentation: how training images are augmented, the config's section.
       truncated: of each text source that was prepared, how many of its texts were cut.
 
     Raises:
@@ -157,6 +161,7 @@ class Datasets:
         self._unions: dict[tuple[str, ...], Source] = {}
         augmentation: Any = make_augmentation(data["augmentation"], size)
         self._augmentation = augmentation if self.task.masks is None else FreshMasks()
+        self.augmentation = data["augmentation"]
         self._tokenizers: dict[str, Tokenizer] = {}
         self._prepared: dict[tuple[str, str], Any] = {}
         self.truncated: dict[str, dict[str, int]] = {}
@@ -366,54 +371,119 @@ class Datasets:
         views: Iterable[Mapping[str, Any]],
         training: Mapping[str, Any],
         seed: int,
+        outputs: Mapping[str, PreparedView] | None = None,
+        by_place: Mapping[str, PreparedView] | None = None,
+        unread: Iterable[Mapping[str, Any]] = (),
     ) -> TrainingBatches:
         """Builds the endless stream of a group's training batches.
 
         Args:
           source: what the group learns from.
           views: the distinct views of its models and their teachers.
-          training: the config's section; `batch_size` and `accumulate` are read.
+          training: the config's section; `batch_size`, `accumulate` and `augmented_epochs` are
+            read.
           seed: of the shuffle.
+          outputs: further views by name: what is known of the source's examples already.
+          by_place: likewise of the rows of batches that come again; see `batches.training_batches`.
+          unread: views that decide which examples share a batch, and are read by nobody.
         """
         return self._batches(
             training_batches,
             source,
             views,
             training["batch_size"],
+            outputs,
+            unread,
+            by_place=by_place,
+            repeat=repeated_batches(len(source), training),
             accumulate=training["accumulate"],
             seed=seed,
             augmentation=self._augmentation,
         )
 
     def evaluation_batches(
-        self, source: Source, views: Iterable[Mapping[str, Any]], batch_size: int
-    ) -> Iterable[Batch]:
-        """Builds batches with every example of a split once, padded to whole batches."""
-        return self._batches(evaluation_batches, source, views, batch_size)
+        self,
+        source: Source,
+        views: Iterable[Mapping[str, Any]],
+        batch_size: int,
+        outputs: Mapping[str, PreparedView] | None = None,
+        rows: range | None = None,
+    ) -> EvaluationBatches:
+        """Builds batches with every example of a split once, padded to whole batches.
 
-    def _batches(self, make, source, views, batch_size, **options) -> Any:
+        Args:
+          source: the split.
+          views: the distinct views that are read.
+          batch_size: examples of the global batch.
+          outputs: as in `training_batches`.
+          rows: neighbouring examples, where not all are wanted.
+        """
+        return self._batches(evaluation_batches, source, views, batch_size, outputs, (), rows=rows)
+
+    def of_both_lengths(
+        self, source: Source, views: Sequence[Mapping[str, Any]]
+    ) -> tuple[Batch, Batch]:
+        """Returns one example as short as can be and as if it were as long as can be; an image as
+        it is."""
+        prepared = [self.prepared(source, spec) for spec in views]
+        texts = [each for each in prepared if each.lengths is not None]
+        row = int(np.argmin(np.max([each.lengths for each in texts], axis=0))) if texts else 0
+        longest = max((each.buckets[-1] for each in texts), default=0)
+        # A view that is empty, but of long texts, fills the others up.
+        long = {"unread": Unread(np.full(len(source), longest))} if texts else {}
+        rows, size = range(row, row + 1), jax.process_count()
+        short, full = (
+            next(iter(self.evaluation_batches(source, views, size, outputs, rows)))
+            for outputs in ({}, long)
+        )
+        return short, full
+
+    def _batches(self, make, source, views, batch_size, outputs, unread, **options) -> Any:
         # One set of buckets for all views, up to the longest of them; each view cuts what is beyond
         # its own maximum.
         prepared = {view_name(spec): self.prepared(source, spec) for spec in views}
-        lengths = [spec["max_length"] for spec in views if "max_length" in spec]
+        silent = {f"unread {view_name(spec)}": self.prepared(source, spec) for spec in unread}
+        known = {**(outputs or {})} | {
+            name: Unread(each.lengths) for name, each in silent.items() if each.lengths is not None
+        }
+        lengths = [spec["max_length"] for spec in (*views, *unread) if "max_length" in spec]
+        lengths += [most for each in known.values() if (most := getattr(each, "longest", None))]
         buckets = set(bucket_lengths(max(lengths))) if lengths else set()
         # A text in windows may be longer than any view's maximum.
         buckets |= {
             step
-            for each in prepared.values()
+            for each in (*prepared.values(), *silent.values())
             if isinstance(each, PreparedWindows)
             for step in each.buckets
             if step > max(lengths)
         }
         return make(
             source,
-            prepared,
+            prepared | known,
             batch_size=batch_size,
             buckets=tuple(sorted(buckets)),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             **options,
         )
+
+
+def repeated_batches(examples: int, training: Mapping[str, Any]) -> int | None:
+    """Returns the batches after which the same ones come again; None: never."""
+    epochs = training.get("augmented_epochs")
+    return None if epochs is None else math.ceil(examples * epochs / training["batch_size"])
+
+
+class Unread:
+    """A view of nothing, of examples that have so many tokens."""
+
+    def __init__(self, lengths: np.ndarray):
+        self.lengths = lengths
+
+    def gather(self, indices: Any, length: int | None, draws: Any = None) -> dict[str, np.ndarray]:
+        """Returns nothing."""
+        del indices, length, draws
+        return {}
 
 
 def _load_tokenizer(

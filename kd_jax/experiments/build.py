@@ -14,7 +14,7 @@ from kd_jax.config.schema import EMBEDDINGS, FROM_MODEL, ModelPlan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.rng import derived_seed, fold_name, stream
 from kd_jax.core.types import Batch, ModelOutput, Variables
-from kd_jax.data.run_datasets import view_name
+from kd_jax.data.run_datasets import repeated_batches, view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.models import registry, windows, word_embeddings
@@ -27,6 +27,7 @@ from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import TermSpec
 from kd_jax.tasks import Task, read_task
 from kd_jax.teachers.frozen import FrozenTeachers
+from kd_jax.teachers.outputs import view_of
 from kd_jax.training.context import RunContext
 from kd_jax.training.mixup import Mixing, make_mixing
 from kd_jax.training.optimizers import make_optimizer
@@ -256,11 +257,14 @@ def make_group(
     # One batch holds the views of all students and teachers, which read the same examples.
     views = [*(plan.view for plan in plans), *frozen.views]
     # One real batch in every view that is read gives all shapes.
-    batch = next(iter(context.datasets.evaluation_batches(source, views, context.processes)))
+    known = {**frozen.outputs, **frozen.by_place}
+    batches = context.datasets.evaluation_batches(source, views, context.processes, known)
+    batch = next(iter(batches))
     outputs = {name: output_shapes(network, batch) for name, network in networks.items()}
     taught = frozen.shapes(batch)
     # A teacher that is stored for one peer is stored for all of them.
     cached = tuple(name for plan in plans for name in plan.cached)
+    cached += tuple(name for name in taught if view_of(name) in known)
     models: dict[str, ModelTraining] = {}
     mixing = None
     for plan in plans:
@@ -270,6 +274,11 @@ def make_group(
                 plan, networks, outputs, taught, frozen.view_names, batch, source, context, cached
             )
             objective = make_objective(plan.objective, spec)
+            for teacher, layer in spec.reads:
+                frozen.reads.setdefault(teacher, set()).add(layer)
+            if (condition := conditions[plan.name]) is not None:
+                features = {condition.output} & taught[condition.teacher].features.keys()
+                frozen.reads.setdefault(condition.teacher, set()).update(features)
             mixing = _make_mixing(plan, objective, bool(frozen.teachers), context)
             # A mean over no label at all would be 0 in silence.
             labelled = [name for name, term in objective.terms.items() if term.labelled]
@@ -298,7 +307,8 @@ def make_group(
             learning_rate,
         )
     seed = derived_seed(context.seed, "train", plans[0].seed_group)
-    return PeerGroup(models, seed, mixing, context.datasets.task)
+    repeat = repeated_batches(len(source), plans[0].training)
+    return PeerGroup(models, seed, mixing, context.datasets.task, repeat)
 
 
 def output_shapes(network: Network, batch: Batch) -> ModelOutput:

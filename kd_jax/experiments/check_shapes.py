@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from kd_jax.config.names import TRAIN
 from kd_jax.config.schema import ModelPlan, Plan
-from kd_jax.core.types import Batch, Teacher
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.build import build_shapes, make_group
@@ -17,9 +14,8 @@ from kd_jax.experiments.restore import read_restored
 from kd_jax.models import registry
 from kd_jax.models.weights import formats
 from kd_jax.teachers.build_ensemble import equal_ensemble
-from kd_jax.teachers.cache import CachedTeacher
 from kd_jax.teachers.conditioned_student import build_condition
-from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable, outputs_on
+from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable, shapes_of
 from kd_jax.training.context import RunContext
 from kd_jax.training.step import PeerGroup
 from kd_jax.training.trained_model import TrainedModel
@@ -138,33 +134,13 @@ def _frozen(
     # A dict in place of a set, because it keeps the order.
     names = {name: None for plan in plans for name in plan.teachers}
     cached = {name for plan in plans for name in plan.cached}
-    cached |= {name for name in names if models[name].stored is not None}
-    mixed = bool(plans[0].training.get("mixing"))
-    check_cacheable(sorted(cached), augmented=context.datasets.augmented, mixed=mixed)
-    teachers: dict[str, Teacher] = {}
-    views: list[Mapping[str, Any]] = []
-    for name in names:
-        model = models[name]
-        if model.stored is not None:
-            teachers[name] = Teacher(outputs_on(model, source), CachedTeacher())
-            continue
-        # Casting to the teacher's dtype is part of the shapes: it decides the terms' dtypes.
-        variables = jax.eval_shape(model.network.frozen, model.variables)
-        live = Teacher(variables, model.network)
-        if name not in cached:
-            views += model.views
-            teachers[name] = live
-            continue
-        batches = context.datasets.evaluation_batches(source, model.views, context.processes)
-        teachers[name] = Teacher(_table(live, next(iter(batches)), len(source)), CachedTeacher())
-    return FrozenTeachers(teachers, views, {name: models[name].network.view for name in names})
-
-
-def _table(teacher: Teacher, batch: Batch, rows: int) -> dict[str, Any]:
-    """Returns the shapes of a teacher's stored outputs: logits, and one vector an example."""
-    output = jax.eval_shape(lambda held, seen: held(seen), teacher, batch)
-    kept = {name: feature for name, feature in output.features.items() if feature.ndim == 2}
-    return {
-        name: jax.ShapeDtypeStruct((rows, *found.shape[1:]), found.dtype)
-        for name, found in {**kept, "logits": output.logits}.items()
-    }
+    training = plans[0].training
+    mixed = bool(training.get("mixing"))
+    if training.get("augmented_epochs") is None:
+        check_cacheable(sorted(cached), augmented=context.datasets.augmented, mixed=mixed)
+    elif cached and mixed and training["mixing"]["candidates"] > 1:
+        raise ValueError(
+            f"training.mixing.candidates must be 1: cached teachers ({', '.join(sorted(cached))})"
+            f" can't be asked which mix they are least certain of"
+        )
+    return shapes_of({name: models[name] for name in names}, source)

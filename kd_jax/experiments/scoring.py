@@ -12,7 +12,7 @@ from kd_jax.data.source import Source
 from kd_jax.models.network import Network
 from kd_jax.tasks import Task, shown
 from kd_jax.teachers.ensemble import without_labels
-from kd_jax.teachers.frozen import freeze, outputs_on
+from kd_jax.teachers.frozen import freeze, known_on
 from kd_jax.training.context import RunContext
 from kd_jax.training.evaluate import collect, eval_step, evaluate
 from kd_jax.training.trained_model import TrainedModel
@@ -38,10 +38,10 @@ class Selection:
         # Checkpoints are chosen by what the model alone can do, but for a task whose metrics
         # compare it with its teachers.
         met = (teachers or {}) if self._task.meets_teachers else {}
-        frozen = freeze(met, (), source, context, mixed=False)
+        frozen = freeze(met, {}, source, context, mixed=False)
         self._teachers = frozen.teachers
         self._batches = context.datasets.evaluation_batches(
-            source, [plan.view, *frozen.views], plan.training["batch_size"]
+            source, [plan.view, *frozen.views], plan.training["batch_size"], frozen.outputs
         )
 
     def __call__(self, variables: Variables) -> dict[str, float | None]:
@@ -61,7 +61,7 @@ def score(
     # A file need not have outputs on more than what is learned from.
     known = {name: each for name, each in teachers.items() if covers(each, source)}
     # Nothing is cached, as an evaluation reads each example only once.
-    frozen = freeze(known, (), source, context, mixed=False)
+    frozen = freeze(known, {}, source, context, mixed=False)
     # Nobody may know the label of an example that is evaluated.
     asked = {
         name: Teacher(teacher.variables, without_labels(teacher.forward))
@@ -70,9 +70,11 @@ def score(
     forward = without_labels(model.network)
     task = tuned_task(model, context)
     compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
-    batches = context.datasets.evaluation_batches(source, [*model.views, *frozen.views], batch_size)
+    outputs = {**frozen.outputs, **known_on(model, source)}
+    views = [*model.views, *frozen.views]
+    batches = context.datasets.evaluation_batches(source, views, batch_size, outputs)
     names = context.datasets.class_names
-    return evaluate(compiled, _variables_on(model, source, context), asked, batches, task, names)
+    return evaluate(compiled, model.variables, asked, batches, task, names)
 
 
 def tuned_task(model: TrainedModel, context: RunContext) -> Task:
@@ -82,18 +84,10 @@ def tuned_task(model: TrainedModel, context: RunContext) -> Task:
         return task
     step = partial(eval_step, forward=without_labels(model.network), task=task)
     size = 64 * context.parallel.devices
-    batches = context.datasets.evaluation_batches(source, model.views, size)
-    _, rows = collect(
-        context.parallel.evaluate(step), _variables_on(model, source, context), {}, batches
-    )
+    known = known_on(model, source)
+    batches = context.datasets.evaluation_batches(source, model.views, size, known)
+    _, rows = collect(context.parallel.evaluate(step), model.variables, {}, batches)
     return task.tuned(rows)
-
-
-def _variables_on(model: TrainedModel, source: Source, context: RunContext) -> Any:
-    """Returns what the model's network is applied with: where only outputs are known, these."""
-    if model.stored is None:
-        return model.variables
-    return context.parallel.place(outputs_on(model, source))
 
 
 def covers(model: TrainedModel, source: Source) -> bool:

@@ -2,8 +2,9 @@
 
 from kd_jax.config.schema import ModelPlan, Plan
 from kd_jax.experiments.scoring import covers, judge, score
-from kd_jax.teachers import cache, stored
+from kd_jax.teachers import stored
 from kd_jax.teachers.frozen import outputs_on
+from kd_jax.teachers.outputs import StoredTeacher, view_of
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
 
@@ -40,7 +41,8 @@ def _open(model: ModelPlan, plan: Plan, context: RunContext) -> TrainedModel:
     # Of words, a batch's view says where they are.
     views = (model.view,) if datasets.task.words else ()
     home = context.workdir / model.name
-    found = TrainedModel(model, cache.CachedTeacher(), {}, description, home, views, stored=table)
+    network = StoredTeacher(view_of(model.name))
+    found = TrainedModel(model, network, {}, description, home, views, stored=table)
     outputs_on(found, datasets.splits["train"])
     # What doesn't fit the other splits as a whole is refused, too; here and not after the training.
     try:

@@ -1,5 +1,6 @@
 """Trains the models of an experiment, or finds them: restored, used as they are, or resumed."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -17,15 +18,19 @@ from kd_jax.core.json_files import as_json
 from kd_jax.core.pytree import count_parameters, fingerprint, not_finite
 from kd_jax.core.rng import fold_name, stream
 from kd_jax.core.types import Batch, Teacher, Variables
+from kd_jax.data.run_datasets import view_name
+from kd_jax.data.source import Source
 from kd_jax.distiller import Distiller
 from kd_jax.experiments.build import build, input_shapes, make_group, total_steps
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.experiments.restore import read_restored
 from kd_jax.experiments.scoring import Selection, described, judge, tuned_task
+from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
-from kd_jax.teachers.frozen import freeze
+from kd_jax.teachers.compute import Repeated
+from kd_jax.teachers.frozen import freeze, shapes_of
 from kd_jax.training import trained_model
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.context import RunContext
@@ -137,16 +142,19 @@ class ModelTrainer:
         context.parallel.check_batch(training["batch_size"], training["accumulate"])
         # Peers share their batches, so the first one's data are everybody's.
         source = context.datasets.training_source(plans[0].data)
-        cached = [name for plan in plans for name in plan.cached]
-        frozen = freeze(self._teachers, cached, source, context, mixed=bool(training.get("mixing")))
         networks = {name: network for name, (network, _) in self._built.items()}
+        mixed = bool(training.get("mixing"))
+        cached, repeated = self._kept(networks, source)
+        frozen = freeze(self._teachers, cached, source, context, mixed=mixed, repeated=repeated)
         group = make_group(plans, networks, frozen, source, context, self._conditions)
         # The same compiled step as in the Python API.
         distiller = Distiller.of_group(group, frozen.teachers, context.parallel)
         # Placed before anything is restored, as the template's shardings say where to restore to.
         state = context.parallel.place(self._initial_state(group))
         views = [*(plan.view for plan in plans), *frozen.views]
-        batches = context.datasets.training_batches(source, views, training, group.seed)
+        batches = context.datasets.training_batches(
+            source, views, training, group.seed, frozen.outputs, frozen.by_place, frozen.unread
+        )
         # Epochs are of the training split, so that another set makes no run longer or shorter.
         steps = total_steps(len(context.datasets.splits["train"]), training)
         keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
@@ -193,6 +201,39 @@ class ModelTrainer:
             # Another process may read the models as soon as this returns.
             multihost_utils.sync_global_devices(f"{folder.name} finished")
         return done
+
+    def _kept(
+        self, networks: Mapping[str, Network], source: Source
+    ) -> tuple[dict[str, set[str]], Repeated | None]:
+        """Returns the teachers whose outputs are computed once, with the features that terms read
+        of them; and the batches that are asked about, where they come again."""
+        cached = {name for plan in self._plans for name in plan.cached}
+        if not cached:
+            return {}, None
+        # Terms say what they read when they are bound, for which shapes will do.
+        shapes, context = shapes_of(self._teachers, source), self._context
+        group = make_group(self._plans, networks, shapes, source, context, self._conditions)
+        kept = {name: shapes.reads.get(name, set()) for name in sorted(cached)}
+        if group.repeat is None:
+            return kept, None
+        training = self._plans[0].training
+        views = [*(plan.view for plan in self._plans), *shapes.views]
+        batches = context.datasets.training_batches(source, views, training, group.seed)
+        augmentation = context.datasets.augmentation
+        told = json.dumps(
+            as_json(
+                [
+                    group.seed,
+                    group.repeat,
+                    [training[key] for key in ("batch_size", "accumulate")],
+                    training.get("mixing"),
+                    augmentation,
+                    sorted(map(view_name, views)),
+                ]
+            )
+        )
+        repeated = Repeated(batches, group.repeat, training, group.seed, group.mixing, told)
+        return kept, repeated
 
     def _initial_state(self, group: PeerGroup) -> TrainState:
         key, models = stream(self._context.seed, "objective"), {}

@@ -108,7 +108,7 @@ class Workdir:
                 "*.json.tmp",
                 "*.csv.tmp",
                 "*.safetensors.tmp",
-                "outputs-*.tmp",
+                "outputs-*/*.tmp",
                 "metrics.tmp",
             ):
                 for leftover in folder.glob(pattern):

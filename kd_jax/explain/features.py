@@ -9,7 +9,7 @@ import numpy as np
 
 from kd_jax.analysis.shapley import EXACT_PLAYERS, shapley_values
 from kd_jax.explain.run import Run
-from kd_jax.teachers import cache
+from kd_jax.teachers import compute
 from kd_jax.training.trained_model import TrainedModel
 
 BLOCKS = 8
@@ -65,7 +65,7 @@ def _value(
     source = run.context.datasets.splits["evaluation"]
     # The value of a subset is an accuracy, so rows without a label can't take part.
     rows = np.flatnonzero(source.labels >= 0)
-    table = cache.outputs(model, source, replace(run.context, workdir=run.folder))
+    table = compute.outputs(model, source, replace(run.context, workdir=run.folder))
     pooled, weights, base = _linear(model, {key: column[rows] for key, column in table.items()})
     blocks = min(BLOCKS, pooled.shape[1]) if blocks is None else blocks
     if not 1 <= blocks <= pooled.shape[1]:

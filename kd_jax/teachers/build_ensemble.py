@@ -18,7 +18,7 @@ from kd_jax.core.options import call_with_options, options_of
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.tasks import CLASSIFICATION, Task
-from kd_jax.teachers import cache
+from kd_jax.teachers import compute
 from kd_jax.teachers.ensemble import AVERAGES, ROUTES, Ensemble, without_labels
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
@@ -204,7 +204,7 @@ def unlabelled_logits(
     """Computes `[M, N, K]`, what each member says of a whole split without knowing its labels."""
     # A member that chooses by the label would look better than it is where labels are unknown.
     tables = (
-        cache.outputs(x, source, context, network=without_labels(x.network))
+        compute.outputs(x, source, context, network=without_labels(x.network))
         for x in members.values()
     )
     return np.stack([table["logits"] for table in tables])

@@ -1,20 +1,19 @@
-"""The teachers of one student as its training step reads them: live, or looked up in a table
+"""The teachers of one student as its training step reads them: live, or by the outputs that were
 computed before."""
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
 from kd_jax.core.types import Batch, ModelOutput, Teacher
 from kd_jax.data.source import Source
-from kd_jax.teachers import cache
+from kd_jax.teachers import compute
+from kd_jax.teachers.compute import Repeated
+from kd_jax.teachers.outputs import Outputs, OutputsByPlace, StoredTeacher, view_of
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
-
-log = logging.getLogger("kd_jax")
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,24 @@ class FrozenTeachers:
     """Teachers that no gradient reaches and no checkpoint holds.
 
     Attributes:
-      teachers: name -> variables in the dtype they are computed in, or a table of stored outputs,
-        and how they are applied.
+      teachers: name -> variables in the dtype they are computed in, none of one whose outputs are
+        stored, and how they are applied.
       views: what the live ones read of a batch.
       view_names: name -> the view that its outputs are of.
+      outputs: by the name of a batch's view, those of the others.
+      by_place: likewise, of the rows of batches that come again.
+      unread: the views of teachers of which that is known, which decide what is in a batch.
+      reads: teacher's name -> the features of it that somebody reads, as far as that is known;
+        filled in by whoever binds terms to them.
     """
 
     teachers: Mapping[str, Teacher]
     views: Sequence[Mapping[str, Any]]
     view_names: Mapping[str, str]
+    outputs: Mapping[str, Outputs] = field(default_factory=dict)
+    by_place: Mapping[str, OutputsByPlace] = field(default_factory=dict)
+    unread: Sequence[Mapping[str, Any]] = ()
+    reads: dict[str, set[str]] = field(default_factory=dict)
 
     def shapes(self, batch: Batch) -> dict[str, ModelOutput]:
         """Returns every teacher's output on a batch, as shapes and dtypes."""
@@ -43,47 +51,85 @@ class FrozenTeachers:
 
 def freeze(
     models: Mapping[str, TrainedModel],
-    cached: Sequence[str],
+    cached: Mapping[str, Collection[str]],
     source: Source,
     context: RunContext,
     *,
     mixed: bool,
+    repeated: Repeated | None = None,
 ) -> FrozenTeachers:
     """Makes finished models the teachers of a student.
 
     Args:
       models: by name.
-      cached: those whose outputs on the training data are computed once.
+      cached: those whose outputs on the training data are computed once, and which features of
+        theirs are kept beside the logits.
       source: what the student learns from.
       context: the data and the devices.
       mixed: whether the student's examples are mixed.
+      repeated: the batches that come again, where they do.
 
     Raises:
       ValueError: if one is to be cached and the data looks different each time.
     """
-    # Checked before any table is computed, as that can take long.
-    fixed = [name for name, model in models.items() if name in cached or model.stored]
-    check_cacheable(cached, augmented=context.datasets.augmented, mixed=mixed)
-    teachers: dict[str, Teacher] = {}
-    for name, model in models.items():
+    augmented = context.datasets.augmented
+    if repeated is None:
+        # Checked before anything is computed, as that can take long.
+        check_cacheable([*cached], augmented=augmented, mixed=mixed)
+
+    def known(name: str, model: TrainedModel) -> Outputs | None:
         if model.stored is not None:
-            table = context.parallel.place(outputs_on(model, source))
-            teachers[name] = Teacher(table, cache.CachedTeacher())
-        elif name in cached:
-            # The table lives on the devices, so a look-up in the step needs no transfer.
-            table = context.parallel.place(_table(name, model, source, context))
-            teachers[name] = Teacher(table, cache.CachedTeacher())
-        else:
+            return outputs_on(model, source)
+        if name not in cached:
+            return None
+        if repeated is not None and (augmented or mixed):
+            return compute.stored_by_place(model, source, cached[name], repeated, context)
+        return compute.stored(model, source, cached[name], context)
+
+    return _freeze(models, {name: known(name, model) for name, model in models.items()}, as_is)
+
+
+def shapes_of(models: Mapping[str, TrainedModel], source: Source) -> FrozenTeachers:
+    """Returns teachers with shapes in place of their variables, all but stored ones live."""
+    known = {
+        name: None if model.stored is None else outputs_on(model, source)
+        for name, model in models.items()
+    }
+    # Casting to the teacher's dtype is part of the shapes: it decides the terms' dtypes.
+    return _freeze(models, known, jax.eval_shape)
+
+
+def as_is(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function."""
+    return function(*args)
+
+
+def _freeze(
+    models: Mapping[str, TrainedModel],
+    known: Mapping[str, Outputs | None],
+    call: Callable[..., Any],
+) -> FrozenTeachers:
+    teachers, views, outputs, by_place, unread = {}, [], {}, {}, []
+    for name, model in models.items():
+        found = known[name]
+        if found is None:
             # Cast once here and not in every step.
-            teachers[name] = Teacher(model.network.frozen(model.variables), model.network)
-    # Such a teacher reads no input any more, so its views needn't be loaded.
-    views = [view for name, model in models.items() if name not in fixed for view in model.views]
-    return FrozenTeachers(
-        teachers, views, {name: model.network.view for name, model in models.items()}
-    )
+            variables = call(model.network.frozen, model.variables)
+            teachers[name] = Teacher(variables, model.network)
+            views += model.views
+        else:
+            # Such a teacher reads no input any more, so its views needn't be loaded.
+            teachers[name] = Teacher({}, StoredTeacher(view_of(name)))
+            if isinstance(found, OutputsByPlace):
+                by_place[view_of(name)] = found
+                unread += model.views
+            else:
+                outputs[view_of(name)] = found
+    names = {name: model.network.view for name, model in models.items()}
+    return FrozenTeachers(teachers, views, names, outputs, by_place, unread)
 
 
-def outputs_on(model: TrainedModel, source: Source) -> cache.Table:
+def outputs_on(model: TrainedModel, source: Source) -> Outputs:
     """Returns a stored teacher's outputs on a source.
 
     Raises:
@@ -91,15 +137,21 @@ def outputs_on(model: TrainedModel, source: Source) -> cache.Table:
     """
     assert model.stored is not None
     try:
-        table = model.stored.on(source)
-        if table is None:
+        found = model.stored.on(source)
+        if found is None:
             raise ValueError(
                 f"it has outputs for no row of {source.name!r}, whose ids are such as"
                 f" {', '.join(map(repr, source.ids[:3]))}"
             )
     except ValueError as error:
         raise ValueError(f"models.{model.plan.name}: {error}") from None
-    return table
+    return found
+
+
+def known_on(model: TrainedModel, source: Source) -> dict[str, Outputs]:
+    """Returns, as a batch's views, what a model reads of a source where only its outputs are
+    known."""
+    return {} if model.stored is None else {view_of(model.plan.name): outputs_on(model, source)}
 
 
 def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> None:
@@ -111,21 +163,6 @@ def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> N
     if cached and (mixed or augmented):
         remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
         raise ValueError(
-            f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}"
+            f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}, or the"
+            f" same batches come again (training.augmented_epochs)"
         )
-
-
-def _table(name: str, model: TrainedModel, source: Source, context: RunContext) -> cache.Table:
-    """Reads the model's outputs on what a student learns from, or computes and keeps them."""
-    # Each part keeps a table of its own, so the same data in another mixture is found again.
-    if source.parts:
-        tables = [_table(name, model, part, context) for part in source.parts]
-        return {key: cache.join([table[key] for table in tables]) for key in tables[0]}
-    # The path follows from teacher, data and view: another teacher's table is never taken.
-    path = cache.path_of(model.home, *cache.facts(model, source))
-    table = cache.load(path, len(source))
-    if table is None:
-        log.info("%s: its outputs on %d examples are computed once", name, len(source))
-        table = cache.outputs(model, source, context)
-        cache.save(path, table)
-    return table

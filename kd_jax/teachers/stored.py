@@ -11,6 +11,7 @@ import numpy as np
 from scipy import special
 
 from kd_jax.core.options import options_of
+from kd_jax.core.types import LOGITS
 from kd_jax.data.readers.stored_outputs import (
     IDS,
     KINDS,
@@ -22,6 +23,7 @@ from kd_jax.data.run_datasets import Datasets
 from kd_jax.data.source import Source
 from kd_jax.models.weights.classes import are_unnamed, listed, match_names
 from kd_jax.tasks import Task
+from kd_jax.teachers.outputs import Outputs, column
 
 log = logging.getLogger("kd_jax")
 
@@ -54,9 +56,8 @@ class StoredTable:
     values: Sequence[np.ndarray]
     vectors: bool
 
-    def on(self, source: Source) -> dict[str, np.ndarray] | None:
-        """Returns the outputs on a source's rows: name -> [N, K], or [N, W, K]; None if it has
-        those of none of them.
+    def on(self, source: Source) -> Outputs | None:
+        """Returns the outputs on a source's rows; None if it has those of none of them.
 
         Raises:
           ValueError: if rows have no ids, the file lacks some of them, or has outputs of another
@@ -83,10 +84,9 @@ class StoredTable:
                         f"{path!r} has outputs of {len(value)} words for id {each!r}, whose text"
                         f" in {source.name!r} has {words}"
                     )
-            longest = max(map(len, found))
-            found = [np.pad(each, ((0, longest - len(each)), (0, 0))) for each in found]
-        logits = np.stack(found)
-        return {"logits": logits} | ({"pooled": logits} if self.vectors else {})
+            return Outputs([{LOGITS: column(found)}])
+        logits = column(np.stack(found))
+        return Outputs([{LOGITS: logits} | ({"pooled": logits} if self.vectors else {})])
 
 
 def check_options(section: Mapping[str, Any], task: Task) -> dict[str, Any]:

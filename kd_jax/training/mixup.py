@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from kd_jax.core.options import call_with_options
 from kd_jax.core.rng import fold_name
-from kd_jax.core.types import Array, Batch, View
+from kd_jax.core.types import LOGITS, Array, Batch, View
 
 KINDS = {"image": ("mixup", "cutmix"), "text": ("mixup",)}
 """What can be mixed how: images by pixels or rectangles, texts by their word embeddings."""
@@ -138,6 +138,9 @@ class Mixing:
 
 
 def _mixed_view(view: View, partner: View, mix: Mix, kind: str) -> View:
+    if LOGITS in view:
+        # A teacher's outputs on these very mixes.
+        return view
     if "images" in view:
         return {"images": _mixed_images(view["images"], partner["images"], mix, kind)}
     # A pure text must not attend to its partner's tokens, so those are masked out for it.

@@ -102,12 +102,14 @@ class PeerGroup:
       seed: of dropout, of terms that draw, and of mixing.
       mixing: how each microbatch is mixed before any model reads it; None: not at all.
       task: what they predict.
+      repeat: steps after which the same batches come again, mixed alike; None: never.
     """
 
     models: Mapping[str, ModelTraining]
     seed: int
     mixing: Mixing | None = None
     task: Task = CLASSIFICATION
+    repeat: int | None = None
 
 
 def all_reduce_sum(tree: PyTree, axis_name: str | None) -> PyTree:
@@ -344,8 +346,8 @@ def _mix(
     axis_name: str | None,
 ) -> Batch:
     """Mixes every microbatch, before any model reads it."""
-    # A stream of its own: switching the mixing on leaves dropout's draws as they were.
-    keys = jax.random.split(stream(group.seed, "mixing", step), batch.valid.shape[0])
+    number = step if group.repeat is None else step % group.repeat
+    keys = mixing_keys(group.seed, number, batch.valid.shape[0])
 
     def mix(microbatch_and_key: tuple[Batch, jax.Array]) -> Batch:
         return mix_microbatch(mixing, teachers, *microbatch_and_key, axis_name, group.task)
@@ -355,6 +357,12 @@ def _mix(
         return jax.tree.map(lambda leaf: leaf[None], first)
     # A map traces the teachers once for all microbatches.
     return jax.lax.map(mix, (batch, keys))
+
+
+def mixing_keys(seed: int, number: Array | int, accumulate: int) -> jax.Array:
+    """Returns [accumulate] keys, by which the microbatches of a batch are mixed."""
+    # A stream of its own: switching the mixing on leaves dropout's draws as they were.
+    return jax.random.split(stream(seed, "mixing", number), accumulate)
 
 
 def mix_microbatch(

@@ -28,8 +28,8 @@ log = logging.getLogger("kd_jax")
 class StoredOnly(Protocol):
     """Outputs of a model that isn't here."""
 
-    def on(self, source: Source) -> dict[str, np.ndarray] | None:
-        """Returns its outputs on a source's rows, by name; None if it has none of them."""
+    def on(self, source: Source) -> Any:
+        """Returns its `teachers.outputs.Outputs` on a source's rows; None if it has none."""
         ...
 
 

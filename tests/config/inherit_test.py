@@ -43,7 +43,7 @@ def test_every_model_takes_over_view_dtype_and_training(config):
         assert section["view"] == resolved["view"]
         assert section["dtype"] == resolved["dtype"]
         assert section["training"] == resolved["training"]
-        assert set(section["training"]) == set(SHARED) | {"patience"}
+        assert set(section["training"]) == set(SHARED) | {"patience", "augmented_epochs"}
 
 
 def test_a_later_override_reaches_all_that_inherit(config):

@@ -24,6 +24,7 @@ def test_a_config_resolves_to_what_it_has_always_meant(argument):
     assert found["data"].pop("labelled") == 1
     for section in (found, *found["models"].values()):
         assert section["training"].pop("patience") is None
+        assert section["training"].pop("augmented_epochs") is None
     resolved = json.dumps(found, sort_keys=True)
     assert hashlib.sha256(resolved.encode()).hexdigest()[:16] == HASHES[argument]
 

@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 from starting import make_pictures
 
 import kd_jax as kd
@@ -18,6 +17,7 @@ from kd_jax.explain import explain_members
 from kd_jax.export import export
 from kd_jax.export.predict import predict_to_file
 from kd_jax.tasks import make_task
+from kd_jax.teachers.store import map_file
 
 SMALL = dict(name="encoder", max_positions=16, type_vocabulary=2, pooling="mean", dropout=0.0)
 SMALL |= dict(width=8, heads=2, layers=1, intermediate=8)
@@ -81,8 +81,12 @@ def run_of_its_own(folder, task):
     config = config_of(path, task, dict(model=SMALL | dict(intermediate=16)))
     results = run_experiment(config, folder / "first", show=False)
     datasets = Datasets(config["data"], {}, make_task(task, config["primary"]))
-    (kept,) = (folder / "first" / "teacher").glob("outputs-*.safetensors")
-    logits = load_file(kept)["logits"]
+    (kept,) = (folder / "first" / "teacher").glob("outputs-*/rows-*.safetensors")
+    arrays, about = map_file(kept)
+    logits, shape = np.array(arrays["logits"]), json.loads(about["shapes"])["logits"]
+    if "sizes of logits" in arrays:
+        ends = np.cumsum(arrays["sizes of logits"])
+        logits = np.split(logits.reshape(-1, shape[1]), ends[:-1])
     if (units := datasets.task.into_units()) is not None:
         logits = logits.astype(np.float64) * units[0] + units[1]
     return path, results, datasets, logits

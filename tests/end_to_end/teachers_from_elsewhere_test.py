@@ -215,7 +215,7 @@ def test_outputs_of_a_restored_teacher_are_kept_in_the_run_that_uses_them(
     before = sorted(workdir.rglob("*"))
     assert kd.run(found, tmp_path / "run")["truncated"] == {}
     assert sorted(workdir.rglob("*")) == before
-    assert list((tmp_path / "run" / "teacher").glob("outputs-*.safetensors"))
+    assert list((tmp_path / "run" / "teacher").glob("outputs-*/rows-*.safetensors"))
 
 
 def test_checkpoints_stay_where_the_config_wants_them_and_cut_texts_are_told(table, tmp_path):

@@ -198,10 +198,10 @@ def test_damaged_results_are_made_again(tmp_path, content, caplog):
 
 def test_what_kills_left_of_half_written_files_is_removed_and_nothing_else(tmp_path):
     claim(tmp_path)
-    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "outputs-0a1b").mkdir(parents=True)
     leftovers = ["results.json.tmp", "sweep.csv.tmp", "teacher/model.safetensors.tmp"]
-    leftovers += ["teacher/outputs-0a1b.7.tmp", "metrics.tmp"]
-    others = ["notes.tmp", "teacher/finished.json", "teacher/outputs-0a1b.safetensors"]
+    leftovers += ["teacher/outputs-0a1b/rows-0.7.tmp", "metrics.tmp"]
+    others = ["notes.tmp", "teacher/finished.json", "teacher/outputs-0a1b/rows-0.safetensors"]
     for name in (*leftovers, *others):
         (tmp_path / name).write_text("{}")
     claim(tmp_path)

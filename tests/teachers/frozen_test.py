@@ -14,4 +14,4 @@ def test_a_cached_teacher_of_examples_that_change_is_refused(augmented, mixed, r
     with pytest.raises(
         ValueError, match=rf"cached teachers \(big\) know each example as it is: {remedy}"
     ):
-        freeze({"big": None}, ("big",), None, context, mixed=mixed)
+        freeze({"big": None}, {"big": ()}, None, context, mixed=mixed)

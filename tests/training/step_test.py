@@ -210,16 +210,16 @@ def test_no_gradient_reaches_the_teachers_variables(images):
 
 
 def test_a_cached_teacher_stands_where_a_live_one_stands(texts):
-    from kd_jax.teachers.cache import CachedTeacher
+    from kd_jax.teachers.outputs import StoredTeacher
 
     live = make_case(texts, BAG, BAG, dict(hard=HARD, soft=SOFT))
     group, state, frozen = live
-    order = np.random.default_rng(0).permutation(ROWS)
-    table = {"logits": np.asarray(frozen["t"](texts).logits)[np.argsort(order)]}
-    cached = (PeerGroup(group.models, group.seed), state, {"t": Teacher(table, CachedTeacher())})
+    known = {"outputs of t": {"logits": np.asarray(frozen["t"](texts).logits)}}
+    stored = Teacher({}, StoredTeacher("outputs of t"))
+    cached = (PeerGroup(group.models, group.seed), state, {"t": stored})
     want, found = (
         advance(live, texts)[0],
-        advance(cached, texts.replace(index=order.astype(np.int32)))[0],
+        advance(cached, texts.replace(views={**texts.views, **known}))[0],
     )
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),

@@ -12,7 +12,7 @@ import numpy as np
 from kd_jax.data.source import Source
 from kd_jax.data.subsets import relabel
 from kd_jax.experiments.train_models import obtain
-from kd_jax.teachers import cache
+from kd_jax.teachers import compute
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
@@ -20,10 +20,10 @@ from kd_jax.training.trained_model import TrainedModel
 log = logging.getLogger("kd_jax")
 
 
-def ask(judge: TrainedModel, context: RunContext) -> cache.Table:
+def ask(judge: TrainedModel, context: RunContext) -> compute.Table:
     """Asks the scoring model for `logits` [N, K], and its other vectors, on the training split."""
     # A judge that chooses by the label would agree with every wrong one.
-    return cache.outputs(
+    return compute.outputs(
         judge, context.datasets.splits["train"], context, network=without_labels(judge.network)
     )
 
@@ -64,7 +64,7 @@ def ask_held_out(
             plan = replace(judge.plan, restore=None, data=(name,))
             model = obtain([plan], {}, elsewhere)[plan.name]
         part = _part(train, held_out, label)
-        logits[held_out] = cache.outputs(model, part, elsewhere)["logits"]
+        logits[held_out] = compute.outputs(model, part, elsewhere)["logits"]
         # The prepared rows of a fold would otherwise stay in memory until the run ends.
         context.datasets.forget(part)
     return logits

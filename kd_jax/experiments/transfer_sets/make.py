@@ -23,7 +23,7 @@ from kd_jax.experiments.transfer_sets.filter import Sound, choose, sift
 from kd_jax.experiments.transfer_sets.generate import find_candidates
 from kd_jax.models.network import Network
 from kd_jax.tasks import CLASSIFICATION, Task
-from kd_jax.teachers import cache
+from kd_jax.teachers import compute
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
@@ -162,7 +162,7 @@ def _make(
     sound = _sift(candidates, spec, context)
     inputs, rows, labels = _pick(candidates, sound.rows), np.arange(len(sound.rows)), None
     asked = _as_source(name, inputs, context)
-    outputs: cache.Table = {}
+    outputs: compute.Table = {}
     chosen = spec["confidence"] or spec["per_class"] is not None
     if keep_outputs or chosen or spec["labels"] != "none":
         outputs = _outputs(teacher, asked, context, features=keep_outputs)
@@ -208,7 +208,7 @@ def _make(
     if keep_outputs and isinstance(teacher.network, Network):
         # The teacher was asked on these rows already, so a student that caches it can skip that.
         kept = {key: column[rows] for key, column in outputs.items()}
-        cache.save(cache.path_of(teacher.home, *cache.facts(teacher, source)), kept)
+        compute.keep(teacher, source, kept)
     return TransferSet(source, facts | counts)
 
 
@@ -279,10 +279,10 @@ def _as_source(name: str, inputs: Any, context: RunContext) -> Source:
 
 def _outputs(
     teacher: TrainedModel, source: Source, context: RunContext, *, features: bool
-) -> cache.Table:
+) -> compute.Table:
     """Returns the teacher's logits [N, K], and what else of one vector an example it gives."""
     network = without_labels(teacher.network)
-    return cache.outputs(
+    return compute.outputs(
         teacher, source, context, network=network if features else partial(_logits_only, network)
     )
 

@@ -32,6 +32,7 @@ class TermSpec:
       inputs: name -> view of one example, likewise.
       cached: teachers whose outputs on the training data are all there is of them.
       task: what the student predicts.
+      reads: pairs of a teacher's name and a feature of it that was asked for.
     """
 
     view: str
@@ -44,6 +45,7 @@ class TermSpec:
     inputs: Mapping[str, View] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
     task: Task = CLASSIFICATION
+    reads: set[tuple[str, str]] = field(default_factory=set)
 
     def teacher(self, name: str | None) -> str:
         """Returns the name of the teacher that a term reads: the one it names, or the only one.
@@ -80,6 +82,7 @@ class TermSpec:
             raise ValueError(
                 f"{owner} has no layer {layer!r}; it has {', '.join(sorted(output.features))}"
             )
+        self.reads.update((name, layer) for name, each in self.teachers.items() if each is output)
         return output.features[layer]
 
     def is_by_token(self, shape: tuple[int, ...]) -> bool:

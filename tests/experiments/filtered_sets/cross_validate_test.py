@@ -35,7 +35,7 @@ def test_no_row_is_judged_by_a_model_that_learned_from_it(judged, pictures, monk
     wasn't given it."""
     config, results, _ = judged
     given, asked = [], []
-    obtain, outputs = cross_validate.obtain, cross_validate.cache.outputs
+    obtain, outputs = cross_validate.obtain, cross_validate.compute.outputs
 
     def watched_obtain(plans, teachers, context):
         source = context.datasets.training_source(plans[0].data)
@@ -48,7 +48,7 @@ def test_no_row_is_judged_by_a_model_that_learned_from_it(judged, pictures, monk
         return outputs(model, source, context, **options)
 
     monkeypatch.setattr(cross_validate, "obtain", watched_obtain)
-    monkeypatch.setattr(cross_validate.cache, "outputs", watched_outputs)
+    monkeypatch.setattr(cross_validate.compute, "outputs", watched_outputs)
     found = run_experiment(config, tmp_path)
     assert found["trusted_sets"] == results["trusted_sets"]
     everything = {image.tobytes() for image in np.asarray(open_train(pictures).inputs)}
@@ -79,13 +79,13 @@ def test_an_interrupted_judgement_goes_on_where_it_was(judged, monkeypatch, tmp_
     before = json.loads(first.read_text())
     (trained[0] / "judge" / "checkpoints").rename(tmp_path / "out_of_reach")
     seen = []
-    outputs = cross_validate.cache.outputs
+    outputs = cross_validate.compute.outputs
 
     def watched(model, *rest, **options):
         seen.append(model.description["fingerprint"])
         return outputs(model, *rest, **options)
 
-    monkeypatch.setattr(cross_validate.cache, "outputs", watched)
+    monkeypatch.setattr(cross_validate.compute, "outputs", watched)
     again = run_experiment(config, tmp_path)
     assert before["fingerprint"] in seen
     assert fingerprint(again) == fingerprint(results)
@@ -217,14 +217,14 @@ def test_a_judge_that_chooses_by_the_label_is_not_told_it(pictures, tmp_path):
         },
     }
     config["trusted_sets"]["trusted"]["judge"] = "both"
-    asked, ask = [], cross_validate.cache.outputs
+    asked, ask = [], cross_validate.compute.outputs
 
     def watched(model, source, context, *, network=None):
         asked.append((model.plan.name, network))
         return ask(model, source, context, network=network)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_validate.cache, "outputs", watched)
+        patch.setattr(cross_validate.compute, "outputs", watched)
         run_experiment(config, tmp_path)
     (network,) = [network for name, network in asked if name == "both"]
     assert not knows_labels(network)

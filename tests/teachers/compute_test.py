@@ -1,5 +1,4 @@
 import functools
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from kd_jax.data.batches import evaluation_batches
 from kd_jax.data.source import Source
 from kd_jax.models.network import Network
 from kd_jax.models.registry import build
-from kd_jax.teachers import cache
+from kd_jax.teachers import compute
 from kd_jax.training.interruption import Interrupted
 from kd_jax.training.sharding import make_parallel
 
@@ -98,9 +97,9 @@ def table_of(words, teacher, *, backend="jit", data=1, batch_size=16, stop=None)
     )
     network, variables = teacher
     compiled = make_parallel(backend=backend, data=data, fsdp=1, tensor=1).evaluate(
-        functools.partial(cache.output_rows, network=network)
+        functools.partial(compute.output_rows, network=network)
     )
-    return cache.compute(compiled, variables, batches, EXAMPLES, "big", stop or AtBatch(0))
+    return compute.compute(compiled, variables, batches, EXAMPLES, "big", stop or AtBatch(0))
 
 
 @pytest.fixture(scope="module")
@@ -128,67 +127,6 @@ def test_the_table_does_not_depend_on_devices_or_batches(words, teacher, table, 
         np.testing.assert_allclose(other[name], column, rtol=1e-4, atol=1e-5)
 
 
-def test_a_looked_up_teacher_gives_the_rows_of_the_batch(words, table):
-    indices = np.array([7, 0, 44, 7])
-    output = cache.CachedTeacher()(
-        jax.tree.map(jnp.asarray, table), batch_of(words, indices, LENGTH)
-    )
-    np.testing.assert_array_equal(output.logits, table["logits"][indices])
-    np.testing.assert_array_equal(output.features["pooled"], table["pooled"][indices])
-    assert set(output.features) == {"pooled"}
-
-
 def test_sigterm_is_heeded_while_the_outputs_are_computed(words, teacher):
     with pytest.raises(Interrupted, match="stopped while big's outputs were computed"):
         table_of(words, teacher, stop=AtBatch(2))
-
-
-# On disk
-
-
-def test_a_kept_table_comes_back_bit_for_bit(table, tmp_path):
-    path = cache.path_of(tmp_path, "teacher", "data", "view")
-    assert cache.load(path, EXAMPLES) is None
-    cache.save(path, table)
-    found = cache.load(path, EXAMPLES)
-    assert found.keys() == table.keys()
-    for name in table:
-        np.testing.assert_array_equal(found[name], table[name])
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_another_teacher_data_or_view_has_another_file(tmp_path):
-    facts = [("t", "d", "v"), ("u", "d", "v"), ("t", "e", "v"), ("t", "d", "w")]
-    assert len({cache.path_of(tmp_path, *fact) for fact in facts}) == len(facts)
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        flip,
-        lambda path: path.write_bytes(path.read_bytes()[:-9]),
-        lambda path: path.write_bytes(b""),
-    ],
-    ids=["flipped", "truncated", "empty"],
-)
-def test_a_damaged_table_is_announced_and_computed_again(table, tmp_path, damage, caplog):
-    path = tmp_path / "outputs.safetensors"
-    cache.save(path, table)
-    damage(path)
-    with caplog.at_level(logging.WARNING, "kd_jax"):
-        assert cache.load(path, EXAMPLES) is None
-    assert "computed again" in caplog.text
-
-
-def test_a_table_of_other_data_is_announced_and_computed_again(table, tmp_path, caplog):
-    path = tmp_path / "outputs.safetensors"
-    cache.save(path, table)
-    with caplog.at_level(logging.WARNING, "kd_jax"):
-        assert cache.load(path, EXAMPLES + 1) is None
-    assert "computed again" in caplog.text

@@ -1,0 +1,89 @@
+"""A teacher whose outputs are kept on disk teaches what the live one does: by vectors of tokens, by
+attention scores, by feature maps."""
+
+import copy
+
+import jax
+import numpy as np
+import pytest
+
+from kd_jax.config.load import load_config, plain
+from kd_jax.experiments.run import run_experiment
+from kd_jax.teachers import store
+from kd_jax.training import trained_model
+
+pytestmark = pytest.mark.slow
+
+ENCODER = dict(name="encoder", width=16, layers=2, heads=2, intermediate=32, pooling="mean")
+ENCODER |= dict(max_positions=64, type_vocabulary=2, dropout=0.0)
+OF_TEXTS = dict(
+    hard=dict(term="cross_entropy", weight=0.5),
+    tokens=dict(
+        term="hidden_mse", weight=1.0, student="block_0", teacher="block_1", mapping="linear"
+    ),
+    scores=dict(
+        term="attention_scores_mse", weight=1.0, student="attention_0", teacher="attention_1"
+    ),
+)
+OF_IMAGES = dict(
+    soft=dict(term="soft_target_kl", weight=1.0, temperature=2.0),
+    maps=dict(term="attention_transfer", weight=10.0, student="block_0", teacher="block_0"),
+)
+
+
+def texts():
+    config = plain(load_config("docstrings", smoke=True))
+    for name in ("teacher", "student", "baseline"):
+        config["models"][name]["model"] = copy.deepcopy(ENCODER)
+    config["models"]["student"]["objective"] = OF_TEXTS
+    return config
+
+
+def images():
+    config = plain(load_config("digits", smoke=True))
+    config["models"]["student"]["objective"] = OF_IMAGES
+    return config
+
+
+def augmented():
+    """Cropped, mirrored and mixed images, in microbatches; the same 2 epochs come twice."""
+    config = images()
+    config["data"]["augmentation"] = dict(crop=2, flip=0.5)
+    mixing = dict(kind="mixup", probability=0.5, share=1.0, concentration=1.0, candidates=1)
+    config["training"] |= dict(epochs=4.0, augmented_epochs=2, accumulate=2, mixing=mixing)
+    for model in config["models"].values():
+        model.pop("training", None)
+    return config
+
+
+def mixed():
+    """Texts mixed by their word embeddings; the mixes of one epoch come three times."""
+    config = texts()
+    mixing = dict(kind="mixup", probability=1.0, share=0.5, concentration=1.0, candidates=1)
+    config["training"] |= dict(epochs=3.0, augmented_epochs=1, mixing=mixing)
+    for model in config["models"].values():
+        model.pop("training", None)
+    return config
+
+
+@pytest.mark.parametrize("make", [texts, images, augmented, mixed])
+@pytest.mark.parametrize("backend", ["jit", "pmap"])
+def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path, monkeypatch):
+    # Several files, so that rows are found in each.
+    monkeypatch.setattr(store, "ROWS", 100)
+    config = make()
+    config["dtype"], config["parallel"]["backend"] = "float64", backend
+    for name in config["models"]:
+        config["models"][name].pop("dtype", None)
+    config["models"]["student"]["cached"] = ()
+    run_experiment(config, tmp_path / "live")
+    config["models"]["student"]["cached"] = ("teacher",)
+    config["models"]["teacher"]["restore"] = str(tmp_path / "live" / "teacher")
+    run_experiment(config, tmp_path / "kept")
+    live, kept = (
+        trained_model.load_required(tmp_path / name / "student").variables
+        for name in ("live", "kept")
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), live, kept)
+    (folder,) = (tmp_path / "kept" / "teacher").glob("outputs-*")
+    assert len([*folder.glob("rows-*.safetensors")]) > 1
