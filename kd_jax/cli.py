@@ -475,6 +475,7 @@ def _prepare_devices(*, text: bool) -> None:
 
     xla_flags.prepare(text=text)
     if FLAGS.simulate_devices:
+        xla_flags.prepare_simulated()
         jax.config.update("jax_num_cpu_devices", FLAGS.simulate_devices)
     # A run that is resumed, or tried with other data, needs no second compilation.
     if FLAGS.compilation_cache:

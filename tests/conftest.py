@@ -18,9 +18,12 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from kd_jax.training import xla_flags
+
 # The shapes in annotations are checked at every call, in tests only.
 jaxtyping.install_import_hook(["kd_jax.losses", "kd_jax.models"], "typechecker.check")
 
+xla_flags.prepare_simulated()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests train the same tiny models; each of them is compiled once.

@@ -79,7 +79,7 @@ def _is_label(value: Any) -> bool:
 
 def _is_selection(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return [*value] == [WHOLE_TEXTS] and is_whole(value[WHOLE_TEXTS], 1)
+        return [*value] == [WHOLE_TEXTS] and whole(1).fits(value[WHOLE_TEXTS])
     return TEXT.fits(value)
 
 

@@ -3,6 +3,12 @@
 import os
 from importlib import metadata
 
+SCHEDULE = "xla_cpu_scheduler_type"
+"""In what order a CPU program's operations run, in jaxlib 0.10."""
+
+ONE_ORDER = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+"""The schedule by which all devices start collectives in one order."""
+
 OPTION = "xla_cpu_experimental_ynn_fusion_type"
 """Which operations of a CPU program run in YNNPACK, in jaxlib 0.10."""
 
@@ -29,6 +35,16 @@ def prepare(*, text: bool) -> None:
     given = os.environ.get("XLA_FLAGS", "")
     if is_known() and OPTION not in given:
         os.environ["XLA_FLAGS"] = f"{given} --{OPTION}={FOR_TEXT if text else FOR_IMAGES}".strip()
+
+
+def prepare_simulated() -> None:
+    """Keeps simulated devices from waiting for one another without end, unless the user has chosen;
+    to be called before a device is first used."""
+    # XLA's CPU devices may reach two collectives that don't depend on each other in different
+    # orders, and each waits in another one; with this schedule all take one order.
+    given = os.environ.get("XLA_FLAGS", "")
+    if is_known() and SCHEDULE not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --{SCHEDULE}={ONE_ORDER}".strip()
 
 
 def options(*, text: bool) -> dict[str, str]:

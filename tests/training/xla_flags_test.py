@@ -27,6 +27,14 @@ def test_the_flag_is_added_to_what_is_there(text, last):
     assert second.endswith(last)
 
 
+def test_simulated_devices_start_collectives_in_one_order(monkeypatch):
+    xla_flags.prepare_simulated()
+    assert os.environ["XLA_FLAGS"].split()[1:] == [f"--{xla_flags.SCHEDULE}={xla_flags.ONE_ORDER}"]
+    monkeypatch.setenv("XLA_FLAGS", f"--{xla_flags.SCHEDULE}=CPU_SCHEDULER_TYPE_DEFAULT")
+    xla_flags.prepare_simulated()
+    assert os.environ["XLA_FLAGS"] == f"--{xla_flags.SCHEDULE}=CPU_SCHEDULER_TYPE_DEFAULT"
+
+
 def test_a_choice_of_the_user_stays(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--{xla_flags.OPTION}=LIBRARY_FUSION_TYPE_INVALID")
     xla_flags.prepare(text=True)
