@@ -243,8 +243,16 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
         ),
         "jax": environment["jax"],
     }
-    facts |= {key: str(value) for key, value in environment.get("data_provenance", {}).items()}
+    for key, value in environment.get("data_provenance", {}).items():
+        several = isinstance(value, Mapping)
+        told = ", ".join(f"{name} {each}" for name, each in value.items()) if several else value
+        facts[key] = str(told)
     return facts
+
+
+def _label(setting: Mapping[str, Any]) -> str:
+    """Returns a setting's label with room to break lines."""
+    return label_of(setting).replace(",", ", ")
 
 
 def _of_sweep(folder: Path) -> Page:
@@ -254,7 +262,7 @@ def _of_sweep(folder: Path) -> Page:
     roles, primary = first["compare"], metrics_of(first)[0]
     lines, rows = [], []
     for setting in found["settings"]:
-        name = label_of(setting["setting"]) or "the config"
+        name = _label(setting["setting"]) or "the config"
         if (interval := setting.get("gain_interval_seeds")) is not None:
             told = tell_interval(interval, primary, setting["gain_seeds"], "seeds")
             lines.append(f"gain over the baseline, {name}: {told}")
@@ -289,7 +297,7 @@ def _of_sweep(folder: Path) -> Page:
         figures=_figures_of_sweep(found, runs, primary),
         facts=_facts(first),
         config=json.dumps(first.get("config", {}), indent=2),
-        command=f"kd-jax --repeat={folder / next(iter(runs)) / RESULTS}",
+        command=f"kd-jax --repeat={folder / next(iter(runs)) / RESULTS}  # Its first run.",
         runs={name: f"{name}/{PAGE}" for name in runs},
     )
 
@@ -306,7 +314,7 @@ def _of_search(folder: Path) -> Page:
         for entry in each["runs"]:
             values = [entry[role]["selection"] if role in entry else None for role in both]
             shown = [cell(primary, value) for value in values]
-            rows.append([entry["name"], label_of(entry["setting"]), *shown])
+            rows.append([entry["name"], _label(entry["setting"]), *shown])
         title = (
             f"Round {number}, {each['fraction']:g} of the training: {header(primary)} on the"
             f" selection split"
@@ -315,9 +323,7 @@ def _of_search(folder: Path) -> Page:
     lines = [] if found["finished"] else ["the search has not ended yet"]
     for role, best in found.get("best", {}).items():
         told = cell(primary, best["selection"])
-        lines.append(
-            f"best {role}: {told} on the selection split, with {label_of(best['setting'])}"
-        )
+        lines.append(f"best {role}: {told} on the selection split, with {_label(best['setting'])}")
     lines.append("these runs chose the settings: compare them with other seeds, by a sweep")
     return Page(
         title=f"{first['experiment']}, a search of {len(found['rounds'][0]['runs'])} trials",
@@ -330,7 +336,7 @@ def _of_search(folder: Path) -> Page:
         figures=[],
         facts=_facts(first),
         config=json.dumps(first.get("config", {}), indent=2),
-        command=f"kd-jax --repeat={folder / next(iter(runs)) / RESULTS}",
+        command=f"kd-jax --repeat={folder / next(iter(runs)) / RESULTS}  # Its first run.",
         runs={name: f"{name}/{PAGE}" for name in runs},
     )
 
