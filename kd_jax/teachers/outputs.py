@@ -15,6 +15,9 @@ import numpy as np
 
 from kd_jax.core.types import LOGITS, Batch, ModelOutput
 
+SMALL = 2**26
+"""Bytes up to which an output of all examples is held in memory."""
+
 Shape = tuple[int | None, ...]
 """Of one example's output; None where examples differ, all such axes of one by the same size."""
 
@@ -142,6 +145,17 @@ class Outputs:
         sizes = [np.max([_sizes(part[name]) for name in by_token], axis=0) for part in self.parts]
         return np.concatenate(sizes)
 
+    @cached_property
+    def _small(self) -> dict[str, np.ndarray]:
+        """Returns what takes little memory as a whole: it is found in one look-up."""
+        found = {}
+        for name in self.shapes:
+            columns = [part[name] for part in self.parts]
+            alike = None not in self.shapes[name][0] and all(c.sizes is None for c in columns)
+            if alike and sum(each.values.nbytes for each in columns) <= SMALL:
+                found[name] = np.concatenate([each.values for each in columns])
+        return found
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
@@ -161,11 +175,18 @@ class Outputs:
           draws: None; an example always has the same outputs.
         """
         assert draws is None, "stored outputs are of examples as they are"
+        found = {name: values[indices] for name, values in self._small.items()}
+        if len(found) == len(self.shapes):
+            return found
         of_part = np.searchsorted(self._ends, indices, side="right")
         first = self._ends - np.array([len(part[LOGITS]) for part in self.parts])
-        chosen = [(part, np.flatnonzero(of_part == part)) for part in np.unique(of_part).tolist()]
-        found = {}
+        # Sorted once, so that each part is looked into once.
+        order = np.argsort(of_part, kind="stable")
+        numbers, starts = np.unique(of_part[order], return_index=True)
+        chosen = [*zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)]
         for name, (shape, dtype) in self.shapes.items():
+            if name in found:
+                continue
             room = 0
             if self._by_token(name):
                 assert self.longest is not None
