@@ -6,6 +6,7 @@
   kd-jax --config=digits --print_config                 every key with its value
   kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
   kd-jax --config=digits --search=FILE                  settings of a space, the better half longer
+  kd-jax --config=digits --stage=teach                  only teachers, and their cached outputs
   kd-jax --repeat=results.json                          a recorded experiment again, compared
   kd-jax --stage=report --workdir=DIR                   a finished run or sweep as one page
   kd-jax --stage=export --workdir=DIR                   a finished student as files for deployment
@@ -37,7 +38,7 @@ CONFIG_FILE = "config_file.json"
 """Where a run notes the user's config file, whose models and terms later stages need as well."""
 
 FLAGS = flags.FLAGS
-STAGES = ["train", "report", "export", "predict", "explain"]
+STAGES = ["train", "teach", "report", "export", "predict", "explain"]
 BY = ["members", "features", "terms", "sources"]
 
 flags.DEFINE_string(
@@ -199,7 +200,7 @@ def _run(arguments: list[str]) -> int:
     _log_to_stderr(debug=FLAGS.debug)
     if FLAGS.repeat:
         return _repeat(Path(FLAGS.repeat), overrides)
-    if FLAGS.stage == "train":
+    if FLAGS.stage in ("train", "teach"):
         config: Any = load_config(FLAGS.config, smoke=FLAGS.smoke)
         for path, text in overrides:
             override(config, path, text)
@@ -264,6 +265,14 @@ def _train(config: ConfigDict) -> int:
         raise ValueError(
             "--reuse is for one run; a sweep or search trains what its runs share only once"
         )
+    if FLAGS.stage == "teach":
+        for flag in ("sweep", "search"):
+            if FLAGS[flag].value:
+                raise ValueError(f"--{flag} is not for --stage=teach, which is of one run")
+        workdir = _workdir(resolved)
+        run_experiment(resolved, workdir, reuse=FLAGS.reuse, teach=True)
+        print(f"teachers and their outputs: {workdir}; the same command with --stage=train goes on")
+        return 0
     if FLAGS.search:
         from kd_jax.experiments.search.run import run_search
 

@@ -574,6 +574,7 @@ class Plan:
       transfer_sets: name -> section, checked.
       trusted_sets: name -> section, checked.
       task: what its models predict, a `kd_jax.tasks.Task`.
+      asked: names of the models that another one needs finished, such as teachers.
     """
 
     config: dict[str, Any]
@@ -581,6 +582,7 @@ class Plan:
     transfer_sets: dict[str, Any]
     trusted_sets: dict[str, Any]
     task: Any
+    asked: frozenset[str] = frozenset()
 
     @property
     def taught(self) -> bool:

@@ -70,7 +70,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     for group in order:
         _check_starts([models[name] for name in group])
     groups = tuple(tuple(models[name] for name in group) for group in order)
-    return Plan(config, groups, transfer, trusted, task)
+    asked = frozenset(name for names in needed.values() for name in names)
+    return Plan(config, groups, transfer, trusted, task, asked)
 
 
 def _plan_model(

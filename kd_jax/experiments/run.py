@@ -49,7 +49,12 @@ SPEED_BATCHES = {"batch_1": (1, 30), "batch_256": (256, 5)}
 
 
 def run_experiment(
-    config: Mapping[str, Any], workdir: str | Path, *, reuse: bool = False, show: bool = True
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    *,
+    reuse: bool = False,
+    show: bool = True,
+    teach: bool = False,
 ) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, the experiment of a config.
 
@@ -59,9 +64,11 @@ def run_experiment(
       reuse: whether a folder of another config is taken over: models whose own sections, data and
         teachers are unchanged stay, the others are moved to its folder `replaced` and trained anew.
       show: whether the table of results is printed.
+      teach: whether it ends once the outputs of all cached teachers are kept, before anything is
+        trained that no other model needs.
 
     Returns:
-      What stands in `workdir/results.json`.
+      What stands in `workdir/results.json`; nothing if it ended before.
 
     Raises:
       ValueError: for a config that can't be run, in one line, before anything is trained.
@@ -105,7 +112,13 @@ def run_experiment(
             teachers = {name: models[name] for model in group for name in model.teachers}
             trainer = ModelTrainer(group, teachers, context)
             # A finished or restored model is found before anything is trained again.
-            models |= trainer.find() or trainer.fit()
+            found = trainer.find()
+            if found is None and teach and not any(each.name in plan.asked for each in group):
+                trainer.teach()
+                continue
+            models |= found or trainer.fit()
+        if teach:
+            return {}
         sets.make_the_rest(models)
         results = seal.seal(_report(plan, models, context) | sets.facts)
         # Written last: its presence says that the run is finished.

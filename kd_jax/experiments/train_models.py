@@ -30,7 +30,7 @@ from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
 from kd_jax.teachers.compute import Repeated
-from kd_jax.teachers.frozen import freeze, shapes_of
+from kd_jax.teachers.frozen import FrozenTeachers, freeze, shapes_of
 from kd_jax.training import trained_model
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.context import RunContext
@@ -122,6 +122,17 @@ class ModelTrainer:
         metrics = Selection(network, plan, context)(context.parallel.place(variables))
         return judge(plan, metrics, context, trained=trained)
 
+    def teach(self) -> None:
+        """Keeps the outputs of the group's cached teachers on what it learns from."""
+        source = self._context.datasets.training_source(self._plans[0].data)
+        self._freeze(source)
+
+    def _freeze(self, source: Source) -> FrozenTeachers:
+        networks = {name: network for name, (network, _) in self._built.items()}
+        mixed = bool(self._plans[0].training.get("mixing"))
+        cached, repeated = self._kept(networks, source)
+        return freeze(self._teachers, cached, source, self._context, mixed=mixed, repeated=repeated)
+
     def fit(self) -> dict[str, TrainedModel]:
         """Trains the group to the end, or goes on from its newest checkpoint.
 
@@ -143,9 +154,7 @@ class ModelTrainer:
         # Peers share their batches, so the first one's data are everybody's.
         source = context.datasets.training_source(plans[0].data)
         networks = {name: network for name, (network, _) in self._built.items()}
-        mixed = bool(training.get("mixing"))
-        cached, repeated = self._kept(networks, source)
-        frozen = freeze(self._teachers, cached, source, context, mixed=mixed, repeated=repeated)
+        frozen = self._freeze(source)
         group = make_group(plans, networks, frozen, source, context, self._conditions)
         # The same compiled step as in the Python API.
         distiller = Distiller.of_group(group, frozen.teachers, context.parallel)

@@ -9,13 +9,15 @@ import pytest
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
-from kd_jax.teachers import store
+from kd_jax.teachers import compute, store
 from kd_jax.training import trained_model
+from kd_jax.training.interruption import Interrupted
 
 pytestmark = pytest.mark.slow
 
 ENCODER = dict(name="encoder", width=16, layers=2, heads=2, intermediate=32, pooling="mean")
 ENCODER |= dict(max_positions=64, type_vocabulary=2, dropout=0.0)
+TRAINING_IMAGES = 1078
 OF_TEXTS = dict(
     hard=dict(term="cross_entropy", weight=0.5),
     tokens=dict(
@@ -64,6 +66,54 @@ def mixed():
     for model in config["models"].values():
         model.pop("training", None)
     return config
+
+
+def test_teaching_keeps_outputs_and_trains_no_student(tmp_path, monkeypatch):
+    config = images()
+    config["models"]["student"]["cached"] = ("teacher",)
+    assert run_experiment(config, tmp_path, teach=True) == {}
+    assert trained_model.load(tmp_path / "teacher") is not None
+    assert not (tmp_path / "student" / "checkpoints").exists()
+    assert not (tmp_path / "results.json").exists()
+
+    def refuse(*_):
+        raise AssertionError("the teacher is asked again")
+
+    monkeypatch.setattr(compute, "_ask", refuse)
+    assert run_experiment(config, tmp_path)["finished"]
+
+
+def test_a_stopped_teaching_goes_on_with_the_next_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS", 100)
+    config = images()
+    config["models"]["student"]["cached"] = ("teacher",)
+    ask, asked = compute._ask, []
+
+    def stop_after(*given):
+        for number, rows in enumerate(ask(*given)):
+            asked.append(len(rows.get("index", ())))
+            if number == 5:
+                raise Interrupted("stopped")
+            yield rows
+
+    monkeypatch.setattr(compute, "_ask", stop_after)
+    with pytest.raises(Interrupted):
+        run_experiment(config, tmp_path, teach=True)
+    (folder,) = (tmp_path / "teacher").glob("outputs-*")
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert before
+    first = sum(asked)
+    monkeypatch.setattr(compute, "_ask", lambda *given: _counted(ask(*given), asked))
+    run_experiment(config, tmp_path, teach=True)
+    # Whole files stay as they are, and their rows aren't asked about again.
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert 0 < sum(asked) - first < TRAINING_IMAGES
+
+
+def _counted(batches, asked):
+    for rows in batches:
+        asked.append(len(rows.get("index", ())))
+        yield rows
 
 
 @pytest.mark.parametrize("make", [texts, images, augmented, mixed])
