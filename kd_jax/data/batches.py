@@ -78,7 +78,7 @@ def training_batches(
     process_count: int,
     buckets: tuple[int, ...],
     augmentation: Augmentation | None = None,
-    repeat: int | None = None,
+    augmented_epochs: int | None = None,
     by_place: Mapping[str, PreparedView] | None = None,
 ) -> TrainingBatches:
     """Builds the endless stream of full batches; every epoch is shuffled anew.
@@ -95,7 +95,8 @@ def training_batches(
       buckets: ascending lengths to pad text to; a batch holds one bucket's examples. Empty for
         images.
       augmentation: of images; None: they stay as they are.
-      repeat: batches after which the same ones come again, augmented alike; None: never.
+      augmented_epochs: epochs after which the same batches come again, augmented alike; None:
+        never.
       by_place: further views of what stands at a place in the repeated batches, counted over all of
         their rows, and not of examples.
 
@@ -128,19 +129,41 @@ def training_batches(
         return jax.tree.map(lambda leaf: leaf.reshape(*mine.shape, *leaf.shape[1:]), batch)
 
     groups = assign_buckets(views, len(source), buckets)
-    stream = shuffled_indices(groups, batch_size, seed)
-    if repeat is not None:
-        stream = stream.slice(slice(0, repeat))
+    stream = shuffled_indices(groups, batch_size, seed, augmented_epochs)
     numbered = stream.map_with_index(lambda number, item: (number, *item))
     # The generator that Grain hands out depends on the seed and the batch's number alone.
     made = numbered.seed(seed % 2**32).random_map(gather)
-    return TrainingBatches(made if repeat is None else made.repeat(None, reseed_each_epoch=False))
+    repeated = augmented_epochs is not None
+    return TrainingBatches(made.repeat(None, reseed_each_epoch=False) if repeated else made)
+
+
+def repeated_batches(
+    source: Source,
+    views: Mapping[str, PreparedView],
+    *,
+    batch_size: int,
+    buckets: tuple[int, ...],
+    augmented_epochs: int,
+    process_index: int,
+    process_count: int,
+) -> int:
+    """Returns after how many batches the same ones come again; see `training_batches`."""
+    del process_index, process_count
+    groups = assign_buckets(views, len(source), buckets)
+    return sum(_batches_of(len(each), augmented_epochs, batch_size) for each in groups.values())
+
+
+def _batches_of(examples: int, epochs: int, batch_size: int) -> int:
+    return math.ceil(examples * epochs / batch_size)
 
 
 def shuffled_indices(
-    groups: Mapping[int | None, np.ndarray], batch_size: int, seed: int
+    groups: Mapping[int | None, np.ndarray],
+    batch_size: int,
+    seed: int,
+    epochs: int | None = None,
 ) -> grain.MapDataset:
-    """Builds an endless dataset of pairs (bucket, indices [batch_size]).
+    """Builds a dataset of pairs (bucket, indices [batch_size]), endless unless `epochs` are given.
 
     Buckets take turns in proportion to their numbers of examples.
 
@@ -148,6 +171,7 @@ def shuffled_indices(
       groups: bucket -> indices of its examples, as `assign_buckets` returns them.
       batch_size: examples of the global batch.
       seed: of the shuffle.
+      epochs: passes over every bucket, the last batch of each filled up with the next pass.
     """
     streams = []
     for number, (length, members) in enumerate(groups.items()):
@@ -163,7 +187,16 @@ def shuffled_indices(
         # Grain counts an endless stream's batches of one up to a number beyond Python's sizes.
         stream = endless.batch(batch_size) if batch_size > 1 else endless.map(np.atleast_1d)
         streams.append(stream.map(lambda indices, length=length: (length, indices)))
-    return grain.MapDataset.mix(streams, weights=[len(members) for members in groups.values()])
+    if epochs is None:
+        return grain.MapDataset.mix(streams, weights=[len(each) for each in groups.values()])
+    # Each bucket has all of its batches: those of a rare one would come late in a mixture.
+    counts = [_batches_of(len(members), epochs, batch_size) for members in groups.values()]
+    turns = sorted(
+        ((place + 0.5) / count, number, place)
+        for number, count in enumerate(counts)
+        for place in range(count)
+    )
+    return grain.MapDataset.source(turns).map(lambda turn: streams[turn[1]][turn[2]])
 
 
 def assign_buckets(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from kd_jax.data.batches import (
     PreparedView,
     TrainingBatches,
     evaluation_batches,
+    repeated_batches,
     training_batches,
 )
 from kd_jax.data.class_names import read_class_names
@@ -395,11 +395,39 @@ class Datasets:
             outputs,
             unread,
             by_place=by_place,
-            repeat=repeated_batches(len(source), training),
+            augmented_epochs=self._repeated_epochs(training),
             accumulate=training["accumulate"],
             seed=seed,
             augmentation=self._augmentation,
         )
+
+    def repeated_batches(
+        self,
+        source: Source,
+        views: Iterable[Mapping[str, Any]],
+        training: Mapping[str, Any],
+        outputs: Mapping[str, PreparedView] | None = None,
+    ) -> int | None:
+        """Returns after how many training batches the same ones come again; None: never.
+
+        Args:
+          source: what is learned from.
+          views: all that decide which examples share a batch, read or not.
+          training: the config's section.
+          outputs: as in `training_batches`.
+        """
+        epochs = self._repeated_epochs(training)
+        if epochs is None:
+            return None
+        size = training["batch_size"]
+        return self._batches(
+            repeated_batches, source, views, size, outputs, (), augmented_epochs=epochs
+        )
+
+    def _repeated_epochs(self, training: Mapping[str, Any]) -> int | None:
+        # Examples that always look the same come again by themselves, in another order.
+        changing = self.augmented or bool(training.get("mixing"))
+        return training.get("augmented_epochs") if changing else None
 
     def evaluation_batches(
         self,
@@ -466,12 +494,6 @@ class Datasets:
             process_count=jax.process_count(),
             **options,
         )
-
-
-def repeated_batches(examples: int, training: Mapping[str, Any]) -> int | None:
-    """Returns the batches after which the same ones come again; None: never."""
-    epochs = training.get("augmented_epochs")
-    return None if epochs is None else math.ceil(examples * epochs / training["batch_size"])
 
 
 class Unread:

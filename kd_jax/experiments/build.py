@@ -13,8 +13,8 @@ import numpy as np
 from kd_jax.config.schema import EMBEDDINGS, FROM_MODEL, ModelPlan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core.rng import derived_seed, fold_name, stream
-from kd_jax.core.types import Batch, ModelOutput, Variables
-from kd_jax.data.run_datasets import repeated_batches, view_name
+from kd_jax.core.types import LOGITS, Batch, ModelOutput, Variables
+from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.models import registry, windows, word_embeddings
@@ -307,7 +307,9 @@ def make_group(
             learning_rate,
         )
     seed = derived_seed(context.seed, "train", plans[0].seed_group)
-    repeat = repeated_batches(len(source), plans[0].training)
+    repeat = context.datasets.repeated_batches(
+        source, [*views, *frozen.unread], plans[0].training, frozen.outputs
+    )
     return PeerGroup(models, seed, mixing, context.datasets.task, repeat)
 
 
@@ -374,7 +376,8 @@ def _term_spec(
         views,
         source.labels,
         classes,
-        jax.eval_shape(dict, batch.views),
+        # Nobody can be asked about a changed example by outputs on it.
+        jax.eval_shape(dict, {name: v for name, v in batch.views.items() if LOGITS not in v}),
         cached,
         context.datasets.task,
     )

@@ -136,9 +136,14 @@ def _frozen(
     cached = {name for plan in plans for name in plan.cached}
     training = plans[0].training
     mixed = bool(training.get("mixing"))
-    if training.get("augmented_epochs") is None:
-        check_cacheable(sorted(cached), augmented=context.datasets.augmented, mixed=mixed)
-    elif cached and mixed and training["mixing"]["candidates"] > 1:
+    check_cacheable(
+        sorted(cached),
+        [name for name in names if models[name].stored is not None],
+        augmented=context.datasets.augmented,
+        mixed=mixed,
+        repeated=training.get("augmented_epochs") is not None,
+    )
+    if cached and mixed and training["mixing"]["candidates"] > 1:
         raise ValueError(
             f"training.mixing.candidates must be 1: cached teachers ({', '.join(sorted(cached))})"
             f" can't be asked which mix they are least certain of"

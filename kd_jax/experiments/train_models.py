@@ -227,8 +227,8 @@ class ModelTrainer:
             return kept, None
         training = self._plans[0].training
         views = [*(plan.view for plan in self._plans), *shapes.views]
-        batches = context.datasets.training_batches(source, views, training, group.seed)
-        augmentation = context.datasets.augmentation
+        datasets = context.datasets
+        batches = datasets.training_batches(source, views, training, group.seed)
         told = json.dumps(
             as_json(
                 [
@@ -236,12 +236,14 @@ class ModelTrainer:
                     group.repeat,
                     [training[key] for key in ("batch_size", "accumulate")],
                     training.get("mixing"),
-                    augmentation,
-                    sorted(map(view_name, views)),
+                    datasets.augmentation,
+                    sorted(f"{view_name(v)} {datasets.tokenizer_identity(v)}" for v in views),
                 ]
             )
         )
-        repeated = Repeated(batches, group.repeat, training, group.seed, group.mixing, told)
+        # A short training doesn't come to the end of them.
+        steps = min(group.repeat, total_steps(len(datasets.splits["train"]), training))
+        repeated = Repeated(batches, steps, training, group.seed, group.mixing, told)
         return kept, repeated
 
     def _initial_state(self, group: PeerGroup) -> TrainState:

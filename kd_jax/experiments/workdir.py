@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,10 @@ TRAINED = tuple(
 
 DELETE = "if the run's config and data are those that it began with, delete that file and go on"
 """What can be done about a damaged file that says what a run belongs to."""
+
+
+LEFT_BEHIND = 3600
+"""Seconds after which nobody is writing a temporary file of a teacher's outputs any more."""
 
 
 class Workdir:
@@ -108,10 +113,13 @@ class Workdir:
                 "*.json.tmp",
                 "*.csv.tmp",
                 "*.safetensors.tmp",
-                "outputs-*/*.tmp",
                 "metrics.tmp",
             ):
                 for leftover in folder.glob(pattern):
+                    leftover.unlink(missing_ok=True)
+            # Another run of a sweep may be writing there at this moment.
+            for leftover in folder.glob("outputs-*/*.tmp"):
+                if time.time() - leftover.stat().st_mtime > LEFT_BEHIND:
                     leftover.unlink(missing_ok=True)
 
     def _claim(

@@ -6,6 +6,7 @@ mixed, the batches must come again (`training.augmented_epochs`), and what is ke
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from kd_jax.teachers.outputs import (
     column,
     join,
 )
-from kd_jax.teachers.store import Store
+from kd_jax.teachers.store import ROWS, Store
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import Interrupted, StopSignal
 from kd_jax.training.mixup import Mixing
@@ -38,6 +39,9 @@ from kd_jax.training.step import mixing_keys
 from kd_jax.training.trained_model import TrainedModel
 
 log = logging.getLogger("kd_jax")
+
+BYTES = 2**28
+"""About how much of a teacher's outputs is held in memory before it is written."""
 
 Table = dict[str, np.ndarray]
 """Output's name ("logits", "pooled", ...) -> [N, D]; of P predictions an example [N, P, D]."""
@@ -197,13 +201,14 @@ def stored(
     # Each part keeps a store of its own, so the same data in another mixture is found again.
     if source.parts:
         return join([stored(model, part, keep, context) for part in source.parts])
-    store, datasets, size = store_of(model, source, keep).among(), context.datasets, _size(context)
+    store = _chosen(model, source, keep, _facts(model, source), len(source), 1, context)
+    datasets, size = context.datasets, _size(context)
 
     def batches_of(part: range) -> Any:
         return datasets.evaluation_batches(source, model.views, size, rows=part)
 
     _fill(store, batches_of, None, model, source, context)
-    return Outputs(store.open(), _longest(model))
+    return Outputs(store.open(keep), _longest(model))
 
 
 @dataclass(frozen=True)
@@ -266,9 +271,31 @@ def stored_by_place(
     """Opens a finished model's outputs on batches that come again; see `stored`."""
     rows = repeated.steps * repeated.training["batch_size"]
     facts = (*_facts(model, source), repeated.told)
-    store = Store(model.home, facts, rows, tuple(keep), repeated.training["batch_size"]).among()
+    size = repeated.training["batch_size"]
+    store = _chosen(model, source, keep, facts, rows, size, context)
     _fill(store, repeated.microbatches, repeated.mixing, model, source, context)
-    return OutputsByPlace(store.open(), _longest(model))
+    return OutputsByPlace(store.open(keep), _longest(model))
+
+
+def _chosen(
+    model: TrainedModel,
+    source: Source,
+    keep: Collection[str],
+    facts: Sequence[str],
+    rows: int,
+    together: int,
+    context: RunContext,
+) -> Store:
+    """Returns the store to read: one that is whole and has all of it, or a new one whose files hold
+    about `BYTES` each, of batches of `together` rows."""
+    found = Store(model.home, facts, rows, tuple(keep))
+    # Processes could see different ones while another run writes.
+    if jax.process_count() == 1 and (whole := found.among()) is not found:
+        return whole
+    shapes = _shapes(found.keep, model, source, context, full=True)
+    bytes_a_row = 8 * sum(math.prod(size or 0 for size in shape) for shape in shapes.values())
+    most = min(ROWS, BYTES // max(1, bytes_a_row))
+    return Store(model.home, facts, rows, tuple(keep), together * max(1, most // together))
 
 
 def _longest(model: TrainedModel) -> int | None:
@@ -306,9 +333,12 @@ def _fill(
     """Computes the parts of a store that aren't there yet."""
     missing = store.missing()
     if jax.process_count() > 1:
-        # No process may find a part that another has written meanwhile.
-        multihost_utils.sync_global_devices(f"{store.folder.name} looked at")
+        # One process decides: another run may write what is missing meanwhile.
+        theirs = np.array([part in missing for part in store.parts])
+        wanted = multihost_utils.broadcast_one_to_all(theirs)
+        missing = [part for part, each in zip(store.parts, wanted, strict=True) if each]
     if not missing:
+        store.finish()
         return
     count, name = sum(map(len, missing)), model.plan.name
     told = count if count == store.rows else f"{count} of {store.rows}"
@@ -364,12 +394,18 @@ class _Part:
 
 
 def _shapes(
-    keep: Sequence[str], model: TrainedModel, source: Source, context: RunContext
+    keep: Sequence[str],
+    model: TrainedModel,
+    source: Source,
+    context: RunContext,
+    *,
+    full: bool = False,
 ) -> dict[str, Shape]:
-    """Returns the shape of an example's outputs, None where it depends on the text's length."""
+    """Returns the shape of an example's outputs, None where it depends on the text's length; with
+    `full` that of the longest."""
     found: dict[str, Shape] = {}
     made: Any
-    for batch in context.datasets.of_both_lengths(source, model.views):
+    for batch in context.datasets.of_both_lengths(source, model.views)[1 if full else 0 :]:
         made = jax.eval_shape(model.network, model.variables, batch)
         known = {**made.features, LOGITS: made.logits}
         for name in keep:

@@ -73,9 +73,8 @@ def freeze(
       ValueError: if one is to be cached and the data looks different each time.
     """
     augmented = context.datasets.augmented
-    if repeated is None:
-        # Checked before anything is computed, as that can take long.
-        check_cacheable([*cached], augmented=augmented, mixed=mixed)
+    # Checked before anything is computed, as that can take long.
+    check_cacheable([*cached], augmented=augmented, mixed=mixed, repeated=repeated is not None)
 
     def known(name: str, model: TrainedModel) -> Outputs | None:
         if model.stored is not None:
@@ -154,15 +153,32 @@ def known_on(model: TrainedModel, source: Source) -> dict[str, Outputs]:
     return {} if model.stored is None else {view_of(model.plan.name): outputs_on(model, source)}
 
 
-def check_cacheable(cached: Sequence[str], *, augmented: bool, mixed: bool) -> None:
-    """Refuses to store a teacher's outputs on examples that look different each time.
+def check_cacheable(
+    cached: Sequence[str],
+    files: Sequence[str] = (),
+    *,
+    augmented: bool,
+    mixed: bool,
+    repeated: bool = False,
+) -> None:
+    """Refuses stored outputs on examples that look different each time.
+
+    Args:
+      cached: teachers that can be asked.
+      files: those of which only outputs are known.
+      augmented: whether examples are augmented.
+      mixed: whether they are mixed.
+      repeated: whether the same batches come again.
 
     Raises:
       ValueError: naming the teachers and what must change.
     """
-    if cached and (mixed or augmented):
-        remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
-        raise ValueError(
-            f"cached teachers ({', '.join(cached)}) know each example as it is: {remedy}, or the"
-            f" same batches come again (training.augmented_epochs)"
-        )
+    wrong = [*files, *(() if repeated else cached)]
+    if not wrong or not (mixed or augmented):
+        return
+    remedy = "training.mixing must be None" if mixed else "data.augmentation must be 0"
+    # What is only a file can't be asked about batches that come again.
+    other = "" if files else ", or the same batches come again (training.augmented_epochs)"
+    raise ValueError(
+        f"cached teachers ({', '.join(wrong)}) know each example as it is: {remedy}{other}"
+    )

@@ -174,7 +174,8 @@ class Outputs:
           length: tokens to make room for; None: as many as the teacher reads at most.
           draws: None; an example always has the same outputs.
         """
-        assert draws is None, "stored outputs are of examples as they are"
+        if draws is not None:
+            raise ValueError("stored outputs are of examples as they are, not augmented")
         found = {name: values[indices] for name, values in self._small.items()}
         if len(found) == len(self.shapes):
             return found

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
-from kd_jax.core.json_files import write_json
 from kd_jax.core.types import LOGITS
 from kd_jax.teachers.outputs import Alike, Column, Shape, Varying
 
@@ -38,8 +37,9 @@ DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
+    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+    "BOOL": np.dtype(bool),
 }
 """The numbers that are read, by their names in a safetensors file."""
 
@@ -56,7 +56,7 @@ class Store:
       facts: what the outputs depend on: teacher, data, view.
       rows: how many examples there are.
       keep: names of the outputs.
-      together: rows that never lie in two files, such as those of a batch.
+      per_file: rows of a file.
     """
 
     def __init__(
@@ -65,10 +65,9 @@ class Store:
         facts: Sequence[str],
         rows: int,
         keep: Sequence[str],
-        together: int = 1,
+        per_file: int = ROWS,
     ):
-        self.rows, self.keep = rows, sorted({LOGITS, *keep})
-        self._together = together
+        self.rows, self.keep, self.per_file = rows, sorted({LOGITS, *keep}), per_file
         self._facts = [*facts, str(rows)]
         told = "|".join([*self._facts, *self.keep])
         self.folder = home / f"outputs-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
@@ -76,7 +75,7 @@ class Store:
     @property
     def parts(self) -> list[range]:
         """Returns the examples of each file."""
-        size = self._together * max(1, ROWS // self._together)
+        size = self.per_file
         return [range(s, min(s + size, self.rows)) for s in range(0, self.rows, size)]
 
     def path(self, part: range) -> Path:
@@ -116,13 +115,24 @@ class Store:
 
     def finish(self) -> None:
         """Says in the folder what its outputs are of, once all parts are there."""
-        write_json(self.folder / ABOUT, {"facts": self._facts, "keep": self.keep})
+        about = {"facts": self._facts, "keep": self.keep, "per_file": self.per_file}
+        if jax.process_index() == 0 and not (self.folder / ABOUT).exists():
+            # Another run of a sweep may write the same.
+            temporary = self.folder / f"about.{os.getpid()}.tmp"
+            temporary.write_text(json.dumps(about))
+            temporary.replace(self.folder / ABOUT)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"{self.folder.name} written")
 
-    def open(self) -> list[dict[str, Column]]:
-        """Opens all parts, of which `missing` says that they are there: columns by name."""
-        return [self._read(part, check=False) for part in self.parts]
+    def open(self, names: Collection[str]) -> list[dict[str, Column]]:
+        """Opens all parts, of which `missing` says that they are there: columns by name.
+
+        Args:
+          names: of those that are wanted, beside the logits.
+        """
+        wanted = {LOGITS, *names}
+        parts = [self._read(part, check=False) for part in self.parts]
+        return [{name: part[name] for name in part if name in wanted} for part in parts]
 
     def among(self) -> "Store":
         """Returns a whole store of the same teacher and data that keeps all of this one's outputs,
@@ -131,11 +141,12 @@ class Store:
             try:
                 about = json.loads(file.read_text())
                 found = about["facts"] == self._facts and {*self.keep} <= {*about["keep"]}
+                per_file = int(about["per_file"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             if found:
                 home, facts = self.folder.parent, self._facts[:-1]
-                return Store(home, facts, self.rows, about["keep"], self._together)
+                return Store(home, facts, self.rows, about["keep"], per_file)
         return self
 
     def _read(self, part: range, *, check: bool = True) -> dict[str, Column]:

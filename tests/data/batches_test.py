@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.data.batches import evaluation_batches, training_batches
+from kd_jax.data.batches import evaluation_batches, repeated_batches, training_batches
 from kd_jax.data.source import Source
 from kd_jax.data.views.image import ImageView
 from kd_jax.data.views.text import TextView, bucket_lengths, load_tokenizer
@@ -39,7 +39,7 @@ def make_images():
 MAKERS = pytest.mark.parametrize("make", [make_text, make_images])
 
 
-def train(made, *, batch_size=12, accumulate=1, seed=0, process_index=0, process_count=1):
+def train(made, *, batch_size=12, accumulate=1, seed=0, process_index=0, process_count=1, **more):
     source, views, buckets = made
     return training_batches(
         source,
@@ -50,6 +50,7 @@ def train(made, *, batch_size=12, accumulate=1, seed=0, process_index=0, process
         process_index=process_index,
         process_count=process_count,
         buckets=buckets,
+        **more,
     )
 
 
@@ -128,6 +129,31 @@ def test_every_example_comes_once_an_epoch_of_its_bucket(make):
         assert all(sorted(epoch) == sorted(set(indices)) for epoch in epochs)
         assert len({tuple(epoch) for epoch in epochs}) == 10, "epochs repeat an order"
     assert sum(sizes) == COUNT
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_batches_that_come_again_hold_every_example_of_rare_lengths_too(epochs):
+    texts = ["a b c"] * 97 + [" ".join("abcdefghijklmnopqrstuvwxyz")] * 3
+    labels = np.zeros(100, np.int32)
+    source = Source("made up", "text", texts, labels, ("x",), "sha256:0")
+    view = TextView(load_tokenizer("trained", texts=texts, vocabulary_size=60), 32).prepare(source)
+    made = source, {"view": view}, bucket_lengths(32)
+    count = repeated_batches(
+        *made[:2],
+        batch_size=16,
+        buckets=made[2],
+        augmented_epochs=epochs,
+        process_index=0,
+        process_count=1,
+    )
+    batches = train(made, batch_size=16, augmented_epochs=epochs)
+    found = [*itertools.islice(batches, 2 * count)]
+    for first, again in zip(found[:count], found[count:], strict=True):
+        assert_same(again, first)
+    assert_same(batches.at(count + 1), found[1])
+    assert {*np.concatenate([batch.index.ravel() for batch in found])} == {*range(100)}
+    # Each bucket by itself: 97 and 3 examples in batches of 16.
+    assert count == -(-97 * epochs // 16) + -(-3 * epochs // 16)
 
 
 def test_the_seed_sets_the_order():

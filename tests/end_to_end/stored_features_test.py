@@ -9,7 +9,7 @@ import pytest
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
-from kd_jax.teachers import compute, store
+from kd_jax.teachers import compute
 from kd_jax.training import trained_model
 from kd_jax.training.interruption import Interrupted
 
@@ -84,7 +84,7 @@ def test_teaching_keeps_outputs_and_trains_no_student(tmp_path, monkeypatch):
 
 
 def test_a_stopped_teaching_goes_on_with_the_next_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "ROWS", 100)
+    monkeypatch.setattr(compute, "ROWS", 100)
     config = images()
     config["models"]["student"]["cached"] = ("teacher",)
     ask, asked = compute._ask, []
@@ -120,7 +120,7 @@ def _counted(batches, asked):
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
 def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path, monkeypatch):
     # Several files, so that rows are found in each.
-    monkeypatch.setattr(store, "ROWS", 100)
+    monkeypatch.setattr(compute, "ROWS", 100)
     config = make()
     config["dtype"], config["parallel"]["backend"] = "float64", backend
     for name in config["models"]:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -202,8 +203,11 @@ def test_what_kills_left_of_half_written_files_is_removed_and_nothing_else(tmp_p
     leftovers = ["results.json.tmp", "sweep.csv.tmp", "teacher/model.safetensors.tmp"]
     leftovers += ["teacher/outputs-0a1b/rows-0.7.tmp", "metrics.tmp"]
     others = ["notes.tmp", "teacher/finished.json", "teacher/outputs-0a1b/rows-0.safetensors"]
+    others += ["teacher/outputs-0a1b/rows-1.8.tmp"]
     for name in (*leftovers, *others):
         (tmp_path / name).write_text("{}")
+    # Another run of the sweep may be writing the newer one.
+    os.utime(tmp_path / "teacher/outputs-0a1b/rows-0.7.tmp", (0, 0))
     claim(tmp_path)
     assert [name for name in (*leftovers, *others) if (tmp_path / name).exists()] == others
 
