@@ -116,7 +116,16 @@ def _counted(batches, asked):
         yield rows
 
 
-@pytest.mark.parametrize("make", [texts, images, augmented, mixed])
+def two_lengths():
+    """The teacher reads more of a text than its student, and so decides which share a batch."""
+    config = mixed()
+    student = config["models"]["student"]
+    student["view"] = config["models"]["baseline"]["view"] = config["view"] | dict(max_length=16)
+    student["objective"] = dict(soft=dict(term="soft_target_kl", weight=1.0, temperature=2.0))
+    return config
+
+
+@pytest.mark.parametrize("make", [texts, images, augmented, mixed, two_lengths])
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
 def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path, monkeypatch):
     # Several files, so that rows are found in each.

@@ -233,6 +233,17 @@ def test_outputs_that_are_not_the_datas_are_refused_before_anything_is_trained(c
     )
 
 
+@pytest.mark.parametrize("repeated", [None, 2])
+def test_mixed_examples_are_not_those_that_a_file_knows(classes, repeated, tmp_path):
+    mixing = dict(kind="mixup", probability=1.0, share=1.0, concentration=1.0, candidates=1)
+    config = config_of(classes[0], "classification", npz(tmp_path / "o.npz", classes))
+    for model in ("student", "baseline"):
+        config["models"][model]["training"] |= dict(mixing=mixing, augmented_epochs=repeated)
+    message = r"\(teacher\) know each example as it is: training.mixing must be None$"
+    with pytest.raises(ValueError, match=message):
+        run_experiment(config, tmp_path / "run", show=False)
+
+
 def test_only_what_is_known_of_such_a_teacher_may_be_asked_of_it(classes, tmp_path):
     teacher = npz(tmp_path / "o.npz", classes)
     for message, changes in {
