@@ -29,8 +29,8 @@ from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
-from kd_jax.teachers.compute import Repeated
 from kd_jax.teachers.frozen import FrozenTeachers, freeze, shapes_of
+from kd_jax.teachers.repeated import Repeated
 from kd_jax.training import trained_model
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.context import RunContext

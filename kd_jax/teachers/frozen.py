@@ -9,9 +9,9 @@ import jax
 
 from kd_jax.core.types import Batch, ModelOutput, Teacher
 from kd_jax.data.source import Source
-from kd_jax.teachers import compute
-from kd_jax.teachers.compute import Repeated
+from kd_jax.teachers import kept_outputs
 from kd_jax.teachers.outputs import Outputs, OutputsByPlace, StoredTeacher, view_of
+from kd_jax.teachers.repeated import Repeated
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
 
@@ -82,8 +82,8 @@ def freeze(
         if name not in cached:
             return None
         if repeated is not None and (augmented or mixed):
-            return compute.stored_by_place(model, source, cached[name], repeated, context)
-        return compute.stored(model, source, cached[name], context)
+            return kept_outputs.stored_by_place(model, source, cached[name], repeated, context)
+        return kept_outputs.stored(model, source, cached[name], context)
 
     return _freeze(models, {name: known(name, model) for name, model in models.items()}, as_is)
 

@@ -9,7 +9,7 @@ import pytest
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
-from kd_jax.teachers import compute
+from kd_jax.teachers import kept_outputs
 from kd_jax.training import trained_model
 from kd_jax.training.interruption import Interrupted
 
@@ -79,15 +79,15 @@ def test_teaching_keeps_outputs_and_trains_no_student(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the teacher is asked again")
 
-    monkeypatch.setattr(compute, "_ask", refuse)
+    monkeypatch.setattr(kept_outputs, "ask", refuse)
     assert run_experiment(config, tmp_path)["finished"]
 
 
 def test_a_stopped_teaching_goes_on_with_the_next_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(compute, "ROWS", 100)
+    monkeypatch.setattr(kept_outputs, "ROWS", 100)
     config = images()
     config["models"]["student"]["cached"] = ("teacher",)
-    ask, asked = compute._ask, []
+    ask, asked = kept_outputs.ask, []
 
     def stop_after(*given):
         for number, rows in enumerate(ask(*given)):
@@ -96,14 +96,14 @@ def test_a_stopped_teaching_goes_on_with_the_next_file(tmp_path, monkeypatch):
                 raise Interrupted("stopped")
             yield rows
 
-    monkeypatch.setattr(compute, "_ask", stop_after)
+    monkeypatch.setattr(kept_outputs, "ask", stop_after)
     with pytest.raises(Interrupted):
         run_experiment(config, tmp_path, teach=True)
     (folder,) = (tmp_path / "teacher").glob("outputs-*")
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert before
     first = sum(asked)
-    monkeypatch.setattr(compute, "_ask", lambda *given: _counted(ask(*given), asked))
+    monkeypatch.setattr(kept_outputs, "ask", lambda *given: _counted(ask(*given), asked))
     run_experiment(config, tmp_path, teach=True)
     # Whole files stay as they are, and their rows aren't asked about again.
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
@@ -129,7 +129,7 @@ def two_lengths():
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
 def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path, monkeypatch):
     # Several files, so that rows are found in each.
-    monkeypatch.setattr(compute, "ROWS", 100)
+    monkeypatch.setattr(kept_outputs, "ROWS", 100)
     config = make()
     config["dtype"], config["parallel"]["backend"] = "float64", backend
     for name in config["models"]:

@@ -23,7 +23,7 @@ from kd_jax.experiments.transfer_sets.filter import Sound, choose, sift
 from kd_jax.experiments.transfer_sets.generate import find_candidates
 from kd_jax.models.network import Network
 from kd_jax.tasks import CLASSIFICATION, Task
-from kd_jax.teachers import compute
+from kd_jax.teachers import compute, kept_outputs
 from kd_jax.teachers.ensemble import without_labels
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
@@ -208,7 +208,7 @@ def _make(
     if keep_outputs and isinstance(teacher.network, Network):
         # The teacher was asked on these rows already, so a student that caches it can skip that.
         kept = {key: column[rows] for key, column in outputs.items()}
-        compute.keep(teacher, source, kept)
+        kept_outputs.keep(teacher, source, kept)
     return TransferSet(source, facts | counts)
 
 

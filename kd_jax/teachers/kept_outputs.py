@@ -1,0 +1,215 @@
+"""A finished model's outputs on what a student learns from, kept on disk: opened, after computing
+those that aren't there yet.
+
+What a model says of an example is right where that always looks the same. Where it is augmented or
+mixed, the batches must come again (`training.augmented_epochs`), and what is kept is of their rows.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kd_jax.core.types import LOGITS
+from kd_jax.data.source import Source
+from kd_jax.teachers.compute import Table, ask, output_rows, shared_batch_size
+from kd_jax.teachers.outputs import (
+    Column,
+    Outputs,
+    OutputsByPlace,
+    Shape,
+    Varying,
+    column,
+    join,
+)
+from kd_jax.teachers.repeated import Repeated
+from kd_jax.teachers.store import ROWS, Store
+from kd_jax.training.context import RunContext
+from kd_jax.training.mixup import Mixing
+from kd_jax.training.trained_model import TrainedModel
+
+log = logging.getLogger("kd_jax")
+
+BYTES = 2**28
+"""About how much of a teacher's outputs is held in memory before it is written."""
+
+
+def stored(
+    model: TrainedModel, source: Source, keep: Collection[str], context: RunContext
+) -> Outputs:
+    """Opens a finished model's outputs on a source, after computing those that aren't kept yet.
+
+    Args:
+      model: the teacher.
+      source: what a student learns from.
+      keep: names of features, beside the logits.
+      context: the data and the devices.
+
+    Raises:
+      Interrupted: after SIGTERM; a later call goes on with the next file.
+    """
+    # Each part keeps a store of its own, so the same data in another mixture is found again.
+    if source.parts:
+        return join([stored(model, part, keep, context) for part in source.parts])
+    store = _chosen(model, source, keep, _facts(model, source), len(source), 1, context)
+    datasets, size = context.datasets, shared_batch_size(context)
+
+    def batches_of(part: range) -> Any:
+        return datasets.evaluation_batches(source, model.views, size, rows=part)
+
+    _fill(store, batches_of, None, model, source, context)
+    return Outputs(store.open(keep), _longest(model))
+
+
+def stored_by_place(
+    model: TrainedModel,
+    source: Source,
+    keep: Collection[str],
+    repeated: Repeated,
+    context: RunContext,
+) -> OutputsByPlace:
+    """Opens a finished model's outputs on batches that come again; see `stored`."""
+    rows = repeated.steps * repeated.training["batch_size"]
+    facts = (*_facts(model, source), repeated.told)
+    size = repeated.training["batch_size"]
+    store = _chosen(model, source, keep, facts, rows, size, context)
+    _fill(store, repeated.microbatches, repeated.mixing, model, source, context)
+    return OutputsByPlace(store.open(keep), _longest(model))
+
+
+def _chosen(
+    model: TrainedModel,
+    source: Source,
+    keep: Collection[str],
+    facts: Sequence[str],
+    rows: int,
+    together: int,
+    context: RunContext,
+) -> Store:
+    """Returns the store to read: one that is whole and has all of it, or a new one whose files hold
+    about `BYTES` each, of batches of `together` rows."""
+    found = Store(model.home, facts, rows, tuple(keep))
+    # Processes could see different ones while another run writes.
+    if jax.process_count() == 1 and (whole := found.among()) is not found:
+        return whole
+    shapes = _shapes(found.keep, model, source, context, full=True)
+    bytes_a_row = 8 * sum(math.prod(size or 0 for size in shape) for shape in shapes.values())
+    most = min(ROWS, BYTES // max(1, bytes_a_row))
+    return Store(model.home, facts, rows, tuple(keep), together * max(1, most // together))
+
+
+def _longest(model: TrainedModel) -> int | None:
+    return max((view["max_length"] for view in model.views if "max_length" in view), default=None)
+
+
+def _facts(model: TrainedModel, source: Source) -> tuple[str, ...]:
+    # A view names its tokenizer by a folder, whose content may change.
+    tokenizer = model.description.get("tokenizer") or ""
+    return model.description["fingerprint"], source.fingerprint, model.network.view, tokenizer
+
+
+def keep(model: TrainedModel, source: Source, table: Table) -> None:
+    """Keeps outputs that were computed for something else, for the students that read them."""
+    store = Store(model.home, _facts(model, source), len(source), tuple(table))
+    for part in store.parts:
+        rows = slice(part.start, part.stop)
+        store.write(part, {name: column(values[rows]) for name, values in table.items()})
+    store.finish()
+
+
+def _fill(
+    store: Store,
+    batches_of: Callable[[range], Any],
+    mixing: Mixing | None,
+    model: TrainedModel,
+    source: Source,
+    context: RunContext,
+) -> None:
+    """Computes the parts of a store that aren't there yet."""
+    missing = store.missing()
+    if jax.process_count() > 1:
+        # One process decides: another run may write what is missing meanwhile.
+        theirs = np.array([part in missing for part in store.parts])
+        wanted = multihost_utils.broadcast_one_to_all(theirs)
+        missing = [part for part, each in zip(store.parts, wanted, strict=True) if each]
+    if not missing:
+        store.finish()
+        return
+    count, name = sum(map(len, missing)), model.plan.name
+    told = count if count == store.rows else f"{count} of {store.rows}"
+    log.info("%s: its outputs on %s examples are computed once", name, told)
+    shapes = _shapes(store.keep, model, source, context)
+    step = partial(output_rows, network=model.network, keep=store.keep, mixing=mixing)
+    compiled, parts = context.parallel.evaluate(step), [batches_of(part) for part in missing]
+    waiting = iter(missing)
+    part, found = next(waiting), _Part(shapes)
+    for rows in ask(compiled, model.variables, parts, name, context.stop):
+        if rows:
+            found.add(rows)
+            continue
+        store.write(part, found.columns())
+        part, found = next(waiting, part), _Part(shapes)
+    store.finish()
+
+
+class _Part:
+    """The outputs of some neighbouring examples, as they come in."""
+
+    def __init__(self, shapes: Mapping[str, Shape]):
+        self._shapes, self._index = shapes, []
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        """Takes a batch's rows."""
+        self._index += rows["index"].tolist()
+        there = rows.get("positions")
+        for name, shape in self._shapes.items():
+            values = [*rows[name]]
+            if name == LOGITS and None in shape and there is not None:
+                # What is beyond an example's last prediction is of none.
+                last = there.shape[1] - np.argmax(there[:, ::-1], axis=1)
+                last = np.where(there.any(axis=1), last, 0)
+                values = [value[:end] for value, end in zip(values, last.tolist(), strict=True)]
+            self._values[name] += values
+
+    def columns(self) -> dict[str, Column]:
+        """Returns the outputs in the examples' order."""
+        order = np.argsort(self._index)
+        found = {}
+        for name, shape in self._shapes.items():
+            values = [self._values[name][row] for row in order.tolist()]
+            if None not in shape:
+                found[name] = column(np.stack(values))
+                continue
+            axis = shape.index(None)
+            sizes = np.array([value.shape[axis] for value in values])
+            flat = np.concatenate([value.reshape(-1) for value in values])
+            found[name] = Varying(flat, shape, sizes)
+        return found
+
+
+def _shapes(
+    keep: Sequence[str],
+    model: TrainedModel,
+    source: Source,
+    context: RunContext,
+    *,
+    full: bool = False,
+) -> dict[str, Shape]:
+    """Returns the shape of an example's outputs, None where it depends on the text's length; with
+    `full` that of the longest."""
+    found: dict[str, Shape] = {}
+    made: Any
+    for batch in context.datasets.of_both_lengths(source, model.views)[1 if full else 0 :]:
+        made = jax.eval_shape(model.network, model.variables, batch)
+        known = {**made.features, LOGITS: made.logits}
+        for name in keep:
+            now = known[name].shape[1:]
+            before = found.setdefault(name, now)
+            found[name] = tuple(a if a == b else None for a, b in zip(before, now, strict=True))
+    return found
