@@ -154,11 +154,15 @@ class Classification(Task):
         """Knows all metrics but the calibration error; see `Task.sample`."""
         labels, outputs, predicted = _classes(rows), rows.outputs, rows.outputs.argmax(axis=-1)
         right, classes = predicted == labels, outputs.shape[-1]
+
+        def counts(i: np.ndarray) -> metrics.ClassCounts:
+            return metrics.ClassCounts.of(labels[i], predicted[i], classes)
+
         known: dict[str, Callable[[np.ndarray], float | None]] = {
             "accuracy": lambda i: float(right[i].mean()),
-            "macro_f1": lambda i: metrics.macro_f1(labels[i], predicted[i]),
+            "macro_f1": lambda i: counts(i).macro_f1(),
             "positive_f1": lambda i: metrics.positive_f1(labels[i], predicted[i], classes),
-            "mcc": lambda i: metrics.mcc(labels[i], predicted[i]),
+            "mcc": lambda i: counts(i).mcc(),
             "auroc": lambda i: metrics.auroc(labels[i], outputs[i]),
             "log_loss": lambda i: metrics.log_loss(labels[i], outputs[i]),
         }

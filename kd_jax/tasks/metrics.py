@@ -3,6 +3,8 @@
 The libraries are imported where they are used: a refusal shall not wait for them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,40 @@ def mcc(labels: np.ndarray, predicted: np.ndarray) -> float | None:
     if len(np.unique(labels)) == 1 or len(np.unique(predicted)) == 1:
         return 0.0
     return float(matthews_corrcoef(labels, predicted))
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """What `macro_f1` and `mcc` are made of, a hundred times faster to count than they are: for
+    the thousands of draws of a bootstrap.
+
+    Attributes:
+      labels: [K], examples of each class.
+      predicted: [K], how often each class is predicted.
+      right: [K], and rightly so.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, labels: np.ndarray, predicted: np.ndarray, classes: int) -> "ClassCounts":
+        """Counts labels and predictions, both [N] int below K."""
+        every = (labels, predicted, labels[labels == predicted])
+        return cls(*(np.bincount(each, minlength=classes) for each in every))
+
+    def macro_f1(self) -> float:
+        """Computes `macro_f1`."""
+        seen = (self.labels + self.predicted) > 0
+        return float(np.mean((2 * self.right / (self.labels + self.predicted).clip(1))[seen]))
+
+    def mcc(self) -> float:
+        """Computes `mcc`, for K classes by Gorodkin (Comput. Biol. Chem. 28, 2004)."""
+        labels, predicted, rows = self.labels / 1.0, self.predicted / 1.0, self.labels.sum()
+        spread = (rows**2 - labels @ labels) * (rows**2 - predicted @ predicted)
+        covariance = self.right.sum() * rows - labels @ predicted
+        return float(covariance / sqrt(spread)) if spread else 0.0
 
 
 def auroc(labels: np.ndarray, logits: np.ndarray) -> float | None:

@@ -70,6 +70,9 @@ def test_metrics_are_those_of_scikit_learn(classes, rows, present, size, make_ba
         "log_loss": sklearn.log_loss(labels, p, labels=range(classes)),
         "mcc": 0.0 if len(set(labels)) == 1 else sklearn.matthews_corrcoef(labels, predicted),
     }
+    counts = metrics.ClassCounts.of(labels, predicted, classes)
+    assert counts.macro_f1() == pytest.approx(expected["macro_f1"], abs=1e-12)
+    assert counts.mcc() == pytest.approx(expected["mcc"], abs=1e-12)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-12, err_msg=name)
     if classes == 2:
