@@ -12,9 +12,9 @@ from kd_jax.config import HARD, experiment, soft_targets
 
 # The teacher's passes over its labels.
 PASSES = {"sst2,1": 20, "sst2,3": 10, "sst2,10": 5, "sst2,100": 1}
-PASSES |= {"goemotions,3": 30, "goemotions,10": 12, "goemotions,30": 5, "goemotions,100": 2}
+PASSES |= {"goemotions,3": 20, "goemotions,10": 8, "goemotions,30": 3, "goemotions,100": 1}
 BEGIN = {"sst2": "sst2_bilstm", "goemotions": "goemotions"}
-EPOCHS = {"sst2": 2.0, "goemotions": 3.0}
+EPOCHS = {"sst2": 2.0, "goemotions": 2.0}
 LEARNING_RATE = {"sst2": 1e-4, "goemotions": 2e-4}
 LABELLED = dict(data=("labelled",), objective=HARD)
 LINEAR = dict(name="linear", warmup_steps=50)
