@@ -54,7 +54,8 @@ DEFAULTS: dict[str, Any] = dict(
         backend="jit",  # jit or pmap.
         data=-1,  # Devices along the batch; -1: all that are left.
         fsdp=1,  # Devices that share each parameter; under jit.
-        tensor=1,  # Not offered yet.
+        tensor=1,  # Devices that share heads, hidden layers and vocabularies; under jit.
+        replicated=(),  # Models that are whole on each device nevertheless.
     ),
     checkpoint=dict(
         every_steps=100,  # Between evaluations on the selection split, each saved.

@@ -376,6 +376,7 @@ class Parallel:
     ]
     fsdp: Annotated[int, whole(1)]
     tensor: Annotated[int, whole(1)]
+    replicated: Annotated[Any, NAMES] = ()
 
 
 @dataclass(frozen=True)

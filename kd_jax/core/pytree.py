@@ -1,6 +1,7 @@
 """Works on pytrees leaf by leaf: paths, shapes, checksums, fingerprints."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,15 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
     flat, _ = jax.tree.flatten_with_path(tree)
     named = {"/".join(_key_name(key) for key in path): leaf for path, leaf in flat}
     return dict(sorted(named.items()))
+
+
+def map_with_path(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
+    """Applies `function(slash-separated path, leaf)` to every leaf."""
+
+    def call(path: Sequence[Any], leaf: Any) -> Any:
+        return function("/".join(_key_name(key) for key in path), leaf)
+
+    return jax.tree.map_with_path(call, tree)
 
 
 def _key_name(key: Any) -> str:

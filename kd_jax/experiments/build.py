@@ -38,7 +38,7 @@ from kd_jax.training.trained_model import TrainedModel
 def build(plan: ModelPlan, context: RunContext) -> tuple[Network, Variables]:
     """Returns the network of a model's section, and its variables before training."""
     module, variables = _module(plan, context)
-    network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
+    network = _network(plan, module, context)
     if variables is None:
         # Models that are `like` one another start alike: the fair baseline depends on it.
         key = fold_name(stream(context.seed, "init"), plan.seed_group)
@@ -65,7 +65,7 @@ def build_shapes(
       earlier: models by name, also as shapes; it may start from one of them.
     """
     module, variables = _module(plan, context, earlier)
-    network = Network(module, view_name(plan.view), DTYPES[plan.dtype])
+    network = _network(plan, module, context)
     if variables is None:
         # Any key will do, since shapes don't depend on it.
         shapes = jax.eval_shape(network.init, jax.random.key(0), example(plan, context))
@@ -83,6 +83,11 @@ def build_shapes(
                 raise ValueError(f"models.{plan.name}.{error}") from None
         return network, shapes
     return network, jax.eval_shape(network.stored, variables)
+
+
+def _network(plan: ModelPlan, module: nn.Module, context: RunContext) -> Network:
+    replicated = plan.name in context.parallel.replicated
+    return Network(module, view_name(plan.view), DTYPES[plan.dtype], replicated)
 
 
 def _module(

@@ -10,6 +10,7 @@ from kd_jax.config.schema import ModelPlan, Plan
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.build import build_shapes, make_group
+from kd_jax.experiments.check_layout import check_layout, check_replicated
 from kd_jax.experiments.restore import read_restored
 from kd_jax.models import registry
 from kd_jax.models.weights import formats
@@ -39,6 +40,7 @@ def check_shapes(
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
+    check_replicated({model.name: model for model in plan.models}, context.parallel)
     models: dict[str, TrainedModel] = dict(stored or {})
     for group in plan.groups:
         if group[0].name in models:
@@ -47,6 +49,7 @@ def check_shapes(
             models[group[0].name] = _ensemble(group[0], models, context)
         else:
             models |= _group(group, models, plan.transfer_sets, context)
+    check_layout(models, context.parallel)
     _tell_what_cannot_hold(models[plan.config["compare"]["student"]])
 
 

@@ -119,7 +119,7 @@ class ModelTrainer:
     ) -> dict[str, Any]:
         """Evaluates a model that isn't trained here on the selection split; see `judge`."""
         network, context = self._built[plan.name][0], self._context
-        metrics = Selection(network, plan, context)(context.parallel.place(variables))
+        metrics = Selection(network, plan, context)(context.parallel.place(variables, plan.name))
         return judge(plan, metrics, context, trained=trained)
 
     def teach(self) -> None:
@@ -327,7 +327,7 @@ class ModelTrainer:
         """Returns a model on the devices, ready to teach and to be evaluated."""
         _check_finite(plan.name, contents.variables, "its weights")
         variables, condition_map = self._context.parallel.place(
-            (contents.variables, contents.condition_map)
+            (contents.variables, contents.condition_map), plan.name
         )
         return TrainedModel(
             plan,

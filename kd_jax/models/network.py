@@ -2,7 +2,7 @@
 have in common."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from kd_jax.core.pytree import leaves_by_path
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables, View
 from kd_jax.models import windows
 from kd_jax.models.calls import accepted, as_output, mode
+from kd_jax.models.layers import logical_axes
 
 DTYPES = {
     "float32": jnp.float32,
@@ -113,11 +114,13 @@ class Network:
       module: a Linen module of `kd_jax.models`, or a registered one.
       view: name of the view it reads.
       dtype: it computes in this dtype; parameters are kept in at least float32.
+      replicated: whether it is whole on each device, also under tensor parallelism.
     """
 
     module: nn.Module
     view: str
     dtype: Any
+    replicated: bool = False
 
     def init(self, key: jax.Array, batch: Batch) -> dict[str, PyTree]:
         """Draws fresh variables, in float32 or wider. `batch` needs one example and no values of
@@ -179,7 +182,7 @@ class Network:
         inputs, mix = _unmixed(batch.views[self.view])
         inputs, parts = windows.split(inputs)
         inputs, add = _conditioned(inputs, windows.repeat(signal, parts))
-        with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
+        with self._laid_out(mix, add):
             options: dict[str, Any] = mode(self._accepted, train=False)
             found: Any = self.module.apply(self.frozen(variables), **inputs, **options)
         return windows.join(as_output(found, {}, self._owner), parts)
@@ -213,7 +216,7 @@ class Network:
             known = {"where": where, "axis_name": axis_name}
             options |= {name: value for name, value in known.items() if name in self._accepted}
         inputs, add = _conditioned(inputs, windows.repeat(signal, parts))
-        with _changed_embeddings(mix, "mixing"), _changed_embeddings(add, "a condition"):
+        with self._laid_out(mix, add):
             rngs = {"dropout": dropout_key}
             # Cast within the step, so that gradients arrive in the wide dtype of the parameters.
             applied: Any = self.module.apply(
@@ -222,6 +225,19 @@ class Network:
             found, changed = applied
         output = windows.join(as_output(found, {}, self._owner), parts)
         return output, changed.get("batch_stats", {})
+
+    @contextmanager
+    def _laid_out(
+        self, mix: Callable[..., Any] | None, add: Callable[..., Any] | None
+    ) -> Iterator[None]:
+        """Changes word embeddings by both, and cuts no activation of a replicated model."""
+        whole = logical_axes.over(None) if self.replicated else nullcontext()
+        with (
+            _changed_embeddings(mix, "mixing"),
+            _changed_embeddings(add, "a condition"),
+            whole,
+        ):
+            yield
 
     @property
     def _accepted(self) -> set[str]:

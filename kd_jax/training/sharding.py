@@ -16,17 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kd_jax.core.processes import cluster_in_environment
+from kd_jax.core.pytree import map_with_path
 from kd_jax.core.types import Batch, PyTree
+from kd_jax.models.layers import logical_axes
 
 AXIS = "data"
 BACKENDS = ("jit", "pmap")
-
-
-def _sharded_dimension(shape: tuple[int, ...], parts: int) -> int | None:
-    """Returns the largest dimension that `parts` divides; None where there is none."""
-    # Zero is divisible by every number, so an empty dimension has to be left out by itself.
-    fitting = [dimension for dimension, size in enumerate(shape) if size % parts == 0 and size > 0]
-    return max(fitting, key=lambda dimension: shape[dimension], default=None)
 
 
 @dataclass(frozen=True)
@@ -36,15 +31,17 @@ class Parallel:
     Attributes:
       backend: "jit" or "pmap".
       mesh: devices by (data, fsdp, tensor).
+      replicated: names of models that live whole on each device.
     """
 
     backend: str
     mesh: Mesh
+    replicated: frozenset[str] = frozenset()
 
     @property
     def devices(self) -> int:
-        """Returns how many devices share a batch."""
-        return self.mesh.size
+        """Returns how many devices share a batch; those along `tensor` have the same rows."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
         """Refuses a batch that can't be cut into equal microbatches on all devices.
@@ -59,29 +56,55 @@ class Parallel:
                 f" device(s); a multiple of {max(accumulate, 1) * self.devices} can"
             )
 
-    def sharding(self, leaf: Any) -> NamedSharding:
-        """Returns where a parameter lives: everywhere, or cut along its largest dimension.
+    def sharding(self, path: str, leaf: Any, model: str | None = None) -> NamedSharding:
+        """Returns where a parameter, or what an optimizer keeps of it, lives.
 
-        That which fsdp divides.
+        `tensor` cuts it along the axis that `logical_axes` names, `fsdp` along the largest that it
+        divides then.
+
+        Args:
+          path: of the leaf, slash-separated; within a state it tells the model too.
+          leaf: anything with a shape.
+          model: whose it is; None: the path tells.
         """
         if self.backend == "pmap":
             # As pmap leaves its results; placed otherwise, the second step would be compiled anew.
             return NamedSharding(Mesh(self.mesh.devices.reshape(-1), (AXIS,)), PartitionSpec())
+        if model is None and path.startswith("models/"):
+            model = path.split("/")[1]
+        spec = PartitionSpec() if model in self.replicated else self._spec(path, leaf.shape)
+        return NamedSharding(self.mesh, spec)
+
+    def _spec(self, path: str, shape: tuple[int, ...]) -> PartitionSpec:
         # A leaf that can't be cut evenly (a scalar, an odd bias) is small and lives everywhere.
-        parts = self.mesh.shape["fsdp"]
-        dimension = _sharded_dimension(leaf.shape, parts) if parts > 1 else None
-        if dimension is None:
-            return NamedSharding(self.mesh, PartitionSpec())
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * dimension, "fsdp"))
+        cut: list[tuple[str, ...]] = [()] * len(shape)
+        left = list(shape)
+        names = logical_axes.axes_of(path, len(shape))
+        for axis in ("tensor", "fsdp"):
+            # Two cuts of one axis are moved at great cost; so fsdp comes last to what tensor cut.
+            fitting = (
+                [names.index(name) for name in logical_axes.CUT if name in names]
+                if axis == "tensor"
+                else sorted(range(len(shape)), key=lambda place: (bool(cut[place]), -left[place]))
+            )
+            parts = self.mesh.shape[axis]
+            # Zero is divisible by every number, so an empty dimension has to be left out by itself.
+            place = next((p for p in fitting if left[p] and left[p] % parts == 0), None)
+            if parts > 1 and place is not None:
+                cut[place] = (*cut[place], axis)
+                left[place] //= parts
+        while cut and not cut[-1]:
+            cut.pop()
+        return PartitionSpec(*(each[0] if len(each) == 1 else each or None for each in cut))
 
-    def shardings(self, tree: PyTree) -> PyTree:
+    def shardings(self, tree: PyTree, model: str | None = None) -> PyTree:
         """Returns the `sharding` of every leaf."""
-        return jax.tree.map(self.sharding, tree)
+        return map_with_path(lambda path, leaf: self.sharding(path, leaf, model), tree)
 
-    def place(self, tree: PyTree) -> PyTree:
-        """Puts a state or a teacher's variables where they live; every process holds the same
+    def place(self, tree: PyTree, model: str | None = None) -> PyTree:
+        """Puts a state or a model's variables where they live; every process holds the same
         values."""
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self.sharding(leaf)), tree)
+        return jax.tree.map(jax.device_put, tree, self.shardings(tree, model))
 
     def place_batch(self, batch: Batch, axis: int) -> Batch:
         """Puts this process's rows of a batch on its devices; `axis` is the one that counts
@@ -114,7 +137,7 @@ class Parallel:
             return self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 1))
         # The state has to come back placed as it went in; else the next call compiles again.
         out = (self.shardings(state), NamedSharding(self.mesh, PartitionSpec()))
-        return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0, out_shardings=out)
+        return jax.jit(self._traced(step), donate_argnums=0, out_shardings=out)
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[[PyTree, PyTree, Batch], PyTree]:
         """Compiles `step(variables, teachers, batch, axis_name=...) -> totals`.
@@ -130,10 +153,19 @@ class Parallel:
             mapped = self._pmap(functools.partial(step, axis_name=AXIS), (None, None, 0))
         else:
             out = NamedSharding(self.mesh, PartitionSpec())
-            mapped = jax.jit(functools.partial(step, axis_name=None), out_shardings=out)
+            mapped = jax.jit(self._traced(step), out_shardings=out)
         return lambda variables, teachers, batch: wait_where_cores_are_few(
             mapped(variables, teachers, self.place_batch(batch, axis=0))
         )
+
+    def _traced(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the step for jit, which cuts activations where parameters are cut."""
+
+        def traced(*arguments: Any) -> Any:
+            with logical_axes.over(self.mesh if self.mesh.shape["tensor"] > 1 else None):
+                return step(*arguments, axis_name=None)
+
+        return traced
 
     def _pmap(self, step, in_axes):
         # In a cluster pmap has to use every device of every process, and takes no list of some.
@@ -157,38 +189,45 @@ def wait_where_cores_are_few(results: PyTree) -> PyTree:
     return results
 
 
-def make_parallel(*, backend: str, data: int, fsdp: int, tensor: int) -> Parallel:
+def make_parallel(
+    *, backend: str, data: int, fsdp: int, tensor: int, replicated: Collection[str] = ()
+) -> Parallel:
     """Lays the devices out.
 
     Args:
       backend: "jit" or "pmap".
-      data: devices along the batch; -1 takes all that fsdp leaves.
+      data: devices along the batch; -1 takes all that fsdp and tensor leave.
       fsdp: devices that share each parameter and optimizer state; the batch is cut along it too.
-      tensor: 1; tensor parallelism isn't offered yet.
+      tensor: devices that share heads, hidden layers and vocabularies, and have the same rows.
+      replicated: names of models that live whole on each device.
 
     Raises:
-      ValueError: for an unknown backend, tensor > 1, fsdp > 1 under pmap, or more devices than
-        there are.
+      ValueError: for an unknown backend, fsdp or tensor > 1 under pmap, more devices than there
+        are, or a tensor axis that would reach over processes.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown parallel.backend {backend!r}; there are {', '.join(BACKENDS)}")
-    if tensor != 1:
-        raise ValueError(
-            f"parallel.tensor must be 1 (tensor parallelism isn't offered yet), got {tensor}"
-        )
-    if fsdp < 1 or (backend == "pmap" and fsdp != 1):
-        raise ValueError(f"parallel.fsdp must be at least 1, and 1 under pmap, got {fsdp}")
+    for name, parts in (("fsdp", fsdp), ("tensor", tensor)):
+        if parts < 1 or (backend == "pmap" and parts != 1):
+            raise ValueError(f"parallel.{name} must be at least 1, and 1 under pmap, got {parts}")
     available = jax.device_count()
-    # Whatever fsdp leaves over goes to the batch, so one config fits machines of any size.
-    data = available // fsdp if data == -1 else data
-    used = data * fsdp
+    # The rows of a process are its own, so those who share rows must be in one.
+    if jax.local_device_count() % tensor and jax.process_count() > 1:
+        raise ValueError(
+            f"parallel.tensor must divide the {jax.local_device_count()} devices of a process, got"
+            f" {tensor}"
+        )
+    # Whatever they leave over goes to the batch, so one config fits machines of any size.
+    data = available // (fsdp * tensor) if data == -1 else data
+    used = data * fsdp * tensor
     # In a cluster no device may stand idle: its process would wait for collectives forever.
     if not 0 < used <= available or (jax.process_count() > 1 and used != available):
         raise ValueError(
-            f"parallel asks for data={data} x fsdp={fsdp} devices and there are {available}"
+            f"parallel asks for data={data} x fsdp={fsdp} x tensor={tensor} devices and there are"
+            f" {available}"
         )
     devices = np.asarray(jax.devices()[:used]).reshape(data, fsdp, tensor)
-    return Parallel(backend, Mesh(devices, ("data", "fsdp", "tensor")))
+    return Parallel(backend, Mesh(devices, ("data", "fsdp", "tensor")), frozenset(replicated))
 
 
 def set_precision(dtypes: Collection[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from kd_jax.core.types import PyTree, Variables
 from kd_jax.models.layers import attention
 from kd_jax.models.layers.dropout import Dropout
+from kd_jax.models.layers.logical_axes import constrain
 
 INITIALIZER = nn.initializers.truncated_normal(stddev=0.02)
 """BERT's and ViT's own initializer, for every kernel and embedding."""
@@ -53,14 +54,13 @@ class Block(nn.Module):
         drop = Dropout(self.dropout, deterministic=not self.train)
         # BERT normalizes after each sum, ViT before each layer.
         before, after = self._norms("attention_norm")
-        # One matmul for queries, keys and values saves about an eighth of the forward pass.
-        context, features = attention.attend(
-            dense(3 * width, "qkv")(before(x)), mask, self.heads, drop, bias
-        )
-        x = after(x + drop(dense(width, "attention_output")(context)))
+        qkv = attention.Projections(INITIALIZER, name="qkv")(before(x))
+        context, features = attention.attend(qkv, mask, self.heads, drop, bias)
+        x = constrain_width(after(x + drop(dense(width, "attention_output")(context))))
         before, after = self._norms("output_norm")
         hidden = gelu(dense(self.intermediate, "intermediate")(before(x)))
-        x = after(x + drop(dense(width, "output")(hidden)))
+        hidden = constrain(hidden, None, None, "mlp")
+        x = constrain_width(after(x + drop(dense(width, "output")(hidden))))
         return x, features | {"block": x}
 
     def _norms(self, name: str) -> tuple[Any, Any]:
@@ -106,11 +106,11 @@ def run_blocks(
         }
         # One block is compiled for all layers; compile time no longer grows with depth.
         stack = nn.scan(block, length=layers, **lifting)
-        x, stacked = stack(name=STACK, **options)(x, mask, bias)
+        x, stacked = stack(name=STACK, **options)(constrain_width(x), mask, bias)
         return x, {
             f"{name}_{i}": values[i] for name, values in stacked.items() for i in range(layers)
         }
-    features = {}
+    features, x = {}, constrain_width(x)
     for i in range(layers):
         x, found = block(name=f"block_{i}", **options)(x, mask, bias)
         features |= {f"{name}_{i}": values for name, values in found.items()}
@@ -176,6 +176,11 @@ def gelu(x: jax.Array) -> jax.Array:
 def count_blocks(params: PyTree) -> int:
     """Counts `block_0`, `block_1`, ..."""
     return sum(name.startswith("block_") for name in params)
+
+
+def constrain_width(x: jax.Array) -> jax.Array:
+    """Lets every device have all of `[B, T, D]`, which it normalizes and reads for its heads."""
+    return constrain(x, None, None, "embed")
 
 
 def dense(features: int, name: str) -> nn.Dense:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from kd_jax.core.types import Array, Count, ModelOutput
 from kd_jax.models.layers import normalization, transformer
 from kd_jax.models.layers.dropout import Dropout
+from kd_jax.models.layers.logical_axes import constrain
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ class Encoder(nn.Module):
         x = transformer.layer_norm(self.layer_norm_epsilon, "language_norm")(x)
         # The projection is the word embedding itself; only the bias is of its own.
         bias = self.param("language_bias", nn.initializers.zeros, (self.vocabulary_size,))
-        logits = words.attend(x) + bias[None, None]
+        logits = constrain(words.attend(x), None, None, "vocab") + bias[None, None]
         return logits.astype(normalization.at_least_float32(logits.dtype))
 
 

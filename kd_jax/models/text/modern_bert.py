@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from kd_jax.core.types import Array, Count, ModelOutput
 from kd_jax.models.layers import attention, normalization, transformer
 from kd_jax.models.layers.dropout import Dropout
+from kd_jax.models.layers.logical_axes import constrain
 from kd_jax.models.text.bert import as_mask, at_positions, masked_mean
 
 
@@ -209,15 +210,18 @@ class ModernBlock(nn.Module):
         """
         width = x.shape[-1]
         drop = Dropout(self.dropout, deterministic=not self.train)
+        x = transformer.constrain_width(x)
         seen = x if self.first else _norm(self.layer_norm_epsilon, "attention_norm")(x)
-        qkv = rotate(_dense(3 * width, "qkv")(seen), place, self.heads, self.theta)
+        qkv = attention.Projections(transformer.INITIALIZER, use_bias=False, name="qkv")(seen)
+        qkv = rotate(qkv, place, self.heads, self.theta)
         context, features = attention.attend(qkv, mask, self.heads, drop)
-        x = x + drop(_dense(width, "attention_output")(context))
+        x = transformer.constrain_width(x + drop(_dense(width, "attention_output")(context)))
         hidden = _dense(2 * self.intermediate, "intermediate")(
             _norm(self.layer_norm_epsilon, "output_norm")(x)
         )
         value, gate = jnp.split(hidden, 2, axis=-1)
-        x = x + _dense(width, "output")(drop(transformer.gelu(value) * gate))
+        hidden = constrain(transformer.gelu(value) * gate, None, None, "mlp")
+        x = transformer.constrain_width(x + _dense(width, "output")(drop(hidden)))
         return x, features | {"block": x}
 
 
@@ -225,16 +229,16 @@ def rotate(qkv: jax.Array, place: jax.Array, heads: int, theta: float) -> jax.Ar
     """Turns queries and keys by angles that grow with their place, so that scores see distances.
 
     Args:
-      qkv: `[B, T, 3 D]`, queries, keys and values side by side.
+      qkv: `[B, T, 3, D]`, queries, keys and values.
       place: int `[1, T]`.
       heads: divides D; each head's halves are the two coordinates that are turned.
       theta: the longest wavelength, over 2 pi.
 
     Returns:
-      `[B, T, 3 D]`, values as they were.
+      `[B, T, 3, D]`, values as they were.
     """
-    batch, length, triple = qkv.shape
-    size = triple // 3 // heads
+    batch, length, _, width = qkv.shape
+    size = width // heads
     dtype = normalization.at_least_float32(qkv.dtype)
     rate = jnp.exp(jnp.arange(0, size, 2, dtype=dtype) * (-math.log(theta) / size))
     angle = place[:, :, None].astype(dtype) * rate[None, None]
@@ -244,7 +248,7 @@ def rotate(qkv: jax.Array, place: jax.Array, heads: int, theta: float) -> jax.Ar
     left, right = jnp.split(turned, 2, axis=-1)
     turned = jnp.concatenate([left * cosine - right * sine, right * cosine + left * sine], axis=-1)
     both = jnp.concatenate([turned.astype(qkv.dtype), parts[:, :, 2:]], axis=2)
-    return both.reshape(batch, length, triple)
+    return both.reshape(qkv.shape)
 
 
 def _dense(features: int, name: str) -> nn.Dense:

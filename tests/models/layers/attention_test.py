@@ -11,7 +11,7 @@ from kd_jax.models.layers.attention import attend
 from kd_jax.models.layers.dropout import Dropout
 
 B, T, HEADS, D = 3, 5, 2, 8
-QKV = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, 3 * D)), jnp.float32)
+QKV = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, 3, D)), jnp.float32)
 MASK = jnp.asarray(np.arange(T) < np.array([[5], [3], [1]]))
 
 
@@ -28,7 +28,7 @@ class Textbook(nn.Module):
 
     @nn.compact
     def __call__(self, qkv, mask):
-        query, key, value = (x.reshape(B, T, HEADS, D // HEADS) for x in jnp.split(qkv, 3, axis=-1))
+        query, key, value = (x.reshape(B, T, HEADS, D // HEADS) for x in jnp.split(qkv, 3, axis=2))
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(D // HEADS)
         weights = nn.softmax(jnp.where(mask[:, None, None], scores, -jnp.inf))
         weights = Dropout(self.rate, deterministic=False, name="drop")(weights)

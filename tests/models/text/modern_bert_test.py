@@ -36,7 +36,7 @@ def test_a_local_block_sees_only_what_is_near_and_a_global_one_everything():
 
 def test_scores_depend_on_distances_and_not_on_places():
     rng = np.random.default_rng(0)
-    qkv = jnp.asarray(np.tile(rng.normal(size=(1, 1, 24)), (1, 9, 1)), jnp.float32)
+    qkv = jnp.asarray(np.tile(rng.normal(size=(1, 1, 3, 8)), (1, 9, 1, 1)), jnp.float32)
     turned = rotate(qkv, jnp.arange(9)[None], heads=2, theta=100.0).reshape(9, 3, 2, 4)
     scores = np.einsum("qhd,khd->hqk", turned[:, 0], turned[:, 1])
     for offset in range(-8, 9):
