@@ -6,6 +6,7 @@
   kd-jax --config=digits --print_config                 every key with its value
   kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
   kd-jax --config=digits --search=FILE                  settings of a space, the better half longer
+  kd-jax --config=digits --stage=fit                    whether it fits on the devices, and why not
   kd-jax --config=digits --stage=teach                  only teachers, and their cached outputs
   kd-jax --repeat=results.json                          a recorded experiment again, compared
   kd-jax --stage=report --workdir=DIR                   a finished run or sweep as one page
@@ -38,7 +39,7 @@ CONFIG_FILE = "config_file.json"
 """Where a run notes the user's config file, whose models and terms later stages need as well."""
 
 FLAGS = flags.FLAGS
-STAGES = ["train", "teach", "report", "export", "predict", "explain"]
+STAGES = ["train", "fit", "teach", "report", "export", "predict", "explain"]
 BY = ["members", "features", "terms", "sources"]
 
 flags.DEFINE_string(
@@ -75,7 +76,11 @@ flags.DEFINE_list(
 flags.DEFINE_string(
     "input", None, "To predict: a .txt, .csv, .tsv or .jsonl file, an image, or a folder of images."
 )
-flags.DEFINE_string("output", "-", "File for predictions, JSON lines; '-' for stdout.")
+flags.DEFINE_string(
+    "output",
+    "-",
+    "File for predictions, JSON lines; '-' for stdout. Of --stage=fit its numbers, as JSON.",
+)
 flags.DEFINE_list(
     "keep",
     [],
@@ -103,6 +108,9 @@ flags.DEFINE_integer(
     "To sample, an even number from 4 on; default: 64 for each example, exact values elsewhere.",
 )
 flags.DEFINE_bool("debug", False, "Show tracebacks.")
+flags.DEFINE_string(
+    "device_memory", None, "For --stage=fit: memory of a device, such as 80GiB; default: as it is."
+)
 flags.DEFINE_integer("simulate_devices", None, "Pretend that the CPU is this many devices.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process of a cluster.")
 flags.DEFINE_integer("num_processes", None, "Processes of the cluster.")
@@ -200,7 +208,9 @@ def _run(arguments: list[str]) -> int:
     _log_to_stderr(debug=FLAGS.debug)
     if FLAGS.repeat:
         return _repeat(Path(FLAGS.repeat), overrides)
-    if FLAGS.stage in ("train", "teach"):
+    if FLAGS.device_memory is not None and FLAGS.stage != "fit":
+        raise ValueError("--device_memory is for --stage=fit")
+    if FLAGS.stage in ("train", "teach", "fit"):
         config: Any = load_config(FLAGS.config, smoke=FLAGS.smoke)
         for path, text in overrides:
             override(config, path, text)
@@ -208,7 +218,8 @@ def _run(arguments: list[str]) -> int:
             print(json.dumps(plain(config), indent=2))
             return 0
         _prepare_devices(text="tokenizer" in config.get("view", {}))
-        return _until_stopped(lambda: _train(config))
+        run = _fit if FLAGS.stage == "fit" else _train
+        return _until_stopped(lambda: run(config))
     # The other stages read a finished run and no config.
     if FLAGS.workdir is None:
         raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
@@ -293,6 +304,24 @@ def _train(config: ConfigDict) -> int:
     if results:
         write_json(workdir / CONFIG_FILE, {"config": _absolute(FLAGS.config)})
     _report(workdir)
+    return 0
+
+
+def _fit(config: ConfigDict) -> int:
+    from kd_jax.core.json_files import write_json
+    from kd_jax.experiments import fit
+    from kd_jax.training.sharding import start_process
+
+    for flag in ("sweep", "search"):
+        if FLAGS[flag].value:
+            raise ValueError(f"--{flag} is not for --stage=fit, which is of one run")
+    memory = None if FLAGS.device_memory is None else fit.read_size(FLAGS.device_memory)
+    start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    found = fit.fit(plain(config), memory)
+    fit.show(found)
+    # A table is for people; who asks by a program names a file.
+    if FLAGS.output != "-":
+        write_json(Path(FLAGS.output), found)
     return 0
 
 

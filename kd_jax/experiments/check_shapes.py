@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kd_jax.config.names import TRAIN
 from kd_jax.config.schema import ModelPlan, Plan
+from kd_jax.core.types import Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments.build import build_shapes, make_group
@@ -24,9 +26,28 @@ from kd_jax.training.trained_model import TrainedModel
 log = logging.getLogger("kd_jax")
 
 
+@dataclass(frozen=True)
+class ShapedGroup:
+    """Models that are to be trained together, and what their step takes, as shapes.
+
+    Attributes:
+      plans: their sections.
+      group: how they are trained.
+      variables: by name, the models' own.
+      frozen: their teachers, none of them stored yet but those that are only a file.
+      source: what they learn from, or rows of the same kind.
+    """
+
+    plans: tuple[ModelPlan, ...]
+    group: PeerGroup
+    variables: Mapping[str, Variables]
+    frozen: FrozenTeachers
+    source: Source
+
+
 def check_shapes(
     plan: Plan, context: RunContext, stored: Mapping[str, TrainedModel] | None = None
-) -> None:
+) -> list[ShapedGroup]:
     """Builds every model, objective and condition of an experiment as shapes.
 
     So a wrong layer name in the last student is refused in seconds, not after its teachers were
@@ -37,9 +58,13 @@ def check_shapes(
       context: of the run.
       stored: the teachers of which only outputs are known, by name.
 
+    Returns:
+      What is to be trained, in order.
+
     Raises:
       ValueError: naming the model and what doesn't fit.
     """
+    trained: list[ShapedGroup] = []
     check_replicated({model.name: model for model in plan.models}, context.parallel)
     models: dict[str, TrainedModel] = dict(stored or {})
     for group in plan.groups:
@@ -48,9 +73,12 @@ def check_shapes(
         if group[0].members:
             models[group[0].name] = _ensemble(group[0], models, context)
         else:
-            models |= _group(group, models, plan.transfer_sets, context)
+            found, shaped = _group(group, models, plan.transfer_sets, context)
+            models |= found
+            trained += shaped
     check_layout(models, context.parallel)
     _tell_what_cannot_hold(models[plan.config["compare"]["student"]])
+    return trained
 
 
 def _tell_what_cannot_hold(student: TrainedModel) -> None:
@@ -66,7 +94,7 @@ def _group(
     models: Mapping[str, TrainedModel],
     sets: Mapping[str, Any],
     context: RunContext,
-) -> dict[str, TrainedModel]:
+) -> tuple[dict[str, TrainedModel], list[ShapedGroup]]:
     # Models that start at random are built as shapes only, so even a large one takes no memory.
     built = {plan.name: build_shapes(plan, context, models) for plan in plans}
     conditions = {
@@ -76,6 +104,7 @@ def _group(
         # What is in the run's folder already needs nothing of the other run.
         if plan.restore and not (context.workdir / plan.name / "finished.json").exists():
             read_restored(plan, built[plan.name][0], context)
+    trained: list[ShapedGroup] = []
     # A restored model is not trained here, so its objective is never built.
     if plans[0].objective and not plans[0].restore:
         training = plans[0].training
@@ -86,10 +115,12 @@ def _group(
         # Building it checks every option.
         made = make_group(plans, networks, frozen, source, context, conditions)
         _check_labels(made, plans[0].data, sets)
+        variables = {name: found for name, (_, found) in built.items()}
+        trained.append(ShapedGroup(tuple(plans), made, variables, frozen, source))
     # They have no description or folder yet, as shapes are all that later checks ask for.
     return {
         plan.name: TrainedModel(plan, *built[plan.name], {}, Path(), (plan.view,)) for plan in plans
-    }
+    }, trained
 
 
 def _source(plan: ModelPlan, context: RunContext) -> Source:

@@ -88,7 +88,7 @@ def run_experiment(
             if show:
                 report.show(found, folder.path)
             return found
-        context = _open(plan, folder, parallel, stop)
+        context = open_run(plan, folder, parallel, stop)
         # Whatever can be checked is checked before the first training, which may take hours.
         models = open_stored(plan, context)
         if models:
@@ -151,8 +151,12 @@ def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, A
     return run_experiment(resolve(config), workdir, reuse=reuse)
 
 
-def _open(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:
-    """Opens the data, and writes down what of it was left out."""
+def open_run(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:
+    """Opens the data of a run, and writes down in its folder what of them was left out.
+
+    Raises:
+      ValueError: for data that can't be read, or that changed since the run began.
+    """
     config = plan.config
     datasets = Datasets(config["data"], config["evaluations"], plan.task, taught=plan.taught)
     # What these rows rule out is refused before anything is trained.

@@ -21,6 +21,7 @@ from kd_jax.core.types import Batch, Teacher, Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.distiller import Distiller
+from kd_jax.experiments import out_of_memory
 from kd_jax.experiments.build import build, input_shapes, make_group, total_steps
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.experiments.restore import read_restored
@@ -182,7 +183,7 @@ class ModelTrainer:
             writers, progress = self._outputs(stack, meta["step"], steps)
             seconds = train(
                 state,
-                advance=distiller.advance,
+                advance=partial(_advance, distiller),
                 learning_rates=_learning_rates(group),
                 batches=batches,
                 intervals=Intervals(
@@ -388,6 +389,17 @@ def obtain(
     trainer = ModelTrainer(plans, teachers, context)
     # What is finished is found first, and only the rest is trained.
     return trainer.find() or trainer.fit()
+
+
+def _advance(distiller: Distiller, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+    """Takes a step, and says in one line what it took where memory is short."""
+    try:
+        return distiller.advance(state, batch)
+    except jax.errors.JaxRuntimeError as error:
+        # Shapes are left of a state that was donated.
+        if told := out_of_memory.explain(error, state, distiller.teachers):
+            raise ValueError(told) from error
+        raise
 
 
 def _teacher_at_fault(teachers: Mapping[str, Teacher], batch: Batch) -> str | None:
