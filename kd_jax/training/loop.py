@@ -18,6 +18,7 @@ from kd_jax.data.batches import TrainingBatches
 from kd_jax.tasks import CLASSIFICATION
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.interruption import Diverged, Interrupted, StopSignal
+from kd_jax.training.machine_use import MachineUse
 from kd_jax.training.metrics_writer import MetricsWriter
 from kd_jax.training.progress import StepProgress
 from kd_jax.training.state import TrainState
@@ -120,6 +121,7 @@ def train(
     seconds: float,
     blame: Callable[[Batch], str | None] | None = None,
     rank: Callable[[Mapping[str, Any]], float | None] = CLASSIFICATION.rank,
+    machine: MachineUse | None = None,
 ) -> float:
     """Trains from `state` to the last step; what it learned is in the checkpoints.
 
@@ -139,6 +141,7 @@ def train(
       stop: whether to end early.
       seconds: trained before this start.
       blame: names the teacher whose output on a batch isn't finite, None if none is at fault.
+      machine: measures what the training takes of the machine, for the log; None: nothing does.
 
     Returns:
       Seconds trained in all.
@@ -212,6 +215,10 @@ def train(
                 # The rate of the step that was just taken; the schedule counts from 0.
                 values[name]["learning_rate"] = float(rate(step - 1))
             report(step, values, writers, progress)
+            if machine is not None:
+                # In lines of their own, so that all others are the same in every run.
+                report(step, dict.fromkeys(writers, machine.measure(step)), writers, None)
+        paused = time.perf_counter()
         if due:
             # Checkpoints are ranked by the selection split, never by what is reported.
             scores = evaluate(state)
@@ -225,6 +232,8 @@ def train(
             # Unranked: the choice of the best checkpoint must not depend on where a run happened to
             # be stopped.
             save(None, None)
+        if machine is not None:
+            machine.leave_out(time.perf_counter() - paused)
         if ending:
             # Saving goes on in the background; the process may only end when all is on disk.
             checkpoints.wait()

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -110,6 +111,7 @@ def run(notes, *, total=10, save=4, log=5, stop=None, start=0, metrics=metrics_o
         stop=stop or Never(),
         seconds=other.get("seconds", 0.0),
         blame=other.get("blame"),
+        machine=other.get("machine"),
     )
 
 
@@ -119,6 +121,40 @@ def notes():
 
 
 # Rhythm
+
+
+class Machine:
+    """Notes the seconds that it is told to leave out."""
+
+    def __init__(self):
+        self.left_out = 0.0
+
+    def leave_out(self, seconds):
+        self.left_out += seconds
+
+    def measure(self, step):
+        return {"machine/examples_per_second": float(step)}
+
+
+def test_what_the_machine_gives_stands_in_lines_of_its_own(notes):
+    run(notes, machine=Machine())
+    measured = [line for line in notes.written if "machine/examples_per_second" in str(line)]
+    assert measured == [(step, {"machine/examples_per_second": step}) for step in (5, 10)]
+    plain = Notes()
+    run(plain)
+    assert [line for line in notes.written if line not in measured] == plain.written
+    assert not any("machine/examples_per_second" in str(shown) for shown in notes.shown)
+
+
+def test_the_time_of_evaluations_is_no_time_of_training(notes):
+    def evaluate(_state):
+        time.sleep(0.05)
+        return {"student": {"accuracy": 0.5, "loss": 2.0}}
+
+    machine = Machine()
+    run(notes, machine=machine, evaluate=evaluate)
+    # At steps 4, 8 and 10.
+    assert machine.left_out >= 0.15
 
 
 def test_a_checkpoint_of_a_group_is_ranked_by_the_mean_of_its_members(notes):
