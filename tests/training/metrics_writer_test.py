@@ -4,7 +4,8 @@ from contextlib import closing
 import pytest
 
 from kd_jax.core.json_files import read_facts, write_json
-from kd_jax.training.metrics_writer import MetricsWriter
+from kd_jax.training.metrics_writer import MetricsWriter, write_evaluation
+from kd_jax.training.writers import OpenedWriters, Writer
 
 
 def lines(workdir):
@@ -91,12 +92,74 @@ def test_a_last_line_that_lacks_only_its_newline_is_not_glued_to_the_next(tmp_pa
     assert steps(tmp_path) == [1, 2, 3, 4]
 
 
-def test_values_reach_tensorboard_under_the_models_name(tmp_path):
+# The run's writers
+
+
+class Noting(Writer):
+    def __init__(self):
+        self.told = []
+
+    def begin(self, model, resumed_at):
+        self.told.append(("begin", model, resumed_at))
+
+    def write(self, model, step, values):
+        self.told.append((model, step, values))
+
+    def end(self, model):
+        self.told.append(("end", model))
+
+
+@pytest.fixture
+def noting():
+    return Noting()
+
+
+@pytest.fixture
+def opened(noting):
+    writers = OpenedWriters()
+    writers.add("noting", noting)
+    return writers
+
+
+def test_the_runs_writers_get_what_the_file_gets(tmp_path, noting, opened):
+    with closing(MetricsWriter(tmp_path, "student", resumed_at=3, writers=opened)) as records:
+        records.write(4, {"loss": 0.5})
+    assert noting.told == [
+        ("begin", "student", 3),
+        ("student", 4, {"loss": 0.5}),
+        ("end", "student"),
+    ]
+    assert lines(tmp_path) == [{"model": "student", "step": 4, "loss": 0.5}]
+
+
+# What a finished model reached
+
+
+def test_what_a_model_reached_stands_in_the_file_and_reaches_the_writers(tmp_path, noting, opened):
+    train(tmp_path, 0, 2)
+    write_evaluation(tmp_path, "student", 1, {"accuracy": 0.5}, opened)
+    named = {"evaluation/accuracy": 0.5}
+    assert lines(tmp_path)[-1] == {"model": "student", "step": 1, **named}
+    assert noting.told == [("student", 1, named), ("end", "student")]
+
+
+def test_a_second_evaluation_takes_the_place_of_the_first(tmp_path):
     train(tmp_path, 0, 1)
-    (events,) = (tmp_path / "student" / "events").iterdir()
-    content = events.read_bytes()
-    assert b"student/loss" in content
-    assert b"student/accuracy" in content
+    for model in ("student", "teacher"):
+        for accuracy in (0.25, 0.5):
+            write_evaluation(tmp_path, model, 1, {"accuracy": accuracy}, OpenedWriters())
+    assert [(line["model"], line.get("evaluation/accuracy")) for line in lines(tmp_path)] == [
+        ("student", None),
+        ("student", 0.5),
+        ("teacher", 0.5),
+    ]
+
+
+def test_a_model_that_is_trained_again_has_reached_nothing_yet(tmp_path):
+    train(tmp_path, 0, 5)
+    write_evaluation(tmp_path, "student", 2, {"accuracy": 0.5}, OpenedWriters())
+    train(tmp_path, 3, 5)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5]
 
 
 # Whole files
