@@ -8,6 +8,7 @@
   kd-jax --config=digits --search=FILE                  settings of a space, the better half longer
   kd-jax --config=digits --stage=fit                    whether it fits on the devices, and why not
   kd-jax --config=digits --stage=teach                  only teachers, and their cached outputs
+  kd-jax --config=digits --profile=10:15                these steps of each training, profiled
   kd-jax --repeat=results.json                          a recorded experiment again, compared
   kd-jax --stage=report --workdir=DIR                   a finished run or sweep as one page
   kd-jax --stage=export --workdir=DIR                   a finished student as files for deployment
@@ -65,6 +66,12 @@ flags.DEFINE_string(
     "repeat",
     None,
     "A results.json: runs its experiment again, and says whether the numbers are equal.",
+)
+flags.DEFINE_string(
+    "profile",
+    None,
+    "FIRST:LAST, steps of each training to profile, such as 10:15; the profile, for TensorBoard or"
+    " Perfetto, lies in MODEL/profile of the run's folder.",
 )
 flags.DEFINE_enum("stage", "train", STAGES, "What to do in --workdir.")
 flags.DEFINE_string(
@@ -223,6 +230,8 @@ def _run(arguments: list[str]) -> int:
     # The other stages read a finished run and no config.
     if FLAGS.workdir is None:
         raise ValueError(f"--stage={FLAGS.stage} needs --workdir, the folder of a finished run")
+    if FLAGS.profile:
+        raise ValueError(f"--profile is for training; --stage={FLAGS.stage} trains nothing")
     if overrides:
         raise ValueError(
             f"--config.{overrides[0][0]} is for training; --stage={FLAGS.stage} reads the run's own"
@@ -238,7 +247,7 @@ def _run(arguments: list[str]) -> int:
 def _repeat(file: Path, overrides: Sequence[tuple[str, str]]) -> int:
     if overrides:
         raise ValueError(f"--config.{overrides[0][0]} would be another experiment; leave it out")
-    for flag in ("sweep", "search", "reuse", "smoke"):
+    for flag in ("sweep", "search", "reuse", "smoke", "profile"):
         if FLAGS[flag].value:
             raise ValueError(f"--{flag} is not for --repeat, which runs what the file recorded")
     # What a config file registers is named by its results, but not described in them.
@@ -264,11 +273,16 @@ def _train(config: ConfigDict) -> int:
     from kd_jax.core.json_files import write_json
     from kd_jax.experiments.plan import make_plan
     from kd_jax.experiments.run import run_experiment
+    from kd_jax.training.profile import ProfiledSteps
     from kd_jax.training.sharding import start_process
+    from kd_jax.training.writers import check_installed
 
     # Inherited keys are completed only here, after the command line's overrides.
     resolved = plain(config)
-    make_plan(resolved)  # Refused before a device is taken or a folder made.
+    # Refused before a device is taken or a folder made.
+    check_installed(make_plan(resolved).config["logging"]["writers"])
+    if FLAGS.profile is not None:
+        ProfiledSteps.parse(FLAGS.profile)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.sweep and FLAGS.search:
         raise ValueError("--sweep and --search are two things; give one of them")
@@ -276,12 +290,14 @@ def _train(config: ConfigDict) -> int:
         raise ValueError(
             "--reuse is for one run; a sweep or search trains what its runs share only once"
         )
+    if (FLAGS.sweep or FLAGS.search) and FLAGS.profile:
+        raise ValueError("--profile is of one run, not of a sweep or search")
     if FLAGS.stage == "teach":
         for flag in ("sweep", "search"):
             if FLAGS[flag].value:
                 raise ValueError(f"--{flag} is not for --stage=teach, which is of one run")
         workdir = _workdir(resolved)
-        run_experiment(resolved, workdir, reuse=FLAGS.reuse, teach=True)
+        run_experiment(resolved, workdir, reuse=FLAGS.reuse, teach=True, profile=FLAGS.profile)
         print(f"teachers and their outputs: {workdir}; the same command with --stage=train goes on")
         return 0
     if FLAGS.search:
@@ -299,7 +315,7 @@ def _train(config: ConfigDict) -> int:
         _report(workdir)
         return 0
     workdir = _workdir(resolved)
-    results = run_experiment(resolved, workdir, reuse=FLAGS.reuse)
+    results = run_experiment(resolved, workdir, reuse=FLAGS.reuse, profile=FLAGS.profile)
     # Other stages load the file again, for what it registers.
     if results:
         write_json(workdir / CONFIG_FILE, {"config": _absolute(FLAGS.config)})

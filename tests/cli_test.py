@@ -88,6 +88,14 @@ def test_help_lists_the_flags_and_ends_well():
             "training.optimizer has no 'learning_rte'; it has",
         ),
         (["--config.training.epochs=many"], "training.epochs must be a number, got 'many'"),
+        (["--config.logging.writers=wand"], "logging.writers names 'wand', which is no writer"),
+        (["--profile=15:10"], "profile must be FIRST:LAST"),
+        (["--profile=1:2", "--sweep=x"], "--profile is of one run, not of a sweep or search"),
+        (["--profile=1:2", "--stage=report"], "--profile is for training"),
+        (
+            ["--config=digits:smoke", "--profile=1:6"],
+            "profile=1:6 ends beyond the last step of models.baseline, 5",
+        ),
         (["--num_processes=2"], "--coordinator, --num_processes and --process_id go together"),
     ],
 )

@@ -27,6 +27,11 @@ def test_the_default_experiment_runs_as_smoke(tmp_path):
     assert results["gain"] == entries["student"]["accuracy"] - entries["baseline"]["accuracy"]
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert any(line.get("learning_rate", 0) > 0 for line in logged)
+    assert any(line.get("machine/examples_per_second", 0) > 0 for line in logged)
+    reached = {line["model"]: line for line in logged if "evaluation/accuracy" in line}
+    assert {name: line["evaluation/accuracy"] for name, line in reached.items()} == {
+        name: entry["accuracy"] for name, entry in entries.items()
+    }
     run = kd.load(tmp_path)
     assert list(run.models) == results["order"]
     assert run.results == results

@@ -66,6 +66,7 @@ DEFAULTS: dict[str, Any] = dict(
     ),
     logging=dict(
         every_steps=50,  # Between log lines.
+        writers=("tensorboard",),  # Beside metrics.jsonl: any of tensorboard, wandb and mlflow.
     ),
 )
 

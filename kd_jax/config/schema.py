@@ -392,9 +392,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Logging:
-    """`logging`: what is told while a model trains."""
+    """`logging`: what is told while a model trains.
+
+    Which writers there are is checked where they are (`kd_jax.training.writers`).
+    """
 
     every_steps: Annotated[int, whole(1)]
+    writers: Annotated[Any, NAMES]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from kd_jax.models.weights.open import OWN
 from kd_jax.objective.objective import check_terms, for_task
 from kd_jax.tasks import Task, make_task
 from kd_jax.teachers import build_ensemble, stored
+from kd_jax.training.writers import check_names
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:
@@ -43,6 +44,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     # The order matters: the schema checks filled configs, and all below trusts the schema.
     config = fill_resolved(config)
     check_config(config)
+    check_names(config["logging"]["writers"])
     task = make_task(config.get("task", "classification"), config.get("primary"))
     if not task.one_class:
         _check_task(config, task)

@@ -41,6 +41,8 @@ def repeat_result(file: Path, workdir: Path | None = None) -> dict[str, Any]:
     """
     recorded = read(file)
     config = with_tuples(recorded["config"])
+    # Whoever repeats a run has no access to the dashboards of whoever recorded it.
+    config["logging"] = {**config.get("logging", {}), "writers": ("tensorboard",)}
     plan = make_plan(config)
     workdir = workdir or Path("runs", f"repeated-{config['name']}-seed{config['seed']}")
     if file.resolve() == (workdir / "results.json").resolve():

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from kd_jax.data.readers.stored_outputs import fingerprint_of
 from kd_jax.data.run_datasets import Datasets, view_name
 from kd_jax.data.source import Source
 from kd_jax.experiments import report, robustness
+from kd_jax.experiments.build import total_steps
 from kd_jax.experiments.check_shapes import check_shapes
 from kd_jax.experiments.examples import find_differing
 from kd_jax.experiments.plan import make_plan
@@ -37,8 +40,11 @@ from kd_jax.teachers.member_values import member_values
 from kd_jax.training import trained_model
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import StopSignal
+from kd_jax.training.metrics_writer import write_evaluation
+from kd_jax.training.profile import ProfiledSteps
 from kd_jax.training.sharding import Parallel, make_parallel, set_precision
 from kd_jax.training.trained_model import TrainedModel
+from kd_jax.training.writers import FollowedRun, check_installed, open_writers
 
 log = logging.getLogger("kd_jax")
 
@@ -55,6 +61,7 @@ def run_experiment(
     reuse: bool = False,
     show: bool = True,
     teach: bool = False,
+    profile: str | None = None,
 ) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, the experiment of a config.
 
@@ -66,6 +73,7 @@ def run_experiment(
       show: whether the table of results is printed.
       teach: whether it ends once the outputs of all cached teachers are kept, before anything is
         trained that no other model needs.
+      profile: FIRST:LAST, the steps of each training that are profiled, in `workdir/MODEL/profile`.
 
     Returns:
       What stands in `workdir/results.json`; nothing if it ended before.
@@ -77,6 +85,8 @@ def run_experiment(
     # Made before anything else, so that a signal while the data is opened isn't lost.
     stop = StopSignal()
     plan = make_plan(config)
+    check_installed(plan.config["logging"]["writers"])
+    profiled = None if profile is None else ProfiledSteps.parse(profile)
     # Before the first array is made, since jax would make it float32.
     set_precision([model.dtype for model in plan.models])
     parallel = make_parallel(**plan.config["parallel"])
@@ -96,42 +106,88 @@ def run_experiment(
             folder.require_same("outputs", prints, "stored outputs changed since this run began")
         check_shapes(plan, context, models)
         sets = TrainingSets(plan, context)
-        for group in plan.groups:
-            if group[0].name in models:
-                continue
-            for model in group:
-                # A set may be made by a model that is finished by now.
-                sets.make(model.data, models)
-                names = ", ".join(_teacher_names(model))
-                told = f"learns from {names}" if names else "no teacher"
-                log.info("%s: %s%s", model.name, told, _start(model))
-            if group[0].members:
-                members = {name: models[name] for name in group[0].members}
-                models[group[0].name] = assemble(group[0], members, context)
-                continue
-            teachers = {name: models[name] for model in group for name in model.teachers}
-            trainer = ModelTrainer(group, teachers, context)
-            # A finished or restored model is found before anything is trained again.
-            found = trainer.find()
-            if found is None and teach and not any(each.name in plan.asked for each in group):
-                trainer.teach()
-                continue
-            models |= found or trainer.fit()
-        if teach:
-            return {}
-        sets.make_the_rest(models)
-        results = seal.seal(_report(plan, models, context) | sets.facts)
-        # Written last: its presence says that the run is finished.
-        write_json(folder.path / "results.json", results)
-        # Only now: until here a damaged model is made again from its checkpoints.
-        if not plan.config["checkpoint"]["keep_finished"]:
-            _remove_checkpoints(folder.path, plan)
-        if show:
+        if profiled is not None:
+            _check_profile(profiled, plan, context)
+        names, followed = plan.config["logging"]["writers"], FollowedRun(folder.path, plan.config)
+        with open_writers(names, followed) as writers:
+            context = replace(context, writers=writers, profile=profiled)
+            results = _make(plan, models, sets, context, teach=teach)
+        if show and results:
             report.show(results, folder.path)
         return results
 
 
-def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, Any]:
+def _make(
+    plan: Plan,
+    models: dict[str, TrainedModel],
+    sets: TrainingSets,
+    context: RunContext,
+    *,
+    teach: bool,
+) -> dict[str, Any]:
+    """Makes all models and sets, and evaluates them; returns the results, none with `teach`."""
+    for group in plan.groups:
+        if group[0].name in models:
+            continue
+        for model in group:
+            # A set may be made by a model that is finished by now.
+            sets.make(model.data, models)
+            names = ", ".join(_teacher_names(model))
+            told = f"learns from {names}" if names else "no teacher"
+            log.info("%s: %s%s", model.name, told, _start(model))
+        if group[0].members:
+            members = {name: models[name] for name in group[0].members}
+            models[group[0].name] = assemble(group[0], members, context)
+            continue
+        teachers = {name: models[name] for model in group for name in model.teachers}
+        trainer = ModelTrainer(group, teachers, context)
+        # A finished or restored model is found before anything is trained again.
+        found = trainer.find()
+        if found is None and teach and not any(each.name in plan.asked for each in group):
+            trainer.teach()
+            continue
+        models |= found or trainer.fit()
+    if teach:
+        return {}
+    sets.make_the_rest(models)
+    results = seal.seal(_report(plan, models, context) | sets.facts)
+    _write_evaluations(results, context)
+    # Written last: its presence says that the run is finished.
+    write_json(context.workdir / "results.json", results)
+    # Only now: until here a damaged model is made again from its checkpoints.
+    if not plan.config["checkpoint"]["keep_finished"]:
+        _remove_checkpoints(context.workdir, plan)
+    return results
+
+
+def _check_profile(steps: ProfiledSteps, plan: Plan, context: RunContext) -> None:
+    """Refuses steps that a training doesn't have, naming the model."""
+    rows = len(context.datasets.splits["train"])
+    for model in plan.models:
+        if model.objective and not model.restore:
+            steps.check(model.name, total_steps(rows, model.training))
+
+
+def _write_evaluations(results: Mapping[str, Any], context: RunContext) -> None:
+    """Writes what every model reached beside its metrics of training."""
+    for name in results["order"]:
+        entry = results["models"][name]
+        values = dict(entry["metrics"])
+        for dataset, found in results["evaluations"].items():
+            values |= {f"{dataset}/{key}": value for key, value in found.get(name, {}).items()}
+        known = {key: value for key, value in values.items() if _is_number(value)}
+        if known:
+            write_evaluation(context.workdir, name, entry["step"] or 0, known, context.writers)
+
+
+def _is_number(value: Any) -> bool:
+    # An undefined metric is None; JSON has no NaN or infinity.
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def run(
+    config: Any, workdir: str | Path, *, reuse: bool = False, profile: str | None = None
+) -> dict[str, Any]:
     """Runs, or resumes, or finds finished, an experiment.
 
     Args:
@@ -140,6 +196,7 @@ def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, A
       workdir: the run's folder.
       reuse: whether a folder of another config is taken over: models whose own sections, data and
         teachers are unchanged stay, the others are moved to its folder `replaced` and trained anew.
+      profile: FIRST:LAST, the steps of each training that are profiled, in `workdir/MODEL/profile`.
 
     Returns:
       What stands in `workdir/results.json`.
@@ -148,7 +205,7 @@ def run(config: Any, workdir: str | Path, *, reuse: bool = False) -> dict[str, A
       ValueError: for a config that can't be run, in one line, before anything is trained.
       Interrupted: after SIGTERM; the same call resumes.
     """
-    return run_experiment(resolve(config), workdir, reuse=reuse)
+    return run_experiment(resolve(config), workdir, reuse=reuse, profile=profile)
 
 
 def open_run(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) -> RunContext:

@@ -36,7 +36,9 @@ from kd_jax.training import trained_model
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.context import RunContext
 from kd_jax.training.loop import Intervals, train
+from kd_jax.training.machine_use import MachineUse
 from kd_jax.training.metrics_writer import MetricsWriter
+from kd_jax.training.profile import ProfiledTraining
 from kd_jax.training.progress import StepProgress
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import PeerGroup
@@ -183,7 +185,7 @@ class ModelTrainer:
             writers, progress = self._outputs(stack, meta["step"], steps)
             seconds = train(
                 state,
-                advance=partial(_advance, distiller),
+                advance=self._profiled(stack, partial(_advance, distiller), meta["step"]),
                 learning_rates=_learning_rates(group),
                 batches=batches,
                 intervals=Intervals(
@@ -200,6 +202,7 @@ class ModelTrainer:
                 seconds=meta["seconds"],
                 blame=partial(_teacher_at_fault, frozen.teachers),
                 rank=context.datasets.task.rank,
+                machine=MachineUse(training["batch_size"], meta["step"]),
             )
             # The last state is not always the best one on the selection split.
             best = context.checkpoint["use"] == "best"
@@ -262,7 +265,10 @@ class ModelTrainer:
         """Returns where metrics go, by model, and what people see; the stack closes them."""
         names = [plan.name for plan in self._plans]
         workdir, batch_size = self._context.workdir, self._plans[0].training["batch_size"]
-        writers = {name: MetricsWriter(workdir, name, resumed_at=step) for name in names}
+        beside = self._context.writers
+        writers = {
+            name: MetricsWriter(workdir, name, resumed_at=step, writers=beside) for name in names
+        }
         progress = StepProgress(
             ", ".join(names), total_steps=steps, start=step, batch_size=batch_size
         )
@@ -270,6 +276,17 @@ class ModelTrainer:
         for each in (*writers.values(), progress):
             stack.enter_context(closing(each))
         return writers, progress
+
+    def _profiled(
+        self, stack: ExitStack, advance: Callable[..., Any], step: int
+    ) -> Callable[..., Any]:
+        """Returns what takes the steps, and profiles those that were asked for."""
+        steps, names = self._context.profile, [plan.name for plan in self._plans]
+        if steps is None:
+            return advance
+        folder = self._context.workdir / names[0] / "profile"
+        profiled = ProfiledTraining(advance, steps, folder, name=", ".join(names), resumed_at=step)
+        return stack.enter_context(closing(profiled))
 
     def _selections(
         self, group: PeerGroup

@@ -151,7 +151,7 @@ class _Accuracy:
     def _trained(self, subset: frozenset, folder: Path) -> float:
         run, plan = self._run, make_plan(self._players.config_of(subset))[self._model]
         # A folder for each subset keeps its checkpoints apart from all others'.
-        context = replace(run.context, workdir=folder)
+        context = run.context.within(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # Teachers are the run's own for every subset, so they are loaded once.
         self._teachers = self._teachers or run.models(plan.teachers, teaching=True)

@@ -34,6 +34,7 @@ def test_flatten_gives_leaves_by_dotted_path_and_lists_as_in_json():
     [
         ("parallel.backend", "pmap"),
         ("logging.every_steps", 7),
+        ("logging.writers", ("wandb",)),
         ("checkpoint.every_steps", 7),
         ("evaluations", {"extra": {"evaluation": "test"}}),
     ],

@@ -49,6 +49,8 @@ def changed(path, value):
         ("checkpoint.use", "newest"),
         ("checkpoint.keep_best", 0),
         ("logging.every_steps", 0),
+        ("logging.writers", "tensorboard"),
+        ("logging.writers", None),
         ("models", None),
         ("models.student.model", None),
         ("models.student.training.epochs", math.nan),

@@ -19,6 +19,7 @@ def test_a_config_resolves_to_what_it_has_always_meant(argument):
     found = json.loads(json.dumps(plain(load_config(argument))))
     # A key that is newer than the hashes, at what its absence meant.
     assert found["checkpoint"].pop("keep_finished") is False
+    assert found["logging"].pop("writers") == ["tensorboard"]
     assert (found.pop("task"), found.pop("primary")) == ("classification", None)
     assert {found["data"].pop(key) for key in ("header", "class_names", "id")} == {None}
     assert found["data"].pop("labelled") == 1

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from paths import ROOT
+from training.writers.fake_services import install_wandb
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.core import seal
@@ -37,6 +38,17 @@ def test_a_file_alone_is_enough_and_the_numbers_are_equal(recorded, tmp_path, ca
     assert outcome["largest"] == 0
     assert outcome == json.loads((tmp_path / "again" / "repeat.json").read_text())
     assert "equal: every metric to the last digit" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_whoever_repeats_a_run_reaches_no_dashboard_of_whoever_recorded_it(
+    recorded, tmp_path, monkeypatch
+):
+    runs = install_wandb(monkeypatch)
+    config = json.loads(recorded.read_text())["config"]
+    followed = config | {"logging": config["logging"] | {"writers": ["wandb"]}}
+    assert repeat_result(changed(recorded, tmp_path, config=followed), tmp_path / "again")["equal"]
+    assert not runs
 
 
 @pytest.mark.slow

@@ -2,14 +2,17 @@
 each by itself."""
 
 import json
+import sys
 
 import pytest
 from paths import ROOT
+from training.writers.fake_services import install_wandb
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
 from kd_jax.training import trained_model
 from kd_jax.training.interruption import Interrupted, StopSignal
+from kd_jax.training.machine_use import MACHINE
 from kd_jax.training.metrics_writer import MetricsWriter
 
 pytestmark = pytest.mark.slow
@@ -48,7 +51,10 @@ def fingerprints(results):
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """All lines but those of the machine, which no two runs have alike."""
+    text = (folder / "metrics.jsonl").read_text()
+    entries = [json.loads(line) for line in text.splitlines()]
+    return [entry for entry in entries if not any(key.startswith(MACHINE) for key in entry)]
 
 
 def assert_same_as(alone, folder, results):
@@ -215,3 +221,47 @@ def test_a_term_of_several_teachers_says_which_and_reaches_only_its_own_models(t
     found["models"]["wide"]["objective"] = {"hard": hard, "mutual": mutual}
     results = run_experiment(found, tmp_path / "three")
     assert results["models"]["student"]["agreement"].keys() == {"peer:third", "peer:wide"}
+
+
+# Where their metrics go
+
+
+def test_a_dashboard_has_each_step_of_a_killed_run_once_and_what_each_model_reached(
+    alone, tmp_path, monkeypatch
+):
+    runs = install_wandb(monkeypatch)
+    followed = config(**{"logging.writers": ("wandb",)})
+    real = MetricsWriter.write
+
+    def write(self, at, values):
+        if (self._model, at) == ("wide", 6):
+            raise Killed
+        real(self, at, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsWriter, "write", write)
+        with pytest.raises(Killed):
+            run_experiment(followed, tmp_path)
+    results = run_experiment(followed, tmp_path)
+    assert_same_as(alone, tmp_path, results)
+    assert [run.options["id"] for run in runs] == [None, "first"]
+    logged = [entry for run in runs for entry in run.logged]
+    for name in ("student", "wide"):
+        steps = [entry[f"{name}/step"] for entry in logged if f"{name}/loss" in entry]
+        assert steps == list(range(1, STEPS + 1))
+        reached = [entry for entry in logged if f"{name}/evaluation/accuracy" in entry]
+        assert [entry[f"{name}/evaluation/accuracy"] for entry in reached] == [
+            results["models"][name]["accuracy"]
+        ]
+
+
+def test_a_profile_of_peers_lies_in_the_first_ones_folder(tmp_path):
+    run_experiment(config(), tmp_path, profile="2:3")
+    assert list((tmp_path / "student" / "profile").glob("plugins/profile/*/*.trace.json.gz"))
+
+
+def test_a_missing_package_is_refused_before_the_folder_is_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ValueError, match=r"^logging.writers names 'mlflow'"):
+        run_experiment(config(**{"logging.writers": ("mlflow",)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

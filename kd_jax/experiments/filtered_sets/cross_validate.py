@@ -54,7 +54,7 @@ def ask_held_out(
         held_out = fold_of == fold
         label = f"fold {fold + 1} of {folds}"
         # A folder for each fold, so that a stopped call finds those that are finished.
-        elsewhere = replace(context, workdir=folder / label.replace(" ", "_"))
+        elsewhere = context.within(folder / label.replace(" ", "_"))
         elsewhere.workdir.mkdir(parents=True, exist_ok=True)
         log.info(
             "%s, trained anew to judge the rows that it isn't given: %s", judge.plan.name, label
