@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ def run_experiment(
     parallel = make_parallel(**plan.config["parallel"])
     # The folder is claimed before the data is read: a second process shall fail at once.
     adapt = partial(set_aside, plan=plan) if reuse else None
-    with closing(Workdir(Path(workdir), plan.config, adapt)) as folder:
+    with closing(Workdir(Path(workdir), plan.config, adapt)) as folder, ExitStack() as stack:
         found = _finished(folder, plan)
         if found is not None and _are_whole(folder.path, plan, found):
             if show:
@@ -109,55 +109,43 @@ def run_experiment(
         if profiled is not None:
             _check_profile(profiled, plan, context)
         names, followed = plan.config["logging"]["writers"], FollowedRun(folder.path, plan.config)
-        with open_writers(names, followed) as writers:
-            context = replace(context, writers=writers, profile=profiled)
-            results = _make(plan, models, sets, context, teach=teach)
-        if show and results:
+        # Opened when all that can be refused is: a refused run begins none of a service's.
+        writers = stack.enter_context(open_writers(names, followed))
+        context = replace(context, writers=writers, profile=profiled)
+        for group in plan.groups:
+            if group[0].name in models:
+                continue
+            for model in group:
+                # A set may be made by a model that is finished by now.
+                sets.make(model.data, models)
+                names = ", ".join(_teacher_names(model))
+                told = f"learns from {names}" if names else "no teacher"
+                log.info("%s: %s%s", model.name, told, _start(model))
+            if group[0].members:
+                members = {name: models[name] for name in group[0].members}
+                models[group[0].name] = assemble(group[0], members, context)
+                continue
+            teachers = {name: models[name] for model in group for name in model.teachers}
+            trainer = ModelTrainer(group, teachers, context)
+            # A finished or restored model is found before anything is trained again.
+            found = trainer.find()
+            if found is None and teach and not any(each.name in plan.asked for each in group):
+                trainer.teach()
+                continue
+            models |= found or trainer.fit()
+        if teach:
+            return {}
+        sets.make_the_rest(models)
+        results = seal.seal(_report(plan, models, context) | sets.facts)
+        _write_evaluations(results, context)
+        # Written last: its presence says that the run is finished.
+        write_json(folder.path / "results.json", results)
+        # Only now: until here a damaged model is made again from its checkpoints.
+        if not plan.config["checkpoint"]["keep_finished"]:
+            _remove_checkpoints(folder.path, plan)
+        if show:
             report.show(results, folder.path)
         return results
-
-
-def _make(
-    plan: Plan,
-    models: dict[str, TrainedModel],
-    sets: TrainingSets,
-    context: RunContext,
-    *,
-    teach: bool,
-) -> dict[str, Any]:
-    """Makes all models and sets, and evaluates them; returns the results, none with `teach`."""
-    for group in plan.groups:
-        if group[0].name in models:
-            continue
-        for model in group:
-            # A set may be made by a model that is finished by now.
-            sets.make(model.data, models)
-            names = ", ".join(_teacher_names(model))
-            told = f"learns from {names}" if names else "no teacher"
-            log.info("%s: %s%s", model.name, told, _start(model))
-        if group[0].members:
-            members = {name: models[name] for name in group[0].members}
-            models[group[0].name] = assemble(group[0], members, context)
-            continue
-        teachers = {name: models[name] for model in group for name in model.teachers}
-        trainer = ModelTrainer(group, teachers, context)
-        # A finished or restored model is found before anything is trained again.
-        found = trainer.find()
-        if found is None and teach and not any(each.name in plan.asked for each in group):
-            trainer.teach()
-            continue
-        models |= found or trainer.fit()
-    if teach:
-        return {}
-    sets.make_the_rest(models)
-    results = seal.seal(_report(plan, models, context) | sets.facts)
-    _write_evaluations(results, context)
-    # Written last: its presence says that the run is finished.
-    write_json(context.workdir / "results.json", results)
-    # Only now: until here a damaged model is made again from its checkpoints.
-    if not plan.config["checkpoint"]["keep_finished"]:
-        _remove_checkpoints(context.workdir, plan)
-    return results
 
 
 def _check_profile(steps: ProfiledSteps, plan: Plan, context: RunContext) -> None:
