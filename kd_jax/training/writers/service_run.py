@@ -27,6 +27,8 @@ class ServiceRun:
         same = found is not None and found["config"] == self._config
         self.id: str | None = str(found["id"]) if found and same else None
         self._steps: dict[str, int] = dict(found["steps"]) if found and same else {}
+        # Whether the process before this one came to an orderly end.
+        self._closed = bool(found.get("closed", True)) if found and same else True
 
     def begin(self, identifier: str) -> None:
         """Notes the run's id; a new one knows of no steps."""
@@ -43,5 +45,21 @@ class ServiceRun:
         self._steps |= dict.fromkeys(values, step)
         self._write()
 
-    def _write(self) -> None:
-        write_json(self._path, {"id": self.id, "config": self._config, "steps": self._steps})
+    def forget_if_killed(self, model: str, step: int) -> None:
+        """Forgets a model's values after a step if the process before was killed.
+
+        For a service that keeps values in memory for a while: they are logged again, and may then
+        stand there twice, which is better than not at all.
+        """
+        if not self._closed:
+            for name, last in self._steps.items():
+                if name.startswith(f"{model}/"):
+                    self._steps[name] = min(last, step)
+
+    def close(self) -> None:
+        """Notes that everything was handed over."""
+        self._write(closed=True)
+
+    def _write(self, *, closed: bool = False) -> None:
+        facts = {"id": self.id, "config": self._config, "steps": self._steps, "closed": closed}
+        write_json(self._path, facts)

@@ -36,8 +36,9 @@ class WeightsAndBiases(Writer):
         self._run.config.update(as_json(run.config), allow_val_change=True)
         self._kept.begin(self._run.id)
 
-    def begin(self, model: str, resumed_at: int) -> None:  # noqa: ARG002
+    def begin(self, model: str, resumed_at: int) -> None:
         """Gives the model a step of its own: W&B's grows over all models and never goes back."""
+        self._kept.forget_if_killed(model, resumed_at)
         self._run.define_metric(f"{model}/step", hidden=True)
         self._run.define_metric(f"{model}/*", step_metric=f"{model}/step")
 
@@ -51,3 +52,4 @@ class WeightsAndBiases(Writer):
     def close(self, *, ended: bool) -> None:
         """Finishes the run; one that was stopped counts as failed until it is resumed."""
         self._run.finish(exit_code=0 if ended else 1)
+        self._kept.close()

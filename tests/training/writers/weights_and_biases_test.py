@@ -55,3 +55,21 @@ def test_a_resumed_run_goes_on_in_it_and_doubles_no_step(runs, followed):
     assert {run.options["resume"] for run in runs} == {"allow"}
     assert [entry["student/step"] for run in runs for entry in run.logged] == [1, 2, 3, 4, 5, 6]
     assert [run.exit_code for run in runs] == [1, 0]
+
+
+def test_what_a_killed_process_may_have_had_in_memory_is_logged_again(runs, followed):
+    for start, stop in ((0, 4), (2, 6)):
+        writer = WeightsAndBiases(followed)
+        writer.begin("student", start)
+        for step in range(start + 1, stop + 1):
+            writer.write("student", step, {"loss": 1.0})
+    assert [entry["student/step"] for run in runs for entry in run.logged] == [
+        1,
+        2,
+        3,
+        4,
+        3,
+        4,
+        5,
+        6,
+    ]
