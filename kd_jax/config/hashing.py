@@ -19,6 +19,7 @@ ABSENT: dict[str, tuple[Any, ...]] = dict.fromkeys(
         "training.mixing",
         "teachers",
         "cached",
+        "cached_as",
         "objective",
         "ema",
         "condition",

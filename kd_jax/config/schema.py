@@ -295,6 +295,16 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class CachedAs:
+    """`models.*.cached_as`: how the logits of cached teachers are kept."""
+
+    # The largest, and what the others weigh together; None: all.
+    top_k: Annotated[int | None, whole(1).or_none()] = None
+    # None: as they are computed.
+    dtype: Annotated[str | None, one_of("float16", "bfloat16", "float32").or_none()] = None
+
+
+@dataclass(frozen=True)
 class Model:
     """`models.*`: what a model is, reads and learns from."""
 
@@ -306,6 +316,7 @@ class Model:
     like: Annotated[str | None, TEXT] = None
     teachers: Annotated[Any, NAMES] = ()
     cached: Annotated[Any, NAMES] = ()
+    cached_as: Annotated[Any, Maybe(Section(CachedAs))] = None
     objective: Annotated[Any, Each(Term())] = None
     data: Annotated[Any, SOME_NAMES] = (TRAIN,)
     restore: Annotated[str | None, TEXT.or_none()] = None
@@ -538,6 +549,7 @@ class ModelPlan:
       decay: of the moving average of itself that it learns from too, or None.
       condition: which teacher's output is part of its input, and how, or None.
       peers: names of models that it learns from, and they from it, while all of them are trained.
+      cached_as: how the logits of the cached teachers are kept; nothing where all of them are.
     """
 
     name: str
@@ -556,6 +568,7 @@ class ModelPlan:
     condition: dict[str, Any] | None = None
     peers: tuple[str, ...] = ()
     allow_weak: bool = False
+    cached_as: dict[str, Any] = field(default_factory=dict)
 
     @property
     def outputs(self) -> str | None:

@@ -109,6 +109,9 @@ def check_peers(
             )
         if tuple(section.get("data", (TRAIN,))) != tuple(sections[peer].get("data", (TRAIN,))):
             raise ValueError(f"{owner} and its peer {peer!r} differ in data")
+        # What is kept of a teacher is kept once for all who learn from it in the same steps.
+        if (section.get("cached_as") or {}) != (sections[peer].get("cached_as") or {}):
+            raise ValueError(f"{owner} and its peer {peer!r} differ in cached_as")
     return peers
 
 

@@ -26,6 +26,7 @@ from kd_jax.experiments.plan import make_plan
 from kd_jax.experiments.run import open_run
 from kd_jax.experiments.stored_teachers import open_stored
 from kd_jax.experiments.workdir import Workdir
+from kd_jax.teachers.compression import Compression
 from kd_jax.teachers.frozen import FrozenTeachers
 from kd_jax.teachers.outputs import StoredTeacher, view_of
 from kd_jax.training.context import RunContext
@@ -196,10 +197,10 @@ def _as_trained(shaped: ShapedGroup, context: RunContext) -> tuple[dict[str, Tea
     batch = _largest(shaped.plans, frozen, shaped.source, context)
     one = jax.tree.map(lambda leaf: leaf[0], batch)
     known = {name: each for name, each in frozen.shapes(one).items() if name in cached}
-    accumulate = len(batch.valid)
+    accumulate, compression = len(batch.valid), Compression(**shaped.plans[0].cached_as)
     views = dict(batch.views)
     for name, output in known.items():
-        kept = {"logits": output.logits} | {
+        kept = jax.eval_shape(compression.compress, output.logits) | {
             layer: output.features[layer] for layer in sorted(frozen.reads.get(name, ()))
         }
         views[view_of(name)] = {
@@ -207,7 +208,9 @@ def _as_trained(shaped: ShapedGroup, context: RunContext) -> tuple[dict[str, Tea
             for layer, leaf in kept.items()
         }
     teachers = {
-        name: Teacher({}, StoredTeacher(view_of(name))) if name in known else each
+        name: Teacher({}, StoredTeacher(view_of(name), known[name].logits.shape[-1]))
+        if name in known
+        else each
         for name, each in frozen.teachers.items()
     }
     return teachers, replace(batch, views=views)

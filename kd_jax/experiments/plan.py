@@ -136,7 +136,18 @@ def _plan_model(
         check_condition(name, section, teachers),
         peers,
         section.get("allow_weak", False),
+        _check_cached_as(name, section, cached),
     )
+
+
+def _check_cached_as(
+    name: str, section: Mapping[str, Any], cached: Sequence[str]
+) -> dict[str, Any]:
+    """Returns how the logits of cached teachers are kept; refuses it where none is cached."""
+    found = {key: value for key, value in (section.get("cached_as") or {}).items() if value}
+    if found and not cached:
+        raise ValueError(f"models.{name}.cached_as says how cached teachers are kept: name them")
+    return found
 
 
 def _check_embeddings(name: str, section: Mapping[str, Any], sections: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
+from kd_jax.teachers.compression import Compression
 from kd_jax.teachers.frozen import FrozenTeachers, freeze, shapes_of
 from kd_jax.teachers.repeated import Repeated
 from kd_jax.training import trained_model
@@ -134,7 +135,15 @@ class ModelTrainer:
         networks = {name: network for name, (network, _) in self._built.items()}
         mixed = bool(self._plans[0].training.get("mixing"))
         cached, repeated = self._kept(networks, source)
-        return freeze(self._teachers, cached, source, self._context, mixed=mixed, repeated=repeated)
+        return freeze(
+            self._teachers,
+            cached,
+            source,
+            self._context,
+            mixed=mixed,
+            repeated=repeated,
+            compression=Compression(**self._plans[0].cached_as),
+        )
 
     def fit(self) -> dict[str, TrainedModel]:
         """Trains the group to the end, or goes on from its newest checkpoint.

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core.types import LOGITS, Batch, Variables
+from kd_jax.core.types import Batch, Variables
 from kd_jax.data.source import Source
 from kd_jax.models.network import Network
+from kd_jax.teachers.compression import ALL, Compression
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import Interrupted, StopSignal
 from kd_jax.training.mixup import Mixing
@@ -29,13 +30,15 @@ def output_rows(
     network: Network,
     keep: Collection[str] | None = None,
     mixing: Mixing | None = None,
+    compression: Compression = ALL,
     axis_name: str | None,
 ) -> dict[str, jax.Array]:
     """Computes a batch's outputs, by example, with their `index` and `valid`, and `positions` where
     there are any.
 
     They are the logits and the features that are named in `keep`; None: those of one vector an
-    example. With `mixing` the batch is mixed by the key that is `given`.
+    example. With `mixing` the batch is mixed by the key that is `given`; of the logits there is
+    what `compression` keeps.
     """
     if mixing is not None:
         batch = mixing(batch, given["key"], axis_name)
@@ -45,8 +48,7 @@ def output_rows(
         for name, feature in output.features.items()
         if (feature.ndim == 2 if keep is None else name in keep)
     }
-    rows |= {
-        LOGITS: output.logits,
+    rows |= compression.compress(output.logits) | {
         "index": jnp.asarray(batch.index),
         "valid": jnp.asarray(batch.valid),
     }

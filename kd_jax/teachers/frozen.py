@@ -10,6 +10,7 @@ import jax
 from kd_jax.core.types import Batch, ModelOutput, Teacher
 from kd_jax.data.source import Source
 from kd_jax.teachers import kept_outputs
+from kd_jax.teachers.compression import ALL, Compression
 from kd_jax.teachers.outputs import Outputs, OutputsByPlace, StoredTeacher, view_of
 from kd_jax.teachers.repeated import Repeated
 from kd_jax.training.context import RunContext
@@ -57,6 +58,7 @@ def freeze(
     *,
     mixed: bool,
     repeated: Repeated | None = None,
+    compression: Compression = ALL,
 ) -> FrozenTeachers:
     """Makes finished models the teachers of a student.
 
@@ -68,6 +70,7 @@ def freeze(
       context: the data and the devices.
       mixed: whether the student's examples are mixed.
       repeated: the batches that come again, where they do.
+      compression: how the logits of the cached ones are kept.
 
     Raises:
       ValueError: if one is to be cached and the data looks different each time.
@@ -82,8 +85,10 @@ def freeze(
         if name not in cached:
             return None
         if repeated is not None and (augmented or mixed):
-            return kept_outputs.stored_by_place(model, source, cached[name], repeated, context)
-        return kept_outputs.stored(model, source, cached[name], context)
+            return kept_outputs.stored_by_place(
+                model, source, cached[name], repeated, context, compression
+            )
+        return kept_outputs.stored(model, source, cached[name], context, compression)
 
     return _freeze(models, {name: known(name, model) for name, model in models.items()}, as_is)
 
@@ -118,7 +123,7 @@ def _freeze(
             views += model.views
         else:
             # Such a teacher reads no input any more, so its views needn't be loaded.
-            teachers[name] = Teacher({}, StoredTeacher(view_of(name)))
+            teachers[name] = Teacher({}, StoredTeacher(view_of(name), found.classes))
             if isinstance(found, OutputsByPlace):
                 by_place[view_of(name)] = found
                 unread += model.views

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from kd_jax.core.types import LOGITS
 from kd_jax.data.source import Source
+from kd_jax.teachers.compression import ALL, OF_LOGITS, Compression, check_fits
 from kd_jax.teachers.compute import Table, ask, output_rows, shared_batch_size
 from kd_jax.teachers.outputs import (
     Column,
@@ -40,7 +41,11 @@ BYTES = 2**28
 
 
 def stored(
-    model: TrainedModel, source: Source, keep: Collection[str], context: RunContext
+    model: TrainedModel,
+    source: Source,
+    keep: Collection[str],
+    context: RunContext,
+    compression: Compression = ALL,
 ) -> Outputs:
     """Opens a finished model's outputs on a source, after computing those that aren't kept yet.
 
@@ -49,21 +54,26 @@ def stored(
       source: what a student learns from.
       keep: names of features, beside the logits.
       context: the data and the devices.
+      compression: how the logits are kept.
 
     Raises:
+      ValueError: for logits that `compression` can't hold.
       Interrupted: after SIGTERM; a later call goes on with the next file.
     """
     # Each part keeps a store of its own, so the same data in another mixture is found again.
     if source.parts:
-        return join([stored(model, part, keep, context) for part in source.parts])
-    store = _chosen(model, source, keep, _facts(model, source), len(source), 1, context)
+        parts = source.parts
+        return join([stored(model, part, keep, context, compression) for part in parts])
+    keep, facts = (*keep, *compression.names), (*_facts(model, source), *compression.told)
+    store = _chosen(model, source, keep, facts, len(source), 1, context, compression)
     datasets, size = context.datasets, shared_batch_size(context)
 
     def batches_of(part: range) -> Any:
         return datasets.evaluation_batches(source, model.views, size, rows=part)
 
-    _fill(store, batches_of, None, model, source, context)
-    return Outputs(store.open(keep), _longest(model))
+    _fill(store, batches_of, None, model, source, context, compression)
+    classes = _classes(model, source, context, compression)
+    return Outputs(store.open(keep), _longest(model), classes)
 
 
 def stored_by_place(
@@ -72,14 +82,25 @@ def stored_by_place(
     keep: Collection[str],
     repeated: Repeated,
     context: RunContext,
+    compression: Compression = ALL,
 ) -> OutputsByPlace:
     """Opens a finished model's outputs on batches that come again; see `stored`."""
     rows = repeated.steps * repeated.training["batch_size"]
-    facts = (*_facts(model, source), repeated.told)
+    keep = (*keep, *compression.names)
+    facts = (*_facts(model, source), repeated.told, *compression.told)
     size = repeated.training["batch_size"]
-    store = _chosen(model, source, keep, facts, rows, size, context)
-    _fill(store, repeated.microbatches, repeated.mixing, model, source, context)
-    return OutputsByPlace(store.open(keep), _longest(model))
+    store = _chosen(model, source, keep, facts, rows, size, context, compression)
+    _fill(store, repeated.microbatches, repeated.mixing, model, source, context, compression)
+    classes = _classes(model, source, context, compression)
+    return OutputsByPlace(store.open(keep), _longest(model), classes)
+
+
+def _classes(
+    model: TrainedModel, source: Source, context: RunContext, compression: Compression
+) -> int | None:
+    if compression == ALL:
+        return None
+    return _shapes((LOGITS,), model, source, context, full=True)[LOGITS][-1]
 
 
 def _chosen(
@@ -90,6 +111,7 @@ def _chosen(
     rows: int,
     together: int,
     context: RunContext,
+    compression: Compression,
 ) -> Store:
     """Returns the store to read: one that is whole and has all of it, or a new one whose files hold
     about `BYTES` each, of batches of `together` rows."""
@@ -97,7 +119,7 @@ def _chosen(
     # Processes could see different ones while another run writes.
     if jax.process_count() == 1 and (whole := found.among()) is not found:
         return whole
-    shapes = _shapes(found.keep, model, source, context, full=True)
+    shapes = _shapes(found.keep, model, source, context, compression, full=True)
     bytes_a_row = 8 * sum(math.prod(size or 0 for size in shape) for shape in shapes.values())
     most = min(ROWS, BYTES // max(1, bytes_a_row))
     return Store(model.home, facts, rows, tuple(keep), together * max(1, most // together))
@@ -129,6 +151,7 @@ def _fill(
     model: TrainedModel,
     source: Source,
     context: RunContext,
+    compression: Compression,
 ) -> None:
     """Computes the parts of a store that aren't there yet."""
     missing = store.missing()
@@ -143,13 +166,20 @@ def _fill(
     count, name = sum(map(len, missing)), model.plan.name
     told = count if count == store.rows else f"{count} of {store.rows}"
     log.info("%s: its outputs on %s examples are computed once", name, told)
-    shapes = _shapes(store.keep, model, source, context)
-    step = partial(output_rows, network=model.network, keep=store.keep, mixing=mixing)
+    shapes = _shapes(store.keep, model, source, context, compression)
+    step = partial(
+        output_rows,
+        network=model.network,
+        keep=store.keep,
+        mixing=mixing,
+        compression=compression,
+    )
     compiled, parts = context.parallel.evaluate(step), [batches_of(part) for part in missing]
     waiting = iter(missing)
     part, found = next(waiting), _Part(shapes)
     for rows in ask(compiled, model.variables, parts, name, context.stop):
         if rows:
+            check_fits(rows[LOGITS], name)
             found.add(rows)
             continue
         store.write(part, found.columns())
@@ -170,7 +200,7 @@ class _Part:
         there = rows.get("positions")
         for name, shape in self._shapes.items():
             values = [*rows[name]]
-            if name == LOGITS and None in shape and there is not None:
+            if name in OF_LOGITS and None in shape and there is not None:
                 # What is beyond an example's last prediction is of none.
                 last = there.shape[1] - np.argmax(there[:, ::-1], axis=1)
                 last = np.where(there.any(axis=1), last, 0)
@@ -198,16 +228,20 @@ def _shapes(
     model: TrainedModel,
     source: Source,
     context: RunContext,
+    compression: Compression = ALL,
     *,
     full: bool = False,
 ) -> dict[str, Shape]:
     """Returns the shape of an example's outputs, None where it depends on the text's length; with
     `full` that of the longest."""
     found: dict[str, Shape] = {}
-    made: Any
+
+    def known_of(variables: Any, batch: Any) -> dict[str, Any]:
+        output = model.network(variables, batch)
+        return {**output.features, **compression.compress(output.logits)}
+
     for batch in context.datasets.of_both_lengths(source, model.views)[1 if full else 0 :]:
-        made = jax.eval_shape(model.network, model.variables, batch)
-        known = {**made.features, LOGITS: made.logits}
+        known = jax.eval_shape(known_of, model.variables, batch)
         for name in keep:
             now = known[name].shape[1:]
             before = found.setdefault(name, now)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core.types import LOGITS, Batch, ModelOutput
+from kd_jax.teachers.compression import OF_LOGITS, expand
 
 SMALL = 2**26
 """Bytes up to which an output of all examples is held in memory."""
@@ -115,10 +116,12 @@ class Outputs:
       parts: columns by the outputs' names, of neighbouring examples each; all have the same names.
       longest: the most tokens that the teacher reads of a text; None where no output has an axis
         of tokens.
+      classes: how many logits the teacher has, where not all of them are kept; else None.
     """
 
     parts: Sequence[Mapping[str, Column]]
     longest: int | None = None
+    classes: int | None = None
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -161,7 +164,7 @@ class Outputs:
 
     def _by_token(self, name: str) -> bool:
         # The logits of several predictions an example have an axis of those, not of tokens.
-        return name != LOGITS and self.longest is not None and None in self.shapes[name][0]
+        return name not in OF_LOGITS and self.longest is not None and None in self.shapes[name][0]
 
     def gather(
         self, indices: np.ndarray, length: int | None = None, draws: Any = None
@@ -217,7 +220,7 @@ def join(outputs: Sequence[Outputs]) -> Outputs:
     """Returns the outputs on the examples of several sources, one after the other."""
     parts = [part for each in outputs for part in each.parts]
     longest = [each.longest for each in outputs if each.longest is not None]
-    return Outputs(parts, max(longest, default=None))
+    return Outputs(parts, max(longest, default=None), outputs[0].classes)
 
 
 def _sizes(of: Column) -> np.ndarray:
@@ -238,15 +241,19 @@ class StoredTeacher:
 
     Attributes:
       view: where they are.
+      classes: how many logits there are, where not all of them are kept; else None.
     """
 
     view: str
+    classes: int | None = None
 
     def __call__(self, variables: Any, batch: Batch) -> ModelOutput:
         """Returns the outputs that the batch brings along."""
         del variables
         found = {name: jnp.asarray(value) for name, value in batch.views[self.view].items()}
-        return ModelOutput(found.pop(LOGITS), found)
+        kept = {name: found.pop(name) for name in OF_LOGITS if name in found}
+        logits = kept[LOGITS] if self.classes is None else expand(kept, self.classes)
+        return ModelOutput(logits, found)
 
     def frozen(self, variables: Any) -> Any:
         """Returns the variables, of which there are none."""

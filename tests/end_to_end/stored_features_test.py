@@ -125,7 +125,14 @@ def two_lengths():
     return config
 
 
-@pytest.mark.parametrize("make", [texts, images, augmented, mixed, two_lengths])
+def largest_of_all():
+    """All logits of a few classes, as the largest of them."""
+    config = augmented()
+    config["models"]["student"]["cached_as"] = dict(top_k=10, dtype=None)
+    return config
+
+
+@pytest.mark.parametrize("make", [texts, images, augmented, mixed, two_lengths, largest_of_all])
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
 def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path, monkeypatch):
     # Several files, so that rows are found in each.
@@ -135,7 +142,9 @@ def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path,
     for name in config["models"]:
         config["models"][name].pop("dtype", None)
     config["models"]["student"]["cached"] = ()
+    cached_as = config["models"]["student"].pop("cached_as", None)
     run_experiment(config, tmp_path / "live")
+    config["models"]["student"]["cached_as"] = cached_as
     config["models"]["student"]["cached"] = ("teacher",)
     config["models"]["teacher"]["restore"] = str(tmp_path / "live" / "teacher")
     run_experiment(config, tmp_path / "kept")
