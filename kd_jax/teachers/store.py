@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import socket
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -108,8 +109,8 @@ class Store:
             if column.sizes is not None:
                 arrays[SIZES + name] = np.asarray(column.sizes, np.int64)
         about = {"shapes": json.dumps(shapes), "checksum": _checksum(arrays)}
-        # Runs of a sweep may share the folder.
-        temporary = self.path(part).with_suffix(f".{os.getpid()}.tmp")
+        # Runs of a sweep may share the folder, from several machines.
+        temporary = self.path(part).with_suffix(f".{_writer()}.tmp")
         save_file(arrays, temporary, metadata=about)
         temporary.replace(self.path(part))
 
@@ -118,7 +119,7 @@ class Store:
         about = {"facts": self._facts, "keep": self.keep, "per_file": self.per_file}
         if jax.process_index() == 0 and not (self.folder / ABOUT).exists():
             # Another run of a sweep may write the same.
-            temporary = self.folder / f"about.{os.getpid()}.tmp"
+            temporary = self.folder / f"about.{_writer()}.tmp"
             temporary.write_text(json.dumps(about))
             temporary.replace(self.folder / ABOUT)
         if jax.process_count() > 1:
@@ -163,6 +164,11 @@ class Store:
         if any(len(column) != len(part) for column in columns.values()):
             raise Damaged(f"it has not {len(part)} rows")
         return columns
+
+
+def _writer() -> str:
+    """Names this process among those of all machines that may write into the folder."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _column(name: str, shape: Shape, arrays: Mapping[str, np.ndarray]) -> Column:
