@@ -15,7 +15,7 @@ import jax
 
 from kd_jax.config.hashing import identity
 from kd_jax.core import seal
-from kd_jax.core.json_files import read_facts, read_own, write_json
+from kd_jax.core.json_files import as_json, read_facts, read_own, write_json
 
 log = logging.getLogger("kd_jax")
 
@@ -26,12 +26,21 @@ TRAINED = tuple(
 )
 """What shows that something was trained in a folder, or in a run of a sweep."""
 
+CONFIG = "config.json"
+
 DELETE = "if the run's config and data are those that it began with, delete that file and go on"
 """What can be done about a damaged file that says what a run belongs to."""
 
 
+PATIENCE = 10.0
+"""Seconds for which one who shares a folder waits for another one who is just taking it."""
+
 LEFT_BEHIND = 3600
 """Seconds after which nobody is writing a temporary file of a teacher's outputs any more."""
+
+
+class AtWork(ValueError):
+    """Another process is at work in the folder."""
 
 
 class Workdir:
@@ -43,6 +52,8 @@ class Workdir:
       adapt: given the config that it belongs to, makes it fit ours, by setting aside what is not
         to be used again; None: a folder of another config is refused. One in which nothing was
         trained yet belongs to nobody.
+      shared: whether others may be at work in it who share it too, with the same config; whoever
+        doesn't share is refused by them, and refuses them.
 
     Raises:
       ValueError: if it belongs to another config (naming the keys that differ), can't be written,
@@ -54,18 +65,28 @@ class Workdir:
         path: Path,
         config: Mapping[str, Any],
         adapt: Callable[[Path, dict[str, Any]], None] | None = None,
+        *,
+        shared: bool = False,
     ):
         self.path = path.resolve()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._locked()
+            self._lock = None if jax.process_index() != 0 else (self.path / ".lock").open("a+")
+            alone = self._lock is None or self._lock_alone(self._lock, or_refuse=not shared)
+            if self._lock is not None:
+                weakref.finalize(self, self._lock.close)
+                self._probe()
         except OSError as error:
             raise ValueError(
                 f"the workdir {path} can't be written: {error.strerror or error}"
             ) from None
         # Whoever catches what is raised here may start again, and must not find our own lock.
         try:
-            self._take(config, adapt)
+            if alone:
+                self._take(config, adapt)
+            if shared and self._lock is not None:
+                self._share(self._lock)
+                self._require_same_as_others(config)
         except BaseException:
             self.close()
             raise
@@ -84,26 +105,48 @@ class Workdir:
         patterns = (*TRAINED, "results.json", "sweep.json", "search.json")
         self._unused = not any(found for each in patterns for found in self.path.glob(each))
         # Claimed under the lock, so that no two processes write the file together.
-        self._claim(self.path / "config.json", config, adapt)
+        self._claim(self.path / CONFIG, config, adapt)
 
-    def _locked(self) -> TextIO | None:
+    def _lock_alone(self, lock: TextIO, *, or_refuse: bool) -> bool:
         """Holds until the process ends, however it ends; the first process of a cluster holds it
         for all."""
-        if jax.process_index() != 0:
-            return None
-        lock = (self.path / ".lock").open("a")
         try:
             # The kernel frees this lock when the process ends, also after a kill.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not or_refuse:
+                return False
             lock.close()
-            raise ValueError(f"another process is at work in {self.path}") from None
-        weakref.finalize(self, lock.close)
+            raise AtWork(f"another process is at work in {self.path}") from None
+        return True
+
+    def _share(self, lock: TextIO) -> None:
+        """Lets others in who share it as well; waits for one who is just taking it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ValueError(
+                        f"another process is at work in {self.path}, and doesn't share it"
+                    ) from None
+                time.sleep(0.1)
+
+    def _require_same_as_others(self, config: Mapping[str, Any]) -> None:
+        # Also after it was taken: between the two locks somebody else may have taken it.
+        stored = read_own(self.path / CONFIG, DELETE)
+        self._compare(stored, config, None)
+        # They may change between two starts, but not while several are at work.
+        if stored.get("evaluations", {}) != as_json(config.get("evaluations", {})):
+            raise ValueError(f"another process is at work in {self.path}, with other evaluations")
+
+    def _probe(self) -> None:
         # A full or read-only disk shows here, and not at the first checkpoint.
         probe = self.path / f".probe-{os.getpid()}"
         probe.write_text("")
-        probe.unlink()
-        return lock
+        probe.unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
         """Removes what a kill in the middle of a write left beside its target."""
@@ -128,27 +171,34 @@ class Workdir:
         config: Mapping[str, Any],
         adapt: Callable[[Path, dict[str, Any]], None] | None,
     ) -> None:
-        # Through JSON, so that tuples compare equal to the lists of the stored config.
-        wanted = json.loads(json.dumps(identity(config)))
         if file.exists() and not self._unused:
-            stored = read_own(file, DELETE)
-            there = identity(stored)
-            # The ellipsis stands for an absent key, because None is a value that a key may have.
-            differing = sorted(
-                k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
-            )
-            if differing and adapt is None:
-                # A sweep or search trains what its runs share only once anyway.
-                reuse = ", or --reuse to keep the models that this doesn't concern"
-                raise ValueError(
-                    f"the workdir {self.path} belongs to another config; they differ in"
-                    f" {', '.join(differing)}; give another --workdir"
-                    f"{'' if {'sweep', 'search'} & {*config} else reuse}"
-                )
-            if differing and adapt is not None:
-                adapt(self.path, stored)
+            self._compare(read_own(file, DELETE), config, adapt)
         # Written again at each start, as keys that may change could have changed.
         write_json(file, config)
+
+    def _compare(
+        self,
+        stored: dict[str, Any],
+        config: Mapping[str, Any],
+        adapt: Callable[[Path, dict[str, Any]], None] | None,
+    ) -> None:
+        # Through JSON, so that tuples compare equal to the lists of the stored config.
+        wanted = json.loads(json.dumps(identity(config)))
+        there = identity(stored)
+        # The ellipsis stands for an absent key, because None is a value that a key may have.
+        differing = sorted(
+            k for k in there.keys() | wanted.keys() if there.get(k, ...) != wanted.get(k, ...)
+        )
+        if differing and adapt is None:
+            # A sweep or search trains what its runs share only once anyway.
+            reuse = ", or --reuse to keep the models that this doesn't concern"
+            raise ValueError(
+                f"the workdir {self.path} belongs to another config; they differ in"
+                f" {', '.join(differing)}; give another --workdir"
+                f"{'' if {'sweep', 'search'} & {*config} else reuse}"
+            )
+        if differing and adapt is not None:
+            adapt(self.path, stored)
 
     def require_same(self, what: str, value: Any, explanation: str) -> None:
         """Remembers a value at the first start and refuses another at the next.

@@ -1,8 +1,10 @@
 import json
 import os
+import threading
 
 import pytest
 
+from kd_jax.experiments import workdir
 from kd_jax.experiments.workdir import Workdir
 
 CONFIG = {
@@ -223,3 +225,48 @@ def test_a_folder_is_free_again_after_a_refusal_and_after_the_run(tmp_path):
         claim(tmp_path, seed=1)
     claim(tmp_path)
     assert kept.value.__traceback__ is not None
+
+
+# Shared by several processes.
+
+
+def share(path, **changes):
+    config = json.loads(json.dumps(CONFIG)) | changes
+    return Workdir(path, config, shared=True)
+
+
+def test_those_who_share_a_folder_are_in_it_together_and_nobody_else(tmp_path):
+    first, second = share(tmp_path), share(tmp_path)
+    with pytest.raises(ValueError, match=r"^another process is at work in"):
+        Workdir(tmp_path, CONFIG)
+    first.close()
+    with pytest.raises(ValueError, match=r"^another process is at work in"):
+        Workdir(tmp_path, CONFIG)
+    second.close()
+    Workdir(tmp_path, CONFIG).close()
+
+
+def test_who_shares_is_refused_where_somebody_is_at_work_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "PATIENCE", 0.2)
+    alone = Workdir(tmp_path, CONFIG)
+    with pytest.raises(ValueError, match=r"at work in .*, and doesn't share it$"):
+        share(tmp_path)
+    alone.close()
+
+
+def test_who_shares_waits_for_the_one_who_is_just_taking_the_folder(tmp_path):
+    taking = Workdir(tmp_path, CONFIG)
+    timer = threading.Timer(0.5, taking.close)
+    timer.start()
+    share(tmp_path).close()
+    timer.join()
+
+
+def test_a_folder_is_shared_with_the_same_config_only_even_if_nothing_was_trained(tmp_path):
+    first = share(tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another config; they differ in seed;"):
+        share(tmp_path, seed=1)
+    with pytest.raises(ValueError, match=r"at work in .*, with other evaluations$"):
+        share(tmp_path, evaluations={"scans": {}})
+    first.close()
+    share(tmp_path, seed=1).close()
