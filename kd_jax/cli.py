@@ -5,6 +5,9 @@
   kd-jax --config=configs/sst2_minilm.py --smoke        the same in seconds, on built-in data
   kd-jax --config=digits --print_config                 every key with its value
   kd-jax --config=digits --sweep=FILE                   a grid of overrides x seeds, from JSON
+  kd-jax --config=digits --sweep=FILE --join --workdir=DIR    the same, shared with other workers
+  kd-jax --config=... --sweep=FILE --launcher=slurm --workers=4    as an array of workers
+  kd-jax --config=... --launcher=jobset                 prints a manifest for Kubernetes
   kd-jax --config=digits --search=FILE                  settings of a space, the better half longer
   kd-jax --config=digits --stage=fit                    whether it fits on the devices, and why not
   kd-jax --config=digits --stage=teach                  only teachers, and their cached outputs
@@ -40,6 +43,7 @@ CONFIG_FILE = "config_file.json"
 """Where a run notes the user's config file, whose models and terms later stages need as well."""
 
 FLAGS = flags.FLAGS
+LAUNCHERS = ["slurm", "local", "jobset", "tpu"]
 STAGES = ["train", "fit", "teach", "report", "export", "predict", "explain"]
 BY = ["members", "features", "terms", "sources"]
 
@@ -59,6 +63,27 @@ flags.DEFINE_bool(
     " teachers are unchanged, and trains the others anew.",
 )
 flags.DEFINE_string("sweep", None, "A JSON file with a grid of overrides and seeds; runs them all.")
+flags.DEFINE_bool(
+    "join",
+    False,
+    "Makes this process one worker of --sweep: any number of the same command, on any machines that"
+    " share --workdir, divide its runs among them.",
+)
+flags.DEFINE_enum(
+    "launcher",
+    None,
+    LAUNCHERS,
+    "Submits the command to SLURM, or to this machine as if it were one (local), or prints a"
+    " Kubernetes JobSet or the gcloud commands for TPU VMs; nothing is trained here.",
+)
+flags.DEFINE_integer("workers", None, "With --launcher and --sweep: how many workers to start.")
+flags.DEFINE_list(
+    "slurm", [], "KEY=VALUE,... for submitit: partition, timeout_min, gpus_per_node, mem_gb, ..."
+)
+flags.DEFINE_list(
+    "jobset", [], "KEY=VALUE,... of image, hosts, gpus, accelerator, volume and mount."
+)
+flags.DEFINE_list("tpu", [], "KEY=VALUE,... of name, zone, type, version and spot.")
 flags.DEFINE_string(
     "search", None, "A JSON file with a space of options; tries settings, the better half longer."
 )
@@ -137,7 +162,9 @@ def main() -> None:
     # Everything that goes wrong becomes one line; a traceback is for developers.
     arguments = sys.argv[1:]
     # jax aborts a process whose cluster has lost its first one, with a page of its own messages.
-    if is_cluster_member(arguments) and not is_watched():
+    # Whoever only submits a command joins no cluster, wherever he does it.
+    launches = any(each.lstrip("-").partition("=")[0] == "launcher" for each in arguments)
+    if not launches and is_cluster_member(arguments) and not is_watched():
         sys.exit(watch())
     try:
         status = _run(arguments)
@@ -213,6 +240,7 @@ def _run(arguments: list[str]) -> int:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     _log_to_stderr(debug=FLAGS.debug)
+    _check_workers()
     if FLAGS.repeat:
         return _repeat(Path(FLAGS.repeat), overrides)
     if FLAGS.device_memory is not None and FLAGS.stage != "fit":
@@ -224,6 +252,8 @@ def _run(arguments: list[str]) -> int:
         if FLAGS.print_config:
             print(json.dumps(plain(config), indent=2))
             return 0
+        if FLAGS.launcher:
+            return _launch(config, arguments)
         _prepare_devices(text="tokenizer" in config.get("view", {}))
         run = _fit if FLAGS.stage == "fit" else _train
         return _until_stopped(lambda: run(config))
@@ -242,6 +272,75 @@ def _run(arguments: list[str]) -> int:
         return report_stage(Path(FLAGS.workdir))
     _prepare_devices(text=any(Path(FLAGS.workdir).glob("*/tokenizer.json")))
     return _after_training(Path(FLAGS.workdir))
+
+
+def _check_workers() -> None:
+    """Refuses flags of workers and launchers that don't go together.
+
+    Raises:
+      ValueError: in one line.
+    """
+    if FLAGS.workers is not None and FLAGS.workers < 1:
+        raise ValueError(f"--workers must be 1 or more, got {FLAGS.workers}")
+    for flag in ("workers", "join"):
+        if FLAGS[flag].value and not FLAGS.sweep:
+            raise ValueError(f"--{flag} is for --sweep, whose runs workers share")
+    if FLAGS.workers is not None and FLAGS.launcher is None:
+        raise ValueError(
+            "--workers needs --launcher, which starts them; to start one yourself: --join"
+        )
+    if FLAGS.launcher and (FLAGS.repeat or FLAGS.stage not in ("train", "teach")):
+        other = "--repeat" if FLAGS.repeat else f"--stage={FLAGS.stage}"
+        raise ValueError(f"--launcher is for training and teaching, not for {other}")
+    for flag, launchers in {
+        "slurm": ("slurm", "local"),
+        "jobset": ("jobset",),
+        "tpu": ("tpu",),
+    }.items():
+        if FLAGS[flag].value and FLAGS.launcher not in launchers:
+            raise ValueError(f"--{flag} is for --launcher={launchers[0]}")
+
+
+def _launch(config: ConfigDict, arguments: Sequence[str]) -> int:
+    from kd_jax.experiments.launchers.job import fill_options, make_job, read_options
+
+    resolved = plain(config)
+    workdir = _workdir(resolved, "sweep" if FLAGS.sweep else "search" if FLAGS.search else "")
+    _check_before_launch(config, workdir)
+    job = make_job(arguments, resolved["name"], workdir, FLAGS.workers)
+    if FLAGS.launcher == "jobset":
+        from kd_jax.experiments.launchers.jobset import JobSetOptions, write_jobset
+
+        given = read_options("jobset", FLAGS.jobset)
+        print(write_jobset(job, fill_options(JobSetOptions, "jobset", given)))
+    elif FLAGS.launcher == "tpu":
+        from kd_jax.experiments.launchers.tpu_vm import TpuOptions, write_tpu_commands
+
+        given = read_options("tpu", FLAGS.tpu)
+        print(write_tpu_commands(job, fill_options(TpuOptions, "tpu", given)))
+    else:
+        from kd_jax.experiments.launchers.submission import FOLDER, submit
+
+        ids = submit(job, FLAGS.launcher, read_options("slurm", FLAGS.slurm))
+        print(f"submitted: {', '.join(ids)}; what they print: {workdir / FOLDER}")
+    return 0
+
+
+def _check_before_launch(config: ConfigDict, workdir: Path) -> None:
+    """Refuses here, in one line, what would fail in the job after hours in a queue."""
+    from kd_jax.experiments.plan import make_plan
+    from kd_jax.experiments.sweep import grid
+
+    _check_kinds()
+    make_plan(plain(config))
+    if not FLAGS.sweep:
+        return
+    spec = grid.read(Path(FLAGS.sweep))
+    if FLAGS.workers is not None and "devices" in spec:
+        raise ValueError(
+            f'"devices" in {FLAGS.sweep} are for one process; --workers have their own'
+        )
+    grid.lay_out(config, spec, workdir.resolve())
 
 
 def _repeat(file: Path, overrides: Sequence[tuple[str, str]]) -> int:
@@ -284,18 +383,8 @@ def _train(config: ConfigDict) -> int:
     if FLAGS.profile is not None:
         ProfiledSteps.parse(FLAGS.profile)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if FLAGS.sweep and FLAGS.search:
-        raise ValueError("--sweep and --search are two things; give one of them")
-    if (FLAGS.sweep or FLAGS.search) and FLAGS.reuse:
-        raise ValueError(
-            "--reuse is for one run; a sweep or search trains what its runs share only once"
-        )
-    if (FLAGS.sweep or FLAGS.search) and FLAGS.profile:
-        raise ValueError("--profile is of one run, not of a sweep or search")
+    _check_kinds()
     if FLAGS.stage == "teach":
-        for flag in ("sweep", "search"):
-            if FLAGS[flag].value:
-                raise ValueError(f"--{flag} is not for --stage=teach, which is of one run")
         workdir = _workdir(resolved)
         run_experiment(resolved, workdir, reuse=FLAGS.reuse, teach=True, profile=FLAGS.profile)
         print(f"teachers and their outputs: {workdir}; the same command with --stage=train goes on")
@@ -311,8 +400,10 @@ def _train(config: ConfigDict) -> int:
         from kd_jax.experiments.sweep.run import run_sweep
 
         workdir = _workdir(resolved, "sweep")
-        run_sweep(config, Path(FLAGS.sweep), workdir)
-        _report(workdir)
+        run_sweep(config, Path(FLAGS.sweep), workdir, join=FLAGS.join)
+        # Of the workers that end together, one writes it.
+        if not (FLAGS.join and _is_reported(workdir)):
+            _report(workdir)
         return 0
     workdir = _workdir(resolved)
     results = run_experiment(resolved, workdir, reuse=FLAGS.reuse, profile=FLAGS.profile)
@@ -328,9 +419,7 @@ def _fit(config: ConfigDict) -> int:
     from kd_jax.experiments import fit
     from kd_jax.training.sharding import start_process
 
-    for flag in ("sweep", "search"):
-        if FLAGS[flag].value:
-            raise ValueError(f"--{flag} is not for --stage=fit, which is of one run")
+    _check_kinds()
     memory = None if FLAGS.device_memory is None else fit.read_size(FLAGS.device_memory)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     found = fit.fit(plain(config), memory)
@@ -339,6 +428,32 @@ def _fit(config: ConfigDict) -> int:
     if FLAGS.output != "-":
         write_json(Path(FLAGS.output), found)
     return 0
+
+
+def _check_kinds() -> None:
+    """Refuses flags that ask for several kinds of training at once.
+
+    Raises:
+      ValueError: in one line.
+    """
+    if FLAGS.sweep and FLAGS.search:
+        raise ValueError("--sweep and --search are two things; give one of them")
+    if (FLAGS.sweep or FLAGS.search) and FLAGS.reuse:
+        raise ValueError(
+            "--reuse is for one run; a sweep or search trains what its runs share only once"
+        )
+    if (FLAGS.sweep or FLAGS.search) and FLAGS.profile:
+        raise ValueError("--profile is of one run, not of a sweep or search")
+    for flag in ("sweep", "search"):
+        if FLAGS.stage in ("teach", "fit") and FLAGS[flag].value:
+            raise ValueError(f"--{flag} is not for --stage={FLAGS.stage}, which is of one run")
+
+
+def _is_reported(workdir: Path) -> bool:
+    from kd_jax.html_report.page import PAGE
+
+    page, table = workdir / PAGE, workdir / "sweep.json"
+    return page.is_file() and page.stat().st_mtime_ns >= table.stat().st_mtime_ns
 
 
 def _report(workdir: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from paths import ROOT
@@ -71,6 +72,9 @@ def test_help_lists_the_flags_and_ends_well():
         "--workdir",
         "--config",
         "--sweep",
+        "--[no]join",
+        "--launcher",
+        "--workers",
         "--[no]debug",
         "--simulate_devices",
         "--coordinator",
@@ -104,6 +108,66 @@ def test_a_wrong_command_line_is_one_line_on_stderr(arguments, message, tmp_path
     assert found.returncode not in (0, 75)
     assert message in found.stderr.strip().splitlines()[-1]
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--launcher=lsf"], "should be one of <slurm|local|jobset|tpu>"),
+        (["--sweep=F", "--launcher=local", "--workers=0"], "--workers must be 1 or more, got 0"),
+        (["--launcher=local", "--workers=2"], "--workers is for --sweep, whose runs workers share"),
+        (["--join"], "--join is for --sweep, whose runs workers share"),
+        (["--sweep=F", "--workers=2"], "--workers needs --launcher, which starts them; to start"),
+        (["--launcher=slurm", "--stage=report"], "--launcher is for training and teaching, not"),
+        (["--launcher=slurm", "--repeat=F"], "is for training and teaching, not for --repeat"),
+        (["--slurm=partition=gpu"], "--slurm is for --launcher=slurm"),
+        (["--launcher=slurm", "--tpu=zone=a"], "--tpu is for --launcher=tpu"),
+        (["--launcher=tpu", "--tpu=zoen=a"], "--tpu has no 'zoen', did you mean 'zone'?"),
+        (["--launcher=jobset"], "--workdir must lie in /runs, where the pods see their volume"),
+        (["--launcher=jobset", "--sweep=F"], "the sweep file F can't be read"),
+        (["--launcher=tpu", "--config.training.epochs=-1.0"], "epochs must be a positive number"),
+        (["--launcher=tpu", "--sweep=F", "--search=F"], "--sweep and --search are two things"),
+    ],
+)
+def test_workers_and_launchers_that_can_not_be_are_refused_in_one_line(
+    arguments, message, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(sys, "argv", ["kd-jax", *arguments, f"--workdir={tmp_path / 'run'}"])
+    forget_flags()
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_launcher_that_writes_text_starts_nothing(monkeypatch, capsys, tmp_path):
+    (tmp_path / "grid.json").write_text('{"seeds": [0, 1]}')
+    shared = ["--smoke", f"--sweep={tmp_path / 'grid.json'}", "--workers=2", "--workdir=/runs/a"]
+    for launcher, start in (("jobset", "apiVersion: jobset"), ("tpu", "gcloud compute tpus")):
+        forget_flags()
+        assert cli._run([*shared, f"--launcher={launcher}"]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(start)
+        assert "--join" in told
+        assert "--launcher" not in told
+    assert not (Path("/runs/a")).exists()
+
+
+def test_devices_of_one_process_are_not_those_of_workers(tmp_path):
+    (tmp_path / "grid.json").write_text('{"seeds": [0, 1], "devices": [0, 1]}')
+    forget_flags()
+    arguments = [f"--sweep={tmp_path / 'grid.json'}", "--workers=2", "--launcher=local"]
+    with pytest.raises(ValueError, match=r'^"devices" in .* are for one process; --workers have'):
+        cli._run([*arguments, f"--workdir={tmp_path / 'run'}"])
+
+
+def forget_flags():
+    """Sets all flags back to their defaults, as in a new process."""
+    cli.FLAGS.unparse_flags()
+    for flag in cli.FLAGS.flags_by_module_dict()["kd_jax.cli"]:
+        flag.unparse()
 
 
 def test_debug_shows_the_traceback(tmp_path):
