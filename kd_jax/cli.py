@@ -341,6 +341,11 @@ def _check_before_launch(config: ConfigDict, workdir: Path) -> None:
             f'"devices" in {FLAGS.sweep} are for one process; --workers have their own'
         )
     grid.lay_out(config, spec, workdir.resolve())
+    # What is only printed is for a machine whose folders aren't seen here.
+    if FLAGS.workers is not None and FLAGS.launcher in ("slurm", "local"):
+        from kd_jax.experiments.workdir import Workdir
+
+        Workdir(workdir, plain(config) | {"sweep": spec}, shared=True).close()
 
 
 def _repeat(file: Path, overrides: Sequence[tuple[str, str]]) -> int:

@@ -163,6 +163,19 @@ def test_devices_of_one_process_are_not_those_of_workers(tmp_path):
         cli._run([*arguments, f"--workdir={tmp_path / 'run'}"])
 
 
+def test_workers_of_another_sweep_are_refused_before_they_are_submitted(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    grid = tmp_path / "grid.json"
+    arguments = [f"--sweep={grid}", "--workers=2", "--launcher=local", "--smoke"]
+    arguments += [f"--workdir={tmp_path / 'run'}"]
+    for seed, message in ((0, "needs the extra slurm"), (1, "differ in sweep.seeds")):
+        grid.write_text(json.dumps({"seeds": [seed]}))
+        forget_flags()
+        with pytest.raises(ValueError, match=message):
+            cli._run(arguments)
+        (tmp_path / "run" / "results.json").write_text("{}")
+
+
 def forget_flags():
     """Sets all flags back to their defaults, as in a new process."""
     cli.FLAGS.unparse_flags()

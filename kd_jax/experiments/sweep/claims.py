@@ -149,7 +149,10 @@ class Claims:
             return
         told = (run, facts["pid"], facts["host"])
         log.warning("%s is taken over: process %s on %s, which held it, is gone", *told)
-        shutil.rmtree(self._root / ".workers" / facts["worker"], ignore_errors=True)
+        workers = self._root / ".workers"
+        # A name that isn't there could be a path to anything.
+        if facts["worker"] in os.listdir(workers):
+            shutil.rmtree(workers / facts["worker"], ignore_errors=True)
 
     def _latest(self, run: str) -> int:
         folder = self._root / run

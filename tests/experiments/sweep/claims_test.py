@@ -134,6 +134,16 @@ def test_a_note_is_kept_while_the_run_of_a_dead_worker_is_done_again(worker, tmp
     assert second.noted("seed0") == {"config": "1"}
 
 
+def test_only_the_folder_of_the_dead_worker_is_cleared_up(worker, tmp_path):
+    claim(worker())
+    pretend(tmp_path, started="0", worker="..")
+    assert claim(worker()) is not None
+    pretend(tmp_path, number=2, started="0")
+    assert len(list((tmp_path / "queue" / ".workers").iterdir())) == 2
+    assert claim(worker()) is not None
+    assert len(list((tmp_path / "queue" / ".workers").iterdir())) == 2
+
+
 def test_a_run_that_is_given_back_is_free_and_has_not_ended(worker):
     claim(worker()).release()
     look = worker().look("seed0")
