@@ -189,6 +189,8 @@ def test_a_sweep_is_an_array_that_slurm_requeues(tmp_path, monkeypatch):
 
 @NEEDS_SUBMITIT
 @pytest.mark.slow
+# submitit's jobs outlive the process that submits them.
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_local_workers_of_which_one_is_stopped_and_one_killed_end_a_sweep(tmp_path, monkeypatch):
     import submitit
 

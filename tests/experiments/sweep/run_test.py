@@ -129,6 +129,46 @@ def test_a_folder_of_another_sweep_or_config_is_refused(config, tmp_path, spec_f
     assert len(fake_runs) == 1
 
 
+def test_what_a_worker_among_others_can_not_do_is_refused(
+    config, tmp_path, spec_file, fake_runs, monkeypatch
+):
+    file = spec_file(seeds=[0], devices=[0, 1])
+    with pytest.raises(ValueError, match=r'^"devices" in .* are for one process that does all'):
+        run_sweep(config, file, tmp_path / "sweep", join=True)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ValueError, match=r"^a worker that joins a sweep is one process, and no"):
+        run_sweep(config, spec_file(seeds=[0]), tmp_path / "sweep", join=True)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_worker_goes_on_with_what_a_process_alone_began_and_the_other_way_round(
+    config, tmp_path, spec_file, monkeypatch
+):
+    """What one process has finished is found so by a worker, with an equal table."""
+    done = []
+
+    def run(config, workdir, *, show):
+        file = workdir / "results.json"
+        if not file.exists():
+            done.append(workdir.name)
+            (workdir / "teacher").mkdir(parents=True)
+            (workdir / "teacher" / "finished.json").write_text("{}")
+            model = {"accuracy": 0.5, "loss": 1.0, "ece": 0.1, "fingerprint": workdir.name}
+            found = {"order": ["student"], "models": {"student": model}, "evaluations": {}}
+            file.write_text(json.dumps(found | {"gain": 0.1 * config["seed"]}))
+        return json.loads(file.read_text())
+
+    monkeypatch.setattr("kd_jax.experiments.sweep.run.run_experiment", run)
+    monkeypatch.setattr("kd_jax.experiments.sweep.queue.run_experiment", run)
+    file = spec_file(seeds=[0, 1, 2])
+    alone = run_sweep(config, file, tmp_path / "sweep")
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    joined = run_sweep(config, file, tmp_path / "sweep", join=True)
+    assert joined == alone == json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert run_sweep(config, file, tmp_path / "sweep") == alone
+    assert done == ["seed0", "seed1", "seed2"]
+
+
 # What comes of it.
 
 
