@@ -97,13 +97,14 @@ def _run_when_free(run: Run, folder: Path, stop: StopSignal) -> Mapping[str, Any
     or somebody who started this run alone."""
     told = False
     while True:
+        # The run itself remembers only what comes from its own start on.
+        require_going_on(stop)
         try:
             return run_experiment(run.config, folder / run.name, show=False)
         except AtWork as error:
             if not told:
                 log.warning("%s; it is waited for", error)
             told = True
-        require_going_on(stop)
         time.sleep(POLL)
 
 

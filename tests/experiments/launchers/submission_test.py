@@ -220,6 +220,7 @@ def test_local_workers_of_which_one_is_stopped_and_one_killed_end_a_sweep(tmp_pa
 
     # The one that trains the teacher is told that its time is over: it is started again.
     pid = wait_for(holders)["seed0"]
+    wait_for((tmp_path / "run" / "seed0" / "config.json").exists)
     stopped = next(each for each in jobs if each == str(parent_of(parent_of(pid))))
     os.kill(parent_of(pid), signal.SIGUSR2)
     wait_for(lambda: (queue / "seed0" / "1" / "released.json").exists())

@@ -194,11 +194,13 @@ def test_a_beat_outlives_a_moment_in_which_it_can_not_be_written(worker, tmp_pat
     held.release()
 
 
-def test_a_folder_that_can_not_be_written_is_an_error_and_no_lost_race(worker, tmp_path):
-    first = worker()
-    (tmp_path / "queue" / "seed0").write_text("a file where a folder should be")
-    with pytest.raises(OSError, match="seed0"):
-        first.claim("seed0", module.Look(0, free=True, ended=None))
+def test_a_folder_that_can_not_be_written_is_an_error_and_no_lost_race(worker, monkeypatch):
+    def rename(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "rename", rename)
+    with pytest.raises(OSError, match="No space left"):
+        claim(worker())
 
 
 @pytest.mark.slow

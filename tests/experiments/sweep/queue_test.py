@@ -1,6 +1,7 @@
 """Workers that share a sweep's runs: order, ends of every kind, and a summary that loses nothing."""
 
 import json
+import os
 import signal
 import threading
 
@@ -127,6 +128,22 @@ def test_whatever_ends_a_worker_gives_its_run_back(runs, tmp_path, claims, does,
     assert claims.look("seed0").free
     does()
     assert work(runs, tmp_path, Claims(tmp_path)) == ["seed0", "seed1", "seed2"]
+
+
+def test_a_signal_between_the_claim_and_the_run_is_not_lost(
+    runs, tmp_path, claims, does, monkeypatch
+):
+    done, usual = does(), claims.claim
+
+    def claim(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return usual(*given)
+
+    monkeypatch.setattr(claims, "claim", claim)
+    with pytest.raises(Interrupted, match="the same command resumes it"):
+        work(runs, tmp_path, claims)
+    assert not done
+    assert claims.look("seed0").free
 
 
 def test_a_run_in_whose_folder_somebody_is_at_work_is_waited_for(runs, tmp_path, claims, does):
