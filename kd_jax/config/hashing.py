@@ -8,7 +8,14 @@ from typing import Any
 
 from kd_jax.config.fill import fill_resolved
 
-FREE = ("parallel", "logging", "checkpoint.every_steps", "checkpoint.keep_finished", "evaluations")
+FREE = (
+    "parallel",
+    "logging",
+    "checkpoint.every_steps",
+    "checkpoint.keep_finished",
+    "checkpoint.outputs_dir",
+    "evaluations",
+)
 """What may change between the starts of one run."""
 
 

@@ -399,6 +399,7 @@ class Checkpoint:
     keep_best: Annotated[int, whole(1)]
     keep_finished: Annotated[bool, BOOL]
     use: Annotated[str, one_of("best", "latest")]
+    outputs_dir: Annotated[str | None, TEXT.or_none()] = None
 
 
 @dataclass(frozen=True)

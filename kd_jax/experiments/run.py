@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -203,6 +204,7 @@ def open_run(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) 
       ValueError: for data that can't be read, or that changed since the run began.
     """
     config = plan.config
+    _check_writable(config["checkpoint"].get("outputs_dir"))
     datasets = Datasets(config["data"], config["evaluations"], plan.task, taught=plan.taught)
     # What these rows rule out is refused before anything is trained.
     check_data(plan, datasets, folder.path)
@@ -237,6 +239,20 @@ def open_run(plan: Plan, folder: Workdir, parallel: Parallel, stop: StopSignal) 
         config["logging"],
         stop,
     )
+
+
+def _check_writable(outputs_dir: str | None) -> None:
+    """Refuses a folder for teachers' outputs in which none can be written."""
+    if outputs_dir is None:
+        return
+    folder = Path(outputs_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        told = error.strerror or error
+        raise ValueError(f"checkpoint.outputs_dir: {folder} can't be written to: {told}") from None
 
 
 def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:

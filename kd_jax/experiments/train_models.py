@@ -368,11 +368,13 @@ class ModelTrainer:
         )
 
     def _home(self, plan: ModelPlan) -> Path:
-        """Returns where a model's outputs are kept: in this run's folder.
+        """Returns where a model's outputs are kept: in this run's folder, or where the config says.
 
         Those of a teacher that another run of the same sweep trained are kept there, so that all
         runs of the sweep share them.
         """
+        if (shared := self._context.checkpoint.get("outputs_dir")) is not None:
+            return Path(shared).expanduser() / plan.name
         own = self._context.workdir / plan.name
         return Path(str(plan.restore)) if self._of_this_sweep(plan) else own
 

@@ -24,6 +24,7 @@ def test_a_config_resolves_to_what_it_has_always_meant(argument):
     assert {found["data"].pop(key) for key in ("header", "class_names", "id")} == {None}
     assert found["data"].pop("labelled") == 1
     assert found["parallel"].pop("replicated") == []
+    assert found["checkpoint"].pop("outputs_dir") is None
     for section in (found, *found["models"].values()):
         assert section["training"].pop("patience") is None
         assert section["training"].pop("augmented_epochs") is None

@@ -19,48 +19,65 @@ def free_port():
         return found.getsockname()[1]
 
 
-@pytest.mark.parametrize("backend", ["jit", pytest.param("pmap", marks=pytest.mark.soak)])
-def test_two_processes_train_what_one_does(backend, tmp_path):
-    shared = [
-        "--config=configs/digits.py:smoke",
-        "--config.dtype=float64",
-        f"--config.parallel.backend={backend}",
-        "--config.models.teacher.model.dropout=0.0",
-    ]
+IMAGES = ["--config=configs/digits.py:smoke", "--config.models.teacher.model.dropout=0.0"]
+# The teacher's embeddings, heads and hidden layers are cut over the devices of a process, and over
+# those of two.
+TEXTS = [
+    "--config=configs/sst2_minilm.py:smoke",
+    "--config.models.teacher.model.dropout=0.0",
+    "--config.models.student.model.dropout=0.0",
+    "--config.models.baseline.model.dropout=0.0",
+    "--config.parallel.tensor=2",
+    "--config.parallel.fsdp=2",
+]
+JOBS = {
+    "jit": (2, [*IMAGES, "--config.parallel.backend=jit"]),
+    "pmap": (2, [*IMAGES, "--config.parallel.backend=pmap"]),
+    "2 x 2 x 2": (2, TEXTS),
+    "2 x 2 x 2, four processes": (4, TEXTS),
+}
+
+
+@pytest.mark.parametrize(
+    "job", [each if each == "jit" else pytest.param(each, marks=pytest.mark.soak) for each in JOBS]
+)
+def test_processes_train_what_one_does(job, tmp_path):
+    count, shared = JOBS[job]
+    shared = [*shared, "--config.dtype=float64"]
     one = launch(*shared, f"--workdir={tmp_path / 'one'}", "--simulate_devices=8")
     _, errors = one.communicate(timeout=400)
     assert one.returncode == 0, errors
-    port = free_port()
     cluster = [
-        f"--coordinator=localhost:{port}",
-        "--num_processes=2",
-        f"--workdir={tmp_path / 'two'}",
+        f"--coordinator=localhost:{free_port()}",
+        f"--num_processes={count}",
+        f"--workdir={tmp_path / 'many'}",
+        f"--simulate_devices={8 // count}",
     ]
-    pair = [launch(*shared, *cluster, f"--process_id={i}", "--simulate_devices=4") for i in (0, 1)]
-    for process in pair:
+    processes = [launch(*shared, *cluster, f"--process_id={i}") for i in range(count)]
+    for process in processes:
         _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors
     for model in ("teacher", "student", "baseline"):
         alone, together = (
-            load_file(tmp_path / run / model / "model.safetensors") for run in ("one", "two")
+            load_file(tmp_path / run / model / "model.safetensors") for run in ("one", "many")
         )
         assert alone.keys() == together.keys()
         for path, value in alone.items():
             np.testing.assert_allclose(together[path], value, rtol=1e-9, atol=1e-9, err_msg=path)
 
 
-def started(port, workdir, epochs):
-    """Two processes, of which the first leads; returns them once both are training."""
+def started(port, workdir, epochs, count=2):
+    """Some processes, of which the first leads; returns them once all are training."""
     arguments = [
         "--config=configs/digits.py:smoke",
         f"--config.training.epochs={epochs}",
         "--config.checkpoint.every_steps=5",
         f"--coordinator=localhost:{port}",
-        "--num_processes=2",
+        f"--num_processes={count}",
         f"--workdir={workdir}",
         "--simulate_devices=2",
     ]
-    pair = [launch(*arguments, f"--process_id={i}") for i in (0, 1)]
+    pair = [launch(*arguments, f"--process_id={i}") for i in range(count)]
     metrics = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while not metrics.exists() or metrics.stat().st_size == 0:
@@ -70,14 +87,16 @@ def started(port, workdir, epochs):
     return pair
 
 
-def test_processes_whose_first_one_was_killed_end_with_one_line_and_are_resumed(tmp_path):
-    first, second = started(free_port(), tmp_path / "run", epochs=2000)
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.soak)])
+def test_processes_whose_first_one_was_killed_end_with_one_line_and_are_resumed(tmp_path, count):
+    first, *others = started(free_port(), tmp_path / "run", epochs=2000, count=count)
     first.kill()
-    _, errors = second.communicate(timeout=200)
-    assert second.returncode == 75
-    assert errors.splitlines()[-1].startswith("the cluster's first process is gone")
-    assert not re.search(r"^[EF]\d{4} ", errors, re.MULTILINE)
-    assert "stack trace" not in errors
+    for other in others:
+        _, errors = other.communicate(timeout=200)
+        assert other.returncode == 75
+        assert errors.splitlines()[-1].startswith("the cluster's first process is gone")
+        assert not re.search(r"^[EF]\d{4} ", errors, re.MULTILINE)
+        assert "stack trace" not in errors
     first.communicate(timeout=60)
 
 

@@ -116,6 +116,33 @@ def _counted(batches, asked):
         yield rows
 
 
+def test_runs_share_outputs_in_a_folder_that_they_name(tmp_path, monkeypatch):
+    config = images()
+    config["models"]["student"]["cached"] = ("teacher",)
+    config["checkpoint"]["outputs_dir"] = str(tmp_path / "outputs")
+    run_experiment(config, tmp_path / "first", teach=True)
+    assert [*(tmp_path / "outputs" / "teacher").glob("outputs-*/rows-*.safetensors")]
+    assert not [*(tmp_path / "first" / "teacher").glob("outputs-*")]
+
+    def refuse(*_):
+        raise AssertionError("the teacher is asked again")
+
+    monkeypatch.setattr(kept_outputs, "ask", refuse)
+    config["models"]["teacher"]["restore"] = str(tmp_path / "first" / "teacher")
+    config["models"]["student"]["objective"]["soft"]["temperature"] = 3.0
+    assert run_experiment(config, tmp_path / "second")["finished"]
+
+
+def test_a_folder_for_outputs_that_cannot_be_written_is_refused(tmp_path):
+    config = images()
+    (tmp_path / "file").touch()
+    config["checkpoint"]["outputs_dir"] = str(tmp_path / "file" / "outputs")
+    with pytest.raises(
+        ValueError, match=r"^checkpoint.outputs_dir: .*outputs can't be written to: "
+    ):
+        run_experiment(config, tmp_path / "run")
+
+
 def two_lengths():
     """The teacher reads more of a text than its student, and so decides which share a batch."""
     config = mixed()
