@@ -36,6 +36,7 @@ class ShapedGroup:
       variables: by name, the models' own.
       frozen: their teachers, none of them stored yet but those that are only a file.
       source: what they learn from, or rows of the same kind.
+      finished: the variables of models that are finished by then, by name.
     """
 
     plans: tuple[ModelPlan, ...]
@@ -43,6 +44,7 @@ class ShapedGroup:
     variables: Mapping[str, Variables]
     frozen: FrozenTeachers
     source: Source
+    finished: Mapping[str, Variables]
 
 
 def check_shapes(
@@ -116,11 +118,17 @@ def _group(
         made = make_group(plans, networks, frozen, source, context, conditions)
         _check_labels(made, plans[0].data, sets)
         variables = {name: found for name, (_, found) in built.items()}
-        trained.append(ShapedGroup(tuple(plans), made, variables, frozen, source))
+        finished = {name: each.variables for name, each in models.items() if _has_own(each)}
+        trained.append(ShapedGroup(tuple(plans), made, variables, frozen, source, finished))
     # They have no description or folder yet, as shapes are all that later checks ask for.
     return {
         plan.name: TrainedModel(plan, *built[plan.name], {}, Path(), (plan.view,)) for plan in plans
     }, trained
+
+
+def _has_own(model: TrainedModel) -> bool:
+    """Tells whether a model has variables that no other one has: an ensemble is its members."""
+    return not model.plan.members and model.plan.outputs is None
 
 
 def _source(plan: ModelPlan, context: RunContext) -> Source:
