@@ -20,6 +20,7 @@ import optax
 import torch
 import transformers
 from pairs import interleave, ratio
+from torch_networks import ResNet
 
 from kd_jax import losses
 from kd_jax.models import registry
@@ -40,56 +41,6 @@ BERT = dict(
 )
 
 Run = Callable[[], Any]
-
-
-class Block(torch.nn.Module):
-    """Two 3x3 convolutions beside a shortcut: padded with zeros (option A) or projected."""
-
-    def __init__(self, inner: int, width: int, stride: int, *, project: bool):
-        super().__init__()
-        nn, change = torch.nn, inner != width or stride > 1
-        self.first, self.norm = (
-            nn.Conv2d(inner, width, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        self.second, self.last = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        self.stride, self.missing, self.shortcut = stride, width - inner, None
-        if change and project:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inner, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-
-    def forward(self, x):
-        """`[B, C, H, W]` -> the block's result."""
-        y = self.last(self.second(torch.relu(self.norm(self.first(x)))))
-        if self.shortcut is not None:
-            x = self.shortcut(x)
-        elif self.missing:
-            half = self.missing // 2
-            x = torch.nn.functional.pad(
-                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half)
-            )
-        return torch.relu(y + x)
-
-
-class ResNet(torch.nn.Module):
-    """Three stages of blocks on small images, as `CifarResNet`."""
-
-    def __init__(self, blocks: int, stem: int, widths: tuple[int, ...], *, project: bool):
-        super().__init__()
-        nn, layers, inner = torch.nn, [], stem
-        for stage, width in enumerate(widths):
-            for i in range(blocks):
-                layers.append(Block(inner, width, 2 if stage and not i else 1, project=project))
-                inner = width
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
-        )
-        self.blocks, self.classifier = nn.Sequential(*layers), nn.Linear(inner, CLASSES)
-
-    def forward(self, x):
-        """`[B, 3, 32, 32]` -> logits."""
-        return self.classifier(self.blocks(self.stem(x)).mean(dim=(2, 3)))
 
 
 def chosen(inputs: tuple[Any, ...]) -> dict[str, str]:
@@ -206,7 +157,9 @@ def bert_step() -> tuple[Run, Run]:
 def resnet56() -> tuple[Run, Run]:
     module = registry.build(dict(name="cifar_resnet56", num_classes=CLASSES))
     variables = module.init(jax.random.key(0), PICTURES)
-    theirs = ResNet(9, 16, (16, 32, 64), project=False).to(memory_format=torch.channels_last)
+    theirs = ResNet(9, 16, (16, 32, 64), classes=CLASSES, project=False).to(
+        memory_format=torch.channels_last
+    )
     return of_module(module, variables, PICTURES), torch_forward(theirs, x=picture_tensor())
 
 
@@ -214,7 +167,9 @@ def resnet8x4_step() -> tuple[Run, Run]:
     module = registry.build(dict(name="resnet8x4", num_classes=CLASSES))
     variables = module.init(jax.random.key(0), PICTURES)
     theirs = (
-        ResNet(1, 32, (64, 128, 256), project=True).to(memory_format=torch.channels_last).train()
+        ResNet(1, 32, (64, 128, 256), classes=CLASSES, project=True)
+        .to(memory_format=torch.channels_last)
+        .train()
     )
     pictures, labels = picture_tensor(), torch.arange(IMAGES) % CLASSES
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9)
