@@ -17,7 +17,11 @@ def _busy_elsewhere(before, after, own_before, own_after, seconds: float) -> flo
     total = sum(
         getattr(after, k) - getattr(before, k) for k in ("user", "nice", "system", "irq", "softirq")
     )
-    own = (own_after.user - own_before.user) + (own_after.system - own_before.system)
+    # Children that have ended count as own work: some contenders run in a process of their own.
+    own = sum(
+        getattr(own_after, k) - getattr(own_before, k)
+        for k in ("user", "system", "children_user", "children_system")
+    )
     return max(0.0, total - own) / seconds
 
 
