@@ -271,15 +271,22 @@ def first_loss(networks: Mapping[str, Any], objective: Any, batch: Any, task: st
     from kd_jax.objective.terms import StepContext
 
     (student, variables), (teacher, frozen) = networks["student"], networks["teacher"]
-    key, taught = jax.random.key(0), teacher(frozen, batch)
-    # Images have no dropout, and in training their normalizations read the batch.
-    output = (
-        student(variables, batch)
-        if task == "text"
-        else student.train(variables, batch, dropout_key=key, axis_name=None)[0]
-    )
-    sums, _ = objective.sums({}, {}, StepContext(output, {"teacher": taught}, batch, 0, key))
-    return float(objective.weighted_sum(sums, objective.normalizers(batch), 0))
+    key = jax.random.key(0)
+
+    # Compiled as a whole: one by one, a deep network's operations take long to compile.
+    @jax.jit
+    def loss(variables, frozen, batch):
+        taught = {"teacher": teacher(frozen, batch)}
+        # Images have no dropout, and in training their normalizations read the batch.
+        output = (
+            student(variables, batch)
+            if task == "text"
+            else student.train(variables, batch, dropout_key=key, axis_name=None)[0]
+        )
+        sums, _ = objective.sums({}, {}, StepContext(output, taught, batch, 0, key))
+        return objective.weighted_sum(sums, objective.normalizers(batch), 0)
+
+    return float(loss(variables, frozen, batch))
 
 
 # Contenders
