@@ -37,6 +37,7 @@ from ml_collections import ConfigDict
 from kd_jax.config.load import load_config, plain
 from kd_jax.config.overrides import override, split_overrides
 from kd_jax.core.processes import RESUMABLE, is_cluster_member, is_watched, watch
+from kd_jax.core.sizes import read_size
 
 DEFAULT_CONFIG = "digits"
 CONFIG_FILE = "config_file.json"
@@ -241,10 +242,9 @@ def _run(arguments: list[str]) -> int:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     _log_to_stderr(debug=FLAGS.debug)
     _check_workers()
+    _check_fit()
     if FLAGS.repeat:
         return _repeat(Path(FLAGS.repeat), overrides)
-    if FLAGS.device_memory is not None and FLAGS.stage != "fit":
-        raise ValueError("--device_memory is for --stage=fit")
     if FLAGS.stage in ("train", "teach", "fit"):
         config: Any = load_config(FLAGS.config, smoke=FLAGS.smoke)
         for path, text in overrides:
@@ -299,6 +299,25 @@ def _check_workers() -> None:
     }.items():
         if FLAGS[flag].value and FLAGS.launcher not in launchers:
             raise ValueError(f"--{flag} is for --launcher={launchers[0]}")
+
+
+def _check_fit() -> None:
+    """Refuses flags that --stage=fit doesn't read, and those that are for it alone.
+
+    Raises:
+      ValueError: in one line.
+    """
+    if FLAGS.stage != "fit":
+        if FLAGS.device_memory is not None:
+            raise ValueError("--device_memory is for --stage=fit")
+        return
+    for flag in ("repeat", "reuse", "profile", "workdir"):
+        if FLAGS[flag].value:
+            raise ValueError(f"--{flag} is not for --stage=fit, which trains nothing")
+    if FLAGS.output != "-" and not Path(FLAGS.output).resolve().parent.is_dir():
+        raise ValueError(f"--output={FLAGS.output}: there is no such folder")
+    if FLAGS.device_memory is not None:
+        read_size(FLAGS.device_memory)
 
 
 def _launch(config: ConfigDict, arguments: Sequence[str]) -> int:
@@ -425,7 +444,7 @@ def _fit(config: ConfigDict) -> int:
     from kd_jax.training.sharding import start_process
 
     _check_kinds()
-    memory = None if FLAGS.device_memory is None else fit.read_size(FLAGS.device_memory)
+    memory = None if FLAGS.device_memory is None else read_size(FLAGS.device_memory)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     found = fit.fit(plain(config), memory)
     fit.show(found)

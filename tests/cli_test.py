@@ -101,6 +101,8 @@ def test_help_lists_the_flags_and_ends_well():
             "profile=1:6 ends beyond the last step of models.baseline, 5",
         ),
         (["--num_processes=2"], "--coordinator, --num_processes and --process_id go together"),
+        (["--stage=fit"], "--workdir is not for --stage=fit, which trains nothing"),
+        (["--device_memory=1GB"], "--device_memory is for --stage=fit"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_on_stderr(arguments, message, tmp_path):

@@ -159,5 +159,6 @@ def baseline(student: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     section: dict[str, Any] = dict(like="student", teachers=(), objective=copy.deepcopy(HARD))
     # What the student takes from a teacher in other ways must go as well.
     section |= {"cached": ()} if "cached" in student else {}
+    section |= {"cached_as": None} if "cached_as" in student else {}
     section |= {"condition": None} if "condition" in student else {}
     return section | changes

@@ -10,12 +10,20 @@ from kd_jax.config.names import WHOLE_TEXTS
 
 WORDS = {"none": None, "null": None, "true": True, "false": False}
 
-TUPLES = ("inputs", "label", "unlabelled")
+TUPLES = ("inputs", "label", "unlabelled", "cached")
 """Keys that are a text or a tuple of texts."""
 
-OPTIONAL = {"view": ("long", "vocabulary"), "data": ("unlabelled",), "transfer_sets": ("restore",)}
+OPTIONAL = {
+    "view": ("long", "vocabulary"),
+    "data": ("unlabelled",),
+    "transfer_sets": ("restore",),
+    "models": ("cached",),
+}
 """Section, or the one around it -> keys that a config need not have, and a flag may add: texts, and
 tuples of them."""
+
+SECTIONS = {"cached_as": {"top_k": None, "dtype": None}}
+"""Section that a model need not have -> its keys, which a flag may set."""
 
 SELECTION = "selection"
 """Key that is a split's name, or a section of `WHOLE_TEXTS`."""
@@ -67,6 +75,9 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     section: Any = config
     # Step by step, so that the message can name the first part of the path that is wrong.
     for number, name in enumerate(sections):
+        if name in SECTIONS and "models" in sections[:number] and not section.get(name):
+            with section.unlocked(), section.ignore_type():
+                section[name] = ConfigDict(SECTIONS[name])
         # A key that doesn't exist would otherwise be added, and never read.
         if not isinstance(section, ConfigDict) or name not in section:
             _refuse(section, ".".join(sections[:number]), name)

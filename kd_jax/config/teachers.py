@@ -110,7 +110,12 @@ def check_peers(
         if tuple(section.get("data", (TRAIN,))) != tuple(sections[peer].get("data", (TRAIN,))):
             raise ValueError(f"{owner} and its peer {peer!r} differ in data")
         # What is kept of a teacher is kept once for all who learn from it in the same steps.
-        if (section.get("cached_as") or {}) != (sections[peer].get("cached_as") or {}):
+        kept = [
+            {key: value for key, value in (each.get("cached_as") or {}).items() if value}
+            for each in (section, sections[peer])
+            if each.get("cached")
+        ]
+        if len(kept) == 2 and kept[0] != kept[1]:
             raise ValueError(f"{owner} and its peer {peer!r} differ in cached_as")
     return peers
 

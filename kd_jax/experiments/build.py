@@ -26,6 +26,7 @@ from kd_jax.models.weights.open import Published, predicting
 from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import TermSpec
 from kd_jax.tasks import Task, read_task
+from kd_jax.teachers.compression import Compression
 from kd_jax.teachers.frozen import FrozenTeachers
 from kd_jax.teachers.outputs import view_of
 from kd_jax.training.context import RunContext
@@ -233,6 +234,12 @@ def input_shapes(plan: ModelPlan, context: RunContext) -> dict[str, list[int]]:
     if "max_length" in plan.view:
         return {name: [plan.view["max_length"]] for name in view if name != windows.MASK}
     return {name: list(array.shape[1:]) for name, array in view.items()}
+
+
+def compression(plans: Sequence[ModelPlan]) -> Compression:
+    """Returns how a group keeps the logits of its cached teachers; those who have any agree."""
+    options = next((plan.cached_as for plan in plans if plan.cached), {})
+    return Compression(**options)
 
 
 def make_group(

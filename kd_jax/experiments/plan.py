@@ -136,17 +136,31 @@ def _plan_model(
         check_condition(name, section, teachers),
         peers,
         section.get("allow_weak", False),
-        _check_cached_as(name, section, cached),
+        _check_cached_as(name, section, cached, task),
     )
 
 
 def _check_cached_as(
-    name: str, section: Mapping[str, Any], cached: Sequence[str]
+    name: str, section: Mapping[str, Any], cached: Sequence[str], task: Task
 ) -> dict[str, Any]:
-    """Returns how the logits of cached teachers are kept; refuses it where none is cached."""
+    """Returns how the logits of cached teachers are kept; refuses it where none is cached, and what
+    is wrong for logits that don't exclude one another."""
     found = {key: value for key, value in (section.get("cached_as") or {}).items() if value}
     if found and not cached:
-        raise ValueError(f"models.{name}.cached_as says how cached teachers are kept: name them")
+        # What a model that is like another one takes over from it isn't asked for.
+        if section.get("like"):
+            return {}
+        teachers = ", ".join(section.get("teachers", ())) or "none"
+        raise ValueError(
+            f"models.{name}.cached_as says how cached teachers are kept, and models.{name}.cached"
+            f" names none; its teachers are {teachers}"
+        )
+    # What isn't kept has an equal share of what is left of the probability.
+    if found.get("top_k") and not task.softmax:
+        raise ValueError(
+            f"models.{name}.cached_as.top_k is for outputs of which one is right, and those of the"
+            f" task {task.name!r} are not; cached_as.dtype='float16' keeps them in fewer bits"
+        )
     return found
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from kd_jax.core.types import Batch, Teacher
 from kd_jax.data.source import Source
+from kd_jax.experiments.build import compression
 from kd_jax.experiments.check_shapes import ShapedGroup
 from kd_jax.experiments.out_of_memory import bytes_on_one
-from kd_jax.teachers.compression import Compression
 from kd_jax.teachers.frozen import FrozenTeachers
 from kd_jax.teachers.outputs import StoredTeacher, view_of
 from kd_jax.training.context import RunContext
@@ -28,7 +28,7 @@ LOOKED_AT = 50
 
 COLLECTIVE = re.compile(
     r"= (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|all-to-all|collective-permute"
-    r"|reduce-scatter)(?:-start)?\("
+    r"|reduce-scatter)(?P<start>-start)?\("
 )
 ARRAY = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d+)\[(?P<sizes>[\d,]*)\]|pred\[(?P<flags>[\d,]*)\]")
 
@@ -143,10 +143,10 @@ def _as_trained(shaped: ShapedGroup, context: RunContext) -> tuple[dict[str, Tea
     batch = _largest(shaped.plans, frozen, shaped.source, context)
     one = jax.tree.map(lambda leaf: leaf[0], batch)
     known = {name: each for name, each in frozen.shapes(one).items() if name in cached}
-    accumulate, compression = len(batch.valid), Compression(**shaped.plans[0].cached_as)
+    accumulate, compress = len(batch.valid), compression(shaped.plans).compress
     views = dict(batch.views)
     for name, output in known.items():
-        kept = jax.eval_shape(compression.compress, output.logits) | {
+        kept = jax.eval_shape(compress, output.logits) | {
             layer: output.features[layer] for layer in sorted(frozen.reads.get(name, ()))
         }
         views[view_of(name)] = {
@@ -180,7 +180,13 @@ def _collectives(text: str) -> dict[str, dict[str, int]]:
     moved: Counter[str] = Counter()
     for found in COLLECTIVE.finditer(text):
         counts[found["kind"]] += 1
-        for array in ARRAY.finditer(found["shapes"]):
+        arrays = [*ARRAY.finditer(found["shapes"])]
+        # What is started at once and awaited later has its operands in the result too.
+        if found["start"] and found["kind"] == "all-gather":
+            arrays = arrays[len(arrays) // 2 :]
+        elif found["start"] and found["kind"] == "collective-permute":
+            arrays = arrays[1:2]
+        for array in arrays:
             sizes = array["sizes"] or array["flags"] or ""
             count = int(np.prod([int(size) for size in sizes.split(",") if size]))
             moved[found["kind"]] += count * max(1, int(array["bits"] or 8) // 8)

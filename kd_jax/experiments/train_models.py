@@ -22,7 +22,7 @@ from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.distiller import Distiller
 from kd_jax.experiments import out_of_memory
-from kd_jax.experiments.build import build, input_shapes, make_group, total_steps
+from kd_jax.experiments.build import build, compression, input_shapes, make_group, total_steps
 from kd_jax.experiments.check_inputs import check_inputs
 from kd_jax.experiments.restore import read_restored
 from kd_jax.experiments.scoring import Selection, described, judge, tuned_task
@@ -30,7 +30,6 @@ from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
-from kd_jax.teachers.compression import Compression
 from kd_jax.teachers.frozen import FrozenTeachers, freeze, shapes_of
 from kd_jax.teachers.repeated import Repeated
 from kd_jax.training import trained_model
@@ -142,7 +141,7 @@ class ModelTrainer:
             self._context,
             mixed=mixed,
             repeated=repeated,
-            compression=Compression(**self._plans[0].cached_as),
+            compression=compression(self._plans),
         )
 
     def fit(self) -> dict[str, TrainedModel]:

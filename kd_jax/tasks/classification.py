@@ -48,6 +48,7 @@ class Classification(Task):
     valued = True
     hard_term = "cross_entropy"
     soft_term = "soft_target_kl"
+    softmax = True
     divergence = "teacher_kl"
     kind = "classes"
     problem_type = "single_label_classification"

@@ -34,6 +34,7 @@ class Tagging(Task):
     tabled = ("entity_f1", "token_accuracy", "loss")
     hard_term = "cross_entropy"
     soft_term = "soft_target_kl"
+    softmax = True
     divergence = "teacher_kl"
     kind = "classes"
     problem_type = None

@@ -102,6 +102,7 @@ class Task(abc.ABC):
       divergence: how results.json calls the soft term's loss at temperature 1; None: it doesn't.
       tabled: metrics that a table of results shows.
       problem_type: as config.json of a Hugging Face folder says it; None where it says nothing.
+      softmax: whether the outputs are logits of classes that exclude one another.
       one_class: whether an example has one class of K, so that examples can be grouped, mixed and
         weighed by it.
       words: whether an example is a list of words, each of which has a label.
@@ -133,6 +134,7 @@ class Task(abc.ABC):
     kind: ClassVar[str]
     problem_type: ClassVar[str | None]
     one_class: ClassVar[bool] = False
+    softmax: ClassVar[bool] = False
     words: ClassVar[bool] = False
     apart: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True

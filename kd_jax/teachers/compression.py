@@ -50,7 +50,7 @@ class Compression:
         """
         dtype = logits.dtype if self.dtype is None else jnp.dtype(self.dtype)
         if self.top_k is None:
-            return {LOGITS: logits.astype(dtype)}
+            return {LOGITS: _cast(logits, dtype)}
         classes = logits.shape[-1]
         values, places = jax.lax.top_k(logits, min(self.top_k, classes))
         kept = jnp.put_along_axis(
@@ -58,7 +58,13 @@ class Compression:
         )
         rest = jax.nn.logsumexp(jnp.where(kept, -jnp.inf, logits), axis=-1)
         narrow = jnp.uint16 if classes <= np.iinfo(np.uint16).max + 1 else jnp.uint32
-        return {LOGITS: values.astype(dtype), PLACES: places.astype(narrow), REST: rest}
+        return {LOGITS: _cast(values, dtype), PLACES: places.astype(narrow), REST: rest}
+
+
+def _cast(logits: jax.Array, dtype: Any) -> jax.Array:
+    """Casts logits; very small ones become the smallest number there is, and rule out no class."""
+    least = jnp.asarray(jnp.finfo(dtype).min, logits.dtype)
+    return jnp.where(jnp.isneginf(logits), logits, jnp.maximum(logits, least)).astype(dtype)
 
 
 ALL = Compression()

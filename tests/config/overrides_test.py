@@ -55,6 +55,14 @@ def test_what_a_section_in_another_need_not_have_can_be_added():
         overridden("transfer_sets.of_teacher.kept", "x", "sst2_transfer")
 
 
+def test_cached_teachers_and_how_they_are_kept_can_be_added():
+    assert overridden("models.student.cached", "teacher", "digits") == ("teacher",)
+    assert overridden("models.student.cached_as.top_k", "3") == 3
+    assert overridden("models.student.cached_as.dtype", "float16") == "float16"
+    with pytest.raises(ValueError, match=r"cached_as has no 'top'; it has dtype, top_k"):
+        overridden("models.student.cached_as.top", "3")
+
+
 def test_a_split_takes_the_place_of_whole_texts():
     assert overridden("data.selection", "validation", "sst2_bilstm") == "validation"
     assert overridden("data.selection.whole_texts", "9", "sst2_bilstm") == 9

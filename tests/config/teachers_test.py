@@ -69,7 +69,11 @@ def test_peers_name_each_other():
             r"differ in training \(batch_size, epochs\)$",
         ),
         ({"data": ("train", "more")}, {}, r"^models.a and its peer 'b' differ in data$"),
-        ({"cached_as": {"top_k": 3}}, {}, r"^models.a and its peer 'b' differ in cached_as$"),
+        (
+            {"cached": ("t",), "cached_as": {"top_k": 3}},
+            {"cached": ("t",)},
+            r"^models.a and its peer 'b' differ in cached_as$",
+        ),
         (
             {},
             {"cached": ("peer:b",)},

@@ -87,28 +87,17 @@ def test_what_does_not_fit_is_told_with_its_largest_part(capsys):
     json.dumps(found)
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("80GiB", 80 * 2**30), ("16 GB", 16 * 10**9), ("1.5KB", 1500)]
-)
-def test_sizes_are_read(text, size):
-    assert fit.read_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["80", "-1GB", "0GB", "GB", "1XB", ""])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ValueError, match="--device_memory must be a size such as 80GiB"):
-        fit.read_size(text)
-
-
 def test_collectives_are_counted_with_the_bytes_of_tuples():
     text = """
     %a = (f32[8,3]{1,0}, /*index=1*/bf16[2]{0}) all-reduce(%x, %y), channel_id=1
     %b = pred[] all-reduce(%z)
-    %c = f64[2,2]{1,0} all-gather-start(%w)
+    %c = (f64[1,2]{1,0}, f64[2,2]{1,0}) all-gather-start(%w)
+    %d = (bf16[4,8]{1,0}, bf16[4,8]{1,0}, u32[], u32[]) collective-permute-start(%v)
     """
     assert step_cost._collectives(text) == {
         "all-gather": {"count": 1, "bytes": 32},
         "all-reduce": {"count": 2, "bytes": 8 * 3 * 4 + 4 + 1},
+        "collective-permute": {"count": 1, "bytes": 64},
     }
 
 

@@ -3,7 +3,8 @@ import copy
 import pytest
 from paths import TESTS
 
-from kd_jax.config.load import load_config, plain
+from kd_jax.config.experiment import experiment
+from kd_jax.config.load import load_config, plain, resolve
 from kd_jax.experiments.plan import make_plan
 
 DIGITS = plain(load_config(str(TESTS / "configs" / "shared.py")))
@@ -183,6 +184,33 @@ def test_only_teachers_of_a_model_can_be_cached(config):
     with pytest.raises(
         ValueError, match=r"^models.student.cached names baseline; its teachers are teacher$"
     ):
+        make_plan(config)
+
+
+def test_a_student_that_keeps_logits_in_another_way_has_an_ordinary_baseline():
+    given = dict(cached=("teacher",), cached_as=dict(top_k=3, dtype="float16"))
+    student = dict(model=dict(name="cnn", widths=(4,), batch_norm=False), **given)
+    plan = make_plan(resolve(experiment("few", start="digits", student=student)))
+    assert plan["student"].cached_as == dict(top_k=3, dtype="float16")
+    assert (plan["baseline"].cached, plan["baseline"].cached_as) == ((), {})
+
+
+def test_how_logits_are_kept_is_said_of_cached_teachers(config):
+    put(config, "models.student.cached_as", dict(top_k=3, dtype=None))
+    with pytest.raises(
+        ValueError,
+        match=r"^models.student.cached_as says how cached teachers are kept, and"
+        r" models.student.cached names none; its teachers are teacher$",
+    ):
+        make_plan(config)
+
+
+def test_the_largest_are_kept_only_of_logits_that_exclude_one_another():
+    config = plain(load_config("goemotions"))
+    config["models"]["student"] |= dict(cached=("teacher",), cached_as=dict(dtype="float16"))
+    assert make_plan(config)["student"].cached_as == dict(dtype="float16")
+    config["models"]["student"]["cached_as"] = dict(top_k=2)
+    with pytest.raises(ValueError, match=r"cached_as.top_k is for outputs of which one is right"):
         make_plan(config)
 
 

@@ -84,6 +84,12 @@ def test_double_precision_stays():
         np.testing.assert_array_equal(found, logits)
 
 
+def test_very_small_logits_rule_out_no_class():
+    found = kept(jnp.asarray([[0.0, -1e6, -np.inf]]), dtype="float16")
+    assert np.isfinite(found[0, 1])
+    assert np.isneginf(found[0, 2])
+
+
 def test_logits_beyond_the_dtype_are_refused():
     large = np.asarray(Compression(dtype="float16").compress(jnp.full((1, 2), 1e5))[LOGITS])
     with pytest.raises(ValueError, match=r"models.teacher: a logit is larger than float16 holds"):

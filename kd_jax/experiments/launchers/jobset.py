@@ -55,6 +55,14 @@ def write_jobset(job: Job, options: JobSetOptions) -> str:
             f"--workdir must lie in {options.mount}, where the pods see their volume"
             " (--jobset=mount=...)"
         )
+    for argument in job.arguments:
+        flag, _, value = argument.lstrip("-").partition("=")
+        path = value.partition(":")[0]
+        file = flag in ("sweep", "search") or (flag == "config" and path.endswith(".py"))
+        if file and not PurePosixPath(path).is_relative_to(options.mount):
+            raise ValueError(
+                f"--{flag}={value}: it must lie in {options.mount}, where the pods see their volume"
+            )
     pods = max(options.hosts, job.copies)
     return "\n".join(
         [

@@ -121,6 +121,9 @@ def submit(job: Job, cluster: str, options: Mapping[str, Any]) -> list[str]:
             f"--launcher={cluster} needs the extra slurm: uv sync --extra slurm, or pip install"
             " 'kd_jax[slurm]'"
         ) from None
+    for key in ("nodes", "tasks_per_node"):
+        if not isinstance(options.get(key, 1), int):
+            raise ValueError(f"--slurm={key}={options[key]}: it must be a number")
     tasks = options.get("nodes", 1) * options.get("tasks_per_node", 1)
     if job.workers is not None and tasks != 1:
         raise ValueError("a worker is one process; leave nodes and tasks_per_node out of --slurm")

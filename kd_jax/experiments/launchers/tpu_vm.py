@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from kd_jax.core.processes import RESUMABLE
 from kd_jax.experiments.launchers.job import Job
 
+ONE_HOST = 8
+"""The largest number at the end of a type whose VM is one host."""
+
 PAUSE = 10
 """Seconds before a stopped command is started again."""
 
@@ -35,7 +38,16 @@ def write_tpu_commands(job: Job, options: TpuOptions) -> str:
 
     The command runs on all hosts of a VM and is started again as long as it ends with status 75.
     The workdir must lie in storage that all hosts have mounted.
+
+    Raises:
+      ValueError: for workers on VMs of several hosts.
     """
+    chips = int(options.type.rpartition("-")[2]) if options.type[-1:].isdigit() else 0
+    if job.workers is not None and chips > ONE_HOST:
+        raise ValueError(
+            f"--tpu=type={options.type}: a worker of a sweep is one process, and a VM of this type"
+            f" has several hosts; take one of at most {ONE_HOST}, or leave --workers out"
+        )
     name = options.name or job.name
     names = [name] if job.workers is None else [f"{name}-{n}" for n in range(job.workers)]
     return "\n".join(line for each in names for line in _commands(each, job, options))

@@ -52,3 +52,8 @@ def test_a_command_that_was_stopped_is_started_again_and_no_other(tmp_path, ends
     done = subprocess.run(["sh", "-c", again], env=environment, timeout=30, check=False)
     assert done.returncode == status
     assert (tmp_path / "ends").read_text() == ""
+
+
+def test_workers_on_vms_of_several_hosts_are_refused():
+    with pytest.raises(ValueError, match=r"^--tpu=type=v5litepod-16: a worker of a sweep is one"):
+        commands("--sweep=F", workers=2, type="v5litepod-16")
