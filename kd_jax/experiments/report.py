@@ -1,6 +1,8 @@
 """What a run found: results.json and the table that people read."""
 
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
@@ -109,6 +111,10 @@ def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> fl
     return float(np.median(seconds))
 
 
+VECTORS = ("amx_bf16", "avx512f", "avx2", "avx", "asimd")
+"""Vector instructions of CPUs, the widest first."""
+
+
 def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Returns where and on what the run was made."""
     return {
@@ -118,6 +124,8 @@ def environment(data_fingerprint: str, provenance: Mapping[str, Any]) -> dict[st
         "process_count": jax.process_count(),
         # XLA adds in another order with another number of threads.
         "cpus": _cpus(),
+        # And with other vector instructions.
+        "processor": _processor(),
         "commit": _commit(),
         "data_fingerprint": data_fingerprint,
         "data_provenance": dict(provenance),
@@ -129,6 +137,19 @@ def _cpus() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def _processor() -> str:
+    """Names what computes: a device's kind, or the CPU and its widest vector instructions."""
+    if jax.default_backend() != "cpu":
+        return jax.devices()[0].device_kind
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.*)$", told, re.MULTILINE)
+    vectors = next((each for each in VECTORS if re.search(rf"\b{each}\b", told)), "")
+    return " ".join(filter(None, (model[1] if model else platform.machine(), vectors)))
 
 
 def _commit() -> str:

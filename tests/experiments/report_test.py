@@ -124,3 +124,18 @@ def test_a_line_names_the_exact_test_and_seeds():
     )
     about = {"seeds": 3, "level": 0.95, "needed": 9}
     assert "over 3 seeds" in report.tell_interval([-0.1, 0.2], "accuracy", about, "seeds")
+
+
+# Where a run was made
+
+
+def test_the_environment_names_the_processor_and_its_widest_vectors(monkeypatch):
+    told = "model name\t: Some CPU\nflags\t\t: fpu avx avx2 avx512f\n"
+    monkeypatch.setattr(report.Path, "read_text", lambda *_, **__: told)
+    assert report.environment("", {})["processor"] == "Some CPU avx512f"
+
+    def missing(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(report.Path, "read_text", missing)
+    assert report.environment("", {})["processor"]
