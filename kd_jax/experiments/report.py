@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_jax.analysis.intervals import LEVEL, bootstrap, mcnemar
+from kd_jax.core.pytree import on_host
 from kd_jax.core.rng import derived_seed
 from kd_jax.core.types import Batch
 from kd_jax.tasks import METRICS, TASKS, Task, cell, header, shown
@@ -97,7 +98,8 @@ def inference_seconds(model: TrainedModel, batch: Batch, repetitions: int) -> fl
     """Measures the median seconds of one compiled forward pass on the first device."""
     device = jax.local_devices()[0]
     # On one device, because collectives between devices would be timed as well.
-    variables, batch = jax.device_put((jax.tree.map(np.asarray, model.variables), batch), device)
+    # A model may be cut over the devices of several processes, which gather it together.
+    variables, batch = jax.device_put((jax.tree.map(on_host, model.variables), batch), device)
     forward = jax.jit(lambda variables, batch: model.network(variables, batch).logits)
     # The first call compiles, so it stays outside the timing.
     jax.block_until_ready(forward(variables, batch))
