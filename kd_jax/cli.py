@@ -321,27 +321,14 @@ def _check_fit() -> None:
 
 
 def _launch(config: ConfigDict, arguments: Sequence[str]) -> int:
-    from kd_jax.experiments.launchers.job import fill_options, make_job, read_options
+    from kd_jax.experiments.launchers.job import make_job
+    from kd_jax.experiments.launchers.start import FLAG, start
 
     resolved = plain(config)
     workdir = _workdir(resolved, "sweep" if FLAGS.sweep else "search" if FLAGS.search else "")
     _check_before_launch(config, workdir)
     job = make_job(arguments, resolved["name"], workdir, FLAGS.workers)
-    if FLAGS.launcher == "jobset":
-        from kd_jax.experiments.launchers.jobset import JobSetOptions, write_jobset
-
-        given = read_options("jobset", FLAGS.jobset)
-        print(write_jobset(job, fill_options(JobSetOptions, "jobset", given)))
-    elif FLAGS.launcher == "tpu":
-        from kd_jax.experiments.launchers.tpu_vm import TpuOptions, write_tpu_commands
-
-        given = read_options("tpu", FLAGS.tpu)
-        print(write_tpu_commands(job, fill_options(TpuOptions, "tpu", given)))
-    else:
-        from kd_jax.experiments.launchers.submission import FOLDER, submit
-
-        ids = submit(job, FLAGS.launcher, read_options("slurm", FLAGS.slurm))
-        print(f"submitted: {', '.join(ids)}; what they print: {workdir / FOLDER}")
+    print(start(job, FLAGS.launcher, FLAGS[FLAG[FLAGS.launcher]].value or ()))
     return 0
 
 

@@ -104,7 +104,8 @@ def test_axes_are_named_by_the_end_of_a_path(path, axes):
 
 def test_tensor_cuts_heads_and_fsdp_the_largest_other_axis():
     assert spec_of("block_0/qkv/kernel", (16, 48), fsdp=2, tensor=4) == ("fsdp", "tensor")
-    assert spec_of("block_0/output/kernel", (48, 16), fsdp=2, tensor=4) == ("tensor", "fsdp")
+    # Also where what tensor left of its axis is larger than the other one.
+    assert spec_of("block_0/output/kernel", (128, 16), fsdp=2, tensor=4) == ("tensor", "fsdp")
     assert spec_of("block_0/output_norm/scale", (16,), fsdp=2, tensor=4) == ("fsdp",)
     assert spec_of("classifier/kernel", (16, 3), tensor=4) == ()
 

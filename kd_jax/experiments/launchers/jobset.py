@@ -55,8 +55,10 @@ def write_jobset(job: Job, options: JobSetOptions) -> str:
             f"--workdir must lie in {options.mount}, where the pods see their volume"
             " (--jobset=mount=...)"
         )
-    for argument in job.arguments:
-        flag, _, value = argument.lstrip("-").partition("=")
+    for argument, following in zip(job.arguments, (*job.arguments[1:], ""), strict=True):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        # `--FLAG VALUE` is as good as `--FLAG=VALUE`.
+        value = value if equals else following
         path = value.partition(":")[0]
         file = flag in ("sweep", "search") or (flag == "config" and path.endswith(".py"))
         if file and not PurePosixPath(path).is_relative_to(options.mount):

@@ -1,5 +1,6 @@
 """What a writer of metrics is, and the run that it follows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class FollowedRun:
         return str(self.config["name"])
 
 
-class Writer:
+class Writer(ABC):
     """Writes the metrics of a run's models to one place.
 
     Args:
@@ -38,7 +39,8 @@ class Writer:
     def __init__(self, run: FollowedRun):
         self._folder = run.folder
 
-    def begin(self, model: str, resumed_at: int) -> None:
+    # What most writers don't need does nothing here.
+    def begin(self, model: str, resumed_at: int) -> None:  # noqa: B027
         """Prepares for a model's training; steps after `resumed_at` may have been written before.
 
         Args:
@@ -46,12 +48,12 @@ class Writer:
           resumed_at: the step that it goes on from.
         """
 
+    @abstractmethod
     def write(self, model: str, step: int, values: Mapping[str, float]) -> None:
         """Writes finite values of one step of a model, by metric."""
-        raise NotImplementedError
 
-    def end(self, model: str) -> None:
+    def end(self, model: str) -> None:  # noqa: B027
         """Tells that a model's training is over, for now at least."""
 
-    def close(self, *, ended: bool) -> None:
+    def close(self, *, ended: bool) -> None:  # noqa: B027
         """Tells that nothing more comes; `ended`: whether the run went to its end."""

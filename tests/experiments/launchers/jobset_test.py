@@ -112,7 +112,8 @@ def test_what_pods_can_not_do_is_refused(options, workers, workdir, message):
         write_jobset(job(workdir=workdir, workers=workers), JobSetOptions(**options))
 
 
-def test_files_outside_of_the_volume_are_refused():
-    job = make_job(["--sweep=/home/grid.json"], "digits", Path("/runs/a"), 2)
+@pytest.mark.parametrize("given", [["--sweep=/home/grid.json"], ["--sweep", "/home/grid.json"]])
+def test_files_outside_of_the_volume_are_refused(given):
+    job = make_job(given, "digits", Path("/runs/a"), 2)
     with pytest.raises(ValueError, match=r"^--sweep=/home/grid.json: it must lie in /runs, where"):
         write_jobset(job, JobSetOptions())
