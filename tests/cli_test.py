@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from paths import ROOT
@@ -146,15 +145,20 @@ def test_workers_and_launchers_that_can_not_be_are_refused_in_one_line(
 
 def test_a_launcher_that_writes_text_starts_nothing(monkeypatch, capsys, tmp_path):
     (tmp_path / "grid.json").write_text('{"seeds": [0, 1]}')
-    shared = ["--smoke", f"--sweep={tmp_path / 'grid.json'}", "--workers=2", "--workdir=/runs/a"]
-    for launcher, start in (("jobset", "apiVersion: jobset"), ("tpu", "gcloud compute tpus")):
+    shared = ["--smoke", f"--sweep={tmp_path / 'grid.json'}", "--workers=2"]
+    shared += [f"--workdir={tmp_path / 'a'}"]
+    jobset = ["--launcher=jobset", f"--jobset=mount={tmp_path}"]
+    for launcher, start in (
+        (jobset, "apiVersion: jobset"),
+        (["--launcher=tpu"], "gcloud compute tpus"),
+    ):
         forget_flags()
-        assert cli._run([*shared, f"--launcher={launcher}"]) == 0
+        assert cli._run([*shared, *launcher]) == 0
         told = capsys.readouterr().out
         assert told.startswith(start)
         assert "--join" in told
         assert "--launcher" not in told
-    assert not (Path("/runs/a")).exists()
+    assert not (tmp_path / "a").exists()
 
 
 def test_devices_of_one_process_are_not_those_of_workers(tmp_path):

@@ -195,6 +195,12 @@ def test_a_student_that_keeps_logits_in_another_way_has_an_ordinary_baseline():
     assert (plan["baseline"].cached, plan["baseline"].cached_as) == ((), {})
 
 
+def test_a_model_like_another_one_without_cached_teachers_keeps_none_of_their_logits(config):
+    config["models"]["student"] |= dict(cached=("teacher",), cached_as=dict(top_k=3, dtype=None))
+    config["models"]["baseline"] |= dict(like="student", cached_as=dict(top_k=3, dtype=None))
+    assert make_plan(config)["baseline"].cached_as == {}
+
+
 def test_how_logits_are_kept_is_said_of_cached_teachers(config):
     put(config, "models.student.cached_as", dict(top_k=3, dtype=None))
     with pytest.raises(
