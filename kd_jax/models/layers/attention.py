@@ -26,10 +26,10 @@ class Projections(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, 3, D]`."""
         width = x.shape[-1]
-        kernel = self.param("kernel", self.kernel_init, (width, 3 * width))
+        kernel = self.param("kernel", self.kernel_init, (width, 3 * width), jnp.float32)
         bias = jnp.zeros(3 * width, x.dtype)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+            bias = self.param("bias", nn.initializers.zeros, (3 * width,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=None)
         if not is_cutting():
             found = jax.lax.dot_general(x, kernel, (((2,), (0,)), ((), ())))
