@@ -96,7 +96,7 @@ REMEDIES = {
     "teachers": "cached=(TEACHER,) asks a teacher before the training; parallel.fsdp shares it",
     "finished": "parallel.fsdp or parallel.tensor share them between devices",
     "batch": "a smaller training.batch_size",
-    "activations": "training.accumulate cuts a batch into microbatches; remat=True of a model",
+    "activations": "training.accumulate cuts a batch into microbatches; a model's remat",
 }
 
 

@@ -191,7 +191,7 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         # In Python True and 1.0 equal 1, so types are looked at too.
-        if value not in choices or isinstance(value, (bool, float)):
+        if not any(value == each and type(value) is type(each) for each in choices):
             raise ValueError(f"{option} must be one of {list(choices)}, got {value!r}")
         return value
     if kind is bool:

@@ -33,7 +33,7 @@ class VisionTransformer(nn.Module):
       intermediate: width of a block's hidden layer.
       dropout: rate in [0, 1), on embeddings, attention weights and both sublayers' results.
       distillation: whether there is a second token with a classifier of its own.
-      remat: whether the backward pass recomputes each block.
+      remat: what of each block the backward pass computes again, as in `layers.transformer`.
       scan: whether the blocks are one loop over stacked parameters.
       layer_norm_epsilon: added to the variance; the published value.
 
@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
     intermediate: int
     dropout: float
     distillation: bool
-    remat: bool = False
+    remat: transformer.Remat = False
     scan: bool = False
     layer_norm_epsilon: float = 1e-12
 

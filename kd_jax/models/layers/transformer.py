@@ -1,7 +1,7 @@
 """The transformer block that text encoders and vision transformers share, and a stack of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,12 @@ from kd_jax.models.layers.logical_axes import constrain
 
 INITIALIZER = nn.initializers.truncated_normal(stddev=0.02)
 """BERT's and ViT's own initializer, for every kernel and embedding."""
+
+Remat = Literal[
+    False, True, "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable"
+]
+"""What the backward pass computes again: nothing, all of a block (True, or "nothing_saveable"), all
+but its dense layers, or all but its matmuls: the names of `jax.checkpoint_policies`."""
 
 STACK = "blocks"
 """Where a scanned stack keeps its parameters, `[layers, ...]`; otherwise block `i` keeps them in
@@ -74,7 +80,7 @@ def run_blocks(
     bias: jax.Array | None = None,
     *,
     layers: int,
-    remat: bool,
+    remat: Remat,
     scan: bool,
     **options: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -85,8 +91,8 @@ def run_blocks(
       mask: `[B, T]` bool or None.
       bias: `[1, heads, T, T]` of every block's attention scores, or None.
       layers: how many.
-      remat: whether the backward pass computes each block's inside again instead of keeping it:
-        less memory, more time.
+      remat: what the backward pass computes again inside each block instead of keeping it: less
+        memory, more time.
       scan: whether the blocks are one compiled loop over stacked parameters: compiles faster when
         there are many.
       **options: of `Block`.
@@ -95,7 +101,7 @@ def run_blocks(
       The last block's `[B, T, D]`, and each block's features, `attention_0` and so on.
     """
     # Inside a scan nothing can be shared anyway, so XLA need not be kept from it.
-    block: Any = nn.remat(Block, prevent_cse=not scan) if remat else Block
+    block = rematerialized(Block, remat, prevent_cse=not scan)
     if scan:
         lifting: dict[str, Any] = {
             "variable_axes": {"params": 0},
@@ -115,6 +121,14 @@ def run_blocks(
         x, found = block(name=f"block_{i}", **options)(x, mask, bias)
         features |= {f"{name}_{i}": values for name, values in found.items()}
     return x, features
+
+
+def rematerialized(block: type[nn.Module], remat: Remat, *, prevent_cse: bool = True) -> Any:
+    """Returns a class of blocks of which the backward pass computes again what `remat` says."""
+    if not remat:
+        return block
+    policy = None if remat is True else getattr(jax.checkpoint_policies, remat)
+    return nn.remat(block, prevent_cse=prevent_cse, policy=policy)
 
 
 def stack_blocks(params: PyTree) -> PyTree:

@@ -76,7 +76,7 @@ class Encoder(nn.Module):
       embedding_width: of the embeddings, projected to `width` where it differs (ELECTRA); 0: as
         `width`.
       language_head: whether each token is also predicted, by weights tied to the word embeddings.
-      remat: whether the backward pass recomputes each block.
+      remat: what of each block the backward pass computes again, as in `layers.transformer`.
       scan: whether the blocks are one loop over stacked parameters.
       layer_norm_epsilon: added to the variance; the architecture's value.
       predicts: for what the classifier gives logits: "example", by the pooled states; "token",
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
     family: Literal["bert", "roberta", "distilbert", "electra", "mpnet"] = "bert"
     embedding_width: Count = 0
     language_head: bool = False
-    remat: bool = False
+    remat: transformer.Remat = False
     scan: bool = False
     layer_norm_epsilon: float = 1e-12
     predicts: Literal["example", "token", "embedding", "vocabulary"] = "example"

@@ -43,7 +43,7 @@ class ModernBert(nn.Module):
       local_theta: in the others.
       language_head: whether each token is also predicted, by the prediction head and weights tied
         to the embeddings.
-      remat: whether the backward pass recomputes each block.
+      remat: what of each block the backward pass computes again, as in `layers.transformer`.
       layer_norm_epsilon: added to the variance.
       predicts: as of `bert.Encoder`; tokens' states pass the prediction head, too.
 
@@ -67,7 +67,7 @@ class ModernBert(nn.Module):
     global_theta: float = 160_000.0
     local_theta: float = 10_000.0
     language_head: bool = False
-    remat: bool = False
+    remat: transformer.Remat = False
     layer_norm_epsilon: float = 1e-5
     predicts: Literal["example", "token", "embedding", "vocabulary"] = "example"
 
@@ -127,7 +127,7 @@ class ModernBert(nn.Module):
         place = jnp.cumsum(jnp.ones_like(input_ids[:1]), axis=1) - 1
         near = jnp.abs(place[:, :, None] - place[:, None, :]) <= self.window
         features: dict[str, Any] = {}
-        block: Any = nn.remat(ModernBlock) if self.remat else ModernBlock
+        block = transformer.rematerialized(ModernBlock, self.remat)
         for i in range(self.layers):
             everywhere = i in self.global_blocks
             x, found = block(

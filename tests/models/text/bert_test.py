@@ -167,7 +167,13 @@ def test_refuses_other_shapes(args, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"remat": True}, {"scan": True}, {"remat": True, "scan": True}]
+    "options",
+    [
+        {"remat": True},
+        {"remat": "dots_saveable"},
+        {"scan": True},
+        {"remat": "dots_with_no_batch_dims_saveable", "scan": True},
+    ],
 )
 def test_remat_and_scan_change_neither_outputs_nor_gradients(options):
     module, variables = make()
@@ -205,7 +211,17 @@ def saved_bytes(**options):
 
 
 def test_remat_keeps_less_for_the_backward_pass():
-    assert saved_bytes(scan=True, remat=True) < 0.6 * saved_bytes(scan=True)
+    policies = (True, "dots_with_no_batch_dims_saveable", "dots_saveable", False)
+    kept = [saved_bytes(scan=True, remat=remat) for remat in policies]
+    assert kept == sorted(set(kept))
+    assert kept[0] < 0.6 * kept[-1]
+
+
+def test_an_unknown_policy_is_named():
+    with pytest.raises(
+        ValueError, match=r"encoder.remat must be one of \[False, True, .* got 'dots'"
+    ):
+        registry.build(SPEC | {"remat": "dots"})
 
 
 def test_scanned_blocks_start_different_and_drop_out_differently():
