@@ -36,6 +36,7 @@ from ml_collections import ConfigDict
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.config.overrides import override, split_overrides
+from kd_jax.config.rules import PATH
 from kd_jax.core.processes import RESUMABLE, is_cluster_member, is_watched, watch
 from kd_jax.core.sizes import read_size
 
@@ -241,6 +242,7 @@ def _run(arguments: list[str]) -> int:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
     _log_to_stderr(debug=FLAGS.debug)
+    _check_paths()
     _check_workers()
     _check_fit()
     if FLAGS.repeat:
@@ -299,6 +301,17 @@ def _check_workers() -> None:
     }.items():
         if FLAGS[flag].value and FLAGS.launcher not in launchers:
             raise ValueError(f"--{flag} is for --launcher={launchers[0]}")
+
+
+def _check_paths() -> None:
+    """Refuses addresses where files and folders are meant.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    for flag in ("workdir", "sweep", "search", "repeat", "input", "output"):
+        if FLAGS[flag].value is not None:
+            PATH.check(FLAGS[flag].value, f"--{flag}")
 
 
 def _check_fit() -> None:

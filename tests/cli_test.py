@@ -119,6 +119,8 @@ def test_a_wrong_command_line_is_one_line_on_stderr(arguments, message, tmp_path
         (["--launcher=local", "--workers=2"], "--workers is for --sweep, whose runs workers share"),
         (["--join"], "--join is for --sweep, whose runs workers share"),
         (["--sweep=F", "--workers=2"], "--workers needs --launcher, which starts them; to start"),
+        (["--sweep=gs://a/b"], "--sweep must be a path in a file system; a bucket has to be"),
+        (["--config.checkpoint.outputs_dir=s3://a"], "checkpoint.outputs_dir must be a path in"),
         (["--launcher=slurm", "--stage=report"], "--launcher is for training and teaching, not"),
         (["--launcher=slurm", "--repeat=F"], "is for training and teaching, not for --repeat"),
         (["--slurm=partition=gpu"], "--slurm is for --launcher=slurm"),

@@ -203,6 +203,11 @@ def _are_texts(value: Any) -> bool:
 
 
 TEXT = Value("a text", _is_text)
+PATH = Value(
+    "a path in a file system; a bucket has to be mounted (docs/scaling.md)",
+    # As a path such an address would become a folder "gs:" beside the command.
+    lambda value: _is_text(value) and "://" not in value,
+)
 NAMES = Value("a tuple of names", _are_texts)
 SOME_NAMES = Value("a tuple of one or more names", lambda value: _are_texts(value) and bool(value))
 BOOL = Value("True or False", lambda value: isinstance(value, bool))

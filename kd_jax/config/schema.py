@@ -16,6 +16,7 @@ from kd_jax.config.rules import (
     NAMES,
     NOT_NEGATIVE,
     PART,
+    PATH,
     POSITIVE,
     SHARE,
     SOME_NAMES,
@@ -399,7 +400,7 @@ class Checkpoint:
     keep_best: Annotated[int, whole(1)]
     keep_finished: Annotated[bool, BOOL]
     use: Annotated[str, one_of("best", "latest")]
-    outputs_dir: Annotated[str | None, TEXT.or_none()] = None
+    outputs_dir: Annotated[str | None, PATH.or_none()] = None
 
 
 @dataclass(frozen=True)
