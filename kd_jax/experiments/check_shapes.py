@@ -21,7 +21,7 @@ from kd_jax.teachers.conditioned_student import build_condition
 from kd_jax.teachers.frozen import FrozenTeachers, check_cacheable, shapes_of
 from kd_jax.training.context import RunContext
 from kd_jax.training.step import PeerGroup
-from kd_jax.training.trained_model import TrainedModel
+from kd_jax.training.trained_model import Held, TrainedModel
 
 log = logging.getLogger("kd_jax")
 
@@ -36,7 +36,6 @@ class ShapedGroup:
       variables: by name, the models' own.
       frozen: their teachers, none of them stored yet but those that are only a file.
       source: what they learn from, or rows of the same kind.
-      finished: the variables of models that are finished by then, by name.
     """
 
     plans: tuple[ModelPlan, ...]
@@ -44,7 +43,6 @@ class ShapedGroup:
     variables: Mapping[str, Variables]
     frozen: FrozenTeachers
     source: Source
-    finished: Mapping[str, Variables]
 
 
 def check_shapes(
@@ -118,17 +116,12 @@ def _group(
         made = make_group(plans, networks, frozen, source, context, conditions)
         _check_labels(made, plans[0].data, sets)
         variables = {name: found for name, (_, found) in built.items()}
-        finished = {name: each.variables for name, each in models.items() if _has_own(each)}
-        trained.append(ShapedGroup(tuple(plans), made, variables, frozen, source, finished))
+        trained.append(ShapedGroup(tuple(plans), made, variables, frozen, source))
     # They have no description or folder yet, as shapes are all that later checks ask for.
     return {
-        plan.name: TrainedModel(plan, *built[plan.name], {}, Path(), (plan.view,)) for plan in plans
+        plan.name: TrainedModel(plan, network, Held(variables), {}, Path(), (plan.view,))
+        for plan, (network, variables) in ((plan, built[plan.name]) for plan in plans)
     }, trained
-
-
-def _has_own(model: TrainedModel) -> bool:
-    """Tells whether a model has variables that no other one has: an ensemble is its members."""
-    return not model.plan.members and model.plan.outputs is None
 
 
 def _source(plan: ModelPlan, context: RunContext) -> Source:
@@ -162,8 +155,7 @@ def _ensemble(
     except ValueError as error:
         raise ValueError(f"models.{plan.name}: {error}") from None
     views = {view_name(view): view for member in members.values() for view in member.views}
-    variables = {name: member.variables for name, member in members.items()}
-    return TrainedModel(plan, network, variables, {}, Path(), tuple(views.values()))
+    return TrainedModel(plan, network, None, {}, Path(), tuple(views.values()), members=members)
 
 
 def _frozen(

@@ -94,7 +94,6 @@ REMEDIES = {
     "optimizer": "parallel.fsdp or parallel.tensor share the optimizer's state between devices",
     "others": "parallel.fsdp or parallel.tensor share them between devices",
     "teachers": "cached=(TEACHER,) asks a teacher before the training; parallel.fsdp shares it",
-    "finished": "parallel.fsdp or parallel.tensor share them between devices",
     "batch": "a smaller training.batch_size",
     "activations": "training.accumulate cuts a batch into microbatches; a model's remat",
 }

@@ -127,6 +127,9 @@ def run_experiment(
                 models[group[0].name] = assemble(group[0], members, context)
                 continue
             teachers = {name: models[name] for model in group for name in model.teachers}
+            # The devices belong to what is trained next and to whom it asks.
+            for each in models.values():
+                each.release()
             trainer = ModelTrainer(group, teachers, context)
             # A finished or restored model is found before anything is trained again.
             found = trainer.find()

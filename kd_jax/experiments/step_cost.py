@@ -33,7 +33,7 @@ COLLECTIVE = re.compile(
 ARRAY = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d+)\[(?P<sizes>[\d,]*)\]|pred\[(?P<flags>[\d,]*)\]")
 
 
-PARTS = ("parameters", "optimizer", "others", "teachers", "finished", "batch", "activations")
+PARTS = ("parameters", "optimizer", "others", "teachers", "batch", "activations")
 """What the bytes of a step are made of."""
 
 
@@ -47,8 +47,7 @@ class StepCost:
       parameters: bytes of the models' parameters and statistics.
       optimizer: bytes of the optimizers' states.
       others: bytes of terms' parameters and states, and of moving averages.
-      teachers: bytes of the live teachers.
-      finished: bytes of models that are finished by then and stay on the devices.
+      teachers: bytes of the live teachers, and of those that the selection split is judged by.
       batch: bytes of inputs and of teachers' kept outputs.
       activations: bytes of everything else that is alive at once: activations, gradients.
       flops: floating-point operations; None: the compiler doesn't say.
@@ -61,7 +60,6 @@ class StepCost:
     optimizer: int
     others: int
     teachers: int
-    finished: int
     batch: int
     activations: int
     flops: float | None
@@ -98,8 +96,7 @@ def cost(shaped: ShapedGroup, context: RunContext) -> StepCost:
         parameters=parameters,
         optimizer=optimizer,
         others=bytes_on_one(state) - parameters - optimizer,
-        teachers=bytes_on_one(teachers),
-        finished=_finished(shaped, frozen, parallel),
+        teachers=bytes_on_one(teachers) + _met(shaped, frozen, context),
         batch=given,
         activations=max(0, used - arguments - given),
         flops=analysis.get("flops"),
@@ -124,16 +121,15 @@ def _placed(tree: Any, parallel: Parallel, model: str | None = None) -> Any:
     return jax.tree.map(placed, tree, parallel.shardings(tree, model))
 
 
-def _finished(shaped: ShapedGroup, live: Mapping[str, Teacher], parallel: Parallel) -> int:
-    """Returns the bytes of finished models that are not the live teachers' own."""
-    own = {name: jax.tree.leaves(teacher.variables) for name, teacher in live.items()}
-    count = 0
-    for name, variables in shaped.finished.items():
-        leaves = jax.tree.leaves(variables)
-        # A teacher that computes in the dtype that it is kept in is there once.
-        if [leaf.dtype for leaf in leaves] != [leaf.dtype for leaf in own.get(name, ())]:
-            count += bytes_on_one(_placed(variables, parallel, name))
-    return count
+def _met(shaped: ShapedGroup, asked: Mapping[str, Teacher], context: RunContext) -> int:
+    """Returns the bytes of teachers that only the evaluation on the selection split asks."""
+    if not context.datasets.task.meets_teachers:
+        return 0
+    return sum(
+        bytes_on_one(_placed(teacher, context.parallel, name))
+        for name, teacher in shaped.frozen.teachers.items()
+        if not jax.tree.leaves(asked[name])
+    )
 
 
 def _as_trained(shaped: ShapedGroup, context: RunContext) -> tuple[dict[str, Teacher], Batch]:

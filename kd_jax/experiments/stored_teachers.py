@@ -42,7 +42,7 @@ def _open(model: ModelPlan, plan: Plan, context: RunContext) -> TrainedModel:
     views = (model.view,) if datasets.task.words else ()
     home = context.workdir / model.name
     network = StoredTeacher(view_of(model.name))
-    found = TrainedModel(model, network, {}, description, home, views, stored=table)
+    found = TrainedModel(model, network, None, description, home, views, stored=table)
     outputs_on(found, datasets.splits["train"])
     # What doesn't fit the other splits as a whole is refused, too; here and not after the training.
     try:

@@ -33,7 +33,7 @@ from kd_jax.teachers import conditioned_student
 from kd_jax.teachers.frozen import FrozenTeachers, freeze, shapes_of
 from kd_jax.teachers.repeated import Repeated
 from kd_jax.training import trained_model
-from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.checkpoints import Checkpoints, abstract
 from kd_jax.training.context import RunContext
 from kd_jax.training.loop import Intervals, train
 from kd_jax.training.machine_use import MachineUse
@@ -42,7 +42,7 @@ from kd_jax.training.profile import ProfiledTraining
 from kd_jax.training.progress import StepProgress
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import PeerGroup
-from kd_jax.training.trained_model import Contents, TrainedModel
+from kd_jax.training.trained_model import Contents, Held, TrainedModel
 
 log = logging.getLogger("kd_jax")
 
@@ -171,6 +171,9 @@ class ModelTrainer:
         distiller = Distiller.of_group(group, frozen.teachers, context.parallel)
         # Placed before anything is restored, as the template's shardings say where to restore to.
         state = context.parallel.place(self._initial_state(group))
+        template = abstract(state)
+        # The devices hold what is trained once: the first weights are in the state now.
+        self._built = {name: (network, {}) for name, (network, _) in self._built.items()}
         views = [*(plan.view for plan in plans), *frozen.views]
         batches = context.datasets.training_batches(
             source, views, training, group.seed, frozen.outputs, frozen.by_place, frozen.unread
@@ -180,10 +183,13 @@ class ModelTrainer:
         keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
         with ExitStack() as stack:
             checkpoints = stack.enter_context(closing(Checkpoints(folder / "checkpoints", **keep)))
-            # The state is donated to the first step; its structure and shardings are still needed
-            # to restore.
-            template = state
-            state, meta = checkpoints.restore_latest(state) or (state, {"step": 0, "seconds": 0.0})
+            meta = {"step": 0, "seconds": 0.0}
+            if checkpoints.steps():
+                # Before it is restored, so that no device holds two states.
+                del state
+                found = checkpoints.restore_latest(template)
+                assert found is not None, "there is a checkpoint"
+                state, meta = found
             # The batches go on exactly where the saved state stopped.
             if "position" in meta:
                 batches.set_state(meta["position"])
@@ -350,20 +356,18 @@ class ModelTrainer:
         return model
 
     def _model(self, plan: ModelPlan, contents: Contents) -> TrainedModel:
-        """Returns a model on the devices, ready to teach and to be evaluated."""
+        """Returns a model, ready to teach and to be evaluated."""
         _check_finite(plan.name, contents.variables, "its weights")
-        variables, condition_map = self._context.parallel.place(
-            (contents.variables, contents.condition_map), plan.name
-        )
+        place = partial(self._context.parallel.place, model=plan.name)
         return TrainedModel(
             plan,
             self._built[plan.name][0],
-            variables,
+            Held(contents.variables, place),
             contents.description,
             self._home(plan),
             (plan.view,),
             self._conditions[plan.name],
-            condition_map,
+            place(contents.condition_map),
         )
 
     def _home(self, plan: ModelPlan) -> Path:

@@ -69,8 +69,9 @@ def assemble(
         write_json(home / "ensemble.json", description)
     # Members often read the same view; by its name it is loaded once.
     views = {view_name(view): view for member in members.values() for view in member.views}
-    variables = {name: member.variables for name, member in members.items()}
-    return TrainedModel(plan, network, variables, description, home, tuple(views.values()))
+    return TrainedModel(
+        plan, network, None, description, home, tuple(views.values()), members=members
+    )
 
 
 def equal_ensemble(

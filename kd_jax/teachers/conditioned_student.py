@@ -69,7 +69,7 @@ def build_condition(
     )
     # `eval_shape` traces the teacher without computing anything.
     taught = jax.eval_shape(
-        lambda held, seen: on.network(on.network.frozen(held), seen), on.variables, batch
+        lambda held, seen: on.network(on.network.frozen(held), seen), on.shapes, batch
     )
     # The map is trained, and trained parameters need at least float32.
     dtype = jnp.promote_types(jnp.float32, network.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from kd_jax.core.types import Batch, ModelOutput, Teacher
+from kd_jax.core.types import Batch, ModelOutput, Teacher, Variables
 from kd_jax.data.source import Source
 from kd_jax.teachers import kept_outputs
 from kd_jax.teachers.compression import ALL, Compression
@@ -90,7 +90,17 @@ def freeze(
             )
         return kept_outputs.stored(model, source, cached[name], context, compression)
 
-    return _freeze(models, {name: known(name, model) for name, model in models.items()}, as_is)
+    frozen = _freeze(
+        models,
+        {name: known(name, model) for name, model in models.items()},
+        lambda model: model.network.frozen(model.variables),
+    )
+    for name, model in models.items():
+        # One that is asked in each step, in the dtype that it is kept in, is there once.
+        live = jax.tree.leaves(frozen.teachers[name].variables)
+        if not live or live[0] is not jax.tree.leaves(model.variables)[0]:
+            model.release()
+    return frozen
 
 
 def shapes_of(models: Mapping[str, TrainedModel], source: Source) -> FrozenTeachers:
@@ -100,26 +110,20 @@ def shapes_of(models: Mapping[str, TrainedModel], source: Source) -> FrozenTeach
         for name, model in models.items()
     }
     # Casting to the teacher's dtype is part of the shapes: it decides the terms' dtypes.
-    return _freeze(models, known, jax.eval_shape)
-
-
-def as_is(function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function."""
-    return function(*args)
+    return _freeze(models, known, lambda model: jax.eval_shape(model.network.frozen, model.shapes))
 
 
 def _freeze(
     models: Mapping[str, TrainedModel],
     known: Mapping[str, Outputs | None],
-    call: Callable[..., Any],
+    variables_of: Callable[[TrainedModel], Variables],
 ) -> FrozenTeachers:
     teachers, views, outputs, by_place, unread = {}, [], {}, {}, []
     for name, model in models.items():
         found = known[name]
         if found is None:
             # Cast once here and not in every step.
-            variables = call(model.network.frozen, model.variables)
-            teachers[name] = Teacher(variables, model.network)
+            teachers[name] = Teacher(variables_of(model), model.network)
             views += model.views
         else:
             # Such a teacher reads no input any more, so its views needn't be loaded.

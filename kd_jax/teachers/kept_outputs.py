@@ -241,7 +241,7 @@ def _shapes(
         return {**output.features, **compression.compress(output.logits)}
 
     for batch in context.datasets.of_both_lengths(source, model.views)[1 if full else 0 :]:
-        known = jax.eval_shape(known_of, model.variables, batch)
+        known = jax.eval_shape(known_of, model.shapes, batch)
         for name in keep:
             now = known[name].shape[1:]
             before = found.setdefault(name, now)

@@ -276,9 +276,9 @@ class Checkpoints:
         # Another model's checkpoint isn't damaged, and must not be stepped over in silence.
         self._check_structure(meta["leaves"], describe(template), where)
         # Shapes with shardings let Orbax read each array straight to the devices where it lives.
-        abstract = jax.tree.map(_abstract, template)
+        wanted = abstract(template)
         try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
             state = self._manager.restore(step, args=args)["state"]
         except DAMAGE as error:
             raise DamagedCheckpoint(f"{where} is damaged: {_first_line(error)}") from error
@@ -325,9 +325,15 @@ def _writable(leaf: Any) -> Any:
     return np.asarray(leaf) if jax.process_count() > 1 and leaf.is_fully_addressable else leaf
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    # NumPy leaves have no sharding, so none is asked for.
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+def abstract(tree: PyTree) -> PyTree:
+    """Returns shapes, dtypes and shardings in place of a tree's arrays."""
+
+    def of(leaf: Any) -> jax.ShapeDtypeStruct:
+        # NumPy leaves have no sharding, so none is asked for.
+        sharding = getattr(leaf, "sharding", None)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(of, tree)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@ disk."""
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -33,6 +33,41 @@ class StoredOnly(Protocol):
         ...
 
 
+class Held:
+    """A finished model's variables: on the devices from their first use until they are let go.
+
+    Args:
+      variables: the arrays, or shapes in their place.
+      place: puts them on the devices; None: they stay as they are.
+    """
+
+    def __init__(self, variables: Variables, place: Callable[[Variables], Variables] | None = None):
+        self._variables, self._place, self._placed = variables, place, False
+
+    @property
+    def shapes(self) -> Variables:
+        """Returns their shapes and dtypes, wherever they are."""
+        return jax.eval_shape(lambda variables: variables, self._variables)
+
+    def __call__(self) -> Variables:
+        """Returns the variables, on the devices."""
+        if not self._placed and self._place is not None:
+            self._variables, self._placed = self._place(self._variables), True
+        return self._variables
+
+    def release(self) -> None:
+        """Moves them into the host's memory, until they are used again.
+
+        What is spread over processes is gathered, so all of them have to call it.
+        """
+        # Also those that were trained here and not yet asked for. Copied, since NumPy's view of an
+        # array of a CPU device holds that.
+        self._variables = jax.tree.map(
+            lambda leaf: np.require(on_host(leaf), requirements="O"), self._variables
+        )
+        self._placed = False
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A model that won't change any more.
@@ -40,8 +75,7 @@ class TrainedModel:
     Attributes:
       plan: its section.
       network: how it is applied; an ensemble stands where a network stands.
-      variables: parameters and BatchNorm statistics; the knowledge mapping network is not among
-        them.
+      held: gives its variables; None: it has none of its own, see `members` and `stored`.
       description: what `finished.json` says of it: "spec", as the config has it; "architecture",
         what `registry.build` makes the module of; "view", "inputs" (name -> shape of one example),
         "columns" of the data, "dtype", "class_names", "fingerprint", "train_seconds", "step";
@@ -49,20 +83,44 @@ class TrainedModel:
       home: the folder it was trained in, where its outputs are kept.
       views: what it reads of a batch.
       condition: the teacher's output that it may be given, or None.
-      stored: where only its outputs on the data are known, these; its network reads them.
       condition_map: parameters of the map from that output to its input, which it needs with that
         teacher only.
+      stored: where only its outputs on the data are known, these; its network reads them.
+      members: of an ensemble, by name; their variables are its own.
     """
 
     plan: ModelPlan
     network: Any
-    variables: Variables
+    held: Held | None
     description: Mapping[str, Any]
     home: Path
     views: tuple[Mapping[str, Any], ...]
     condition: Condition | None = None
     condition_map: PyTree = field(default_factory=dict)
     stored: StoredOnly | None = None
+    members: Mapping[str, "TrainedModel"] = field(default_factory=dict)
+
+    @property
+    def variables(self) -> Variables:
+        """Returns parameters and BatchNorm statistics, on the devices; the knowledge mapping
+        network is not among them."""
+        if self.held is None:
+            return {name: member.variables for name, member in self.members.items()}
+        return self.held()
+
+    @property
+    def shapes(self) -> Variables:
+        """Returns the shapes and dtypes of its variables, wherever they are."""
+        if self.held is None:
+            return {name: member.shapes for name, member in self.members.items()}
+        return self.held.shapes
+
+    def release(self) -> None:
+        """Lets the devices go on without its variables, until they are used again."""
+        for member in self.members.values():
+            member.release()
+        if self.held is not None:
+            self.held.release()
 
     @property
     def parameters(self) -> int | None:

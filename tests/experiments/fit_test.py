@@ -39,8 +39,6 @@ def test_parameters_and_optimizer_are_those_of_the_trained_models(tmp_path):
         assert 2 * sizes <= step["optimizer"] < 2 * sizes + 100
     student, teacher = step_of(found, "student"), step_of(found, "teacher")
     assert student["teachers"] == teacher["parameters"]
-    # What is finished stays on the devices: beside the live teacher the baseline.
-    assert student["finished"] == step_of(found, "baseline")["parameters"]
     assert student["total"] == sum(student[part] for part in step_cost.PARTS)
     assert found["fits"]
 
@@ -74,7 +72,6 @@ def test_a_cached_teacher_takes_its_outputs_and_no_parameters():
     live = step_of(fit.fit(smoke("sst2_minilm", models__student__cached="()")), "student")
     assert cached["teachers"] == 0
     assert live["teachers"] > 0
-    assert cached["finished"] == live["finished"] + live["teachers"]
 
 
 def test_what_does_not_fit_is_told_with_its_largest_part(capsys):
