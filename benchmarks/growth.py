@@ -163,8 +163,9 @@ def make_config(table: Path, **sections: Any) -> dict[str, Any]:
 
 def measure_rows(times: int) -> Point:
     """Runs an experiment of so many times `ROWS` rows."""
-    from kd_jax.training import xla_flags
+    from kd_jax.training import host_memory, xla_flags
 
+    host_memory.keep()
     xla_flags.prepare(text=True)
     import kd_jax
 
@@ -222,8 +223,9 @@ def measure_devices(mesh: tuple[int, int, int], teacher: str) -> Point:
 
 def measure_step(classes: int, tokens: int, rows: int) -> Point:
     """Times a step of a small encoder that learns from stored logits, and asks for its memory."""
-    from kd_jax.training import xla_flags
+    from kd_jax.training import host_memory, xla_flags
 
+    host_memory.keep()
     xla_flags.prepare(text=True)
     import jax
 

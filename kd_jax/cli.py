@@ -664,8 +664,9 @@ def _prepare_devices(*, text: bool) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
-    from kd_jax.training import xla_flags
+    from kd_jax.training import host_memory, xla_flags
 
+    host_memory.keep()
     xla_flags.prepare(text=text)
     if FLAGS.simulate_devices:
         xla_flags.prepare_simulated()
