@@ -54,6 +54,11 @@ def test_a_step_takes_the_memory_of_the_step_before():
     assert faults("leave")[1] > pages / 2
 
 
+def test_a_small_machine_takes_no_more_than_it_must(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 4096 if "SIZE" in name else 2**21)
+    assert not host_memory.keep()
+
+
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
 def test_what_the_user_has_set_stays(monkeypatch, name):
     monkeypatch.setenv(name, "1")
