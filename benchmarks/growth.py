@@ -176,7 +176,11 @@ def measure_rows(times: int) -> Point:
             write_table(scratch, count, WORDS, 2_000),
             view=dict(tokenizer="trained", vocabulary_size=2_000, max_length=16),
             training=dict(batch_size=128, epochs=1.0),
-            teacher=dict(model=dict(outputs=str(write_outputs(scratch, count)))),
+            teacher=dict(
+                model=dict(outputs=str(write_outputs(scratch, count))),
+                # Of random logits.
+                allow_weak=True,
+            ),
             student=dict(
                 model=dict(name="bag_of_embeddings", width=64, hidden=(), dropout=0.0),
                 cached=("teacher",),
