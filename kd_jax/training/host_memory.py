@@ -18,8 +18,8 @@ def keep() -> bool:
 
     XLA's CPU client allocates what a step needs anew in each step. glibc takes large blocks from
     the system and gives them back at once, so each step's pages are faulted in and zeroed again:
-    62,000 of them, a fifth of the time, in a step of two BERT blocks. Kept, they are there already,
-    and the process takes half as much memory again, or up to twice as much.
+    125,000 of them, an eighth of the time, in a step of two MiniLM blocks. Kept, they are there
+    already, and the process takes a third more memory, or up to twice as much.
 
     Returns:
       Whether it was told: not without glibc, on a machine of less than `ROOM`, nor where the user
