@@ -96,7 +96,7 @@ def cost(shaped: ShapedGroup, context: RunContext) -> StepCost:
         parameters=parameters,
         optimizer=optimizer,
         others=bytes_on_one(state) - parameters - optimizer,
-        teachers=bytes_on_one(teachers) + _met(shaped, frozen, context),
+        teachers=bytes_on_one(teachers) + _only_on_selection(shaped, frozen, context),
         batch=given,
         activations=max(0, used - arguments - given),
         flops=analysis.get("flops"),
@@ -121,7 +121,9 @@ def _placed(tree: Any, parallel: Parallel, model: str | None = None) -> Any:
     return jax.tree.map(placed, tree, parallel.shardings(tree, model))
 
 
-def _met(shaped: ShapedGroup, asked: Mapping[str, Teacher], context: RunContext) -> int:
+def _only_on_selection(
+    shaped: ShapedGroup, asked: Mapping[str, Teacher], context: RunContext
+) -> int:
     """Returns the bytes of teachers that only the evaluation on the selection split asks."""
     if not context.datasets.task.meets_teachers:
         return 0

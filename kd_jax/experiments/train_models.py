@@ -17,7 +17,7 @@ from kd_jax.config.schema import ModelPlan
 from kd_jax.core.json_files import as_json
 from kd_jax.core.pytree import count_parameters, fingerprint, not_finite
 from kd_jax.core.rng import fold_name, stream
-from kd_jax.core.types import Batch, Teacher, Variables
+from kd_jax.core.types import Batch, PyTree, Teacher, Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.distiller import Distiller
@@ -169,11 +169,6 @@ class ModelTrainer:
         group = make_group(plans, networks, frozen, source, context, self._conditions)
         # The same compiled step as in the Python API.
         distiller = Distiller.of_group(group, frozen.teachers, context.parallel)
-        # Placed before anything is restored, as the template's shardings say where to restore to.
-        state = context.parallel.place(self._initial_state(group))
-        template = abstract(state)
-        # The devices hold what is trained once: the first weights are in the state now.
-        self._built = {name: (network, {}) for name, (network, _) in self._built.items()}
         views = [*(plan.view for plan in plans), *frozen.views]
         batches = context.datasets.training_batches(
             source, views, training, group.seed, frozen.outputs, frozen.by_place, frozen.unread
@@ -183,13 +178,7 @@ class ModelTrainer:
         keep = {key: context.checkpoint[key] for key in ("keep_latest", "keep_best")}
         with ExitStack() as stack:
             checkpoints = stack.enter_context(closing(Checkpoints(folder / "checkpoints", **keep)))
-            meta = {"step": 0, "seconds": 0.0}
-            if checkpoints.steps():
-                # Before it is restored, so that no device holds two states.
-                del state
-                found = checkpoints.restore_latest(template)
-                assert found is not None, "there is a checkpoint"
-                state, meta = found
+            state, meta, template = self._begin(group, checkpoints)
             # The batches go on exactly where the saved state stopped.
             if "position" in meta:
                 batches.set_state(meta["position"])
@@ -272,6 +261,24 @@ class ModelTrainer:
             # Terms of models that are `like` one another start alike as well.
             models[plan.name] = model.init(variables, fold_name(key, plan.seed_group))
         return TrainState(jax.numpy.zeros((), "int32"), models)
+
+    def _begin(
+        self, group: PeerGroup, checkpoints: Checkpoints
+    ) -> tuple[TrainState, dict[str, Any], PyTree]:
+        """Returns the first state or that of the newest checkpoint, what is known of it, and the
+        shapes and shardings by which others are restored."""
+        # Placed before anything is restored, as its shardings say where to restore to.
+        state = self._context.parallel.place(self._initial_state(group))
+        template = abstract(state)
+        # The devices hold what is trained once: the first weights are in the state now.
+        self._built = {name: (network, {}) for name, (network, _) in self._built.items()}
+        if not checkpoints.steps():
+            return state, {"step": 0, "seconds": 0.0}, template
+        # Before it is restored, so that no device holds two states.
+        del state
+        found = checkpoints.restore_latest(template)
+        assert found is not None, "there is a checkpoint"
+        return *found, template
 
     def _outputs(
         self, stack: ExitStack, step: int, steps: int

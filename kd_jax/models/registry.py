@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
+from kd_jax.core.option_types import fits
 from kd_jax.core.types import Count
 from kd_jax.models.image import (
     cifar_resnet,
@@ -190,8 +191,7 @@ def _checked(option: str, kind: Any, value: Any) -> Any:
         return tuple(_checked(option, inner, item) for item in value)
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
-        # In Python True and 1.0 equal 1, so types are looked at too.
-        if not any(value == each and type(value) is type(each) for each in choices):
+        if not fits(kind, value):
             raise ValueError(f"{option} must be one of {list(choices)}, got {value!r}")
         return value
     if kind is bool:

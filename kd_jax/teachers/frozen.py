@@ -98,7 +98,9 @@ def freeze(
     for name, model in models.items():
         # One that is asked in each step, in the dtype that it is kept in, is there once.
         live = jax.tree.leaves(frozen.teachers[name].variables)
-        if not live or live[0] is not jax.tree.leaves(model.variables)[0]:
+        if not live or any(
+            a is not b for a, b in zip(live, jax.tree.leaves(model.variables), strict=True)
+        ):
             model.release()
     return frozen
 

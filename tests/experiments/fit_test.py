@@ -74,6 +74,15 @@ def test_a_cached_teacher_takes_its_outputs_and_no_parameters():
     assert live["teachers"] > 0
 
 
+def test_a_teacher_that_judges_the_selection_split_is_there_whether_cached_or_not():
+    config = smoke("stsb_embedding")
+    found = {}
+    for name, cached in (("cached", ["teacher"]), ("live", [])):
+        config["models"]["student"]["cached"] = cached
+        found[name] = step_of(fit.fit(config), "student")["teachers"]
+    assert found["cached"] == found["live"] > 0
+
+
 def test_what_does_not_fit_is_told_with_its_largest_part(capsys):
     found = fit.fit(smoke(parallel__data="1"), memory=1000)
     assert not found["fits"]
