@@ -100,7 +100,8 @@ def test_who_sends_sigterm_decides_himself_whether_the_job_is_requeued(program, 
 @NEEDS_SUBMITIT
 def test_a_job_whose_time_is_over_stops_its_command_and_goes_on_by_the_same(program, tmp_path):
     # The signal of the timeout comes to all processes of the job.
-    program('trap "echo saved > state; exit 75" TERM; touch begun; while :; do sleep 0.05; done')
+    loop = "for i in $(seq 400); do sleep 0.05; done"
+    program(f'trap "echo saved > state; exit 75" TERM; touch begun; {loop}')
     command, found = Command(["--smoke"]), []
 
     def over(number, frame):
@@ -110,7 +111,8 @@ def test_a_job_whose_time_is_over_stops_its_command_and_goes_on_by_the_same(prog
     signal.signal(signal.SIGUSR2, over)
 
     def stop():
-        while not (tmp_path / "begun").exists():
+        # The program may begin before the call that starts it returns.
+        while not (tmp_path / "begun").exists() or command._child is None:
             time.sleep(0.05)
         os.kill(command._child.pid, signal.SIGUSR2)
         time.sleep(0.2)
