@@ -37,7 +37,14 @@ from ml_collections import ConfigDict
 from kd_jax.config.load import load_config, plain
 from kd_jax.config.overrides import override, split_overrides
 from kd_jax.config.rules import PATH
-from kd_jax.core.processes import RESUMABLE, is_cluster_member, is_watched, watch
+from kd_jax.core.processes import (
+    GONE,
+    RESUMABLE,
+    is_cluster_member,
+    is_watched,
+    lost_another,
+    watch,
+)
 from kd_jax.core.sizes import read_size
 
 DEFAULT_CONFIG = "digits"
@@ -173,9 +180,10 @@ def main() -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        _leave_cluster(1)
-        status = 1
+        lost = lost_another(error)
+        print(GONE if lost else f"error: {_one_line(error)}", file=sys.stderr)
+        status = RESUMABLE if lost else 1
+        _leave_cluster(status)
     except KeyboardInterrupt:
         # Threads that still write would hold up an ordinary end, and print what failed in them.
         print("interrupted; what was saved stays", file=sys.stderr)

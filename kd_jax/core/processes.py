@@ -1,7 +1,8 @@
 """A command that is one process of a cluster: a parent watches it and says why it ended.
 
 jax's C++ ends a process by abort(), with a page of its own messages, when the process that
-coordinates the cluster is gone; nothing inside that process can come in between."""
+coordinates the cluster is gone; nothing inside that process can come in between. Sometimes an
+exchange of arrays with a lost process fails before that, as an ordinary error."""
 
 import ctypes
 import os
@@ -18,12 +19,20 @@ RESUMABLE = 75
 sysexits.h)."""
 
 GONE = (
-    "the cluster's first process is gone; start all processes again by the same commands, which go"
-    " on from the last checkpoint"
+    "a process of the cluster is gone; start all processes again by the same commands, which go on"
+    " from the last checkpoint"
 )
 _WATCHED = "KD_JAX_WATCHED_BY"
-_FROM_CPP = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:\d\d")
+_FROM_CPP = re.compile(
+    # The second and third go on with a message of C++ on lines of their own.
+    rb"[IWEF]\d{4} \d\d:\d\d:\d\d|Additional GRPC error information|:[A-Z]+:Error received from peer"
+)
 _FATAL = re.compile(rb"F\d{4} \d\d:\d\d:\d\d.*distributed service")
+_LOST = re.compile(
+    r"Gloo .* (Connection closed by peer|Connection reset by peer|Broken pipe|Connection refused)"
+    r"|coordination service.*(UNAVAILABLE|Socket closed|unhealthy)",
+    re.IGNORECASE | re.DOTALL,
+)
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
@@ -47,6 +56,11 @@ def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 1
 
 
+def lost_another(error: BaseException) -> bool:
+    """Tells whether an error of jax says that another process of the cluster is gone."""
+    return type(error).__name__ == "JaxRuntimeError" and _LOST.search(str(error)) is not None
+
+
 def is_watched() -> bool:
     """Tells whether this process has a parent that watches it; if so, it ends when that does."""
     parent = os.environ.pop(_WATCHED, None)
@@ -64,8 +78,8 @@ def watch() -> int:
     """Runs this command again as a child and passes on what it says and the signals that come.
 
     Returns:
-      The child's exit status; 75, after one line in place of C++'s page, where the coordinating
-      process of its cluster was lost.
+      The child's exit status; 75, after one line in place of C++'s page, where another process of
+      its cluster was lost.
     """
     child = subprocess.Popen(
         [sys.executable, *sys.orig_argv[1:]],
@@ -85,7 +99,10 @@ def watch() -> int:
     assert child.stderr is not None
     held = _pass_lines_on(child.stderr)
     status = child.wait()
-    if status == -signal.SIGABRT and any(_FATAL.match(line) for line in held):
+    if status == RESUMABLE:
+        # It has said why itself.
+        return status
+    if status and any(_FATAL.match(line) for line in held):
         print(GONE, file=sys.stderr)
         return RESUMABLE
     sys.stderr.buffer.write(b"".join(held))

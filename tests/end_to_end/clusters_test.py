@@ -47,13 +47,13 @@ def test_processes_train_what_one_does(job, tmp_path):
     one = launch(*shared, f"--workdir={tmp_path / 'one'}", "--simulate_devices=8")
     _, errors = one.communicate(timeout=400)
     assert one.returncode == 0, errors
-    cluster = [
+    addresses = [
         f"--coordinator=localhost:{free_port()}",
         f"--num_processes={count}",
         f"--workdir={tmp_path / 'many'}",
         f"--simulate_devices={8 // count}",
     ]
-    processes = [launch(*shared, *cluster, f"--process_id={i}") for i in range(count)]
+    processes = [launch(*shared, *addresses, f"--process_id={i}") for i in range(count)]
     for process in processes:
         _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors
@@ -66,42 +66,74 @@ def test_processes_train_what_one_does(job, tmp_path):
             np.testing.assert_allclose(together[path], value, rtol=1e-9, atol=1e-9, err_msg=path)
 
 
-def started(port, workdir, epochs, count=2):
-    """Some processes, of which the first leads; returns them once all are training."""
+def cluster(workdir, epochs, count=2):
+    """Some processes, of which the first leads."""
     arguments = [
         "--config=configs/digits.py:smoke",
         f"--config.training.epochs={epochs}",
         "--config.checkpoint.every_steps=5",
-        f"--coordinator=localhost:{port}",
+        f"--coordinator=localhost:{free_port()}",
         f"--num_processes={count}",
         f"--workdir={workdir}",
         "--simulate_devices=2",
     ]
-    pair = [launch(*arguments, f"--process_id={i}") for i in range(count)]
+    return [launch(*arguments, f"--process_id={i}") for i in range(count)]
+
+
+def started(workdir, epochs, count=2):
+    """A cluster that is training."""
+    members = cluster(workdir, epochs, count)
     metrics = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while not metrics.exists() or metrics.stat().st_size == 0:
         assert time.monotonic() < deadline
-        assert all(each.poll() is None for each in pair)
+        assert all(each.poll() is None for each in members)
         time.sleep(0.1)
-    return pair
+    return members
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.soak)])
-def test_processes_whose_first_one_was_killed_end_with_one_line_and_are_resumed(tmp_path, count):
-    first, *others = started(free_port(), tmp_path / "run", epochs=2000, count=count)
-    first.kill()
-    for other in others:
-        _, errors = other.communicate(timeout=200)
-        assert other.returncode == 75
-        assert errors.splitlines()[-1].startswith("the cluster's first process is gone")
-        assert not re.search(r"^[EF]\d{4} ", errors, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("count", "killed"), [(2, 0), (4, 0), pytest.param(4, 2, marks=pytest.mark.soak)]
+)
+def test_processes_of_which_one_was_killed_end_with_one_line(tmp_path, count, killed):
+    members = started(tmp_path / "run", epochs=2000, count=count)
+    lost = members.pop(killed)
+    lost.kill()
+    for member in members:
+        _, errors = member.communicate(timeout=200)
+        assert member.returncode == 75, errors
+        assert errors.splitlines()[-1].startswith("a process of the cluster is gone")
+        assert not re.search(r"^[EF]\d{4} |GRPC", errors, re.MULTILINE)
         assert "stack trace" not in errors
-    first.communicate(timeout=60)
+    lost.communicate(timeout=60)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_cluster_goes_on_after_a_kill_to_the_same_weights(tmp_path, count):
+    workdir = tmp_path / "killed"
+    members = started(workdir, epochs=12, count=count)
+    while not [*workdir.glob("*/checkpoints/[0-9]*")]:
+        assert all(each.poll() is None for each in members)
+        time.sleep(0.05)
+    members[0].kill()
+    for member in members:
+        member.communicate(timeout=200)
+    assert [each.returncode for each in members[1:]] == [75] * (count - 1)
+    for run in (workdir, tmp_path / "alone"):
+        for member in cluster(run, 12, count):
+            _, errors = member.communicate(timeout=400)
+            assert member.returncode == 0, errors
+    for model in ("teacher", "student", "baseline"):
+        resumed, alone = (
+            load_file(tmp_path / run / model / "model.safetensors") for run in ("killed", "alone")
+        )
+        for path, value in alone.items():
+            np.testing.assert_array_equal(resumed[path], value, err_msg=path)
 
 
 def test_sigterm_to_a_process_of_a_cluster_stops_all_with_their_state_saved(tmp_path):
-    pair = started(free_port(), tmp_path / "run", epochs=2000)
+    pair = started(tmp_path / "run", epochs=2000)
     pair[1].terminate()
     for process in pair:
         _, errors = process.communicate(timeout=200)
