@@ -24,8 +24,9 @@ GONE = (
 )
 _WATCHED = "KD_JAX_WATCHED_BY"
 _FROM_CPP = re.compile(
-    # The second and third go on with a message of C++ on lines of their own.
-    rb"[IWEF]\d{4} \d\d:\d\d:\d\d|Additional GRPC error information|:[A-Z]+:Error received from peer"
+    rb"[IWEF]\d{4} \d\d:\d\d:\d\d"
+    # Such a message may go on, on lines of its own.
+    rb"|Additional GRPC error information|:[A-Z]+:Error received from peer"
 )
 _FATAL = re.compile(rb"F\d{4} \d\d:\d\d:\d\d.*distributed service")
 _LOST = re.compile(

@@ -333,13 +333,20 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
     # Only now do models see the evaluation split; nothing was chosen by it.
     evaluation = context.datasets.splits["evaluation"]
     entries, compared = {}, {}
+    # Each of these is asked about the split once, however many learned from it.
+    asked = {each.plan.name for one in plan.models for each in _teachers(one, models).values()}
     for model in plan.models:
         if not covers(models[model.name], evaluation):
             log.warning("%s has no outputs on the evaluation split", model.name)
             entries[model.name] = _entry(models[model.name], {}, context.datasets.task)
             continue
         scores = score(
-            models[model.name], _teachers(model, models), evaluation, context, batch_size
+            models[model.name],
+            _teachers(model, models),
+            evaluation,
+            context,
+            batch_size,
+            asked=model.name in asked,
         )
         entries[model.name] = _entry(models[model.name], scores, context.datasets.task)
         # Only these are compared row by row; others' outputs needn't stay in memory.

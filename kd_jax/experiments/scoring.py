@@ -12,7 +12,8 @@ from kd_jax.data.source import Source
 from kd_jax.models.network import Network
 from kd_jax.tasks import Task, shown
 from kd_jax.teachers.ensemble import without_labels
-from kd_jax.teachers.frozen import freeze, known_on
+from kd_jax.teachers.frozen import freeze_for_evaluation, known_on, logits_on
+from kd_jax.teachers.outputs import StoredTeacher, view_of
 from kd_jax.training.context import RunContext
 from kd_jax.training.evaluate import collect, eval_step, evaluate
 from kd_jax.training.trained_model import TrainedModel
@@ -38,7 +39,7 @@ class Selection:
         # Checkpoints are chosen by what the model alone can do, but for a task whose metrics
         # compare it with its teachers.
         met = (teachers or {}) if self._task.meets_teachers else {}
-        frozen = freeze(met, {}, source, context, mixed=False)
+        frozen = freeze_for_evaluation(met, source, context)
         self._teachers = frozen.teachers
         self._batches = context.datasets.evaluation_batches(
             source, [plan.view, *frozen.views], plan.training["batch_size"], frozen.outputs
@@ -56,25 +57,41 @@ def score(
     source: Source,
     context: RunContext,
     batch_size: int,
+    *,
+    asked: bool = False,
 ) -> dict[str, Any]:
-    """Computes a model's metrics on a whole split, and how far it agrees with its teachers."""
+    """Computes a model's metrics on a whole split, and how far it agrees with its teachers.
+
+    Args:
+      model: which is evaluated.
+      teachers: by name.
+      source: the split.
+      context: the data and the devices.
+      batch_size: examples at a time.
+      asked: whether others are compared with the model, so that its logits are kept for them.
+    """
     # A file need not have outputs on more than what is learned from.
     known = {name: each for name, each in teachers.items() if covers(each, source)}
-    # Nothing is cached, as an evaluation reads each example only once.
-    frozen = freeze(known, {}, source, context, mixed=False)
+    frozen = freeze_for_evaluation(known, source, context)
     # Nobody may know the label of an example that is evaluated.
-    asked = {
+    others = {
         name: Teacher(teacher.variables, without_labels(teacher.forward))
         for name, teacher in frozen.teachers.items()
     }
-    forward = without_labels(model.network)
     task = tuned_task(model, context)
-    compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
     outputs = {**frozen.outputs, **known_on(model, source)}
+    own = logits_on(model, source, context) if asked and model.stored is None else None
+    if own is None:
+        variables, forward = model.variables, without_labels(model.network)
+    else:
+        view = view_of(model.plan.name)
+        variables, forward, outputs[view] = {}, StoredTeacher(view), own
+    compiled = context.parallel.evaluate(partial(eval_step, forward=forward, task=task))
+    # Its view tells which words have a label, whoever computed the outputs.
     views = [*model.views, *frozen.views]
     batches = context.datasets.evaluation_batches(source, views, batch_size, outputs)
     names = context.datasets.class_names
-    return evaluate(compiled, model.variables, asked, batches, task, names)
+    return evaluate(compiled, variables, others, batches, task, names)
 
 
 def tuned_task(model: TrainedModel, context: RunContext) -> Task:

@@ -30,7 +30,7 @@ from kd_jax.models.network import Network
 from kd_jax.models.projectors.conditioning import CONDITION
 from kd_jax.models.registry import describe
 from kd_jax.teachers import conditioned_student
-from kd_jax.teachers.frozen import FrozenTeachers, freeze, shapes_of
+from kd_jax.teachers.frozen import FrozenTeachers, freeze, logits_on, shapes_of
 from kd_jax.teachers.repeated import Repeated
 from kd_jax.training import trained_model
 from kd_jax.training.checkpoints import Checkpoints, abstract
@@ -126,9 +126,14 @@ class ModelTrainer:
         return judge(plan, metrics, context, trained=trained)
 
     def teach(self) -> None:
-        """Keeps the outputs of the group's cached teachers on what it learns from."""
-        source = self._context.datasets.training_source(self._plans[0].data)
-        self._freeze(source)
+        """Keeps the outputs of the group's cached teachers on what it learns from, and their logits
+        on what it is evaluated on: nobody has to ask them later."""
+        datasets = self._context.datasets
+        self._freeze(datasets.training_source(self._plans[0].data))
+        splits = ("selection", "evaluation") if datasets.task.meets_teachers else ("evaluation",)
+        for name in sorted({name for plan in self._plans for name in plan.cached}):
+            for split in splits:
+                logits_on(self._teachers[name], datasets.splits[split], self._context)
 
     def _freeze(self, source: Source) -> FrozenTeachers:
         networks = {name: network for name, (network, _) in self._built.items()}

@@ -161,7 +161,7 @@ class Workdir:
                 for leftover in folder.glob(pattern):
                     leftover.unlink(missing_ok=True)
             # Another run of a sweep may be writing there at this moment.
-            for leftover in folder.glob("outputs-*/*.tmp"):
+            for leftover in folder.rglob("outputs-*/*.tmp"):
                 if time.time() - leftover.stat().st_mtime > LEFT_BEHIND:
                     leftover.unlink(missing_ok=True)
 

@@ -90,11 +90,32 @@ def freeze(
             )
         return kept_outputs.stored(model, source, cached[name], context, compression)
 
-    frozen = _freeze(
-        models,
-        {name: known(name, model) for name, model in models.items()},
-        lambda model: model.network.frozen(model.variables),
+    return _frozen(models, {name: known(name, model) for name, model in models.items()})
+
+
+def freeze_for_evaluation(
+    models: Mapping[str, TrainedModel], source: Source, context: RunContext
+) -> FrozenTeachers:
+    """Makes finished models what others are compared with on a split, where only logits count.
+
+    Each is asked about it once, however many are compared with it, unless they are too many.
+    """
+    return _frozen(
+        models, {name: logits_on(each, source, context) for name, each in models.items()}
     )
+
+
+def logits_on(model: TrainedModel, source: Source, context: RunContext) -> Outputs | None:
+    """Returns what is kept of a model's logits on an evaluated split; None: it must be asked."""
+    if model.stored is not None:
+        return outputs_on(model, source)
+    return kept_outputs.evaluated(model, source, context)
+
+
+def _frozen(
+    models: Mapping[str, TrainedModel], known: Mapping[str, Outputs | None]
+) -> FrozenTeachers:
+    frozen = _freeze(models, known, lambda model: model.network.frozen(model.variables))
     for name, model in models.items():
         # One that is asked in each step, in the dtype that it is kept in, is there once.
         live = jax.tree.leaves(frozen.teachers[name].variables)

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from kd_jax.core.types import LOGITS
 from kd_jax.data.source import Source
 from kd_jax.teachers.compression import ALL, OF_LOGITS, Compression, check_fits
 from kd_jax.teachers.compute import Table, ask, output_rows, shared_batch_size
+from kd_jax.teachers.ensemble import without_labels
 from kd_jax.teachers.outputs import (
     Column,
     Outputs,
@@ -39,6 +41,9 @@ log = logging.getLogger("kd_jax")
 BYTES = 2**28
 """About how much of a teacher's outputs is held in memory before it is written."""
 
+EVALUATED = 2**30
+"""About how much may be written of its logits on a split that students are evaluated on."""
+
 
 def stored(
     model: TrainedModel,
@@ -46,6 +51,7 @@ def stored(
     keep: Collection[str],
     context: RunContext,
     compression: Compression = ALL,
+    home: Path | None = None,
 ) -> Outputs:
     """Opens a finished model's outputs on a source, after computing those that aren't kept yet.
 
@@ -55,6 +61,7 @@ def stored(
       keep: names of features, beside the logits.
       context: the data and the devices.
       compression: how the logits are kept.
+      home: the folder where they are kept; None: the model's.
 
     Raises:
       ValueError: for logits that `compression` can't hold.
@@ -63,9 +70,10 @@ def stored(
     # Each part keeps a store of its own, so the same data in another mixture is found again.
     if source.parts:
         parts = source.parts
-        return join([stored(model, part, keep, context, compression) for part in parts])
+        return join([stored(model, part, keep, context, compression, home) for part in parts])
     keep, facts = (*keep, *compression.names), (*_facts(model, source), *compression.told)
-    store = _chosen(model, source, keep, facts, len(source), 1, context, compression)
+    home = home or model.home
+    store = _chosen(model, source, keep, facts, len(source), 1, context, compression, home)
     datasets, size = context.datasets, shared_batch_size(context)
 
     def batches_of(part: range) -> Any:
@@ -74,6 +82,22 @@ def stored(
     _fill(store, batches_of, None, model, source, context, compression)
     classes = _classes(model, source, context, compression)
     return Outputs(store.open(keep), _longest(model), classes)
+
+
+def evaluated(model: TrainedModel, source: Source, context: RunContext) -> Outputs | None:
+    """Opens a finished model's logits on a split that it is evaluated on and compared with its
+    students, after computing those that aren't kept yet; see `stored`.
+
+    Returns:
+      Them; None if the model must be asked each time, because they would take more than
+      `EVALUATED` bytes, or because it answers otherwise where it doesn't know the label.
+    """
+    if without_labels(model.network) != model.network:
+        return None
+    shape = _shapes((LOGITS,), model, source, context, full=True)[LOGITS]
+    if 8 * len(source) * math.prod(size or 0 for size in shape) > EVALUATED:
+        return None
+    return stored(model, source, (), context, home=model.home / "evaluation")
 
 
 def stored_by_place(
@@ -89,7 +113,7 @@ def stored_by_place(
     keep = (*keep, *compression.names)
     facts = (*_facts(model, source), repeated.told, *compression.told)
     size = repeated.training["batch_size"]
-    store = _chosen(model, source, keep, facts, rows, size, context, compression)
+    store = _chosen(model, source, keep, facts, rows, size, context, compression, model.home)
     _fill(store, repeated.microbatches, repeated.mixing, model, source, context, compression)
     classes = _classes(model, source, context, compression)
     return OutputsByPlace(store.open(keep), _longest(model), classes)
@@ -112,17 +136,18 @@ def _chosen(
     together: int,
     context: RunContext,
     compression: Compression,
+    home: Path,
 ) -> Store:
     """Returns the store to read: one that is whole and has all of it, or a new one whose files hold
     about `BYTES` each, of batches of `together` rows."""
-    found = Store(model.home, facts, rows, tuple(keep))
+    found = Store(home, facts, rows, tuple(keep))
     # Processes could see different ones while another run writes.
     if jax.process_count() == 1 and (whole := found.among()) is not found:
         return whole
     shapes = _shapes(found.keep, model, source, context, compression, full=True)
     bytes_a_row = 8 * sum(math.prod(size or 0 for size in shape) for shape in shapes.values())
     most = min(ROWS, BYTES // max(1, bytes_a_row))
-    return Store(model.home, facts, rows, tuple(keep), together * max(1, most // together))
+    return Store(home, facts, rows, tuple(keep), together * max(1, most // together))
 
 
 def _longest(model: TrainedModel) -> int | None:
