@@ -62,16 +62,19 @@ def checksums(tree: PyTree) -> dict[str, int]:
     however the leaf is cut over devices and processes, and no leaf is gathered for it. One changed
     bit always changes it.
     """
-    leaves = leaves_by_path(tree)
-    sums = jax.device_get(_checksums(dict(leaves)))
-    return {path: int(sums[path]) for path in leaves}
+    return {path: int(each) for path, each in _of_each(_checksum, tree).items()}
+
+
+def _of_each(function: Callable[[Any], jax.Array], tree: PyTree) -> dict[str, np.ndarray]:
+    """Computes a scalar of every leaf, by path, where the leaf lies.
+
+    One leaf at a time: leaves of one shape share a program, and all in one take long to compile;
+    and no device starts two collectives at once.
+    """
+    return {path: np.asarray(function(leaf)) for path, leaf in leaves_by_path(tree).items()}
 
 
 @jax.jit
-def _checksums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {path: _checksum(jnp.asarray(leaf)) for path, leaf in leaves.items()}
-
-
 def _checksum(leaf: jax.Array) -> jax.Array:
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)
@@ -104,13 +107,10 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 def not_finite(tree: PyTree) -> list[str]:
     """Returns the paths of the leaves that hold NaN or infinity, looked at where they lie."""
-    flags = jax.device_get(_finite_leaves(leaves_by_path(tree)))
-    return [path for path, finite in sorted(flags.items()) if not finite]
+    return [path for path, finite in _of_each(_is_finite, tree).items() if not finite]
 
 
-@jax.jit
-def _finite_leaves(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {path: all_finite(jnp.asarray(leaf)) for path, leaf in leaves.items()}
+_is_finite = jax.jit(all_finite)
 
 
 def fingerprint(tree: PyTree) -> str:
