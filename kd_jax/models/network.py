@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from kd_jax.core.pytree import leaves_by_path
 from kd_jax.core.types import Array, Batch, ModelOutput, PyTree, Variables, View
@@ -23,11 +22,6 @@ DTYPES = {
     "float16": jnp.float16,
     "float64": jnp.float64,
 }
-
-
-_ONCE = {"cpu": {"xla_backend_optimization_level": 1}}
-"""How a program is compiled that runs once: fast machine code would take longer to make than it
-saves. The values are the same."""
 
 
 WORDS = "word_embeddings"
@@ -134,9 +128,7 @@ class Network:
         """
         # Compiled as one program, since op by op a deep network takes long to initialize.
         arguments, _ = windows.split(batch.views[self.view])
-        asked_for_shapes = any(isinstance(x, Tracer) for x in jax.tree.leaves(arguments))
-        options = None if asked_for_shapes else _ONCE.get(jax.default_backend())
-        variables = jax.jit(self.module.init, compiler_options=options)(key, **arguments)
+        variables = jax.jit(self.module.init)(key, **arguments)
         return self.stored(variables)
 
     def stored(self, variables: Variables) -> dict[str, PyTree]:
