@@ -2,9 +2,10 @@ r"""Times the convolutions of a ResNet for 32 x 32 images, one by one: XLA again
 
   uv pip install torch && uv run --no-sync benchmarks/convolutions.py [--batch=64] [--samples=20]
 
-Each of 3 x 3 taps, forward, its gradient by the input ("input") and by the kernel ("kernel"), as `training/xla_flags.py` sets XLA up for images. Two other ways of writing them in jax are
-timed too: "columns", all patches side by side and one matrix product, and "shifts", the sum of nine
-products. It shows whether a way of writing them would be faster; it has no bound."""
+Each of 3 x 3 taps, forward, its gradient by the input ("input") and by the kernel ("kernel"), with
+XLA set up for images by `training/xla_flags.py`. Two other ways of writing them in jax are timed
+too: "columns", all patches side by side and one matrix product, and "shifts", the sum of nine
+products. It shows whether another way would be faster, and has no bound."""
 
 import argparse
 import time
