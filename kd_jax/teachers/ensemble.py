@@ -45,10 +45,12 @@ class Ensemble:
     def without_labels(self) -> "Ensemble":
         """Returns the same for who must not know the label: routed by confidence instead.
 
-        No member that is an ensemble knows it either.
+        No member that is an ensemble knows it either. One that needs no label is itself returned.
         """
         combine = "most_confident" if self.combine == "least_loss" else self.combine
         members = {name: without_labels(member) for name, member in self.members.items()}
+        if combine == self.combine and all(members[n] is each for n, each in self.members.items()):
+            return self
         return replace(self, members=members, combine=combine)
 
     def __call__(self, variables: Mapping[str, Variables], batch: Batch) -> ModelOutput:

@@ -92,7 +92,7 @@ def evaluated(model: TrainedModel, source: Source, context: RunContext) -> Outpu
       Them; None if the model must be asked each time, because they would take more than
       `EVALUATED` bytes, or because it answers otherwise where it doesn't know the label.
     """
-    if without_labels(model.network) != model.network:
+    if without_labels(model.network) is not model.network:
         return None
     shape = _shapes((LOGITS,), model, source, context, full=True)[LOGITS]
     if 8 * len(source) * math.prod(size or 0 for size in shape) > EVALUATED:

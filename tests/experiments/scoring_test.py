@@ -55,6 +55,20 @@ def test_a_teacher_is_asked_once_about_the_evaluation_split(
     assert rows_asked == {"teacher": len(rows)}
 
 
+def test_so_is_an_ensemble_unless_it_chooses_by_the_label(rows_asked, tmp_path):
+    config = plain(load_config("digits_three_teachers", smoke=True))
+    config["parallel"]["data"] = 1
+    run_experiment(config, tmp_path, show=False)
+    rows = len(Datasets(config["data"], {}, make_task("classification", None)).splits["evaluation"])
+    combined = {
+        n: m["model"]["combine"] for n, m in config["models"].items() if "combine" in m["model"]
+    }
+    learned_from = {name for each in config["models"].values() for name in each.get("teachers", ())}
+    assert combined
+    for name in learned_from:
+        assert rows_asked[name] == (0 if combined.get(name) == "least_loss" else rows), name
+
+
 def test_who_has_the_outputs_needs_no_teacher(config, rows_asked, tmp_path):
     config["models"]["student"]["cached"] = ("teacher",)
     run_experiment(config, tmp_path, teach=True)

@@ -126,6 +126,13 @@ def test_where_it_is_evaluated_it_can_not_read_the_label():
     assert without_labels("anything else") == "anything else"
 
 
+@pytest.mark.parametrize("combine", ["mean_probabilities", "mean_logits", "most_confident"])
+def test_an_ensemble_that_needs_no_label_is_the_same_without_them(combine):
+    inner = Ensemble({"a": Fixed(1)}, combine, (1.0,), (1.0,), "v")
+    outer = Ensemble({"inner": inner}, "mean_logits", (1.0,), (1.0,), "v")
+    assert without_labels(outer) is outer
+
+
 def test_nor_can_an_ensemble_that_is_a_member_of_another():
     members = {"a": Fixed(1), "b": Fixed(2), "c": Fixed(3)}
     inner = Ensemble(members, "least_loss", WEIGHTS, (1.0,) * 3, "v")
