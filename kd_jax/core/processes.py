@@ -98,14 +98,16 @@ def watch() -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)
     assert child.stderr is not None
-    held = _pass_lines_on(child.stderr)
+    held, told = _pass_lines_on(child.stderr)
     status = child.wait()
-    if status == RESUMABLE:
-        # It has said why itself.
-        return status
     if status and any(_FATAL.match(line) for line in held):
-        print(GONE, file=sys.stderr)
+        # The child itself has said so where it saw an exchange fail first.
+        if not told:
+            print(GONE, file=sys.stderr)
         return RESUMABLE
+    if status == RESUMABLE:
+        # What C++ said of it is no news beside the child's own line.
+        return status
     sys.stderr.buffer.write(b"".join(held))
     sys.stderr.flush()
     if status < 0:
@@ -116,15 +118,22 @@ def watch() -> int:
     return status
 
 
-def _pass_lines_on(stream: IO[bytes]) -> list[bytes]:
-    """Writes each line to stderr; keeps back what C++ says, and all after a fatal error of its."""
+def _pass_lines_on(stream: IO[bytes]) -> tuple[list[bytes], bool]:
+    """Writes each line to stderr; keeps back what C++ says, and all after a fatal error of its.
+
+    Returns:
+      What was kept back, and whether a line told that another process is gone; that one is never
+      kept back, wherever it comes among C++'s.
+    """
     held: list[bytes] = []
-    fatal = False
+    fatal = told = False
     for line in stream:
         fatal = fatal or _FATAL.match(line) is not None
-        if fatal or _FROM_CPP.match(line):
+        gone = line.startswith(GONE.encode())
+        told = told or gone
+        if (fatal or _FROM_CPP.match(line)) and not gone:
             held.append(line)
         else:
             sys.stderr.buffer.write(line)
             sys.stderr.flush()
-    return held
+    return held, told

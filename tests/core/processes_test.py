@@ -2,6 +2,7 @@
 
 import io
 
+import jax
 import pytest
 
 from kd_jax.core import processes
@@ -38,6 +39,29 @@ def test_a_machine_of_its_own_is_no_cluster(environment, monkeypatch):
 
 
 def test_what_cpp_says_is_kept_back_and_all_after_its_fatal_error(capfdbinary):
-    held = processes._pass_lines_on(io.BytesIO(b"a step\n" + LOST + b"    @ 0x7f abort\n"))
+    held, told = processes._pass_lines_on(io.BytesIO(b"a step\n" + LOST + b"    @ 0x7f abort\n"))
     assert b"".join(held) == LOST + b"    @ 0x7f abort\n"
+    assert not told
     assert capfdbinary.readouterr().err == b"a step\n"
+
+
+def test_that_a_process_is_gone_is_passed_on_wherever_it_comes(capfdbinary):
+    gone = processes.GONE.encode() + b"\n"
+    held, told = processes._pass_lines_on(io.BytesIO(LOST + gone + b"    @ 0x7f abort\n"))
+    assert told
+    assert b"".join(held) == LOST + b"    @ 0x7f abort\n"
+    assert capfdbinary.readouterr().err == gone
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [::1]", True),
+        ("UNKNOWN: Gloo AllReduce failed: [pair.cc:1] Connection reset by peer", True),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes", False),
+        ("INTERNAL: Gloo context creation failed: wrong rank", False),
+    ],
+)
+def test_an_exchange_that_failed_tells_that_another_process_is_gone(said, lost):
+    assert processes.lost_another(jax.errors.JaxRuntimeError(said)) == lost
+    assert not processes.lost_another(ValueError(said))
