@@ -39,7 +39,7 @@ class Selection:
         # Checkpoints are chosen by what the model alone can do, but for a task whose metrics
         # compare it with its teachers.
         met = (teachers or {}) if self._task.meets_teachers else {}
-        frozen = freeze_for_evaluation(met, source, context)
+        frozen = freeze_for_evaluation(met, source, context, plan.training["batch_size"])
         self._teachers = frozen.teachers
         self._batches = context.datasets.evaluation_batches(
             source, [plan.view, *frozen.views], plan.training["batch_size"], frozen.outputs
@@ -72,7 +72,7 @@ def score(
     """
     # A file need not have outputs on more than what is learned from.
     known = {name: each for name, each in teachers.items() if covers(each, source)}
-    frozen = freeze_for_evaluation(known, source, context)
+    frozen = freeze_for_evaluation(known, source, context, batch_size)
     # Nobody may know the label of an example that is evaluated.
     others = {
         name: Teacher(teacher.variables, without_labels(teacher.forward))
@@ -80,7 +80,9 @@ def score(
     }
     task = tuned_task(model, context)
     outputs = {**frozen.outputs, **known_on(model, source)}
-    own = logits_on(model, source, context) if asked and model.stored is None else None
+    own = None
+    if asked and model.stored is None:
+        own = logits_on(model, source, context, batch_size)
     if own is None:
         variables, forward = model.variables, without_labels(model.network)
     else:

@@ -131,9 +131,12 @@ class ModelTrainer:
         datasets = self._context.datasets
         self._freeze(datasets.training_source(self._plans[0].data))
         splits = ("selection", "evaluation") if datasets.task.meets_teachers else ("evaluation",)
-        for name in sorted({name for plan in self._plans for name in plan.cached}):
+        cached = sorted({name for plan in self._plans for name in plan.cached})
+        asked = [self._teachers[name] for name in cached if self._teachers[name].stored is None]
+        for teacher in asked:
             for split in splits:
-                logits_on(self._teachers[name], datasets.splits[split], self._context)
+                size = self._plans[0].training["batch_size"]
+                logits_on(teacher, datasets.splits[split], self._context, size)
 
     def _freeze(self, source: Source) -> FrozenTeachers:
         networks = {name: network for name, (network, _) in self._built.items()}

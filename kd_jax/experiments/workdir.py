@@ -161,7 +161,8 @@ class Workdir:
                 for leftover in folder.glob(pattern):
                     leftover.unlink(missing_ok=True)
             # Another run of a sweep may be writing there at this moment.
-            for leftover in folder.rglob("outputs-*/*.tmp"):
+            outputs = (*folder.glob("outputs-*/*.tmp"), *folder.glob("evaluation/outputs-*/*.tmp"))
+            for leftover in outputs:
                 if time.time() - leftover.stat().st_mtime > LEFT_BEHIND:
                     leftover.unlink(missing_ok=True)
 

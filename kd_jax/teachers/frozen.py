@@ -94,22 +94,27 @@ def freeze(
 
 
 def freeze_for_evaluation(
-    models: Mapping[str, TrainedModel], source: Source, context: RunContext
+    models: Mapping[str, TrainedModel], source: Source, context: RunContext, batch_size: int
 ) -> FrozenTeachers:
     """Makes finished models what others are compared with on a split, where only logits count.
 
     Each is asked about it once, however many are compared with it, unless they are too many.
     """
-    return _frozen(
-        models, {name: logits_on(each, source, context) for name, each in models.items()}
-    )
+    known = {name: logits_on(each, source, context, batch_size) for name, each in models.items()}
+    return _frozen(models, known)
 
 
-def logits_on(model: TrainedModel, source: Source, context: RunContext) -> Outputs | None:
-    """Returns what is kept of a model's logits on an evaluated split; None: it must be asked."""
+def logits_on(
+    model: TrainedModel, source: Source, context: RunContext, batch_size: int | None = None
+) -> Outputs | None:
+    """Returns what is kept of a model's logits on an evaluated split; None: it must be asked.
+
+    It is asked about `batch_size` examples at a time, on which the last digits depend; None: as
+    many as are fast.
+    """
     if model.stored is not None:
         return outputs_on(model, source)
-    return kept_outputs.evaluated(model, source, context)
+    return kept_outputs.evaluated(model, source, context, batch_size)
 
 
 def _frozen(

@@ -5,6 +5,7 @@ What a model says of an example is right where that always looks the same. Where
 mixed, the batches must come again (`training.augmented_epochs`), and what is kept is of their rows.
 """
 
+import json
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -52,6 +53,7 @@ def stored(
     context: RunContext,
     compression: Compression = ALL,
     home: Path | None = None,
+    batch_size: int | None = None,
 ) -> Outputs:
     """Opens a finished model's outputs on a source, after computing those that aren't kept yet.
 
@@ -62,6 +64,7 @@ def stored(
       context: the data and the devices.
       compression: how the logits are kept.
       home: the folder where they are kept; None: the model's.
+      batch_size: examples that are asked about at a time; None: as many as are fast.
 
     Raises:
       ValueError: for logits that `compression` can't hold.
@@ -70,34 +73,41 @@ def stored(
     # Each part keeps a store of its own, so the same data in another mixture is found again.
     if source.parts:
         parts = source.parts
-        return join([stored(model, part, keep, context, compression, home) for part in parts])
+        options = (keep, context, compression, home, batch_size)
+        return join([stored(model, part, *options) for part in parts])
     keep, facts = (*keep, *compression.names), (*_facts(model, source), *compression.told)
     home = home or model.home
     store = _chosen(model, source, keep, facts, len(source), 1, context, compression, home)
-    datasets, size = context.datasets, shared_batch_size(context)
+    datasets, size = context.datasets, batch_size or shared_batch_size(context)
 
     def batches_of(part: range) -> Any:
         return datasets.evaluation_batches(source, model.views, size, rows=part)
 
-    _fill(store, batches_of, None, model, source, context, compression)
+    # What is only evaluated may be infinite: its metrics tell.
+    fits = home == model.home
+    _fill(store, batches_of, None, model, source, context, compression, fits=fits)
     classes = _classes(model, source, context, compression)
     return Outputs(store.open(keep), _longest(model), classes)
 
 
-def evaluated(model: TrainedModel, source: Source, context: RunContext) -> Outputs | None:
+def evaluated(
+    model: TrainedModel, source: Source, context: RunContext, batch_size: int | None
+) -> Outputs | None:
     """Opens a finished model's logits on a split that it is evaluated on and compared with its
     students, after computing those that aren't kept yet; see `stored`.
 
     Returns:
-      Them; None if the model must be asked each time, because they would take more than
-      `EVALUATED` bytes, or because it answers otherwise where it doesn't know the label.
+      Them; None if the model must be asked each time: it predicts several things of an example,
+      and its view tells which; they would take more than `EVALUATED` bytes; or it answers otherwise
+      where it doesn't know the label.
     """
     if without_labels(model.network) is not model.network:
         return None
     shape = _shapes((LOGITS,), model, source, context, full=True)[LOGITS]
-    if 8 * len(source) * math.prod(size or 0 for size in shape) > EVALUATED:
+    if len(shape) != 1 or 8 * len(source) * (shape[0] or 0) > EVALUATED:
         return None
-    return stored(model, source, (), context, home=model.home / "evaluation")
+    home = model.home / "evaluation"
+    return stored(model, source, (), context, home=home, batch_size=batch_size)
 
 
 def stored_by_place(
@@ -157,7 +167,16 @@ def _longest(model: TrainedModel) -> int | None:
 def _facts(model: TrainedModel, source: Source) -> tuple[str, ...]:
     # A view names its tokenizer by a folder, whose content may change.
     tokenizer = model.description.get("tokenizer") or ""
-    return model.description["fingerprint"], source.fingerprint, model.network.view, tokenizer
+    known = model.description.get("architecture")
+    how = json.dumps([known, _computed_in(model.network)], sort_keys=True, default=str)
+    return model.description["fingerprint"], source.fingerprint, model.network.view, tokenizer, how
+
+
+def _computed_in(network: Any) -> Any:
+    """Returns the dtype of a network, or of an ensemble's members by name."""
+    if (members := getattr(network, "members", None)) is not None:
+        return {name: _computed_in(each) for name, each in members.items()}
+    return str(np.dtype(network.dtype)) if hasattr(network, "dtype") else None
 
 
 def keep(model: TrainedModel, source: Source, table: Table) -> None:
@@ -177,6 +196,8 @@ def _fill(
     source: Source,
     context: RunContext,
     compression: Compression,
+    *,
+    fits: bool = True,
 ) -> None:
     """Computes the parts of a store that aren't there yet."""
     missing = store.missing()
@@ -204,7 +225,8 @@ def _fill(
     part, found = next(waiting), _Part(shapes)
     for rows in ask(compiled, model.variables, parts, name, context.stop):
         if rows:
-            check_fits(rows[LOGITS], name)
+            if fits:
+                check_fits(rows[LOGITS], name)
             found.add(rows)
             continue
         store.write(part, found.columns())

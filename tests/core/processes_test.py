@@ -59,7 +59,7 @@ def test_that_a_process_is_gone_is_passed_on_wherever_it_comes(capfdbinary):
         ("UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [::1]", True),
         ("UNKNOWN: Gloo AllReduce failed: [pair.cc:1] Connection reset by peer", True),
         ("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes", False),
-        ("INTERNAL: Gloo context creation failed: wrong rank", False),
+        ("INTERNAL: Gloo context initialization failed: Connection closed by peer", False),
     ],
 )
 def test_an_exchange_that_failed_tells_that_another_process_is_gone(said, lost):
