@@ -164,9 +164,9 @@ flags.DEFINE_string(
 def main() -> None:
     """Parses the command line, runs, and exits with a status.
 
-    0 when it finished; 75 when it was stopped (SIGTERM, or Ctrl-C once) and the same command
-    resumes it; by SIGINT when Ctrl-C came twice; 1 otherwise, with one line on stderr that says
-    what was wrong.
+    0 when it finished; 75 when it was stopped (SIGTERM, or Ctrl-C once), or another process of its
+    cluster is gone, and the same command resumes it; by SIGINT when Ctrl-C came twice; 1 otherwise,
+    with one line on stderr that says what was wrong.
     """
     # Everything that goes wrong becomes one line; a traceback is for developers.
     arguments = sys.argv[1:]

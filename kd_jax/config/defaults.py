@@ -62,7 +62,7 @@ DEFAULTS: dict[str, Any] = dict(
         keep_latest=2,  # How many of the newest stay.
         keep_best=1,  # How many of the best stay as well.
         keep_finished=False,  # Whether those of finished models stay when the run has ended.
-        outputs_dir=None,  # Where cached teachers' outputs are kept; None: in the run's folder.
+        outputs_dir=None,  # Where teachers' outputs are kept; None: in the run's folder.
         use="best",  # Which one is reported, teaches and is exported: best or latest.
     ),
     logging=dict(

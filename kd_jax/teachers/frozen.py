@@ -98,20 +98,16 @@ def freeze_for_evaluation(
 ) -> FrozenTeachers:
     """Makes finished models what others are compared with on a split, where only logits count.
 
-    Each is asked about it once, however many are compared with it, unless they are too many.
+    Each is asked about it once, however many are compared with it; see `kept_outputs.evaluated`.
     """
     known = {name: logits_on(each, source, context, batch_size) for name, each in models.items()}
     return _frozen(models, known)
 
 
 def logits_on(
-    model: TrainedModel, source: Source, context: RunContext, batch_size: int | None = None
+    model: TrainedModel, source: Source, context: RunContext, batch_size: int
 ) -> Outputs | None:
-    """Returns what is kept of a model's logits on an evaluated split; None: it must be asked.
-
-    It is asked about `batch_size` examples at a time, on which the last digits depend; None: as
-    many as are fast.
-    """
+    """Returns a model's logits on an evaluated split; None: it must be asked each time."""
     if model.stored is not None:
         return outputs_on(model, source)
     return kept_outputs.evaluated(model, source, context, batch_size)

@@ -52,8 +52,6 @@ def stored(
     keep: Collection[str],
     context: RunContext,
     compression: Compression = ALL,
-    home: Path | None = None,
-    batch_size: int | None = None,
 ) -> Outputs:
     """Opens a finished model's outputs on a source, after computing those that aren't kept yet.
 
@@ -63,8 +61,6 @@ def stored(
       keep: names of features, beside the logits.
       context: the data and the devices.
       compression: how the logits are kept.
-      home: the folder where they are kept; None: the model's.
-      batch_size: examples that are asked about at a time; None: as many as are fast.
 
     Raises:
       ValueError: for logits that `compression` can't hold.
@@ -73,28 +69,44 @@ def stored(
     # Each part keeps a store of its own, so the same data in another mixture is found again.
     if source.parts:
         parts = source.parts
-        options = (keep, context, compression, home, batch_size)
-        return join([stored(model, part, *options) for part in parts])
+        return join([stored(model, part, keep, context, compression) for part in parts])
+    size = shared_batch_size(context)
+    return _stored(model, source, keep, context, compression, model.home, size)
+
+
+def _stored(
+    model: TrainedModel,
+    source: Source,
+    keep: Collection[str],
+    context: RunContext,
+    compression: Compression,
+    home: Path,
+    batch_size: int,
+    *,
+    taught: bool = True,
+) -> Outputs:
     keep, facts = (*keep, *compression.names), (*_facts(model, source), *compression.told)
-    home = home or model.home
     store = _chosen(model, source, keep, facts, len(source), 1, context, compression, home)
-    datasets, size = context.datasets, batch_size or shared_batch_size(context)
 
     def batches_of(part: range) -> Any:
-        return datasets.evaluation_batches(source, model.views, size, rows=part)
+        return context.datasets.evaluation_batches(source, model.views, batch_size, rows=part)
 
-    # What is only evaluated may be infinite: its metrics tell.
-    fits = home == model.home
-    _fill(store, batches_of, None, model, source, context, compression, fits=fits)
+    _fill(store, batches_of, None, model, source, context, compression, taught=taught)
     classes = _classes(model, source, context, compression)
     return Outputs(store.open(keep), _longest(model), classes)
 
 
 def evaluated(
-    model: TrainedModel, source: Source, context: RunContext, batch_size: int | None
+    model: TrainedModel, source: Source, context: RunContext, batch_size: int
 ) -> Outputs | None:
     """Opens a finished model's logits on a split that it is evaluated on and compared with its
-    students, after computing those that aren't kept yet; see `stored`.
+    students, after computing those that aren't kept yet.
+
+    Args:
+      model: the teacher.
+      source: the split.
+      context: the data and the devices.
+      batch_size: examples that are asked about at a time; the last digits depend on it.
 
     Returns:
       Them; None if the model must be asked each time: it predicts several things of an example,
@@ -107,7 +119,7 @@ def evaluated(
     if len(shape) != 1 or 8 * len(source) * (shape[0] or 0) > EVALUATED:
         return None
     home = model.home / "evaluation"
-    return stored(model, source, (), context, home=home, batch_size=batch_size)
+    return _stored(model, source, (), context, ALL, home, batch_size, taught=False)
 
 
 def stored_by_place(
@@ -197,9 +209,9 @@ def _fill(
     context: RunContext,
     compression: Compression,
     *,
-    fits: bool = True,
+    taught: bool = True,
 ) -> None:
-    """Computes the parts of a store that aren't there yet."""
+    """Computes the parts of a store that aren't there yet; only what is `taught` must be finite."""
     missing = store.missing()
     if jax.process_count() > 1:
         # One process decides: another run may write what is missing meanwhile.
@@ -225,7 +237,7 @@ def _fill(
     part, found = next(waiting), _Part(shapes)
     for rows in ask(compiled, model.variables, parts, name, context.stop):
         if rows:
-            if fits:
+            if taught:
                 check_fits(rows[LOGITS], name)
             found.add(rows)
             continue
