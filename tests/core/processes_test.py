@@ -1,6 +1,8 @@
 """A process of a cluster is watched by a parent."""
 
 import io
+import signal
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -51,6 +53,34 @@ def test_that_a_process_is_gone_is_passed_on_wherever_it_comes(capfdbinary):
     assert told
     assert b"".join(held) == LOST + b"    @ 0x7f abort\n"
     assert capfdbinary.readouterr().err == gone
+
+
+GONE = processes.GONE.encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "ends", "says"),
+    [
+        (0, b"a step\n" + LOST[:40] + b"\n", 0, b"a step\n" + LOST[:40] + b"\n"),
+        (1, b"error: no such file\n", 1, b"error: no such file\n"),
+        # Its own error stays its own, though the others' end reached it meanwhile.
+        (1, b"error: disk full\n" + LOST, 1, b"error: disk full\n" + LOST),
+        (-signal.SIGABRT, b"a step\n" + LOST, 75, b"a step\n" + GONE),
+        (-signal.SIGABRT, LOST + GONE, 75, GONE),
+        (75, LOST + GONE, 75, GONE),
+        (75, LOST, 75, GONE),
+        (75, LOST.splitlines(True)[0] + GONE, 75, GONE),
+        (75, b"W1129 18:00:00.000000  7 x.cc:1] slow\nstopped\n", 75, b"stopped\n"),
+    ],
+)
+def test_a_watched_process_ends_with_its_status_or_with_75_and_one_line(
+    status, lines, ends, says, monkeypatch, capfdbinary
+):
+    child = SimpleNamespace(stderr=io.BytesIO(lines), wait=lambda: status)
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_given, **_options: child)
+    monkeypatch.setattr(processes.signal, "signal", lambda *_given: None)
+    assert processes.watch() == ends
+    assert capfdbinary.readouterr().err == says
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,16 @@ def test_outputs_that_are_not_the_datas_are_refused_before_anything_is_trained(c
     )
 
 
+def test_teaching_asks_no_file_about_rows_that_it_need_not_have(classes, tmp_path):
+    path, keys, _ = classes
+    data = config_of(path, "classification", npz(tmp_path / "o.npz", classes))["data"]
+    reported = {*Datasets(data, {}).splits["evaluation"].ids}
+    ids = np.array([f"x{key}" if key in reported else key for key in keys])
+    config = config_of(path, "classification", npz(tmp_path / "o.npz", classes, ids=ids))
+    config["models"]["student"]["cached"] = ("teacher",)
+    assert run_experiment(config, tmp_path / "run", show=False, teach=True) == {}
+
+
 @pytest.mark.parametrize("repeated", [None, 2])
 def test_mixed_examples_are_not_those_that_a_file_knows(classes, repeated, tmp_path):
     mixing = dict(kind="mixup", probability=1.0, share=1.0, concentration=1.0, candidates=1)

@@ -201,15 +201,18 @@ def test_damaged_results_are_made_again(tmp_path, content, caplog):
 
 def test_what_kills_left_of_half_written_files_is_removed_and_nothing_else(tmp_path):
     claim(tmp_path)
-    (tmp_path / "teacher" / "outputs-0a1b").mkdir(parents=True)
+    for folder in ("outputs-0a1b", "evaluation/outputs-0a1b"):
+        (tmp_path / "teacher" / folder).mkdir(parents=True)
     leftovers = ["results.json.tmp", "sweep.csv.tmp", "teacher/model.safetensors.tmp"]
-    leftovers += ["teacher/outputs-0a1b/rows-0.7.tmp", "metrics.tmp"]
+    old = ["teacher/outputs-0a1b/rows-0.7.tmp", "teacher/evaluation/outputs-0a1b/rows-0.7.tmp"]
+    leftovers += [*old, "metrics.tmp"]
     others = ["notes.tmp", "teacher/finished.json", "teacher/outputs-0a1b/rows-0.safetensors"]
     others += ["teacher/outputs-0a1b/rows-1.8.tmp"]
     for name in (*leftovers, *others):
         (tmp_path / name).write_text("{}")
     # Another run of the sweep may be writing the newer one.
-    os.utime(tmp_path / "teacher/outputs-0a1b/rows-0.7.tmp", (0, 0))
+    for name in old:
+        os.utime(tmp_path / name, (0, 0))
     claim(tmp_path)
     assert [name for name in (*leftovers, *others) if (tmp_path / name).exists()] == others
 
