@@ -8,7 +8,7 @@ channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Protocol
 
 import flax.struct
@@ -29,6 +29,9 @@ Variables = Mapping[str, PyTree]
 LOGITS = "logits"
 """Name of a model's logits beside those of its features."""
 
+POSITIONS = "positions"
+"""Name, in a view, of where an example's predictions are."""
+
 View = dict[str, Array]
 """What one model reads of a batch, by the names of the module's arguments.
 
@@ -37,7 +40,8 @@ Text: `input_ids` [B, T] int32, `attention_mask` [B, T] bool, `token_type_ids` [
 `positions` [B, P] int32, of the tokens that a task of several predictions an example asks about, -1
 where there are fewer.
 Images: `images` [B, H, W, C] float32.
-A teacher whose outputs are stored: these, by name, `logits` [B, K] or [B, P, K] and features.
+A teacher whose outputs are stored: these, by name, `logits` [B, K] or [B, P, K] and features, and
+`positions` as above, of which only the sign tells something.
 """
 
 
@@ -53,8 +57,8 @@ class Batch:
         none, of several predictions an example.
       label_valid: [B] bool, false where the example has no label.
       valid: [B] bool, false for the rows that only fill an evaluation batch.
-      positions: [B, P] bool, which of an example's P predictions are there, for a task of several,
-        such as one a word; None where an example has one.
+      positions: [B, P] bool, which of an example's P predictions are there in every view, for a
+        task of several, such as one a word; None where an example has one.
     """
 
     index: Int[Array, "*b"]
@@ -63,6 +67,14 @@ class Batch:
     label_valid: Bool[Array, "*b"]
     valid: Bool[Array, "*b"]
     positions: Bool[Array, "*b p"] | None = None
+
+    def as_read(self, view: str) -> Batch:
+        """Returns the batch with the predictions that are there in one view, as others may cut a
+        text earlier."""
+        own = self.views.get(view, {})
+        if self.positions is None or POSITIONS not in own:
+            return self
+        return replace(self, positions=jnp.asarray(own[POSITIONS]) >= 0)
 
 
 @flax.struct.dataclass

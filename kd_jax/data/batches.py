@@ -13,7 +13,7 @@ import grain
 import jax
 import numpy as np
 
-from kd_jax.core.types import LOGITS, Batch, View
+from kd_jax.core.types import LOGITS, POSITIONS, Batch, View
 from kd_jax.data.source import Source, are_labelled
 from kd_jax.data.views.augmentation import Augmentation, Draws
 
@@ -332,10 +332,6 @@ def _gather(
     found = {name: view for name, view in found.items() if view}
     found |= {name: cast(View, {**view}) for name, view in (known or {}).items()}
     positions = _align(list(found.values()))
-    for view in found.values():
-        # Stored logits of several predictions an example are as wide as their own rows.
-        if positions is not None and LOGITS in view:
-            view[LOGITS] = _with_room(np.asarray(view[LOGITS]), positions.shape[1])
     # What is hidden in a text is its label; all views are one here.
     for view in found.values():
         labels = np.asarray(view.pop("labels", labels))
@@ -356,19 +352,25 @@ def _align(views: list[View]) -> np.ndarray | None:
 
     None where an example has one prediction.
     """
-    reading = [view for view in views if "positions" in view]
-    if not reading:
+    asking = [view for view in views if POSITIONS in view]
+    # Stored outputs have room for their own rows' words only, which is another size in each batch.
+    widths = [view[POSITIONS].shape[1] for view in asking if LOGITS not in view]
+    if not widths:
         return None
-    width = max(view["positions"].shape[1] for view in reading)
-    for view in reading:
-        view["positions"] = _widened(np.asarray(view["positions"]), width)
-    return np.logical_and.reduce([view["positions"] >= 0 for view in reading])
+    width = max(widths)
+    for view in asking:
+        view[POSITIONS] = _widened(np.asarray(view[POSITIONS]), width)
+    for view in views:
+        for name in view:
+            if LOGITS in view and name.split("/")[0] == LOGITS:
+                view[name] = _with_room(np.asarray(view[name]), width)
+    return np.logical_and.reduce([view[POSITIONS] >= 0 for view in asking])
 
 
 def _with_room(values: np.ndarray, width: int) -> np.ndarray:
-    """Returns [b, P, K] values in [b, width, K], zeros where there was nothing."""
+    """Returns [b, P, ...] values in [b, width, ...], zeros where there was nothing."""
     kept = values[:, :width]
-    return np.pad(kept, ((0, 0), (0, width - kept.shape[1]), (0, 0)))
+    return np.pad(kept, [(0, 0), (0, width - kept.shape[1])] + [(0, 0)] * (kept.ndim - 2))
 
 
 def _widened(values: np.ndarray, width: int) -> np.ndarray:

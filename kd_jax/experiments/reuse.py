@@ -17,7 +17,7 @@ log = logging.getLogger("kd_jax")
 REPLACED = "replaced"
 """Folder of a run that holds what was moved away; nothing of it is read again."""
 
-SHARED = ("seed", "data", "checkpoint")
+SHARED = ("seed", "data", "task", "primary", "checkpoint")
 """Sections that every model depends on."""
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core.types import LOGITS
+from kd_jax.core.types import LOGITS, POSITIONS
 
 PLACES = "logits/places"
 """Output's name: the classes of the logits that are kept."""
@@ -17,7 +17,8 @@ PLACES = "logits/places"
 REST = "logits/rest"
 """Output's name: log of the sum of the exponentials of those that aren't."""
 
-OF_LOGITS = (LOGITS, PLACES, REST)
+OF_LOGITS = (LOGITS, PLACES, REST, POSITIONS)
+"""Names of what is there of an example's predictions, and which of them there are."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core.types import Batch, Variables
+from kd_jax.core.types import POSITIONS, Batch, Variables
 from kd_jax.data.source import Source
 from kd_jax.models.network import Network
-from kd_jax.teachers.compression import ALL, Compression
+from kd_jax.teachers.compression import ALL, OF_LOGITS, Compression
 from kd_jax.training.context import RunContext
 from kd_jax.training.interruption import Interrupted, StopSignal
 from kd_jax.training.mixup import Mixing
@@ -19,7 +19,8 @@ from kd_jax.training.progress import StepProgress
 from kd_jax.training.trained_model import TrainedModel
 
 Table = dict[str, np.ndarray]
-"""Output's name ("logits", "pooled", ...) -> [N, D]; of P predictions an example [N, P, D]."""
+"""Output's name ("logits", "pooled", ...) -> [N, D]; of P predictions an example [N, P, D], and
+`POSITIONS` [N, P] bool, which of them there are."""
 
 
 def output_rows(
@@ -53,7 +54,7 @@ def output_rows(
         "valid": jnp.asarray(batch.valid),
     }
     if batch.positions is not None:
-        rows["positions"] = jnp.asarray(batch.positions)
+        rows[POSITIONS] = jnp.asarray(batch.positions)
     # Under pmap every device has only its rows; gathered, the host gets all of them.
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
@@ -101,17 +102,18 @@ def compute(
     """
     table: Table = {}
     for rows in filter(None, ask(compiled, variables, [batches], name, stop)):
-        index = rows.pop("index")
-        rows.pop("positions", None)
+        index, several = rows.pop("index"), POSITIONS in rows
         for key, value in rows.items():
             # Only the first batch tells which outputs there are and how wide.
             if key not in table:
                 table[key] = np.zeros((examples, *value.shape[1:]), value.dtype)
             # Batches of longer texts have more predictions an example.
-            if value.ndim == 3 and (more := value.shape[1] - table[key].shape[1]) > 0:
-                table[key] = np.pad(table[key], ((0, 0), (0, more), (0, 0)))
+            wide = several and key in OF_LOGITS
+            if wide and (more := value.shape[1] - table[key].shape[1]) > 0:
+                beyond = [(0, 0)] * (value.ndim - 2)
+                table[key] = np.pad(table[key], [(0, 0), (0, more), *beyond])
             # By position, so that the order of the batches doesn't matter.
-            place = index if value.ndim == 2 else (index, slice(value.shape[1]))
+            place = (index, slice(value.shape[1])) if wide else index
             table[key][place] = value
     return table
 

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from kd_jax.core.types import LOGITS
+from kd_jax.core.types import LOGITS, POSITIONS
 from kd_jax.data.source import Source
 from kd_jax.teachers.compression import ALL, OF_LOGITS, Compression, check_fits
 from kd_jax.teachers.compute import Table, ask, output_rows, shared_batch_size
@@ -85,7 +85,8 @@ def _stored(
     *,
     taught: bool = True,
 ) -> Outputs:
-    keep, facts = (*keep, *compression.names), (*_facts(model, source), *compression.told)
+    keep = _names(keep, context, compression)
+    facts = (*_facts(model, source), *compression.told)
     store = _chosen(model, source, keep, facts, len(source), 1, context, compression, home)
 
     def batches_of(part: range) -> Any:
@@ -109,14 +110,15 @@ def evaluated(
       batch_size: examples that are asked about at a time; the last digits depend on it.
 
     Returns:
-      Them; None if the model must be asked each time: it predicts several things of an example,
-      and its view tells which; they would take more than `EVALUATED` bytes; or it answers otherwise
+      Them; None if the model must be asked each time: it predicts several things of an example
+      that aren't its words; they would take more than `EVALUATED` bytes; or it answers otherwise
       where it doesn't know the label.
     """
     if without_labels(model.network) is not model.network:
         return None
     shape = _shapes((LOGITS,), model, source, context, full=True)[LOGITS]
-    if len(shape) != 1 or 8 * len(source) * (shape[0] or 0) > EVALUATED:
+    several = len(shape) != 1 and not context.datasets.task.words
+    if several or 8 * len(source) * math.prod(size or 0 for size in shape) > EVALUATED:
         return None
     home = model.home / "evaluation"
     return _stored(model, source, (), context, ALL, home, batch_size, taught=False)
@@ -132,13 +134,22 @@ def stored_by_place(
 ) -> OutputsByPlace:
     """Opens a finished model's outputs on batches that come again; see `stored`."""
     rows = repeated.steps * repeated.training["batch_size"]
-    keep = (*keep, *compression.names)
+    keep = _names(keep, context, compression)
     facts = (*_facts(model, source), repeated.told, *compression.told)
     size = repeated.training["batch_size"]
     store = _chosen(model, source, keep, facts, rows, size, context, compression, model.home)
     _fill(store, repeated.microbatches, repeated.mixing, model, source, context, compression)
     classes = _classes(model, source, context, compression)
     return OutputsByPlace(store.open(keep), _longest(model), classes)
+
+
+def _names(
+    features: Collection[str], context: RunContext, compression: Compression
+) -> tuple[str, ...]:
+    """Returns the names of all outputs to keep beside the logits."""
+    # Of words, which ones the teacher has read is part of its answer.
+    words = (POSITIONS,) if context.datasets.task.words else ()
+    return (*features, *compression.names, *words)
 
 
 def _classes(
@@ -256,7 +267,7 @@ class _Part:
     def add(self, rows: dict[str, np.ndarray]) -> None:
         """Takes a batch's rows."""
         self._index += rows["index"].tolist()
-        there = rows.get("positions")
+        there = rows.get(POSITIONS)
         for name, shape in self._shapes.items():
             values = [*rows[name]]
             if name in OF_LOGITS and None in shape and there is not None:
@@ -297,7 +308,8 @@ def _shapes(
 
     def known_of(variables: Any, batch: Any) -> dict[str, Any]:
         output = model.network(variables, batch)
-        return {**output.features, **compression.compress(output.logits)}
+        found = {**output.features, **compression.compress(output.logits)}
+        return found if batch.positions is None else found | {POSITIONS: batch.positions}
 
     for batch in context.datasets.of_both_lengths(source, model.views)[1 if full else 0 :]:
         known = jax.eval_shape(known_of, model.shapes, batch)

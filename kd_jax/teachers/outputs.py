@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core.types import LOGITS, Batch, ModelOutput
+from kd_jax.core.types import LOGITS, POSITIONS, Batch, ModelOutput
 from kd_jax.teachers.compression import OF_LOGITS, expand
 
 SMALL = 2**26
@@ -170,7 +170,7 @@ class Outputs:
         self, indices: np.ndarray, length: int | None = None, draws: Any = None
     ) -> dict[str, np.ndarray]:
         """Returns the outputs on some examples: name -> [b, ...], zeros where an example's is
-        smaller.
+        smaller; of the positions 0 where a prediction is, -1 elsewhere.
 
         Args:
           indices: [b] positions among the N.
@@ -179,6 +179,12 @@ class Outputs:
         """
         if draws is not None:
             raise ValueError("stored outputs are of examples as they are, not augmented")
+        found = self._looked_up(indices, length)
+        if POSITIONS in found:
+            found[POSITIONS] = np.where(found[POSITIONS], 0, -1).astype(np.int32)
+        return found
+
+    def _looked_up(self, indices: np.ndarray, length: int | None) -> dict[str, np.ndarray]:
         found = {name: values[indices] for name, values in self._small.items()}
         if len(found) == len(self.shapes):
             return found
@@ -250,7 +256,8 @@ class StoredTeacher:
     def __call__(self, variables: Any, batch: Batch) -> ModelOutput:
         """Returns the outputs that the batch brings along."""
         del variables
-        found = {name: jnp.asarray(value) for name, value in batch.views[self.view].items()}
+        view = batch.views[self.view]
+        found = {name: jnp.asarray(view[name]) for name in view if name != POSITIONS}
         kept = {name: found.pop(name) for name in OF_LOGITS if name in found}
         logits = kept[LOGITS] if self.classes is None else expand(kept, self.classes)
         return ModelOutput(logits, found)

@@ -49,9 +49,11 @@ def eval_step(
     """
     # Shapes are fixed under jit: rows that don't count are computed too and set to 0.
     outputs = forward(variables, batch).logits
-    sums = task.sums(outputs, batch)
+    # What a teacher doesn't read of a text is no loss of the model's.
+    own = batch.as_read(getattr(forward, "view", ""))
+    sums = task.sums(outputs, own)
     if task.hard_term is not None:
-        counted, labels = task.counted(batch), jnp.asarray(batch.labels)
+        counted, labels = task.counted(own), jnp.asarray(batch.labels)
         # Rows that only fill the batch may hold anything, also what gives infinity.
         values = jnp.where(counted, loss_of(task.hard_term)(outputs, labels), 0)
         sums |= {"loss": Mean(jnp.sum(values), jnp.sum(counted))}
@@ -67,7 +69,7 @@ def eval_step(
                 total = jnp.sum(jnp.where(comparable, each, 0))
                 sums[f"{kind}/{name}"] = Mean(total, count)
     # Some metrics are of a whole split and no mean over its rows, so these leave the devices.
-    made, labels = task.rows(outputs, batch)
+    made, labels = task.rows(outputs, own)
     rows = {
         "outputs": made,
         "labels": labels,

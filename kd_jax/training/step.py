@@ -258,7 +258,8 @@ def loss_fn(
         )
         loss += model.objective.weighted_sum(sums, normalizers[name], step)
         # Sums are reported instead of means, because only sums can be added over devices and steps.
-        metrics[name] = sums | group.task.training_metrics(outputs[name].logits, batch)
+        own = batch.as_read(model.network.view)
+        metrics[name] = sums | group.task.training_metrics(outputs[name].logits, own)
         new_aux[name] = Auxiliary(batch_stats[name], term_state)
     return loss, (metrics, new_aux)
 

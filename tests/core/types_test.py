@@ -52,3 +52,14 @@ def test_a_batch_of_other_shapes_or_types_does_not(make_batch, change):
 
 def test_an_output_of_integers_does_not():
     assert not fits(ModelOutput(jnp.zeros((2, 3), jnp.int32), {}))
+
+
+def test_a_view_has_predictions_that_another_one_cuts_off(make_batch):
+    short, long = np.array([[1, -1, -1]]), np.array([[1, 2, -1]])
+    views = {"short": {"positions": short}, "long": {"positions": long}, "other": {}}
+    batch = make_batch(views, rows=1, positions=(short >= 0) & (long >= 0))
+    assert batch.as_read("long").positions.tolist() == [[True, True, False]]
+    # One that doesn't say, and one that isn't there, have what all have.
+    for view in ("other", "none", ""):
+        assert batch.as_read(view).positions.tolist() == [[True, False, False]]
+    assert make_batch(views, rows=1).as_read("long").positions is None

@@ -6,6 +6,7 @@ import copy
 import jax
 import numpy as np
 import pytest
+from task_experiments import config_of, table
 
 from kd_jax.config.load import load_config, plain
 from kd_jax.experiments.run import run_experiment
@@ -159,12 +160,24 @@ def largest_of_all():
     return config
 
 
-@pytest.mark.parametrize("make", [texts, images, augmented, mixed, two_lengths, largest_of_all])
+def tagged(folder):
+    """Words of which the teacher reads fewer than its student, and the largest of all logits."""
+    config = config_of(table(folder, "tagging"), "tagging")
+    view = dict(config["models"]["student"]["view"])
+    config["models"]["teacher"]["view"] = view | dict(max_length=8)
+    config["models"]["student"]["cached_as"] = dict(top_k=10, dtype=None)
+    return config
+
+
+MAKERS = [texts, images, augmented, mixed, two_lengths, largest_of_all, tagged]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
 def test_kept_features_teach_what_the_live_teacher_does(make, backend, tmp_path, monkeypatch):
     # Several files, so that rows are found in each.
-    monkeypatch.setattr(kept_outputs, "ROWS", 100)
-    config = make()
+    monkeypatch.setattr(kept_outputs, "ROWS", 50 if make is tagged else 100)
+    config = make(tmp_path) if make is tagged else make()
     config["dtype"], config["parallel"]["backend"] = "float64", backend
     for name in config["models"]:
         config["models"][name].pop("dtype", None)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from starting import fingerprints, smoke
+from task_experiments import config_of, table
 
 from kd_jax.experiments.run import run_experiment
 
@@ -78,11 +79,19 @@ def test_whoever_learned_from_a_changed_teacher_is_trained_anew(first, tmp_path)
 def test_what_every_model_depends_on_keeps_nothing(first, tmp_path):
     config, folder, _ = first
     workdir = copied(folder, tmp_path)
-    for key, value in (("seed", 1), ("checkpoint__use", "latest")):
+    for key, value in (("seed", 1), ("primary", "macro_f1"), ("checkpoint__use", "latest")):
         message = rf"^--reuse keeps nothing in .*: {key.replace('__', '.')} differ"
         with pytest.raises(ValueError, match=message):
             run_experiment(changed(config, **{key: value}), workdir, reuse=True)
     assert (workdir / "student" / "finished.json").is_file()
+
+
+def test_a_model_of_masks_drawn_otherwise_is_not_kept(tmp_path):
+    config = config_of(table(tmp_path, "masked_language_model"), "masked_language_model")
+    run_experiment(config, tmp_path / "run")
+    other = changed(config, task=dict(name="masked_language_model", rate=0.3))
+    with pytest.raises(ValueError, match=r"^--reuse keeps nothing in .*: task.* differ"):
+        run_experiment(other, tmp_path / "run", reuse=True)
 
 
 def test_a_failed_try_doesn_t_claim_the_folder(first, tmp_path):

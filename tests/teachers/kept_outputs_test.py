@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.core.types import LOGITS
+from kd_jax.core.types import LOGITS, POSITIONS
 from kd_jax.models.network import Network
 from kd_jax.teachers import kept_outputs
 from kd_jax.teachers.ensemble import Ensemble
@@ -27,6 +27,10 @@ def ensemble(combine, *members):
     return Ensemble(named, combine, (1.0,) * len(members), (1.0,) * len(members), "words")
 
 
+def a_task(words):
+    return SimpleNamespace(datasets=SimpleNamespace(task=SimpleNamespace(words=words)))
+
+
 class Split(SimpleNamespace):
     def __len__(self):
         return 1000
@@ -38,7 +42,7 @@ class Split(SimpleNamespace):
         (network(), (10,), True),
         (ensemble("mean_logits", network()), (10,), True),
         (ensemble("least_loss", network()), (10,), False),
-        # A tag for each word: which words it reads is in its view alone.
+        # A word for each mask: which there are is in its view alone.
         (network(), (None, 10), False),
         (network(), (3, 10), False),
         (network(), (2**30 // 8000,), True),
@@ -50,8 +54,21 @@ def test_evaluated_logits_are_kept_where_each_example_has_one_answer(
 ):
     monkeypatch.setattr(kept_outputs, "_shapes", lambda *_given, **_options: {LOGITS: shape})
     monkeypatch.setattr(kept_outputs, "_stored", lambda *_given, **_options: "outputs")
-    found = kept_outputs.evaluated(model(of, tmp_path), Split(), None, 64)
+    found = kept_outputs.evaluated(model(of, tmp_path), Split(), a_task(words=False), 64)
     assert found == ("outputs" if kept else None)
+
+
+@pytest.mark.parametrize(("words", "kept"), [(2**30 // 80000, True), (2**30 // 80000 + 1, False)])
+def test_evaluated_logits_of_words_are_kept_with_which_of_them_were_read(
+    words, kept, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(kept_outputs, "_shapes", lambda *_given, **_options: {LOGITS: (words, 10)})
+    monkeypatch.setattr(kept_outputs, "_stored", lambda *_given, **_options: "outputs")
+    tagging = a_task(words=True)
+    found = kept_outputs.evaluated(model(network(), tmp_path), Split(), tagging, 64)
+    assert found == ("outputs" if kept else None)
+    assert POSITIONS in kept_outputs._names((), tagging, kept_outputs.ALL)
+    assert POSITIONS not in kept_outputs._names((), a_task(words=False), kept_outputs.ALL)
 
 
 @pytest.mark.parametrize("changed", ["dtype", "architecture", "member", "tokenizer", "source"])

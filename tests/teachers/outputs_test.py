@@ -1,9 +1,11 @@
 """Outputs by example: looked up on the host, of one shape or of many, in one piece or in several."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from kd_jax.core.types import LOGITS
+from kd_jax.core.types import LOGITS, POSITIONS
 from kd_jax.teachers.outputs import Outputs, StoredTeacher, Varying, column, join, view_of
 
 RNG = np.random.default_rng(0)
@@ -40,6 +42,24 @@ def test_an_example_has_as_many_vectors_as_tokens_and_zeros_after():
 def test_texts_get_the_room_that_a_live_teacher_would_give_them(length, room):
     outputs, _ = texts(6, sizes=[4, 2, 1, 4, 3, 4])
     assert outputs.gather(np.arange(6), length)["block_0"].shape == (6, room, 3)
+
+
+@pytest.mark.parametrize("counts", [[2, 3, 1], [3, 3, 3]])
+def test_positions_say_which_words_a_teacher_has_read(counts):
+    there = [np.arange(count) != 1 for count in counts]
+    part = {
+        LOGITS: column([RNG.normal(size=(count, 2)) for count in counts]),
+        POSITIONS: column(there if len({*counts}) > 1 else np.stack(there)),
+    }
+    found = Outputs([part]).gather(np.array([1, 2]))[POSITIONS]
+    assert found.dtype == np.int32
+    wanted = np.full((2, 3), -1)
+    for row, example in enumerate((1, 2)):
+        wanted[row, : counts[example]] = np.where(there[example], 0, -1)
+    np.testing.assert_array_equal(found, wanted)
+    teacher = StoredTeacher("v")
+    batch = SimpleNamespace(views={"v": {LOGITS: np.zeros((2, 3, 2)), POSITIONS: found}})
+    assert teacher({}, batch).features == {}
 
 
 def test_scores_of_pairs_of_tokens_keep_their_rows_and_columns():

@@ -8,7 +8,7 @@ from scipy import special
 
 from kd_jax.core.types import ModelOutput, Teacher
 from kd_jax.models.network import DTYPES, Network
-from kd_jax.tasks import CLASSIFICATION
+from kd_jax.tasks import CLASSIFICATION, make_task
 from kd_jax.tasks.classification import CALIBRATION_BINS, calibration_error, calibration_sums
 from kd_jax.training.evaluate import eval_step, evaluate
 
@@ -19,7 +19,7 @@ class AsGiven(nn.Module):
     """A model whose logits are its input times its only parameter."""
 
     @nn.compact
-    def __call__(self, logits, *, train=False):
+    def __call__(self, logits, positions=None, *, train=False):
         return ModelOutput(self.param("scale", nn.initializers.ones, ()) * logits, {})
 
 
@@ -141,3 +141,29 @@ def test_a_model_as_sure_as_it_is_right_has_no_calibration_error(make_batch):
 
 def test_the_calibration_error_of_nothing_is_zero():
     assert calibration_error(np.zeros((CALIBRATION_BINS, 3))) == 0.0
+
+
+def test_a_models_own_words_count_where_its_teacher_cut_the_text_off(make_batch):
+    tagging = make_task("tagging").fitted(np.zeros((1, 1), np.int32), ("B-x", "O"))
+    logits = np.eye(2, dtype=np.float32)[[[0, 1, 0], [1, 0, 0]]]
+    own, short = np.array([[0, 1, 2], [0, 1, -1]]), np.array([[0, -1, -1], [0, 1, -1]])
+    views = {
+        "student": {"logits": 5 * logits, "positions": own},
+        "teacher": {"logits": -5 * logits, "positions": short},
+    }
+    labels = np.array([[0, 1, 0], [1, 0, -1]], np.int32)
+    both = (own >= 0) & (short >= 0)
+    batch = make_batch(views, rows=2, labels=labels, positions=both)
+    teacher, student = (
+        Network(AsGiven(), view, DTYPES["float32"]) for view in ("teacher", "student")
+    )
+    variables = {"params": {"scale": np.float32(1)}}
+    step = partial(eval_step, forward=student, task=tagging)
+    teachers = {"teacher": Teacher(variables, teacher)}
+    sums = step(variables, teachers, batch)["sums"]
+    # It has a prediction of five words, and its teacher of the three that both read.
+    assert sums["loss"].count == 5
+    assert sums["token_accuracy"].total == sums["token_accuracy"].count == 5
+    assert sums["agreement/teacher"].count == 3
+    alone = step(variables, {}, batch)
+    np.testing.assert_array_equal(alone["rows"]["outputs"], [[0, 1, 0], [1, 0, -1]])

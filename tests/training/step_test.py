@@ -15,6 +15,7 @@ from kd_jax.models.network import Network
 from kd_jax.objective import terms
 from kd_jax.objective.objective import Objective, make_objective
 from kd_jax.objective.terms import BoundTerm, TermSpec
+from kd_jax.tasks import make_task
 from kd_jax.tasks.classification import accuracy
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import FINITE, ModelTraining, PeerGroup, train_step
@@ -472,3 +473,21 @@ def test_members_of_a_group_draw_dropout_of_their_own(texts):
     ].models
     assert checksums(after["a"].params) == checksums(single["a"].params)
     assert checksums(after["a"].params) != checksums(after["b"].params)
+
+
+def test_a_reported_metric_is_of_the_students_own_words(texts):
+    """Equal with a teacher that reads one word of each text and with one that reads all of them."""
+    own = np.tile(np.arange(5), (ROWS, 1))
+    labels = np.random.default_rng(1).integers(0, CLASSES, (ROWS, 5)).astype(np.int32)
+    tagging = make_task("tagging").fitted(labels, ("B-x", "I-x", "O"))
+    views = {"v": texts.views["v"] | {"positions": own}}
+    batch = texts.replace(views=views, labels=labels, positions=np.ones_like(own, bool))
+    lstm = dict(name="bilstm", num_classes=CLASSES, vocabulary_size=9, width=4, state=4, layers=1)
+    lstm |= dict(head=(), dropout=0.0, predicts="token")
+    group, state, frozen = make_case(batch, lstm, lstm, dict(hard=HARD))
+    case = dataclasses.replace(group, task=tagging), state, frozen
+    _, all_read = advance(case, batch)
+    _, few_read = advance(case, batch.replace(positions=own == 0))
+    for name in ("token_accuracy", "hard"):
+        assert few_read["s"][name].count == all_read["s"][name].count == own.size
+        np.testing.assert_array_equal(few_read["s"][name].total, all_read["s"][name].total)

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from kd_jax.config.names import TRAIN
 from kd_jax.core.json_files import as_json
 from kd_jax.core.rng import derived_seed
-from kd_jax.core.types import Batch, ModelOutput, Variables
+from kd_jax.core.types import LOGITS, POSITIONS, Batch, ModelOutput, Variables
 from kd_jax.data.cleaning.clean import Limits
 from kd_jax.data.source import Source, fingerprint, text_contents
 from kd_jax.experiments.transfer_sets import storage
@@ -166,7 +166,7 @@ def _make(
     chosen = spec["confidence"] or spec["per_class"] is not None
     if keep_outputs or chosen or spec["labels"] != "none":
         outputs = _outputs(teacher, asked, context, features=keep_outputs)
-        logits = _without_cut_words(outputs["logits"], teacher, asked, context)
+        logits = _without_cut_words(outputs, asked)
         # The soft labels have the section's temperature, the choice the teacher's own confidence.
         if (sureness := task.sureness(logits)) is not None:
             classes = logits.argmax(axis=-1) if task.one_class else None
@@ -287,23 +287,18 @@ def _outputs(
     )
 
 
-def _without_cut_words(
-    logits: np.ndarray, teacher: TrainedModel, source: Source, context: RunContext
-) -> np.ndarray:
-    """Returns logits with NaN, for words, where the teacher has not read them."""
-    if not context.datasets.task.words:
+def _without_cut_words(outputs: compute.Table, source: Source) -> np.ndarray:
+    """Returns logits, of words as many as the longest text has, NaN where the teacher has not read
+    one."""
+    logits = outputs[LOGITS]
+    if POSITIONS not in outputs:
         return logits
     longest = max(len(text.split(" ")) for text in source.inputs)
-    there = np.ones((len(source), longest), bool)
-    for view in teacher.views:
-        for row, starts in enumerate(context.datasets.prepared(source, view).words):
-            there[row, : len(starts)] &= starts >= 0
-            there[row, len(starts) :] = False
     # Rows of a table are as wide as the batches were, which may be more or less than the words.
     wide = np.full((len(source), longest, logits.shape[-1]), np.nan, np.float32)
     width = min(longest, logits.shape[1])
-    wide[:, :width] = logits[:, :width]
-    wide[~there] = np.nan
+    there = outputs[POSITIONS][:, :width, None]
+    wide[:, :width] = np.where(there, logits[:, :width], np.nan)
     return wide
 
 

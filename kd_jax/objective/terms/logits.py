@@ -46,7 +46,8 @@ class CrossEntropy(Term):
         weigh = None
         if self.class_weights is not None:
             weigh = _weigher(self.class_weights, spec.labels, shape.shape[-1])
-        return BoundTerm(spec.prediction, compute, spec.view, labelled=True, weigh=weigh)
+        kind = spec.prediction
+        return BoundTerm(kind, compute, spec.view, labelled=True, alone=True, weigh=weigh)
 
 
 def _weigher(

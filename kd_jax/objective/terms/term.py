@@ -165,6 +165,8 @@ class BoundTerm:
       compute: `(params, state, context) -> (unreduced values, new state)`.
       view: the student's view, whose mask a "token" term uses.
       labelled: whether examples without a label are left out.
+      alone: whether it reads no teacher, so that predictions count that only the student's view
+        has.
       weigh: how much each of what counts does, by a batch; the mean divides by the sum of these
         weights. None: all the same.
       init: `key -> (params, state)`; nothing trained and nothing kept unless a term says so.
@@ -174,6 +176,7 @@ class BoundTerm:
     compute: Compute
     view: str
     labelled: bool = False
+    alone: bool = False
     weigh: Callable[[Batch], jax.Array] | None = None
     init: Callable[[jax.Array], tuple[PyTree, PyTree]] = field(default=lambda _: ({}, {}))
 
@@ -187,7 +190,8 @@ class BoundTerm:
             # Every device counts the microbatch, also one that holds none of its valid rows.
             return jnp.ones(valid.shape[:-1], bool)
         if self.kind == "position":
-            there = valid[..., None] & jnp.asarray(batch.positions)
+            read = batch.as_read(self.view) if self.alone else batch
+            there = valid[..., None] & jnp.asarray(read.positions)
             return there & (jnp.asarray(batch.labels) >= 0) if self.labelled else there
         if self.kind == "token":
             return valid[..., None] & (jnp.asarray(batch.views[self.view]["attention_mask"]) > 0)

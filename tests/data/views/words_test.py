@@ -73,6 +73,35 @@ def test_batches_have_every_words_label_and_say_which_were_cut_off():
     assert long.label_valid.tolist() == [True, False]
 
 
+class Stored:
+    """Outputs of a teacher that read two words of the first text and one of the others."""
+
+    lengths = None
+
+    def gather(self, indices, length, draws=None):
+        counts = np.where(indices == 0, 2, 1)
+        there = np.where(np.arange(30) < counts[:, None], 0, -1)
+        values = (indices[:, None] + 1) * np.ones(there.shape)
+        logits = np.repeat(values[..., None], 3, axis=-1)
+        return {"positions": there, "logits": logits, "logits/rest": values, "block_0": values}
+
+
+def test_words_that_a_stored_teacher_has_not_read_are_not_there_for_it():
+    source = source_of(["a b a", "a b", "ab ab ab"])
+    views = {"own": TextView(word_pieces(), 8, words=True).prepare(source), "known": Stored()}
+    options = dict(process_index=0, process_count=1, buckets=(8,))
+    (batch,) = evaluation_batches(source, views, batch_size=3, **options)
+    # The room is the student's, whatever a teacher's outputs need in one batch.
+    own, known = batch.views["own"]["positions"], batch.views["known"]
+    assert own.shape == (3, 16)
+    assert known["logits"].shape == (*own.shape, 3)
+    assert known["logits/rest"].shape == known["positions"].shape == own.shape
+    assert known["block_0"].shape == (3, 30)
+    assert batch.positions.sum(axis=1).tolist() == [2, 1, 1]
+    assert np.asarray(batch.as_read("own").positions).sum(axis=1).tolist() == [3, 2, 3]
+    assert batch.labels[0, :3].tolist() == [0, 1, 2]
+
+
 def test_views_of_several_tokenizers_agree_on_the_words_that_are_there():
     source = source_of(["ab ab ab a"])
     views = {

@@ -359,3 +359,24 @@ def test_a_labelled_term_leaves_out_rows_without_label_and_rows_that_only_fill(b
     )
     assert BoundTerm("example", lambda *_: None, "text", labelled=True).count(batch) == 1
     assert BoundTerm("example", lambda *_: None, "text").count(batch) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "counted"),
+    [
+        # Its own view has two words and the other one the first: a label teaches both.
+        (dict(term="cross_entropy"), 2),
+        (dict(term="soft_target_kl"), 1),
+        (dict(term="decoupled_kd"), 1),
+    ],
+)
+def test_only_terms_of_a_teacher_leave_out_the_words_that_it_does_not_read(
+    spec, counted, make_batch
+):
+    own = np.array([[1, 2, -1]] * ROWS)
+    views = {"text": {"positions": own}, "short": {"positions": np.where(own == 1, 1, -1)}}
+    labels = np.zeros((ROWS, 3), np.int32)
+    batch = make_batch(views, rows=ROWS, labels=labels, positions=own == 1)
+    of_words = ModelOutput(jnp.zeros((ROWS, 3, CLASSES)), {})
+    bound = build(site_of(of_words, teacher=of_words), **spec)
+    assert bound.count(batch) == ROWS * counted
