@@ -19,6 +19,7 @@ from kd_jax.config.schema import FROM_MODEL, ModelPlan, Plan
 from kd_jax.config.teachers import EMA, PEER
 from kd_jax.core import seal
 from kd_jax.core.json_files import as_json, write_json, write_rows
+from kd_jax.core.shared_files import check_shared
 from kd_jax.data.evaluation_sets import expand
 from kd_jax.data.readers.stored_outputs import fingerprint_of
 from kd_jax.data.run_datasets import Datasets, view_name
@@ -256,6 +257,7 @@ def _check_writable(outputs_dir: str | None) -> None:
     except OSError as error:
         told = error.strerror or error
         raise ValueError(f"checkpoint.outputs_dir: {folder} can't be written to: {told}") from None
+    check_shared(folder, "checkpoint.outputs_dir")
 
 
 def _finished(folder: Workdir, plan: Plan) -> dict[str, Any] | None:
@@ -335,6 +337,8 @@ def _report(plan: Plan, models: Mapping[str, TrainedModel], context: RunContext)
     entries, compared = {}, {}
     # Each of these is asked about the split once, however many learned from it.
     asked = {each.plan.name for one in plan.models for each in _teachers(one, models).values()}
+    if context.datasets.task.valued:
+        asked |= {name for one in plan.models for name in one.members}
     for model in plan.models:
         if not covers(models[model.name], evaluation):
             log.warning("%s has no outputs on the evaluation split", model.name)

@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kd_jax.config.schema import ModelPlan
 from kd_jax.core.json_files import as_json
 from kd_jax.core.pytree import count_parameters, fingerprint, not_finite
 from kd_jax.core.rng import fold_name, stream
+from kd_jax.core.shared_files import written
 from kd_jax.core.types import Batch, PyTree, Teacher, Variables
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
@@ -221,9 +221,8 @@ class ModelTrainer:
             chosen = restore(template)
         assert chosen is not None, "training ends with a checkpoint"
         done = {plan.name: self.save(plan, self._trained(plan, *chosen, seconds)) for plan in plans}
-        if jax.process_count() > 1:
-            # Another process may read the models as soon as this returns.
-            multihost_utils.sync_global_devices(f"{folder.name} finished")
+        # Another process may read the models as soon as this returns.
+        written(*(context.workdir / plan.name / "finished.json" for plan in plans))
         return done
 
     def _kept(

@@ -16,6 +16,7 @@ import jax
 from kd_jax.config.hashing import identity
 from kd_jax.core import seal
 from kd_jax.core.json_files import as_json, read_facts, read_own, write_json
+from kd_jax.core.shared_files import check_shared
 
 log = logging.getLogger("kd_jax")
 
@@ -82,6 +83,7 @@ class Workdir:
             ) from None
         # Whoever catches what is raised here may start again, and must not find our own lock.
         try:
+            check_shared(self.path, "--workdir")
             if alone:
                 self._take(config, adapt)
             if shared and self._lock is not None:

@@ -15,10 +15,11 @@ from kd_jax.config.schema import ModelPlan
 from kd_jax.core.json_files import write_json
 from kd_jax.core.option_types import is_number
 from kd_jax.core.options import call_with_options, options_of
+from kd_jax.core.types import LOGITS
 from kd_jax.data.run_datasets import view_name
 from kd_jax.data.source import Source
 from kd_jax.tasks import CLASSIFICATION, Task
-from kd_jax.teachers import compute
+from kd_jax.teachers import compute, kept_outputs
 from kd_jax.teachers.ensemble import AVERAGES, ROUTES, Ensemble, without_labels
 from kd_jax.training.context import RunContext
 from kd_jax.training.trained_model import TrainedModel
@@ -203,12 +204,16 @@ def unlabelled_logits(
     members: Mapping[str, TrainedModel], source: Source, context: RunContext
 ) -> np.ndarray:
     """Computes `[M, N, K]`, what each member says of a whole split without knowing its labels."""
+    return np.stack([_logits(member, source, context) for member in members.values()])
+
+
+def _logits(member: TrainedModel, source: Source, context: RunContext) -> np.ndarray:
+    size = compute.shared_batch_size(context)
+    if (kept := kept_outputs.evaluated(member, source, context, size)) is not None:
+        return kept.gather(np.arange(len(source)))[LOGITS]
     # A member that chooses by the label would look better than it is where labels are unknown.
-    tables = (
-        compute.outputs(x, source, context, network=without_labels(x.network))
-        for x in members.values()
-    )
-    return np.stack([table["logits"] for table in tables])
+    network = without_labels(member.network)
+    return compute.outputs(member, source, context, network=network)[LOGITS]
 
 
 def mixture_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
-from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
+from kd_jax.core.shared_files import written
 from kd_jax.core.types import LOGITS
 from kd_jax.teachers.outputs import Alike, Column, Shape, Varying
 
@@ -122,8 +122,7 @@ class Store:
             temporary = self.folder / f"about.{_writer()}.tmp"
             temporary.write_text(json.dumps(about))
             temporary.replace(self.folder / ABOUT)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"{self.folder.name} written")
+        written(self.folder / ABOUT, *map(self.path, self.parts))
 
     def open(self, names: Collection[str]) -> list[dict[str, Column]]:
         """Opens all parts, of which `missing` says that they are there: columns by name.

@@ -139,3 +139,24 @@ def test_sigterm_to_a_process_of_a_cluster_stops_all_with_their_state_saved(tmp_
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 75, errors
         assert "resume" in errors.splitlines()[-1] or "same command" in errors, errors
+
+
+@pytest.mark.soak
+def test_processes_of_which_each_has_a_folder_of_its_own_are_refused(tmp_path):
+    port = free_port()
+    members = [
+        launch(
+            "--config=configs/digits.py:smoke",
+            f"--coordinator=localhost:{port}",
+            "--num_processes=2",
+            f"--process_id={number}",
+            f"--workdir={tmp_path / str(number)}",
+            "--simulate_devices=1",
+        )
+        for number in range(2)
+    ]
+    for member in members:
+        _, errors = member.communicate(timeout=200)
+        assert member.returncode not in (0, 75), errors
+        assert "isn't one folder for all 2 processes" in errors.splitlines()[-1], errors
+    assert not [*tmp_path.glob("*/*/checkpoints")]

@@ -9,7 +9,7 @@ from kd_jax.data.run_datasets import Datasets
 from kd_jax.experiments import scoring
 from kd_jax.experiments.run import run_experiment
 from kd_jax.tasks import make_task
-from kd_jax.teachers import kept_outputs
+from kd_jax.teachers import compute, kept_outputs
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +67,22 @@ def test_so_is_an_ensemble_unless_it_chooses_by_the_label(rows_asked, tmp_path):
     assert combined
     for name in learned_from:
         assert rows_asked[name] == (0 if combined.get(name) == "least_loss" else rows), name
+
+
+def test_members_are_asked_once_for_their_own_row_and_for_what_they_add(
+    rows_asked, tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise AssertionError("a member is asked again")
+
+    monkeypatch.setattr(compute, "outputs", refuse)
+    config = plain(load_config("digits_three_teachers", smoke=True))
+    config["parallel"]["data"] = 1
+    results = run_experiment(config, tmp_path, show=False)
+    rows = len(Datasets(config["data"], {}, make_task("classification", None)).splits["evaluation"])
+    for name in ("vgg", "resnet", "vit"):
+        assert rows_asked[name] == rows, name
+    assert any("shapley" in entry for entry in results["models"].values())
 
 
 def test_who_has_the_outputs_needs_no_teacher(config, rows_asked, tmp_path):

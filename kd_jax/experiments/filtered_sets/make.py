@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kd_jax.core.json_files import as_json, read_facts, write_json
 from kd_jax.core.rng import derived_seed
+from kd_jax.core.shared_files import written
 from kd_jax.data.cleaning import find_label_errors, highest_in_class, spectral_signatures
 from kd_jax.data.cleaning.clean import check_left, entry
 from kd_jax.data.source import Source
@@ -180,8 +180,7 @@ def _keep(found: Mapping[str, Any], folder: Path) -> None:
         for each in folder.glob("fold_*"):
             shutil.rmtree(each)
     # Another process may read the doubts as soon as this returns.
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"{folder.name} written")
+    written(folder / DOUBTS)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kd_jax.config.names import TRAIN
 from kd_jax.core.json_files import as_json
 from kd_jax.core.rng import derived_seed
+from kd_jax.core.shared_files import written
 from kd_jax.core.types import LOGITS, POSITIONS, Batch, ModelOutput, Variables
 from kd_jax.data.cleaning.clean import Limits
 from kd_jax.data.source import Source, fingerprint, text_contents
@@ -200,8 +200,7 @@ def _make(
         storage.write(
             context.workdir / FOLDER, name, labelled, train.modality, facts | counts, soft=soft
         )
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"transfer set {name} written")
+    written(storage.about(context.workdir / FOLDER, name))
     # Read back from disk, so that a first and a resumed start learn from the same source.
     source = load(name, context.workdir, train, task)
     # What an ensemble says may depend on the label, which its students are taught with.
@@ -228,8 +227,7 @@ def _restore(name: str, folder: str, facts: Mapping[str, Any], root: Path) -> No
         )
     if jax.process_index() == 0:
         storage.copy(*_place(folder), root, name)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"transfer set {name} copied")
+    written(storage.about(root, name))
 
 
 def _base(spec: Mapping[str, Any], context: RunContext) -> Source:

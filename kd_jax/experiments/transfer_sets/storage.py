@@ -72,11 +72,14 @@ def write(
     )
 
 
+def about(root: Path, name: str) -> Path:
+    """Returns the path of a set's provenance.json, which is there once all of the set is."""
+    return root / name / VERSION / PROVENANCE
+
+
 def provenance(root: Path, name: str) -> dict[str, Any] | None:
     """Reads provenance.json; None, announced, where it can't be read or there is no such set."""
-    return read_facts(
-        root / name / VERSION / PROVENANCE, ("teacher",), "the transfer set is made again"
-    )
+    return read_facts(about(root, name), ("teacher",), "the transfer set is made again")
 
 
 def missing_files(root: Path, name: str) -> list[str]:
