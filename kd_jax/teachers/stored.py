@@ -2,7 +2,7 @@
 id."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,22 @@ SUM_TOLERANCE = 0.01
 """How far the probabilities of an example may be from a sum of 1, as those rounded are."""
 
 
+Values = np.ndarray | Sequence[np.ndarray]
+"""[N, K] outputs; of words N arrays [W, K]."""
+
+
 @dataclass(frozen=True)
 class StoredTable:
     """Stored outputs as a task's models would give them.
 
     Attributes:
       outputs: as the file has them.
-      values: N arrays [K], or [W, K], as models of the task would return them.
+      values: as models of the task would return them.
       vectors: whether they are what a model pools, too.
     """
 
     outputs: StoredOutputs
-    values: Sequence[np.ndarray]
+    values: Values
     vectors: bool
 
     def on(self, source: Source) -> Outputs | None:
@@ -75,8 +79,8 @@ class StoredTable:
                 f"{path!r} has no outputs for {len(missing)} of the {len(rows)} rows of"
                 f" {source.name!r}, such as the ids {listed(missing)}"
             )
-        found = [self.values[row] for row in rows]
-        if found[0].ndim == 2:
+        if not isinstance(self.values, np.ndarray):
+            found = [self.values[row] for row in rows]
             for each, value, text in zip(source.ids, found, source.inputs, strict=True):
                 # Padding would be a teacher that knows nothing, in silence.
                 if len(value) != (words := len(text.split(" "))):
@@ -85,7 +89,7 @@ class StoredTable:
                         f" in {source.name!r} has {words}"
                     )
             return Outputs([{LOGITS: column(found)}])
-        logits = column(np.stack(found))
+        logits = column(self.values[rows])
         return Outputs([{LOGITS: logits} | ({"pooled": logits} if self.vectors else {})])
 
 
@@ -147,7 +151,9 @@ def open_table(
     order = None
     if task.named and task.kind != "vectors":
         order = _order(owner, found, datasets.class_names)
-    values = [each if order is None else each[..., order] for each in found.values]
+    values = found.values
+    if order is not None:
+        values = _of_each(lambda each: each[..., order], values)
     made = _as_outputs(owner, found, values, task)
     return StoredTable(found, made, task.kind == "vectors")
 
@@ -183,9 +189,7 @@ def _order(owner: str, found: StoredOutputs, wanted: Sequence[str]) -> list[int]
     raise ValueError(f"{owner} has outputs of {listed(names)}, the data has {listed(wanted)}")
 
 
-def _as_outputs(
-    owner: str, found: StoredOutputs, values: Sequence[np.ndarray], task: Task
-) -> list[np.ndarray]:
+def _as_outputs(owner: str, found: StoredOutputs, values: Values, task: Task) -> Values:
     if found.kind == "probabilities":
         for each, value in zip(found.rows, values, strict=True):
             far = np.abs(value.sum(axis=-1) - 1).max() if task.kind == "classes" else 0
@@ -196,13 +200,18 @@ def _as_outputs(
                     f"{owner} has probabilities that {problem} for id {each!r}; are they logits?"
                 )
         if task.kind == "sets":
-            return [special.logit(np.clip(each, LEAST, 1 - LEAST)) for each in values]
-        return [np.log(np.maximum(each, LEAST)) for each in values]
+            return _of_each(lambda each: special.logit(np.clip(each, LEAST, 1 - LEAST)), values)
+        return _of_each(lambda each: np.log(np.maximum(each, LEAST)), values)
     units = task.into_units()
     if found.kind == "values" and units is not None:
         scale, shift = units
-        return [((each - shift) / scale).astype(np.float32) for each in values]
-    return list(values)
+        return _of_each(lambda each: ((each - shift) / scale).astype(np.float32), values)
+    return values
+
+
+def _of_each(change: Callable[[np.ndarray], np.ndarray], values: Values) -> Values:
+    """Returns what is made of the outputs of all examples, or of each one's words."""
+    return change(values) if isinstance(values, np.ndarray) else [change(each) for each in values]
 
 
 def check_ids(datasets: Datasets) -> None:

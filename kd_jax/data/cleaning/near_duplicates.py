@@ -18,7 +18,7 @@ SHORTEST = 20
 
 BANDS, MINIMA = 20, 5
 # Shingles compared at a time, which bounds the memory of the comparison.
-_PART = 4_000_000
+_PART = 1_000_000
 # Rows hashed at a time, whose shingles stay in a core's cache.
 _CHUNK = 8_192
 _HALF, _LOW, _MIX = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(0x9E3779B97F4A7C15)
@@ -35,11 +35,15 @@ class Shingles:
     """
 
     def __init__(self, texts: Sequence[str]):
-        parts = [
-            _hash_shingles(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)
-        ]
-        self.flat = np.concatenate([np.empty(0, np.uint32), *(flat for flat, _ in parts)])
-        self.lengths = np.concatenate([np.empty(0, np.int64), *(lengths for _, lengths in parts)])
+        # No text has more shingles than characters; what isn't written to takes no memory.
+        room = np.empty(sum(map(len, texts)), np.uint32)
+        self.lengths, end = np.zeros(len(texts), np.int64), 0
+        for start in range(0, len(texts), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            flat, self.lengths[rows] = _hash_shingles(texts[rows])
+            room[end : end + len(flat)] = flat
+            end += len(flat)
+        self.flat = room[:end]
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def overlaps(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -78,11 +82,8 @@ def find_near_duplicates(texts: Sequence[str], threshold: float, first: int = 0)
         raise ValueError(
             f"the Jaccard index of near duplicates lies above 0 and up to 1, got {threshold}"
         )
-    long = [(row, text) for row, text in enumerate(texts) if len(text) >= SHORTEST]
-    rows, shingles = (
-        np.array([row for row, _ in long], np.int64),
-        Shingles([text for _, text in long]),
-    )
+    rows = np.flatnonzero([len(text) >= SHORTEST for text in texts])
+    shingles = Shingles([texts[row] for row in rows.tolist()])
     candidates = _find_candidates(shingles, threshold, int(np.searchsorted(rows, first)))
     found: dict[int, int] = {}
     for later, earlier in _split(candidates, shingles.lengths):

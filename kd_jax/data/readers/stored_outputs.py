@@ -36,7 +36,7 @@ class StoredOutputs:
       path: of the file.
       kind: of `KINDS`.
       rows: id -> position in `values`.
-      values: N arrays of float32 [K]; of a task of a label a word [W, K].
+      values: [N, K] float32; of a task of a label a word N arrays [W, K].
       names: [K] what the file calls the outputs; None where it doesn't.
       fingerprint: "sha256:..." of the file.
     """
@@ -44,7 +44,7 @@ class StoredOutputs:
     path: Path
     kind: str
     rows: Mapping[str, int] = field(repr=False)
-    values: Sequence[np.ndarray] = field(repr=False)
+    values: np.ndarray | Sequence[np.ndarray] = field(repr=False)
     names: tuple[str, ...] | None
     fingerprint: str
 
@@ -109,10 +109,12 @@ def read_outputs(
             )
         if not np.isfinite(value).all():
             raise ValueError(f"{str(path)!r} has numbers that aren't finite for id {each!r}")
+    # Of examples one array: many small ones would take several times its memory.
+    values = np.asarray(values) if values[0].ndim == 1 else values
     return StoredOutputs(path, kind, rows, values, names, digest)
 
 
-_Read = tuple[str, list[str], Sequence[np.ndarray], tuple[str, ...] | None]
+_Read = tuple[str, list[str], np.ndarray | Sequence[np.ndarray], tuple[str, ...] | None]
 
 
 def _read_npz(path: Path, names_of_ids: Sequence[str], kind: str | None) -> _Read:
@@ -138,7 +140,8 @@ def _read_npz(path: Path, names_of_ids: Sequence[str], kind: str | None) -> _Rea
         raise ValueError(
             f"{str(path)!r} has {found[1]} of shape {list(values.shape)} for {len(ids)} ids"
         )
-    return found[2], ids, [*values], None if names is None else tuple(map(str, names))
+    of_each = values if values.ndim == 2 else [*values]
+    return found[2], ids, of_each, None if names is None else tuple(map(str, names))
 
 
 def _choose(

@@ -183,40 +183,52 @@ def read_table(
         raise ValueError(
             f"{str(path)!r} is not a table; its name must end in {', '.join(SUFFIXES)}"
         )
-    table = Table()
+    table, wanted = Table(), (*columns, *label, *(() if id_column is None else (id_column,)))
+    read = clean_words if task.words else clean_text
+    # Many rows have the same label, which is kept once.
+    same: dict[str, str] = {}
     with path.open("rb") as file:
-        found = read_records(file, table.rejected, path, header)
-        named, records = next(found), list(found)
-    # JSONL has no header: its columns are all keys that some row has.
-    keys = named or {key for _, record in records for key in record}
-    for column in (*columns, *label, *(() if id_column is None else (id_column,))):
-        if column not in keys:
-            raise ValueError(
-                f"{str(path)!r} has no column {column!r}; it has"
-                f" {', '.join(sorted(keys)) or 'none'}"
-            )
-    for row, record in records:
-        try:
-            # Content is checked here and not while parsing, so that both kinds of file have the
-            # same rules.
-            read = clean_words if task.words else clean_text
-            text = tuple(read(record, column) for column in columns)
-            none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
-            blank = keep_blank and all(_is_blank(record.get(column)) for column in label)
-            target = None if none or blank or not label else task.read_label(record, label)
-            task.check_row(text[0], target)
-            own = str(row) if id_column is None else as_id(record.get(id_column), id_column)
-        except ValueError as error:
-            table.rejected.append(Rejected(row, str(error), shorten(record)))
-        else:
-            table.inputs.append(text if len(columns) == 2 else text[0])
-            table.labels.append(target)
-            table.rows.append(row)
-            table.ids.append(own)
-            table.unlabelled |= none
+        records = read_records(file, table.rejected, path, header)
+        named = next(records)
+        keys = {*named}
+        if named:
+            _check_columns(path, keys, wanted)
+        # Row by row: of a large file only what is learned from is ever in memory.
+        for row, record in records:
+            # JSONL has no header: its columns are all keys that some row has.
+            if not named:
+                keys.update(record)
+            try:
+                # Content is checked here and not while parsing, so that both kinds of file have
+                # the same rules.
+                text = tuple(read(record, column) for column in columns)
+                none = {str(record.get(column)).strip() for column in label} & {*unlabelled}
+                blank = keep_blank and all(_is_blank(record.get(column)) for column in label)
+                target = None if none or blank or not label else task.read_label(record, label)
+                task.check_row(text[0], target)
+                own = str(row) if id_column is None else as_id(record.get(id_column), id_column)
+            except ValueError as error:
+                table.rejected.append(Rejected(row, str(error), shorten(record)))
+            else:
+                table.inputs.append(text if len(columns) == 2 else text[0])
+                kept = same.setdefault(target, target) if isinstance(target, str) else target
+                table.labels.append(kept)
+                table.rows.append(row)
+                table.ids.append(own)
+                table.unlabelled |= none
+    _check_columns(path, keys, wanted)
     # Rows rejected while parsing came before those rejected for their content.
     table.rejected.sort(key=lambda rejected: rejected.row)
     return table
+
+
+def _check_columns(path: Path, there: Collection[str], wanted: Sequence[str]) -> None:
+    for column in wanted:
+        if column not in there:
+            raise ValueError(
+                f"{str(path)!r} has no column {column!r}; it has"
+                f" {', '.join(sorted(there)) or 'none'}"
+            )
 
 
 def _is_blank(value: Any) -> bool:

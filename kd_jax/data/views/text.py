@@ -118,11 +118,12 @@ class TextView:
         tokenizer.no_padding()
         if self.long != "head_tail":
             tokenizer.enable_truncation(self.max_length)
-        ids, types, cut = [], [], 0
+        # Joined part by part, as one array a text takes several times its tokens' memory.
+        flat, types, lengths, cut = [], [], [], 0
         words: list[np.ndarray] = []
         counts: list[int] = []
         for start in range(0, len(source), _CHUNK):
-            texts = list(source.inputs[start : start + _CHUNK])
+            ids, texts = [], list(source.inputs[start : start + _CHUNK])
             for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True):
                 if self.words:
                     words.append(first_pieces(text, encoding))
@@ -134,12 +135,15 @@ class TextView:
                     continue
                 own = head_and_tail(np.array(encoding.ids, np.int32), self.max_length)
                 ids.append(own)
-                types.append(np.array(encoding.type_ids if pairs else (), np.int32))
+                if pairs:
+                    types.append(np.array(encoding.type_ids, np.int32))
                 cut += bool(encoding.overflowing) or len(own) < len(encoding.ids)
+            flat.append(np.concatenate(ids))
+            lengths += map(len, ids)
         prepared = PreparedText(
-            np.concatenate(ids),
+            np.concatenate(flat),
             np.concatenate(types) if pairs else None,
-            np.array([len(each) for each in ids], np.int32),
+            np.array(lengths, np.int32),
             padding,
             self.max_length,
             cut,

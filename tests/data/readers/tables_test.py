@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kd_jax.data.open import open_source
+from kd_jax.data.readers.tables import read_table
 
 
 def read(path, split="train", inputs="text", label="label", max_rejected=0, **options):
@@ -208,3 +209,24 @@ def test_a_document_longer_than_pythons_own_limit_is_one_row(tmp_path):
     document = "word, " * 40_000
     path = write(tmp_path, "a.csv", f'text,label\n"{document}",good\ny,bad\n')
     assert {len(text) for text, _ in pairs(read(path))} == {len(document.strip()), 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": "txt"}, "no column 'txt'; it has label, text$"),
+        ({"label": "class"}, "no column 'class'; it has label, text$"),
+    ],
+)
+def test_columns_of_json_rows_are_all_that_some_row_has(tmp_path, options, message):
+    """Told before the rows that lack the column, of which each would be a bad one."""
+    content = '{"text": "a"}\n{"text": "b", "label": "x"}\n'
+    with pytest.raises(ValueError, match=message):
+        read(write(tmp_path, "t.jsonl", content), **({"max_rejected": 9} | options))
+
+
+def test_equal_labels_are_in_memory_once(tmp_path):
+    path = write(tmp_path, "t.csv", "text,label\na,longer\nb,other\nc,longer\n")
+    table = read_table(path, ("text",), ("label",))
+    assert table.labels == ["longer", "other", "longer"]
+    assert table.labels[0] is table.labels[2]
