@@ -26,6 +26,7 @@ from kd_jax.objective.terms import TermSpec
 from kd_jax.teachers.compression import Compression
 from kd_jax.teachers.outputs import Alike, Outputs
 from kd_jax.teachers.store import Store
+from kd_jax.training import host_memory
 from kd_jax.training.sharding import make_parallel
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import ModelTraining, PeerGroup
@@ -112,6 +113,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=30)
     pairs = parser.parse_args().pairs
+    # As the command does.
+    host_memory.keep()
     rng, call = np.random.default_rng(1), step()
     call()
     with tempfile.TemporaryDirectory() as folder:

@@ -206,7 +206,9 @@ class Outputs:
                     int(_sizes(self.parts[part][name])[indices[at] - first[part]].max())
                     for part, at in chosen
                 )
-            found[name] = np.zeros((len(indices), *sized(shape, room)), dtype)
+            # Where examples are of one size each number is written below.
+            made = np.zeros if None in shape else np.empty
+            found[name] = made((len(indices), *sized(shape, room)), dtype)
             for part, at in chosen:
                 self.parts[part][name].read(indices[at] - first[part], found[name], at)
         return found
