@@ -54,6 +54,7 @@ CONFIG_FILE = "config_file.json"
 FLAGS = flags.FLAGS
 LAUNCHERS = ["slurm", "local", "jobset", "tpu"]
 STAGES = ["train", "fit", "teach", "report", "export", "predict", "explain"]
+TRAINING = ("train", "teach")
 BY = ["members", "features", "terms", "sources"]
 
 flags.DEFINE_string(
@@ -65,6 +66,12 @@ flags.DEFINE_string(
 flags.DEFINE_bool("smoke", False, "Shrinks the config to seconds: built-in data, tiny models.")
 flags.DEFINE_bool("print_config", False, "Prints the resolved config and ends.")
 flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<experiment>-<config hash>.")
+flags.DEFINE_string(
+    "mirror",
+    None,
+    "Address of a copy of --workdir in object storage, gs://BUCKET/RUN or s3://BUCKET/RUN: a new"
+    " --workdir is filled from it, and what changes is sent there each minute and at the end.",
+)
 flags.DEFINE_bool(
     "reuse",
     False,
@@ -299,7 +306,12 @@ def _check_workers() -> None:
         raise ValueError(
             "--workers needs --launcher, which starts them; to start one yourself: --join"
         )
-    if FLAGS.launcher and (FLAGS.repeat or FLAGS.stage not in ("train", "teach")):
+    others = {"--join": FLAGS.join, "--workers": FLAGS.workers, "--repeat": FLAGS.repeat}
+    others[f"--stage={FLAGS.stage}"] = FLAGS.stage not in TRAINING
+    if FLAGS.mirror is not None and any(others.values()):
+        other = next(name for name, given in others.items() if given)
+        raise ValueError(f"--mirror is for one process or cluster that trains, not for {other}")
+    if FLAGS.launcher and (FLAGS.repeat or FLAGS.stage not in TRAINING):
         other = "--repeat" if FLAGS.repeat else f"--stage={FLAGS.stage}"
         raise ValueError(f"--launcher is for training and teaching, not for {other}")
     for flag, launchers in {
@@ -401,9 +413,8 @@ def _repeat(file: Path, overrides: Sequence[tuple[str, str]]) -> int:
 
 
 def _train(config: ConfigDict) -> int:
-    from kd_jax.core.json_files import write_json
+    from kd_jax.experiments.mirror import mirrored
     from kd_jax.experiments.plan import make_plan
-    from kd_jax.experiments.run import run_experiment
     from kd_jax.training.profile import ProfiledSteps
     from kd_jax.training.sharding import start_process
     from kd_jax.training.writers import check_installed
@@ -416,28 +427,34 @@ def _train(config: ConfigDict) -> int:
         ProfiledSteps.parse(FLAGS.profile)
     start_process(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     _check_kinds()
+    kind = "search" if FLAGS.search else "sweep" if FLAGS.sweep else ""
+    workdir = _workdir(resolved, kind)
+    with mirrored(FLAGS.mirror, workdir):
+        return _train_in(workdir, config, resolved)
+
+
+def _train_in(workdir: Path, config: ConfigDict, resolved: dict[str, Any]) -> int:
+    from kd_jax.core.json_files import write_json
+    from kd_jax.experiments.run import run_experiment
+
     if FLAGS.stage == "teach":
-        workdir = _workdir(resolved)
         run_experiment(resolved, workdir, reuse=FLAGS.reuse, teach=True, profile=FLAGS.profile)
         print(f"teachers and their outputs: {workdir}; the same command with --stage=train goes on")
         return 0
     if FLAGS.search:
         from kd_jax.experiments.search.run import run_search
 
-        workdir = _workdir(resolved, "search")
         run_search(config, Path(FLAGS.search), workdir)
         _report(workdir)
         return 0
     if FLAGS.sweep:
         from kd_jax.experiments.sweep.run import run_sweep
 
-        workdir = _workdir(resolved, "sweep")
         run_sweep(config, Path(FLAGS.sweep), workdir, join=FLAGS.join)
         # Of the workers that end together, one writes it.
         if not (FLAGS.join and _is_reported(workdir)):
             _report(workdir)
         return 0
-    workdir = _workdir(resolved)
     results = run_experiment(resolved, workdir, reuse=FLAGS.reuse, profile=FLAGS.profile)
     # Other stages load the file again, for what it registers.
     if results:

@@ -204,7 +204,7 @@ def _are_texts(value: Any) -> bool:
 
 TEXT = Value("a text", _is_text)
 PATH = Value(
-    "a path in a file system; a bucket has to be mounted (docs/scaling.md)",
+    "a path in a file system; a bucket has to be mounted, or be a --mirror (docs/scaling.md)",
     # As a path such an address would become a folder "gs:" beside the command.
     lambda value: _is_text(value) and "://" not in value,
 )
