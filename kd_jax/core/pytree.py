@@ -111,14 +111,14 @@ def not_finite(tree: PyTree) -> list[str]:
 
 
 def _is_finite(leaf: Any) -> Any:
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return np.True_
     # What is in the host's memory is read there, which needs no program for each shape.
-    if isinstance(leaf, np.ndarray) or (
-        leaf.is_fully_addressable and next(iter(leaf.devices())).platform == "cpu"
-    ):
-        values = np.asarray(leaf)
-        floating = jnp.issubdtype(values.dtype, jnp.floating)
-        return np.isfinite(values).all() if floating else np.True_
-    return _are_finite(leaf)
+    on_devices = isinstance(leaf, jax.Array) and (
+        not leaf.is_fully_addressable or next(iter(leaf.devices())).platform != "cpu"
+    )
+    return _are_finite(leaf) if on_devices else np.isfinite(np.asarray(leaf)).all()
 
 
 _are_finite = jax.jit(all_finite)

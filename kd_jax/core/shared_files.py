@@ -48,17 +48,18 @@ def written(*files: Path) -> None:
     """Returns, in every process, once each of them sees files that the first one has written.
 
     Raises:
-      FileNotFoundError: if this one doesn't within `SECONDS`.
+      FileNotFoundError: in every process, if one of them doesn't within `SECONDS`.
     """
     if jax.process_count() == 1:
         return
     multihost_utils.sync_global_devices(f"{', '.join(file.name for file in files)} written")
-    for file in files:
-        if not _is_seen(file):
-            raise FileNotFoundError(
-                f"{file}, written by the first process, isn't seen by process"
-                f" {jax.process_index()} after {SECONDS:.0f} s"
-            )
+    unseen = next((place for place, file in enumerate(files) if not _is_seen(file)), -1)
+    found = np.asarray(multihost_utils.process_allgather(np.asarray(unseen))).reshape(-1)
+    if missing := np.flatnonzero(found >= 0).tolist():
+        raise FileNotFoundError(
+            f"{files[found[missing[0]]]}, written by the first process, isn't seen by process"
+            f" {missing[0]} after {SECONDS:.0f} s"
+        )
 
 
 def _is_seen(file: Path) -> bool:

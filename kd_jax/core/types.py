@@ -68,13 +68,17 @@ class Batch:
     valid: Bool[Array, "*b"]
     positions: Bool[Array, "*b p"] | None = None
 
-    def as_read(self, view: str) -> Batch:
-        """Returns the batch with the predictions that are there in one view, as others may cut a
-        text earlier."""
-        own = self.views.get(view, {})
-        if self.positions is None or POSITIONS not in own:
+    def as_read(self, *views: str) -> Batch:
+        """Returns the batch with the predictions that are there in each of some views, as others
+        may cut a text earlier; unchanged where one of them is unknown."""
+        if self.positions is None or not {*views} <= self.views.keys():
             return self
-        return replace(self, positions=jnp.asarray(own[POSITIONS]) >= 0)
+        # One that says nothing, a file of outputs, has all of them.
+        known = [self.views[name][POSITIONS] for name in views if POSITIONS in self.views[name]]
+        if not known:
+            return self
+        there = jnp.stack([jnp.asarray(each) >= 0 for each in known])
+        return replace(self, positions=there.all(axis=0))
 
 
 @flax.struct.dataclass

@@ -42,7 +42,7 @@ def fit(config: Mapping[str, Any], memory: int | None = None) -> dict[str, Any]:
     parallel = make_parallel(**plan.config["parallel"])
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(Workdir(Path(folder) / "run", plan.config, None)) as workdir,
+        closing(Workdir(Path(folder) / "run", plan.config, scratch=True)) as workdir,
     ):
         context = open_run(plan, workdir, parallel, stop)
         groups = check_shapes(plan, context, open_stored(plan, context))

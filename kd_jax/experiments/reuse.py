@@ -17,7 +17,7 @@ log = logging.getLogger("kd_jax")
 REPLACED = "replaced"
 """Folder of a run that holds what was moved away; nothing of it is read again."""
 
-SHARED = ("seed", "data", "task", "primary", "checkpoint")
+SHARED = ("seed", "data", "task", "checkpoint")
 """Sections that every model depends on."""
 
 
@@ -49,6 +49,9 @@ def set_aside(folder: Path, stored: Mapping[str, Any], plan: Plan) -> None:
         for path in sorted(before.keys() | now.keys())
         if path.partition(".")[0] in SHARED and before.get(path, ...) != now.get(path, ...)
     ]
+    # Checkpoints are chosen by it; that of the task may be spelled out or not.
+    if old.task.primary != plan.task.primary:
+        shared.append("primary")
     if shared:
         raise ValueError(
             f"--reuse keeps nothing in {folder}: {', '.join(shared)} differ, on which every model"

@@ -55,6 +55,7 @@ class Workdir:
         trained yet belongs to nobody.
       shared: whether others may be at work in it who share it too, with the same config; whoever
         doesn't share is refused by them, and refuses them.
+      scratch: whether each process of a cluster has a folder of its own.
 
     Raises:
       ValueError: if it belongs to another config (naming the keys that differ), can't be written,
@@ -68,6 +69,7 @@ class Workdir:
         adapt: Callable[[Path, dict[str, Any]], None] | None = None,
         *,
         shared: bool = False,
+        scratch: bool = False,
     ):
         self.path = path.resolve()
         try:
@@ -83,7 +85,8 @@ class Workdir:
             ) from None
         # Whoever catches what is raised here may start again, and must not find our own lock.
         try:
-            check_shared(self.path, "--workdir")
+            if not scratch:
+                check_shared(self.path, "--workdir")
             if alone:
                 self._take(config, adapt)
             if shared and self._lock is not None:
@@ -159,6 +162,7 @@ class Workdir:
                 "*.csv.tmp",
                 "*.safetensors.tmp",
                 "metrics.tmp",
+                ".cluster-*.tmp",
             ):
                 for leftover in folder.glob(pattern):
                     leftover.unlink(missing_ok=True)

@@ -50,7 +50,8 @@ def eval_step(
     # Shapes are fixed under jit: rows that don't count are computed too and set to 0.
     outputs = forward(variables, batch).logits
     # What a teacher doesn't read of a text is no loss of the model's.
-    own = batch.as_read(getattr(forward, "view", ""))
+    view = getattr(forward, "view", "")
+    own = batch.as_read(view)
     sums = task.sums(outputs, own)
     if task.hard_term is not None:
         counted, labels = task.counted(own), jnp.asarray(batch.labels)
@@ -58,9 +59,10 @@ def eval_step(
         values = jnp.where(counted, loss_of(task.hard_term)(outputs, labels), 0)
         sums |= {"loss": Mean(jnp.sum(values), jnp.sum(counted))}
     # A comparison with a teacher needs no label, so every valid example counts.
-    comparable = task.compared(batch)
     taught = {name: teacher(batch).logits for name, teacher in teachers.items()}
     for name, theirs in taught.items():
+        both = batch.as_read(view, getattr(teachers[name].forward, "view", ""))
+        comparable = task.compared(both)
         count, compared = jnp.sum(comparable), {"agreement": task.agreement(outputs, theirs)}
         if task.divergence is not None:
             compared[task.divergence] = loss_of(task.soft_term)(outputs, theirs)

@@ -89,6 +89,14 @@ def test_leaves_that_hold_nan_or_infinity_are_named():
     assert pytree.not_finite(tree) == ["deep/inf", "deep/nan"]
     assert pytree.not_finite({"good": tree["good"], "whole": tree["whole"]}) == []
     assert pytree.not_finite({}) == []
+    # What a user's own term may keep.
+    others = {
+        "key": jax.random.key(0),
+        "number": 1.0,
+        "bad": np.float32(np.inf),
+        "none": np.bool_(),
+    }
+    assert pytree.not_finite(others) == ["bad"]
 
 
 def test_one_flag_stands_for_a_whole_tree():

@@ -18,7 +18,7 @@ def cluster(monkeypatch):
         monkeypatch.setattr(tools, "broadcast_one_to_all", lambda value: value)
         monkeypatch.setattr(tools, "sync_global_devices", lambda name: None)
         monkeypatch.setattr(
-            tools, "process_allgather", lambda seen: np.array([bool(seen), *others])
+            tools, "process_allgather", lambda seen: np.array([seen.tolist(), *others])
         )
         monkeypatch.setattr(shared_files, "SECONDS", 0.5)
 
@@ -42,7 +42,7 @@ def test_a_folder_that_is_another_one_elsewhere_is_refused(index, others, told, 
 
 
 def test_a_file_that_comes_late_is_waited_for(cluster, tmp_path, monkeypatch):
-    cluster(1)
+    cluster(1, (-1, -1))
     file, slept = tmp_path / "late", []
 
     def sleep(seconds):
@@ -56,10 +56,17 @@ def test_a_file_that_comes_late_is_waited_for(cluster, tmp_path, monkeypatch):
 
 
 def test_a_file_that_never_comes_is_told(cluster, tmp_path):
-    cluster(2)
     (tmp_path / "there").touch()
-    with pytest.raises(FileNotFoundError, match=r"never, written by the first process, isn't seen"):
-        shared_files.written(tmp_path / "there", tmp_path / "never")
+    files = tmp_path / "there", tmp_path / "never"
+    told = r"never, written by the first process, isn't seen by process"
+    cluster(2, (-1, -1))
+    with pytest.raises(FileNotFoundError, match=f"{told} 0"):
+        shared_files.written(*files)
+    # In every process, as the others would wait for it.
+    files[1].touch()
+    cluster(0, (-1, 1))
+    with pytest.raises(FileNotFoundError, match=f"{told} 2"):
+        shared_files.written(*files)
 
 
 def test_one_process_alone_waits_for_nothing(tmp_path):

@@ -59,7 +59,11 @@ def test_a_view_has_predictions_that_another_one_cuts_off(make_batch):
     views = {"short": {"positions": short}, "long": {"positions": long}, "other": {}}
     batch = make_batch(views, rows=1, positions=(short >= 0) & (long >= 0))
     assert batch.as_read("long").positions.tolist() == [[True, True, False]]
-    # One that doesn't say, and one that isn't there, have what all have.
-    for view in ("other", "none", ""):
-        assert batch.as_read(view).positions.tolist() == [[True, False, False]]
+    # Of two what both have; one that doesn't say has all of them.
+    for views in (("short", "long"), ("other", "short")):
+        assert batch.as_read(*views).positions.tolist() == [[True, False, False]]
+    assert batch.as_read("other", "long").positions.tolist() == [[True, True, False]]
+    # Of one that isn't there nobody knows more than what all have.
+    for views in (("other",), ("none",), ("long", "")):
+        assert batch.as_read(*views).positions.tolist() == [[True, False, False]]
     assert make_batch(views, rows=1).as_read("long").positions is None

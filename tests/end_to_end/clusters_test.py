@@ -160,3 +160,22 @@ def test_processes_of_which_each_has_a_folder_of_its_own_are_refused(tmp_path):
         assert member.returncode not in (0, 75), errors
         assert "isn't one folder for all 2 processes" in errors.splitlines()[-1], errors
     assert not [*tmp_path.glob("*/*/checkpoints")]
+
+
+def test_a_cluster_tells_whether_a_job_fits(tmp_path):
+    port = free_port()
+    members = [
+        launch(
+            "--config=configs/digits.py:smoke",
+            "--stage=fit",
+            f"--coordinator=localhost:{port}",
+            "--num_processes=2",
+            f"--process_id={number}",
+            "--simulate_devices=1",
+        )
+        for number in range(2)
+    ]
+    for member in members:
+        found, errors = member.communicate(timeout=200)
+        assert member.returncode == 0, errors
+        assert "it fits" in found + errors

@@ -150,20 +150,24 @@ def test_a_models_own_words_count_where_its_teacher_cut_the_text_off(make_batch)
     views = {
         "student": {"logits": 5 * logits, "positions": own},
         "teacher": {"logits": -5 * logits, "positions": short},
+        "other": {"logits": 5 * logits, "positions": np.array([[0, 1, 2], [0, -1, -1]])},
     }
     labels = np.array([[0, 1, 0], [1, 0, -1]], np.int32)
-    both = (own >= 0) & (short >= 0)
+    both = np.array([[True, False, False], [True, False, False]])
     batch = make_batch(views, rows=2, labels=labels, positions=both)
     teacher, student = (
         Network(AsGiven(), view, DTYPES["float32"]) for view in ("teacher", "student")
     )
     variables = {"params": {"scale": np.float32(1)}}
     step = partial(eval_step, forward=student, task=tagging)
-    teachers = {"teacher": Teacher(variables, teacher)}
+    other = Network(AsGiven(), "other", DTYPES["float32"])
+    teachers = {"teacher": Teacher(variables, teacher), "other": Teacher(variables, other)}
     sums = step(variables, teachers, batch)["sums"]
     # It has a prediction of five words, and its teacher of the three that both read.
     assert sums["loss"].count == 5
     assert sums["token_accuracy"].total == sums["token_accuracy"].count == 5
     assert sums["agreement/teacher"].count == 3
+    # What one teacher doesn't read is compared with another one all the same.
+    assert sums["agreement/other"].count == sums["agreement/other"].total == 4
     alone = step(variables, {}, batch)
     np.testing.assert_array_equal(alone["rows"]["outputs"], [[0, 1, 0], [1, 0, -1]])

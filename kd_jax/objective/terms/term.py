@@ -165,8 +165,8 @@ class BoundTerm:
       compute: `(params, state, context) -> (unreduced values, new state)`.
       view: the student's view, whose mask a "token" term uses.
       labelled: whether examples without a label are left out.
-      alone: whether it reads no teacher, so that predictions count that only the student's view
-        has.
+      alone: whether it reads no teacher, so that all predictions of the student's view count;
+        else those that the student and all of its teachers have.
       weigh: how much each of what counts does, by a batch; the mean divides by the sum of these
         weights. None: all the same.
       init: `key -> (params, state)`; nothing trained and nothing kept unless a term says so.
