@@ -109,9 +109,14 @@ def test_a_finished_run_is_evaluated_on_further_datasets_without_being_trained_a
     }
     for name, model in found["models"].items():
         same = found["evaluations"]["same"][name]
-        assert same == {"rows": 359, "left_out": 0} | {
-            key: pytest.approx(model[key], abs=1e-6) for key in ("accuracy", "loss", "ece")
+        # What any batch may hold in other rows may differ in the last digits.
+        wanted = {
+            key: value if value is None else pytest.approx(value, abs=1e-6)
+            for key, value in model["metrics"].items()
+            if "/" not in key and key in same
         }
+        assert {"accuracy", "loss", "ece", "macro_f1"} <= wanted.keys()
+        assert same == {"rows": 359, "left_out": 0} | wanted
         assert found["robustness"][name]["in_domain"] == model["accuracy"]
         dark = found["evaluations"]["pictures"][name]
         assert (dark["rows"], dark["left_out"]) == (10, 10)

@@ -113,6 +113,6 @@ def test_a_folder_of_the_users_own_pictures_runs(tmp_path):
     make_pictures(tmp_path / "pictures")
     config = smoke(
         "digits.py",
-        **{"data.name": str(tmp_path / "pictures"), "view.channels": 3, "training.batch_size": 16},
+        **{"data.name": str(tmp_path / "pictures"), "view.channels": 3, "training.batch_size": 8},
     )
     assert run_experiment(config, tmp_path / "run")["models"]["student"]["accuracy"] >= 0
