@@ -9,7 +9,8 @@ rows      A whole run of a bag of embeddings that learns from stored logits, on 
 devices   What a step takes of each of 1 to 8 simulated devices, as `kd_jax.experiments.fit` tells:
           BERT-base teaches its half, batch 32, 128 tokens, a vocabulary of 30,528, which 8 divides.
 classes   A step of a small encoder with the stored logits of 10, 1,000 and 50,000 classes.
-sequence  A step of a small encoder on texts of 64, 256 and 1,024 tokens.
+sequence  A step of a small encoder on texts of 64, 256 and 1,024 tokens; and of 1,024 and 4,096
+          with `query_chunk_size` 128.
 
 Texts are random words, so no dataset is needed. Seconds of a step are the median of its samples
 that no other process disturbed (see `pairs.py`); a "busy" point had none, and shows all of them.
@@ -58,7 +59,7 @@ SMALL = dict(
     layers=2,
     heads=2,
     intermediate=512,
-    max_positions=1_024,
+    max_positions=4_096,
     type_vocabulary=2,
     dropout=0.1,
     pooling="mean",
@@ -68,10 +69,10 @@ POINTS: dict[str, tuple[Any, ...]] = {
     "rows": (1, 4, 16),
     "devices": ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4), (2, 1, 1), (4, 1, 1)),
     "classes": (10, 1_000, 50_000),
-    "sequence": (64, 256, 1_024),
+    "sequence": ((64, 0), (256, 0), (1_024, 0), (1_024, 128), (4_096, 128)),
 }
-"""Part -> its points: how many times as many rows, meshes of (data, fsdp, tensor), classes,
-tokens."""
+"""Part -> its points: how many times as many rows, meshes of (data, fsdp, tensor), classes, tokens
+and of how many queries the scores are in memory at once, 0: of all."""
 
 STEPS = 9
 """Timed steps of a point."""
@@ -225,7 +226,7 @@ def measure_devices(mesh: tuple[int, int, int], teacher: str) -> Point:
     return dict(mesh=mesh) | {key: step[key] for key in step if key != "models"}
 
 
-def measure_step(classes: int, tokens: int, rows: int) -> Point:
+def measure_step(classes: int, tokens: int, rows: int, chunk: int = 0) -> Point:
     """Times a step of a small encoder that learns from stored logits, and asks for its memory."""
     from kd_jax.training import host_memory, xla_flags
 
@@ -233,7 +234,7 @@ def measure_step(classes: int, tokens: int, rows: int) -> Point:
     xla_flags.prepare(text=True)
     import jax
 
-    step, state, teachers, batch = make_step(classes, tokens, rows)
+    step, state, teachers, batch = make_step(classes, tokens, rows, chunk)
     compiled: Any = jax.jit(step, donate_argnums=0).lower(state, teachers, batch).compile()
     placed = jax.device_put(batch)
 
@@ -250,6 +251,7 @@ def measure_step(classes: int, tokens: int, rows: int) -> Point:
     return dict(
         classes=classes,
         tokens=tokens,
+        chunk=chunk,
         batch=rows,
         seconds=float(np.median(quiet or [seconds for seconds, _ in samples])),
         quiet=bool(quiet),
@@ -260,7 +262,9 @@ def measure_step(classes: int, tokens: int, rows: int) -> Point:
     )
 
 
-def make_step(classes: int, tokens: int, rows: int) -> tuple[Callable[..., Any], Any, Any, Any]:
+def make_step(
+    classes: int, tokens: int, rows: int, chunk: int
+) -> tuple[Callable[..., Any], Any, Any, Any]:
     """Builds a training step, its state, its teacher of stored logits, and a batch."""
     import functools
 
@@ -290,7 +294,8 @@ def make_step(classes: int, tokens: int, rows: int) -> tuple[Callable[..., Any],
     index = np.arange(rows, dtype=np.int32)[None]
     batch = Batch(index, views, labels, everyone, everyone)
     one = jax.tree.map(lambda leaf: leaf[0], batch)
-    network = Network(registry.build(SMALL | {"num_classes": classes}), "text", jnp.float32)
+    small = SMALL | {"num_classes": classes, "query_chunk_size": chunk}
+    network = Network(registry.build(small), "text", jnp.float32)
     variables, teachers = (
         network.init(jax.random.key(0), one),
         {"t": Teacher({}, StoredTeacher(view_of("t")))},
@@ -324,7 +329,9 @@ def measure(part: str, point: Any, teacher: str) -> Point:
     if part == "devices":
         return measure_devices((point[0], point[1], point[2]), teacher)
     # A longer batch for classes: their cost is a row's, that of tokens a pair's.
-    return measure_step(point, 32, 64) if part == "classes" else measure_step(10, point, 8)
+    if part == "classes":
+        return measure_step(point, 32, 64)
+    return measure_step(10, point[0], 8, point[1])
 
 
 # All points
@@ -365,8 +372,12 @@ def cells(part: str, found: Point) -> dict[str, str]:
             "GFLOP": f"{(found['flops'] or 0) / 1e9:,.1f}",
             "collectives": told or "none",
         }
-    return {
-        part: f"{found['classes' if part == 'classes' else 'tokens']:,}",
+    of = (
+        {"classes": f"{found['classes']:,}"}
+        if part == "classes"
+        else {"tokens": f"{found['tokens']:,}", "in chunks of": str(found["chunk"] or "")}
+    )
+    return of | {
         "batch": str(found["batch"]),
         "ms a step": f"{1000 * found['seconds']:.1f}{busy}",
         "temporary MB": megabytes(found["temporary_bytes"]),

@@ -19,7 +19,8 @@ Contenders, in turns, each in a process of its own:
 PyTorch's jobs (`torch_jobs.py`) read the same TFDS files, tokenize, train, save the student and do
 nothing else. --compile adds both under torch.compile.
 
-text: SST-2, the first tenth of its training rows; all-MiniLM-L6 teaches two of its own blocks.
+text: SST-2, the first tenth of its training rows; all-MiniLM-L6 teaches two of its own blocks, or
+with --student=tiny a network of BERT-tiny's shape, beside which the teacher is most of the work.
 Unless --teacher names a finished model, its classifier is random: that changes what is learned and
 not how long it takes. images: the published ResNet-56 teaches a ResNet-8 on CIFAR-10 with crops and
 flips; with `augmented_epochs` kd_jax (and "cached") repeats the crops of the first epochs.
@@ -69,6 +70,22 @@ def get_config():
 
 Config = dict[str, Any]
 
+STUDENTS: dict[str, Config] = {
+    "blocks": dict(pretrained="minilm", keep_layers=(2, 5)),
+    "tiny": dict(
+        name="encoder",
+        width=128,
+        layers=2,
+        heads=2,
+        intermediate=512,
+        max_positions=512,
+        type_vocabulary=2,
+        dropout=0.1,
+        pooling="mean",
+    ),
+}
+"""Of texts: two of the teacher's own blocks, and a network of BERT-tiny's shape."""
+
 
 # What is trained
 
@@ -84,7 +101,7 @@ def text_config(options: argparse.Namespace, epochs: float, teacher: str) -> Con
             schedule=dict(name="cosine", warmup_steps=10),
         ),
         teacher=dict(model=dict(pretrained=teacher)),
-        student=dict(model=dict(pretrained="minilm", keep_layers=(2, 5))),
+        student=dict(model=STUDENTS[options.student]),
     )
 
 
@@ -498,6 +515,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=None, help="default: 128, of images 64")
     parser.add_argument("--augmented_epochs", type=int, default=1, help="of images; see above")
     parser.add_argument("--teacher", default=None, help="a finished MiniLM of kd_jax, for text")
+    parser.add_argument("--student", choices=tuple(STUDENTS), default="blocks", help="for text")
     parser.add_argument("--pretrained", default="resnet56-4bfd9763.npz", help="for images")
     parser.add_argument(
         "--contenders", default="kd_jax,plain,cached", help="ratios are to the first"

@@ -95,7 +95,8 @@ REMEDIES = {
     "others": "parallel.fsdp or parallel.tensor share them between devices",
     "teachers": "cached=(TEACHER,) asks a teacher before the training; parallel.fsdp shares it",
     "batch": "a smaller training.batch_size",
-    "activations": "training.accumulate cuts a batch into microbatches; a model's remat",
+    "activations": "training.accumulate cuts a batch into microbatches; a model's remat, and its"
+    " query_chunk_size for long texts",
 }
 
 

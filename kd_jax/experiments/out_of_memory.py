@@ -1,6 +1,7 @@
 """Says what a training step took of a device when it didn't fit, and what would help."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -10,6 +11,17 @@ from kd_jax.training.state import TrainState
 
 SIGN = "RESOURCE_EXHAUSTED"
 """What XLA's message has in it where memory is short."""
+
+
+@contextmanager
+def explained(state: TrainState, teachers: Mapping[str, Teacher]) -> Iterator[None]:
+    """Raises what `explain` says, as a ValueError, where memory is short; also decorates a step."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if told := explain(error, state, teachers):
+            raise ValueError(told) from error
+        raise
 
 
 def explain(error: BaseException, state: TrainState, teachers: Mapping[str, Teacher]) -> str | None:

@@ -194,9 +194,10 @@ class ModelTrainer:
                     "%s: resumed at step %d of %d", ", ".join(group.models), meta["step"], steps
                 )
             writers, progress = self._outputs(stack, meta["step"], steps)
+            explained = out_of_memory.explained(state, frozen.teachers)
             seconds = train(
                 state,
-                advance=self._profiled(stack, partial(_advance, distiller), meta["step"]),
+                advance=self._profiled(stack, explained(distiller.advance), meta["step"]),
                 learning_rates=_learning_rates(group),
                 batches=batches,
                 intervals=Intervals(
@@ -434,17 +435,6 @@ def obtain(
     trainer = ModelTrainer(plans, teachers, context)
     # What is finished is found first, and only the rest is trained.
     return trainer.find() or trainer.fit()
-
-
-def _advance(distiller: Distiller, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
-    """Takes a step, and says in one line what it took where memory is short."""
-    try:
-        return distiller.advance(state, batch)
-    except jax.errors.JaxRuntimeError as error:
-        # Shapes are left of a state that was donated.
-        if told := out_of_memory.explain(error, state, distiller.teachers):
-            raise ValueError(told) from error
-        raise
 
 
 def _teacher_at_fault(teachers: Mapping[str, Teacher], batch: Batch) -> str | None:

@@ -160,12 +160,8 @@ class Parallel:
 
     def _traced(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the step for jit, which cuts activations where parameters are cut."""
-
-        def traced(*arguments: Any) -> Any:
-            with logical_axes.over(self.mesh if self.mesh.shape["tensor"] > 1 else None):
-                return step(*arguments, axis_name=None)
-
-        return traced
+        mesh = self.mesh if self.mesh.shape["tensor"] > 1 else None
+        return logical_axes.over(mesh)(functools.partial(step, axis_name=None))
 
     def _pmap(self, step, in_axes):
         # In a cluster pmap has to use every device of every process, and takes no list of some.

@@ -62,6 +62,10 @@ FAMILIES = {
     "encoder": (ENCODER, grid.text_batch),
     "encoder, scanned": (dict(ENCODER, scan=True), grid.text_batch),
     "encoder, dropout": (dict(ENCODER, dropout=0.1), grid.text_batch),
+    "encoder, dropout, in chunks": (
+        dict(ENCODER, dropout=0.1, query_chunk_size=5),
+        grid.text_batch,
+    ),
     "modernbert": (MODERN, grid.text_batch),
     "vit": (VIT, grid.image_batch),
     "bag of embeddings": (grid.BAG, grid.text_batch),

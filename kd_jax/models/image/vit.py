@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Real
 
-from kd_jax.core.types import Array, ModelOutput
+from kd_jax.core.types import Array, Count, ModelOutput
 from kd_jax.models.image import vgg
 from kd_jax.models.layers import normalization, transformer
 from kd_jax.models.layers.dropout import Dropout
@@ -35,6 +35,7 @@ class VisionTransformer(nn.Module):
       distillation: whether there is a second token with a classifier of its own.
       remat: what of each block the backward pass computes again, as in `layers.transformer`.
       scan: whether the blocks are one loop over stacked parameters.
+      query_chunk_size: of how many queries attention's scores are in memory at once; 0: of all.
       layer_norm_epsilon: added to the variance; the published value.
 
     References:
@@ -54,6 +55,7 @@ class VisionTransformer(nn.Module):
     distillation: bool
     remat: transformer.Remat = False
     scan: bool = False
+    query_chunk_size: Count = 0
     layer_norm_epsilon: float = 1e-12
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class VisionTransformer(nn.Module):
             layers=self.layers,
             remat=self.remat,
             scan=self.scan,
+            query_chunk_size=self.query_chunk_size,
             heads=self.heads,
             intermediate=self.intermediate,
             dropout=self.dropout,

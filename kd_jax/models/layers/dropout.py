@@ -26,12 +26,22 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Drops elements of `x`, of any shape, by the random stream "dropout"."""
+        return self.by_key(x, self.draw_key())
+
+    def draw_key(self) -> jax.Array | None:
+        """Draws what `by_key` takes, for a loop in which no stream can be drawn from."""
         if self.deterministic or not self.rate:
+            return None
+        return self.make_rng("dropout")
+
+    def by_key(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Drops elements of `x` by a key; None: none of them."""
+        if key is None:
             return x
         kept = STEPS - round(self.rate * STEPS)
         if not 0 < kept <= STEPS:
             raise ValueError(f"a dropout rate must be from 0 to {1 - 1 / STEPS}, got {self.rate}")
-        mask = random_halves(self.make_rng("dropout"), x.shape) < kept
+        mask = random_halves(key, x.shape) < kept
         # Scaled by the rate that is really applied, so that the expectation is exact.
         return jnp.where(mask, x * jnp.asarray(STEPS / kept, x.dtype), 0)
 

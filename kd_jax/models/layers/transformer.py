@@ -36,6 +36,7 @@ class Block(nn.Module):
       dropout: rate, on attention weights and both sublayers' results.
       layer_norm_epsilon: added to the variance.
       norm_first: whether LayerNorm precedes each sublayer (ViT) or follows each sum (BERT).
+      query_chunk_size: as `chunk` of `attention.attend`.
       train: whether to drop out.
     """
 
@@ -44,6 +45,7 @@ class Block(nn.Module):
     dropout: float
     layer_norm_epsilon: float
     norm_first: bool
+    query_chunk_size: int
     train: bool
 
     @nn.compact
@@ -61,7 +63,9 @@ class Block(nn.Module):
         # BERT normalizes after each sum, ViT before each layer.
         before, after = self._norms("attention_norm")
         qkv = attention.Projections(INITIALIZER, name="qkv")(before(x))
-        context, features = attention.attend(qkv, mask, self.heads, drop, bias)
+        context, features = attention.attend(
+            qkv, mask, self.heads, drop, bias, chunk=self.query_chunk_size
+        )
         x = constrain_width(after(x + drop(dense(width, "attention_output")(context))))
         before, after = self._norms("output_norm")
         hidden = gelu(dense(self.intermediate, "intermediate")(before(x)))

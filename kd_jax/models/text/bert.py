@@ -78,6 +78,7 @@ class Encoder(nn.Module):
       language_head: whether each token is also predicted, by weights tied to the word embeddings.
       remat: what of each block the backward pass computes again, as in `layers.transformer`.
       scan: whether the blocks are one loop over stacked parameters.
+      query_chunk_size: of how many queries attention's scores are in memory at once; 0: of all.
       layer_norm_epsilon: added to the variance; the architecture's value.
       predicts: for what the classifier gives logits: "example", by the pooled states; "token",
         each by its own state. Or "embedding": there is no classifier, and the pooled states are
@@ -106,6 +107,7 @@ class Encoder(nn.Module):
     language_head: bool = False
     remat: transformer.Remat = False
     scan: bool = False
+    query_chunk_size: Count = 0
     layer_norm_epsilon: float = 1e-12
     predicts: Literal["example", "token", "embedding", "vocabulary"] = "example"
 
@@ -161,6 +163,7 @@ class Encoder(nn.Module):
             layers=self.layers,
             remat=self.remat,
             scan=self.scan,
+            query_chunk_size=self.query_chunk_size,
             heads=self.heads,
             intermediate=self.intermediate,
             dropout=self.dropout,

@@ -44,6 +44,7 @@ class ModernBert(nn.Module):
       language_head: whether each token is also predicted, by the prediction head and weights tied
         to the embeddings.
       remat: what of each block the backward pass computes again, as in `layers.transformer`.
+      query_chunk_size: of how many queries attention's scores are in memory at once; 0: of all.
       layer_norm_epsilon: added to the variance.
       predicts: as of `bert.Encoder`; tokens' states pass the prediction head, too.
 
@@ -68,6 +69,7 @@ class ModernBert(nn.Module):
     local_theta: float = 10_000.0
     language_head: bool = False
     remat: transformer.Remat = False
+    query_chunk_size: Count = 0
     layer_norm_epsilon: float = 1e-5
     predicts: Literal["example", "token", "embedding", "vocabulary"] = "example"
 
@@ -136,6 +138,7 @@ class ModernBert(nn.Module):
                 dropout=self.dropout,
                 theta=self.global_theta if everywhere else self.local_theta,
                 layer_norm_epsilon=self.layer_norm_epsilon,
+                query_chunk_size=self.query_chunk_size,
                 first=i == 0,
                 train=train,
                 name=f"block_{i}",
@@ -187,6 +190,7 @@ class ModernBlock(nn.Module):
       dropout: rate, on attention weights and the hidden layer.
       theta: base of the rotations' wavelengths.
       layer_norm_epsilon: added to the variance.
+      query_chunk_size: as `chunk` of `attention.attend`.
       first: whether it is the network's first block, which reads the embeddings as they are.
       train: whether to drop out.
     """
@@ -196,6 +200,7 @@ class ModernBlock(nn.Module):
     dropout: float
     theta: float
     layer_norm_epsilon: float
+    query_chunk_size: int
     first: bool
     train: bool
 
@@ -214,7 +219,9 @@ class ModernBlock(nn.Module):
         seen = x if self.first else _norm(self.layer_norm_epsilon, "attention_norm")(x)
         qkv = attention.Projections(transformer.INITIALIZER, use_bias=False, name="qkv")(seen)
         qkv = rotate(qkv, place, self.heads, self.theta)
-        context, features = attention.attend(qkv, mask, self.heads, drop)
+        context, features = attention.attend(
+            qkv, mask, self.heads, drop, chunk=self.query_chunk_size
+        )
         x = transformer.constrain_width(x + drop(_dense(width, "attention_output")(context)))
         hidden = _dense(2 * self.intermediate, "intermediate")(
             _norm(self.layer_norm_epsilon, "output_norm")(x)

@@ -59,7 +59,15 @@ def path_of(name: str) -> pathlib.Path:
 
 SINGLE_LABEL = "single_label_classification"
 
-FREE = ("dropout", "language_head", "pooling", "predicts", "remat", "scan")
+FREE = (
+    "dropout",
+    "language_head",
+    "pooling",
+    "predicts",
+    "query_chunk_size",
+    "remat",
+    "scan",
+)
 """Options that change how a model is trained or which head reads it, and not its network."""
 
 

@@ -1,6 +1,8 @@
 """Attention against the textbook order of its steps: softmax, dropout of the weights, then the
 values."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,12 @@ MASK = jnp.asarray(np.arange(T) < np.array([[5], [3], [1]]))
 
 class Ours(nn.Module):
     rate: float
+    chunk: int = 0
 
     @nn.compact
-    def __call__(self, qkv, mask):
-        return attend(qkv, mask, HEADS, Dropout(self.rate, deterministic=False, name="drop"))[0]
+    def __call__(self, qkv, mask, bias=None):
+        drop = Dropout(self.rate, deterministic=False, name="drop")
+        return attend(qkv, mask, HEADS, drop, bias, chunk=self.chunk)[0]
 
 
 class Textbook(nn.Module):
@@ -46,3 +50,64 @@ def test_dropping_before_the_division_is_dropping_the_weights(rate):
 
 def test_a_row_without_any_token_is_finite():
     assert np.isfinite(Ours(0.0).apply({}, QKV, jnp.zeros((B, T), bool))).all()
+
+
+NEAR = jnp.asarray(np.abs(np.arange(T)[:, None] - np.arange(T)) < 2)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
+@pytest.mark.parametrize("mask", [None, MASK, MASK[:, None] & NEAR[None]], ids=["no", "keys", "by"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_in_chunks_of_queries_values_and_gradients_are_the_same(chunk, mask, biased):
+    rng = np.random.default_rng(1)
+    with jax.enable_x64(True):
+        qkv, bias = jnp.asarray(rng.normal(size=(B, T, 3, D))), None
+        if biased:
+            bias = jnp.asarray(rng.normal(size=(1, HEADS, T, T)))
+        # A query that sees no key reads nonsense.
+        weights = rng.normal(size=(B, T, D))
+        if mask is not None:
+            weights = (
+                weights * np.asarray(mask if mask.ndim == 3 else mask[:, None]).any(-1)[..., None]
+            )
+
+        def read(chunk, qkv):
+            return jnp.sum(weights * Ours(0.0, chunk).apply({}, qkv, mask, bias))
+
+        found, want = (jax.value_and_grad(partial(read, n))(qkv) for n in (chunk, 0))
+        np.testing.assert_allclose(found[0], want[0], rtol=1e-12)
+        np.testing.assert_allclose(found[1], want[1], rtol=1e-11, atol=1e-13)
+
+
+def test_in_chunks_other_values_are_dropped_at_the_same_rate():
+    qkv = jnp.asarray(np.random.default_rng(0).normal(size=(8, 96, 3, D)), jnp.float32)
+    # With equal scores and values of 1 a query reads the share of keys that were kept, scaled.
+    qkv = qkv.at[:, :, :2].set(0).at[:, :, 2].set(1)
+
+    def draw(chunk, key):
+        rngs = {"dropout": jax.random.key(key)}
+        return np.asarray(Ours(0.25, chunk).apply({}, qkv, None, rngs=rngs))
+
+    found = draw(32, 0)
+    assert found.mean() == pytest.approx(1, abs=0.01)
+    assert found.std() == pytest.approx((0.25 / 0.75 / 96) ** 0.5, rel=0.1)
+    np.testing.assert_array_equal(found, draw(32, 0))
+    # Each chunk draws its own, and each key others.
+    for one, other in ((found[:, :32], found[:, 32:64]), (found, draw(32, 1))):
+        assert np.abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
+
+
+def temporary_bytes(chunk):
+    """Bytes beside arguments and results of a training step of attention over 1,024 tokens."""
+    qkv = jax.ShapeDtypeStruct((1, 1024, 3, 16), jnp.float32)
+
+    def read(qkv):
+        return jnp.sum(Ours(0.0, chunk).apply({}, qkv, None) ** 2)
+
+    return jax.jit(jax.grad(read)).lower(qkv).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_in_chunks_a_step_never_holds_all_scores():
+    scores = HEADS * 1024 * 1024 * 4
+    assert temporary_bytes(0) > scores
+    assert temporary_bytes(64) < scores / 4

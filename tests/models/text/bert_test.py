@@ -173,9 +173,12 @@ def test_refuses_other_shapes(args, message):
         {"remat": "dots_saveable"},
         {"scan": True},
         {"remat": "dots_with_no_batch_dims_saveable", "scan": True},
+        {"query_chunk_size": 6},
+        {"query_chunk_size": 8, "scan": True, "remat": True},
+        {"query_chunk_size": 100},
     ],
 )
-def test_remat_and_scan_change_neither_outputs_nor_gradients(options):
+def test_how_it_is_computed_changes_neither_outputs_nor_gradients(options):
     module, variables = make()
     other = registry.build(SPEC | options)
     stacked = (
@@ -199,6 +202,14 @@ def test_remat_and_scan_change_neither_outputs_nor_gradients(options):
         found_gradient,
         gradient["params"],
     )
+
+
+def test_in_chunks_of_queries_positions_are_added_to_the_scores_as_before():
+    module, variables = make(family="mpnet", type_vocabulary=0)
+    found, want = (
+        module.clone(query_chunk_size=size).apply(variables, IDS, MASK).logits for size in (5, 0)
+    )
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
 def saved_bytes(**options):

@@ -54,6 +54,15 @@ def test_blocks_that_are_kept_keep_their_kind_of_attention():
         select_blocks(module, variables, (1, 2))
 
 
+def test_in_chunks_of_queries_each_token_sees_what_it_did():
+    module, variables, ids, mask = made()
+    found, want = (
+        module.clone(query_chunk_size=size).apply(variables, ids, mask) for size in (4, 0)
+    )
+    np.testing.assert_allclose(found.logits, want.logits, rtol=1e-5)
+    np.testing.assert_allclose(found.features["last_block"], want.features["last_block"], atol=1e-5)
+
+
 def test_the_published_size():
     module = registry.build(dict(name="modernbert_base", num_classes=2, vocabulary_size=50_368))
     ids = jnp.ones((1, 4), jnp.int32)
