@@ -24,12 +24,15 @@ log = logging.getLogger("kd_jax")
 SECONDS = 60.0
 """Between two looks for what has changed."""
 
+SOON = 5.0
+"""Seconds until the first look: a copy that a new folder was filled from is soon its own."""
+
 LARGEST = 2**26
 """Bytes of a `mirror.json` that are read."""
 
 MANIFEST = "mirror.json"
 OWN = ".mirror.json"
-"""In the folder: where it is copied to, what has been sent, and by what name it is known there."""
+"""In the folder: where it is copied to, what has been sent, and which `mirror.json` it knows."""
 
 LEFT_OUT = (".lock", OWN, ".probe-*", ".cluster-*", "*.tmp")
 """Files of no use elsewhere."""
@@ -46,7 +49,8 @@ class Mirror:
       folder: the run's.
 
     Raises:
-      ValueError: if the address is none, or its kind needs a package that isn't installed.
+      ValueError: if the address is none, lies in the folder, or its kind needs a package that isn't
+        installed.
     """
 
     def __init__(self, address: str, folder: Path):
@@ -57,23 +61,32 @@ class Mirror:
                 f" {address!r}"
             )
         # Object storage has no folders; those of a disk are made as they are needed.
-        options = {"auto_mkdir": True} if address.startswith(("file://", "local://")) else {}
+        on_disk = address.startswith(("file://", "local://"))
+        options = {"auto_mkdir": True} if on_disk else {}
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.address, **options)
         except (ImportError, ValueError) as error:
             raise ValueError(f"--mirror={address}: {error}") from None
-        self._name, self._sent = uuid.uuid4().hex, {}
+        if on_disk and Path(self._root).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"--mirror={address} lies in the run's folder {folder}")
+        # Of the `mirror.json` that this folder was filled from or has written, and of one that it
+        # was about to write.
+        self._stamps: tuple[str, ...] = ()
+        self._sent: dict[str, list[int]] = {}
 
     def begin(self) -> None:
-        """Fills a new folder from the copy, if there is one, and writes the copy.
+        """Fills a new folder from the copy, or writes the copy of an old one.
+
+        The copy of a new folder is another one's until something has changed here.
 
         Raises:
           ValueError: if the copy can't be read or written, or was written by another folder since.
         """
         there, own, filling = self._manifest(), self._own(), False
         if own.get("address") == self.address:
-            self._name, self._sent, filling = own["name"], own["sent"], not own["filled"]
-        if there is not None and (filling or there["name"] != self._name):
+            self._stamps, self._sent = tuple(own["stamps"]), own["sent"]
+            filling = not own["filled"]
+        if there is not None and (filling or there["stamp"] not in self._stamps):
             if (self.folder / CONFIG).exists() and not filling:
                 raise ValueError(
                     f"--mirror={self.address} was written from another folder than {self.folder};"
@@ -82,9 +95,7 @@ class Mirror:
             # One that is killed while it is filled is filled anew.
             self._keep_own(filled=False)
             self._fetch(there)
-            self._sent = dict(self._look())
-            # From here on the copy is this folder's.
-            self._put_manifest(there["files"])
+            self._stamps, self._sent = (there["stamp"],), dict(self._look())
         self._keep_own()
         self.push()
 
@@ -95,13 +106,16 @@ class Mirror:
           ValueError: if that fails, or another folder has written the copy meanwhile.
         """
         there = self._manifest()
-        if there is not None and there["name"] != self._name:
+        if there is not None and there["stamp"] not in self._stamps:
             raise ValueError(
                 f"--mirror={self.address} is written from another folder as well, and is no longer"
                 f" written from here; the run is whole in {self.folder}"
             )
+        if there is None:
+            # New, or lost.
+            self._sent = {}
         found = dict(self._look())
-        if there is not None and found == self._sent:
+        if there is not None and there["stamp"] == self._stamps[-1] and found == self._sent:
             return
         sent: dict[str, list[int]] = {}
         for path, stamp in found.items():
@@ -111,13 +125,15 @@ class Mirror:
                     continue
                 self._try("written", self._files.put_file, str(self.folder / path), self._at(path))
             sent[path] = stamp
+        # Known here before it is there, so that a kill between the two leaves a copy of ours.
+        self._stamps = (*([there["stamp"]] if there else []), uuid.uuid4().hex)
+        self._sent = sent
+        self._keep_own()
         self._put_manifest({path: size for path, (_, size) in sent.items()})
         for path in (there or {"files": {}})["files"]:
             # Only after nobody is told of it.
             if path not in sent:
                 self._try("written", self._files.rm_file, self._at(path), missing=None)
-        self._sent = sent
-        self._keep_own()
 
     def _look(self) -> Iterator[tuple[str, list[int]]]:
         """Yields each file with the time of its last change and its size."""
@@ -160,26 +176,26 @@ class Mirror:
             raise ValueError(f"--mirror={self.address}: {MANIFEST} has {size} bytes")
         try:
             found = json.loads(self._try("read", self._files.cat_file, place))
-            assert isinstance(found["name"], str)
+            assert isinstance(found["stamp"], str)
             assert isinstance(found["files"], dict)
         except (ValueError, KeyError, TypeError, AssertionError):
             raise ValueError(f"--mirror={self.address}: {MANIFEST} is damaged") from None
         return found
 
     def _put_manifest(self, files: Mapping[str, int]) -> None:
-        told = json.dumps({"name": self._name, "files": dict(files)}).encode()
+        told = json.dumps({"stamp": self._stamps[-1], "files": dict(files)}).encode()
         self._try("written", self._files.pipe_file, self._at(MANIFEST), told)
 
     def _own(self) -> dict[str, Any]:
         try:
             found = json.loads((self.folder / OWN).read_text())
-            return found if {"address", "name", "sent", "filled"} <= {*found} else {}
+            return found if {"address", "stamps", "sent", "filled"} <= {*found} else {}
         except (OSError, ValueError, TypeError):
             return {}
 
     def _keep_own(self, *, filled: bool = True) -> None:
-        own = {"address": self.address, "name": self._name, "sent": self._sent, "filled": filled}
-        write_json(self.folder / OWN, own)
+        own = {"address": self.address, "stamps": self._stamps, "sent": self._sent}
+        write_json(self.folder / OWN, own | {"filled": filled})
 
     def _try(self, what: str, call: Any, *arguments: Any, **missing: Any) -> Any:
         """Calls the storage; its libraries raise errors of kinds of their own."""
@@ -227,8 +243,10 @@ def _pushing(mirror: Mirror) -> Iterator[None]:
     ended = threading.Event()
 
     def work() -> None:
-        while not ended.wait(SECONDS):
+        wait = min(SOON, SECONDS)
+        while not ended.wait(wait):
             _push_or_warn(mirror)
+            wait = SECONDS
 
     thread = threading.Thread(target=work, name="mirror", daemon=True)
     thread.start()

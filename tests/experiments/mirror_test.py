@@ -145,25 +145,78 @@ def test_a_folder_that_was_killed_while_it_was_filled_is_filled_anew(
     assert content(other) == content(folder)
 
 
-def test_two_folders_do_not_write_one_copy(folder, address, tmp_path):
-    first = Mirror(address, folder)
+def test_of_two_folders_the_first_that_changes_has_the_copy(folder, address, tmp_path):
+    first, other = Mirror(address, folder), tmp_path / "there"
     first.begin()
-    Mirror(address, tmp_path / "there").begin()
-    write(folder, "results.json", "{}")
+    second = Mirror(address, other)
+    second.begin()
+    # Nothing has changed there, such as where the run was refused for its config.
+    second.push()
+    Mirror(address, folder).begin()
+    write(other, "results.json", "{}")
+    second.push()
+    write(folder, "late.json", "{}")
     with pytest.raises(ValueError, match="is written from another folder as well"):
         first.push()
     with pytest.raises(ValueError, match=r"was written from another folder than .*here; name a"):
         Mirror(address, folder).begin()
-    assert "results.json" not in copied()
+    assert "results.json" in copied()
+    assert "late.json" not in copied()
+
+
+def test_a_folder_and_what_was_copied_from_it_do_not_write_one_copy(folder, address, tmp_path):
+    Mirror(address, folder).begin()
+    shutil.copytree(folder, tmp_path / "there")
+    write(tmp_path / "there", "results.json", "{}")
+    Mirror(address, tmp_path / "there").begin()
+    with pytest.raises(ValueError, match="was written from another folder than"):
+        Mirror(address, folder).begin()
+
+
+@pytest.mark.parametrize("arrive", [(False, False), (True, True), (True, False), (False, True)])
+def test_one_that_was_killed_while_it_told_what_it_sent_goes_on(
+    arrive, folder, address, monkeypatch, tmp_path
+):
+    copy = Mirror(address, folder)
+    copy.begin()
+
+    for number, arrives in enumerate(arrive):
+        write(folder, f"results-{number}.json", "{}")
+
+        def fail(self, *given, arrives=arrives, **options):
+            if arrives:
+                PIPE(self, *given, **options)
+            raise OSError("gone")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(KIND, "pipe_file", fail)
+            with pytest.raises(ValueError, match=r"can't be written: OSError: gone$"):
+                copy.push()
+    Mirror(address, folder).begin()
+    Mirror(address, tmp_path / "there").begin()
+    assert content(tmp_path / "there") == content(folder)
+
+
+def test_a_copy_that_was_deleted_is_sent_again(folder, address):
+    copy = Mirror(address, folder)
+    copy.begin()
+    STORED.store.clear()
+    copy.push()
+    assert copied() == {*content(folder), "mirror.json"}
+
+
+def test_a_copy_inside_of_the_folder_is_refused(folder):
+    with pytest.raises(ValueError, match=r"^--mirror=file://.*/copy lies in the run's folder /"):
+        Mirror(f"file://{folder}/student/../copy", folder)
 
 
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"name": "a", "files": {"../x": 1}}, r"mirror.json names '\.\./x', which is outside the"),
-        ({"name": "a", "files": {"/x": 1}}, r"mirror.json names '/x', which is outside the"),
+        ({"stamp": "a", "files": {"../x": 1}}, r"mirror.json names '\.\./x', which is outside the"),
+        ({"stamp": "a", "files": {"/x": 1}}, r"mirror.json names '/x', which is outside the"),
         ({"files": {}}, "mirror.json is damaged"),
-        ({"name": "a", "files": {"lost": 1}}, "can't be read: .*lost"),
+        ({"stamp": "a", "files": {"lost": 1}}, "can't be read: .*lost"),
     ],
 )
 def test_a_copy_that_is_none_fills_nothing(told, message, address, tmp_path):
