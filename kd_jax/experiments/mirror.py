@@ -161,7 +161,8 @@ class Mirror:
             target = self.folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             self._try("read", self._files.get_file, self._at(path), str(target))
-        log.info("%s: %d files fetched from %s", self.folder, len(there["files"]), self.address)
+        told = "%s: filled with %d files of %s, whose run goes on here"
+        log.info(told, self.folder, len(there["files"]), self.address)
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
