@@ -32,6 +32,7 @@ STUDENTS = {
     | {"name": "modernbert", "window": 3, "global_blocks": (0,)},
     "cnn": CNN,
     "vit": VIT,
+    "vit_in_chunks": VIT | {"query_chunk_size": 2},
     "deit": VIT | {"distillation": True},
     "resnet": RESNET,
     "text_cnn": {
@@ -52,6 +53,7 @@ IN_TRANSFORMERS = (
     "modernbert",
     "mpnet",
     "vit",
+    "vit_in_chunks",
     "deit",
     "resnet",
 )
