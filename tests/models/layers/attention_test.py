@@ -55,7 +55,7 @@ def test_a_row_without_any_token_is_finite():
 NEAR = jnp.asarray(np.abs(np.arange(T)[:, None] - np.arange(T)) < 2)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
+@pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("mask", [None, MASK, MASK[:, None] & NEAR[None]], ids=["no", "keys", "by"])
 @pytest.mark.parametrize("biased", [False, True])
 def test_in_chunks_of_queries_values_and_gradients_are_the_same(chunk, mask, biased):
