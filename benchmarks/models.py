@@ -128,21 +128,7 @@ def minilm() -> tuple[Run, Run]:
 def bert_step() -> tuple[Run, Run]:
     config = transformers.BertConfig(**BERT, num_labels=CLASSES)
     theirs = transformers.BertForSequenceClassification(config).train()
-    module = registry.build(
-        dict(
-            name="encoder",
-            num_classes=CLASSES,
-            vocabulary_size=30_522,
-            width=128,
-            layers=2,
-            heads=2,
-            intermediate=512,
-            max_positions=512,
-            type_vocabulary=2,
-            dropout=0.1,
-            pooling="cls",
-        )
-    )
+    module = registry.build(dict(name="bert_tiny", num_classes=CLASSES, vocabulary_size=30_522))
     variables = module.init(jax.random.key(0), IDS, MASK)
     labels, inputs = torch.arange(BATCH) % CLASSES, text_tensors()
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4, weight_decay=0.01)

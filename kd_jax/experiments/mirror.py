@@ -34,6 +34,9 @@ MANIFEST = "mirror.json"
 OWN = ".mirror.json"
 """In the folder: where it is copied to, what has been sent, and which `mirror.json` it knows."""
 
+PROBE = ".probe"
+"""Is written and removed again, to see whether that can be done."""
+
 LEFT_OUT = (".lock", OWN, ".probe-*", ".cluster-*", "*.tmp")
 """Files of no use elsewhere."""
 
@@ -97,6 +100,9 @@ class Mirror:
             self._fetch(there)
             self._stamps, self._sent = (there["stamp"],), dict(self._look())
         self._keep_own()
+        # What can't be written shows here, and not when the run has something to send.
+        self._try("written", self._files.pipe_file, self._at(PROBE), b"")
+        self._try("written", self._files.rm_file, self._at(PROBE))
         self.push()
 
     def push(self) -> None:

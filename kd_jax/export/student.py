@@ -179,7 +179,7 @@ def open_student(workdir: Path, name: str | None = None) -> Student:
     # Results only serve the model card, so the export works without them.
     results = read_facts(workdir / "results.json", (), "the model card goes without results")
     tokenizer = workdir / name / "tokenizer.json"
-    module, variables = _without_loops(found)
+    module, variables = _unscanned(found)
     description = found.description
     task = task_of(description)
     # Who opens an export alone knows nothing of the training rows' mean and deviation.
@@ -202,13 +202,10 @@ def task_of(description: Mapping[str, Any]) -> Task:
     return read_task(description.get("task", CLASSIFICATION.describe()))
 
 
-def _without_loops(found: trained_model.Contents) -> tuple[nn.Module, Variables]:
+def _unscanned(found: trained_model.Contents) -> tuple[nn.Module, Variables]:
     architecture, variables = dict(found.description["architecture"]), found.variables
     # A scan stacks all blocks in one tensor; the formats that people deploy want one for each.
     if architecture.get("scan"):
         architecture["scan"] = False
         variables = {**variables, "params": transformer.unstack_blocks(variables["params"])}
-    if architecture.get("query_chunk_size"):
-        # Not every format has loops, and whoever opens an export may ask for chunks again.
-        architecture["query_chunk_size"] = 0
     return registry.build(architecture), jax.tree.map(jnp.asarray, variables)

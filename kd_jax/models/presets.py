@@ -113,6 +113,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         f"deit_{size}_distilled": _VIT | sizes | {"distillation": True}
         for size, sizes in _VIT_SIZES.items()
     },
+    **{
+        f"bert_{size}": _BERT
+        | {"width": width, "layers": n, "heads": width // 64, "intermediate": 4 * width}
+        for size, n, width in (
+            ("tiny", 2, 128),
+            ("mini", 4, 256),
+            ("small", 4, 512),
+            ("medium", 8, 512),
+        )
+    },
     "bert_base": _BERT,
     "bert_large": _BERT | {"width": 1024, "layers": 24, "heads": 16, "intermediate": 4096},
     # DistilBERT drops the token types and every second layer of BERT.

@@ -236,6 +236,20 @@ def test_storage_that_can_not_be_written_is_told_before_anything_runs(folder, tm
     assert not began
 
 
+@pytest.mark.parametrize("refused", ["pipe_file", "rm_file"])
+def test_a_copy_that_can_only_be_read_is_told_before_anything_runs(
+    refused, folder, address, tmp_path, monkeypatch
+):
+    Mirror(address, folder).begin()
+
+    def refuse(*_, **__):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr(KIND, refused, refuse)
+    with pytest.raises(ValueError, match=r"can't be written: PermissionError: read only$"):
+        Mirror(address, tmp_path / "there").begin()
+
+
 def test_at_the_end_the_copy_is_whole(folder, address):
     with mirrored(address, folder):
         write(folder, "results.json", "{}")

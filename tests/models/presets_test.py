@@ -74,6 +74,10 @@ VISION_TRANSFORMERS = {
 """timm's, which hold the papers' weights, for 1000 classes."""
 
 TEXT = {
+    "bert_tiny": (30_522, 4_386_178),
+    "bert_mini": (30_522, 11_171_074),
+    "bert_small": (30_522, 28_764_674),
+    "bert_medium": (30_522, 41_374_210),
     "bert_base": (30_522, 109_483_778),
     "bert_large": (30_522, 335_143_938),
     "distilbert_base": (30_522, 66_955_010),

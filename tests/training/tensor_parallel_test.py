@@ -13,7 +13,7 @@ import sharded_training as grid
 
 from kd_jax.core.pytree import map_with_path
 from kd_jax.models import registry
-from kd_jax.models.layers.logical_axes import axes_of, constrain
+from kd_jax.models.layers.logical_axes import axes_of, constrain, is_cutting
 from kd_jax.models.network import Network
 from kd_jax.training.sharding import make_parallel
 from kd_jax.training.step import train_step
@@ -137,6 +137,20 @@ def test_a_device_holds_less_than_a_sixth_of_a_pair_of_bert_base():
 
     # Teacher, student and the student's two moments are all cut alike.
     assert sum(jax.tree.leaves(map_with_path(on_one, shapes))) < whole / 6
+
+
+@pytest.mark.parametrize("tensor", [1, 4])
+def test_steps_are_traced_where_activations_are_cut(tensor):
+    parallel, seen = make_parallel(backend="jit", data=1, fsdp=1, tensor=tensor), []
+
+    def step(state, *_, axis_name):
+        seen.append(is_cutting())
+        return state, axis_name
+
+    state = {"a": jnp.zeros(4)}
+    parallel.compile_train_step(step, state).lower(state, {}, {})
+    assert seen == [tensor > 1]
+    assert not is_cutting()
 
 
 def test_activations_stay_as_they_are_where_nothing_is_cut():

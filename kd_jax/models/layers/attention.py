@@ -145,7 +145,8 @@ def _in_chunks(
     count = -(-length // chunk)
 
     def cut(x: jax.Array | None, axis: int) -> jax.Array | None:
-        """Returns `x` as `[count, ...]` with `chunk` of its queries each, the last padded."""
+        """Returns `x` as `[count, ...]` with `chunk` of its queries each, the last padded; None
+        where it is the same for all queries."""
         if x is None or x.shape[axis] == 1:
             return None
         x = jnp.pad(x, [(0, count * chunk - length if i == axis else 0) for i in range(x.ndim)])

@@ -2,6 +2,7 @@
 hugging_face_test.py."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,6 +25,19 @@ def test_in_chunks_of_queries_the_same_is_computed(made):
     found, want = (module.clone(query_chunk_size=size).apply(variables, IMAGES) for size in (7, 0))
     np.testing.assert_allclose(found.logits, want.logits, rtol=1e-4, atol=1e-6)
     assert found.features["attention_1"].shape == (2, 2, 18, 18)
+
+
+def test_in_chunks_of_queries_no_block_holds_all_scores():
+    images = jnp.zeros((4, 48, 48, 1))
+
+    def temporary(size):
+        module = registry.build(SECTION | {"image_size": 48, "query_chunk_size": size})
+        shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+        step = jax.jit(jax.grad(lambda v: module.apply(v, images).logits.sum()))
+        return step.lower(shapes).compile().memory_analysis().temp_size_in_bytes
+
+    # Of 4 images, 2 heads, 256 patches and 2 more tokens.
+    assert temporary(0) - temporary(16) > 4 * 2 * 258 * 258 * 4
 
 
 def test_images_of_another_size_are_refused(made):

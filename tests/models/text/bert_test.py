@@ -212,10 +212,10 @@ def test_in_chunks_of_queries_positions_are_added_to_the_scores_as_before():
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
-def saved_bytes(**options):
-    """Bytes that the backward pass keeps of a stack of 8 blocks on 64 tokens."""
+def saved_bytes(tokens=64, **options):
+    """Bytes that the backward pass keeps, of a stack of 8 blocks unless told."""
     module = registry.build(SPEC | {"layers": 8, "max_positions": 64} | options)
-    ids = np.zeros((4, 64), np.int32)
+    ids = np.zeros((4, tokens), np.int32)
     variables = jax.eval_shape(module.init, jax.random.key(0), ids, ids)
     step = jax.jit(jax.grad(lambda v: module.apply(v, ids, ids).logits.sum()))
     return step.lower(variables).compile().memory_analysis().temp_size_in_bytes
@@ -226,6 +226,14 @@ def test_remat_keeps_less_for_the_backward_pass():
     kept = [saved_bytes(scan=True, remat=remat) for remat in policies]
     assert kept == sorted(set(kept))
     assert kept[0] < 0.6 * kept[-1]
+
+
+@pytest.mark.parametrize("options", [{}, {"scan": True}, {"scan": True, "remat": True}])
+def test_in_chunks_of_queries_no_block_holds_all_scores(options):
+    """Of 4 texts, 3 heads, and 256 tokens by 256."""
+    size = dict(layers=2, max_positions=256, tokens=256) | options
+    whole, chunked = (saved_bytes(query_chunk_size=each, **size) for each in (0, 16))
+    assert whole - chunked > 4 * 3 * 256 * 256 * 4
 
 
 def test_an_unknown_policy_is_named():

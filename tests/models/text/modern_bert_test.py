@@ -63,6 +63,19 @@ def test_in_chunks_of_queries_each_token_sees_what_it_did():
     np.testing.assert_allclose(found.features["last_block"], want.features["last_block"], atol=1e-5)
 
 
+def test_in_chunks_of_queries_no_block_holds_all_scores():
+    ids = jnp.zeros((4, 256), jnp.int32)
+
+    def temporary(size):
+        module = registry.build(SECTION | {"max_positions": 256, "query_chunk_size": size})
+        shapes = jax.eval_shape(module.init, jax.random.key(0), ids, ids)
+        step = jax.jit(jax.grad(lambda v: module.apply(v, ids, ids).logits.sum()))
+        return step.lower(shapes).compile().memory_analysis().temp_size_in_bytes
+
+    # Of 4 texts and 2 heads.
+    assert temporary(0) - temporary(16) > 4 * 2 * 256 * 256 * 4
+
+
 def test_the_published_size():
     module = registry.build(dict(name="modernbert_base", num_classes=2, vocabulary_size=50_368))
     ids = jnp.ones((1, 4), jnp.int32)

@@ -251,6 +251,20 @@ def test_what_the_folder_fixes_cannot_be_overridden(changed, tmp_path):
     assert {name: getattr(module, name) for name in free} == free
 
 
+def test_an_export_of_ours_may_be_computed_otherwise(tmp_path):
+    from export.finished_run import VIT, make_run
+
+    from kd_jax.export import export
+
+    folder = export(make_run(tmp_path / "run", VIT), formats=["kd_jax"])
+    module, variables = load.load(folder, query_chunk_size=2, remat=True)
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    plain, _ = load.load(folder)
+    assert (plain.query_chunk_size, module.query_chunk_size) == (0, 2)
+    found, want = (each.apply(variables, images).logits for each in (module, plain))
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
 def test_position_ids_and_the_language_models_head_are_left_out(tmp_path):
     extra = {
         "bert.embeddings.position_ids": np.arange(13)[None],
